@@ -1,4 +1,11 @@
 //! The records the product speaks of and the rules that move them. Pure: no
 //! I/O, no clock, no randomness.
 
+pub mod attempt;
+pub mod batch;
+pub mod endpoint;
+pub mod id;
+pub mod ledger;
+pub mod money;
+pub mod request;
 pub mod time;

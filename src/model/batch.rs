@@ -1,0 +1,202 @@
+//! Our record of one provider Batch job.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::{
+    endpoint::Endpoint,
+    id::{BatchId, CredentialId, TenantId},
+    request::Cohort,
+    time::Timestamp,
+};
+
+/// Its lines are kept apart, one small key each, so that this stays one small
+/// write however many lines there are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Batch {
+    pub id: BatchId,
+    pub cohort: Cohort,
+    pub tenant: TenantId,
+    pub credential: CredentialId,
+    pub endpoint: Endpoint,
+    pub model: String,
+    pub state: BatchState,
+    pub created: Timestamp,
+    /// Why it was packed when it was.
+    pub reason: String,
+    /// Counted when it was sealed; later cancellations do not lower them.
+    pub lines: u32,
+    pub bytes: u64,
+    pub inputs: u64,
+    pub earliest_deadline: Timestamp,
+    /// The input file, once uploaded.
+    pub input_file: Option<String>,
+    /// Set before the create is sent and cleared by a definite refusal: while it
+    /// stands without a `provider_id`, the provider may hold a batch of ours.
+    pub create_sent: Option<Timestamp>,
+    pub provider_id: Option<String>,
+    pub submitted: Option<Timestamp>,
+    pub cancel_sent: Option<Timestamp>,
+    /// The provider's own word at the last look.
+    pub provider_status: Option<String>,
+    pub settled: Option<Timestamp>,
+    pub answered: u32,
+    /// Provider files that are still to be deleted.
+    pub litter: Vec<String>,
+    /// Failed tries of the current step, for backing off.
+    pub tries: u32,
+    pub last_error: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BatchState {
+    /// Lines are still being claimed for it.
+    Filling,
+    /// Its lines are fixed.
+    Sealed,
+    Uploaded,
+    Submitted,
+    Cancelling,
+    /// Every line of it is durable or back in a queue.
+    Settled,
+    /// It never reached the provider; its lines went back.
+    Abandoned,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchEvent {
+    Seal,
+    Upload,
+    Submit,
+    /// The create was lost for good: a new file, then a new create.
+    StartOver,
+    Cancel,
+    Settle,
+    Abandon,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("a batch that is {state:?} cannot {event:?}")]
+pub struct Illegal {
+    pub state: BatchState,
+    pub event: BatchEvent,
+}
+
+impl BatchState {
+    pub fn next(self, event: BatchEvent) -> Result<BatchState, Illegal> {
+        use {BatchEvent as E, BatchState as S};
+        match (self, event) {
+            (S::Filling, E::Seal) => Ok(S::Sealed),
+            (S::Sealed, E::Upload) => Ok(S::Uploaded),
+            (S::Uploaded, E::Submit) => Ok(S::Submitted),
+            (S::Uploaded, E::StartOver) => Ok(S::Sealed),
+            (S::Submitted | S::Cancelling, E::Cancel) => Ok(S::Cancelling),
+            (S::Submitted | S::Cancelling, E::Settle) => Ok(S::Settled),
+            (S::Filling | S::Sealed | S::Uploaded, E::Abandon) => Ok(S::Abandoned),
+            (state, event) => Err(Illegal { state, event }),
+        }
+    }
+
+    pub const fn is_open(self) -> bool {
+        !matches!(self, BatchState::Settled | BatchState::Abandoned)
+    }
+}
+
+impl Batch {
+    /// Moves the state machine.
+    pub fn apply(&mut self, event: BatchEvent) -> Result<(), Illegal> {
+        self.state = self.state.next(event)?;
+        self.tries = 0;
+        self.last_error = None;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_batch_may_do() {
+        use {BatchEvent as E, BatchState as S};
+        let events = [
+            E::Seal,
+            E::Upload,
+            E::Submit,
+            E::StartOver,
+            E::Cancel,
+            E::Settle,
+            E::Abandon,
+        ];
+        let table = [
+            (
+                S::Filling,
+                [
+                    Some(S::Sealed),
+                    None,
+                    None,
+                    None,
+                    None,
+                    None,
+                    Some(S::Abandoned),
+                ],
+            ),
+            (
+                S::Sealed,
+                [
+                    None,
+                    Some(S::Uploaded),
+                    None,
+                    None,
+                    None,
+                    None,
+                    Some(S::Abandoned),
+                ],
+            ),
+            (
+                S::Uploaded,
+                [
+                    None,
+                    None,
+                    Some(S::Submitted),
+                    Some(S::Sealed),
+                    None,
+                    None,
+                    Some(S::Abandoned),
+                ],
+            ),
+            (
+                S::Submitted,
+                [
+                    None,
+                    None,
+                    None,
+                    None,
+                    Some(S::Cancelling),
+                    Some(S::Settled),
+                    None,
+                ],
+            ),
+            (
+                S::Cancelling,
+                [
+                    None,
+                    None,
+                    None,
+                    None,
+                    Some(S::Cancelling),
+                    Some(S::Settled),
+                    None,
+                ],
+            ),
+            (S::Settled, [None; 7]),
+            (S::Abandoned, [None; 7]),
+        ];
+        for (state, row) in table {
+            for (event, expected) in events.into_iter().zip(row) {
+                assert_eq!(state.next(event).ok(), expected, "{state:?} {event:?}");
+            }
+        }
+    }
+}

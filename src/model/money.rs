@@ -1,0 +1,90 @@
+//! Money as an integer.
+
+use std::{
+    fmt,
+    iter::Sum,
+    ops::{Add, AddAssign, Sub},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// Picodollars (10⁻¹² USD). Prices are quoted per million tokens with up to six
+/// decimals, so a token's price is a whole number of these.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Usd(i128);
+
+impl Usd {
+    pub const ZERO: Usd = Usd(0);
+
+    pub const fn from_pico(pico: i128) -> Self {
+        Usd(pico)
+    }
+
+    pub const fn as_pico(self) -> i128 {
+        self.0
+    }
+
+    /// This price a token, for `tokens` of them.
+    pub const fn times(self, tokens: u64) -> Usd {
+        Usd(self.0.saturating_mul(tokens as i128))
+    }
+}
+
+impl Add for Usd {
+    type Output = Usd;
+    fn add(self, other: Usd) -> Usd {
+        Usd(self.0.saturating_add(other.0))
+    }
+}
+
+impl AddAssign for Usd {
+    fn add_assign(&mut self, other: Usd) {
+        *self = *self + other;
+    }
+}
+
+impl Sub for Usd {
+    type Output = Usd;
+    fn sub(self, other: Usd) -> Usd {
+        Usd(self.0.saturating_sub(other.0))
+    }
+}
+
+impl Sum for Usd {
+    fn sum<I: Iterator<Item = Usd>>(amounts: I) -> Usd {
+        amounts.fold(Usd::ZERO, Usd::add)
+    }
+}
+
+/// Exact decimal dollars, at least two decimals and no trailing zeros beyond.
+impl fmt::Display for Usd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SCALE: u128 = 1_000_000_000_000;
+        let magnitude = self.0.unsigned_abs();
+        let decimals = format!("{:012}", magnitude % SCALE);
+        let kept = decimals.trim_end_matches('0').len().max(2);
+        let sign = if self.0 < 0 { "-" } else { "" };
+        write!(f, "{sign}{}.{}", magnitude / SCALE, &decimals[..kept])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_as_exact_dollars() {
+        for (pico, text) in [
+            (0, "0.00"),
+            (1, "0.000000000001"),
+            (1_500_000_000_000, "1.50"),
+            (-75_000, "-0.000000075"),
+            (12_345_678_900_000_000, "12345.6789"),
+        ] {
+            assert_eq!(Usd::from_pico(pico).to_string(), text);
+        }
+    }
+}

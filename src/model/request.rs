@@ -1,0 +1,300 @@
+//! One deferred call, from admission to its one ending.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::{
+    attempt::Lane,
+    endpoint::Endpoint,
+    id::{BatchId, CallDigest, CredentialId, DestinationId, RequestKey},
+    money::Usd,
+    time::Timestamp,
+};
+
+/// What the caller asked for. Fixed at admission.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    pub key: RequestKey,
+    pub endpoint: Endpoint,
+    pub model: String,
+    pub credential: CredentialId,
+    pub cohort: Cohort,
+    pub admitted: Timestamp,
+    pub deadline: Timestamp,
+    pub on_late: OnLate,
+    pub tag: Option<String>,
+    /// A configured endpoint's name, or an https URL.
+    pub webhook: Option<String>,
+    /// Fingerprint of the caller's `Idempotency-Key`.
+    pub idempotency: Option<CallDigest>,
+    pub digest: CallDigest,
+    /// A caller waits on the connection: until the answer is delivered, the
+    /// same call sent again takes this request over.
+    pub held: bool,
+    /// How the caller wants the answer framed.
+    pub shape: Shape,
+    /// Bytes of the request's JSONL line, its newline included.
+    pub line_bytes: u32,
+    /// Inputs of an embeddings call; 1 elsewhere.
+    pub inputs: u32,
+    /// The lane that admission chose, and why.
+    pub lane: Lane,
+    pub reason: String,
+}
+
+impl Request {
+    pub fn entry(&self) -> Entry {
+        Entry {
+            key: self.key,
+            deadline: self.deadline,
+            line_bytes: self.line_bytes,
+            inputs: self.inputs,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Shape {
+    Plain,
+    /// Server-sent events.
+    Stream {
+        include_usage: bool,
+    },
+    /// `background: true` of the Responses API.
+    Background,
+}
+
+/// What to do when the discount lane will not make it.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum OnLate {
+    /// Pay more to be on time.
+    #[default]
+    Rescue,
+    /// Stay cheap and be late.
+    Wait,
+    /// End as failed at the deadline.
+    Fail,
+}
+
+/// The requests that may share a provider batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Cohort {
+    pub destination: DestinationId,
+    pub on_late: OnLate,
+    pub bucket: Bucket,
+}
+
+/// A span of absolute time that deadlines fall into. Widths are powers of two
+/// in milliseconds, so that equal slack gives equal borders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Bucket {
+    pub start: Timestamp,
+    pub width_log2: u8,
+}
+
+impl Bucket {
+    /// The bucket of `deadline`, at most `width` wide (and at least 1 ms).
+    pub fn of(deadline: Timestamp, width: Duration) -> Bucket {
+        let millis = u64::try_from(width.as_millis()).unwrap_or(u64::MAX).max(1);
+        let width_log2 = millis.ilog2().min(62) as u8;
+        let start = (deadline.as_millis() >> width_log2) << width_log2;
+        Bucket {
+            start: Timestamp::from_millis(start),
+            width_log2,
+        }
+    }
+
+    /// The first instant after it.
+    pub fn end(&self) -> Timestamp {
+        self.start + Duration::from_millis(1 << self.width_log2)
+    }
+}
+
+/// Where a cohort's work goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Destination {
+    pub id: DestinationId,
+    pub tenant: super::id::TenantId,
+    pub credential: CredentialId,
+    pub endpoint: Endpoint,
+    pub model: String,
+}
+
+/// What moves between places: enough to pack and to order by deadline without
+/// reading the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    pub key: RequestKey,
+    pub deadline: Timestamp,
+    pub line_bytes: u32,
+    pub inputs: u32,
+}
+
+/// Where an open request is. It is in exactly one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Place {
+    /// Waiting to be packed.
+    Queue(Cohort),
+    /// A line of a batch.
+    Line(BatchId),
+    /// Waiting for, or in, a live call; in order of deadlines.
+    Live,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    Queued,
+    Placed,
+    Succeeded,
+    Failed,
+    Cancelled,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// An attempt opens.
+    Place,
+    /// Its attempt ended without an answer.
+    Return,
+    Succeed,
+    Fail,
+    Cancel,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("a request that is {state:?} cannot {event:?}")]
+pub struct Illegal {
+    pub state: State,
+    pub event: Event,
+}
+
+impl State {
+    pub fn next(self, event: Event) -> Result<State, Illegal> {
+        use {Event as E, State as S};
+        match (self, event) {
+            (S::Queued, E::Place) => Ok(S::Placed),
+            (S::Placed, E::Return) => Ok(S::Queued),
+            // Rescue moves an open attempt's request straight to another lane.
+            (S::Placed, E::Place) => Ok(S::Placed),
+            // A late answer can reach a request that went back to the queue.
+            (S::Queued | S::Placed, E::Succeed) => Ok(S::Succeeded),
+            (S::Queued | S::Placed, E::Fail) => Ok(S::Failed),
+            (S::Queued | S::Placed, E::Cancel) => Ok(S::Cancelled),
+            (state, event) => Err(Illegal { state, event }),
+        }
+    }
+
+    pub const fn is_terminal(self) -> bool {
+        matches!(self, State::Succeeded | State::Failed | State::Cancelled)
+    }
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            State::Queued => "queued",
+            State::Placed => "in_progress",
+            State::Succeeded => "succeeded",
+            State::Failed => "failed",
+            State::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl From<&Place> for State {
+    fn from(place: &Place) -> State {
+        match place {
+            Place::Queue(_) => State::Queued,
+            Place::Line(_) | Place::Live => State::Placed,
+        }
+    }
+}
+
+/// How a request ended. The answer's bytes are kept beside it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// `Succeeded`, `Failed` or `Cancelled`.
+    pub state: State,
+    /// The HTTP status the caller gets.
+    pub status: u16,
+    pub finished: Timestamp,
+    pub source: Source,
+    pub reason: String,
+    /// The provider's `x-request-id`, or the line's `request_id`.
+    pub provider_request: Option<String>,
+    pub usage: Usage,
+    /// Unknown where the model has no price.
+    pub bill: Option<Bill>,
+}
+
+/// Who gave the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Source {
+    Batch(BatchId),
+    Live,
+    /// Offpeak itself: cancelled, or failed at the deadline.
+    Offpeak,
+}
+
+impl Source {
+    pub const fn lane(self) -> Option<Lane> {
+        match self {
+            Source::Batch(_) => Some(Lane::Batch),
+            Source::Live => Some(Lane::Standard),
+            Source::Offpeak => None,
+        }
+    }
+}
+
+/// Tokens as the provider counted them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    pub input: u64,
+    /// The part of `input` that the provider had cached.
+    pub cached: u64,
+    pub output: u64,
+}
+
+/// What an answer cost in its lane, and at the standard price.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bill {
+    pub paid: Usd,
+    pub standard: Usd,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_request_ends_once() {
+        for state in [State::Succeeded, State::Failed, State::Cancelled] {
+            for event in [
+                Event::Place,
+                Event::Return,
+                Event::Succeed,
+                Event::Fail,
+                Event::Cancel,
+            ] {
+                assert_eq!(state.next(event), Err(Illegal { state, event }));
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_deadline_is_inside_its_bucket(at in 0u64..1 << 50, width in 0u64..1 << 40) {
+            let deadline = Timestamp::from_millis(at);
+            let width = Duration::from_millis(width);
+            let bucket = Bucket::of(deadline, width);
+            prop_assert!(bucket.start <= deadline && deadline < bucket.end());
+            prop_assert!(bucket.start.until(bucket.end()) <= width.max(Duration::from_millis(1)));
+        }
+    }
+}
