@@ -1,1 +1,10 @@
-//! To come.
+//! What to do, and why. Pure: `now` and chance come as arguments, and every
+//! decision carries its reason in words, because the reason reaches headers,
+//! the API and the logs.
+
+pub mod lane;
+pub mod limits;
+pub mod pack;
+pub mod poll;
+pub mod rescue;
+pub mod retry;

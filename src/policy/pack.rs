@@ -1,0 +1,211 @@
+//! When a cohort becomes a batch. The discount does not depend on the size and
+//! a batch is done when its slowest line is, so batches are as early as the
+//! linger and the create budget allow (DESIGN.md §3).
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::model::{request::Entry, time::Timestamp};
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    #[serde(with = "crate::model::time::human")]
+    pub linger: Duration,
+    /// A deadline bucket is as wide as this share of the slack.
+    pub bucket_share: f64,
+    pub max_lines: u32,
+    pub max_bytes: u64,
+    pub max_embedding_inputs: u64,
+    pub creates_per_hour: u32,
+    /// The share of the creates that is kept for retries.
+    pub creates_reserve: f64,
+}
+
+/// What waits in one cohort's queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    pub lines: u64,
+    pub bytes: u64,
+    pub inputs: u64,
+    /// When the oldest of it was admitted.
+    pub oldest: Timestamp,
+}
+
+impl Waiting {
+    pub fn add(&mut self, entry: &Entry) {
+        let born = entry.key.id.born();
+        self.oldest = if self.lines == 0 {
+            born
+        } else {
+            self.oldest.min(born)
+        };
+        self.lines += 1;
+        self.bytes += u64::from(entry.line_bytes);
+        self.inputs += u64::from(entry.inputs);
+    }
+
+    /// Takes `entry` away; `oldest` stays a lower bound until the queue is read.
+    pub fn subtract(&mut self, entry: &Entry) {
+        self.lines = self.lines.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(u64::from(entry.line_bytes));
+        self.inputs = self.inputs.saturating_sub(u64::from(entry.inputs));
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    Pack { reason: String },
+    Wait { until: Timestamp },
+}
+
+/// `create_at` is the next instant at which the create budget has room.
+pub fn decide(
+    waiting: &Waiting,
+    now: Timestamp,
+    create_at: Timestamp,
+    flush: bool,
+    settings: &Settings,
+) -> Decision {
+    let full = waiting.lines >= u64::from(settings.max_lines)
+        || waiting.bytes >= settings.max_bytes
+        || waiting.inputs >= settings.max_embedding_inputs;
+    let ripe = waiting.oldest + settings.linger;
+    if create_at > now {
+        return Decision::Wait { until: create_at };
+    }
+    if full {
+        return Decision::Pack {
+            reason: format!("full at {} lines", waiting.lines),
+        };
+    }
+    if flush {
+        return Decision::Pack {
+            reason: "flushed by the operator".into(),
+        };
+    }
+    if ripe <= now {
+        let waited = super::lane::words(waiting.oldest.until(now));
+        return Decision::Pack {
+            reason: format!("{} lines, the oldest waited {waited}", waiting.lines),
+        };
+    }
+    Decision::Wait { until: ripe }
+}
+
+/// What a batch holds while it is filled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    pub lines: u32,
+    pub bytes: u64,
+    pub inputs: u64,
+}
+
+impl Load {
+    /// Takes the entry in, or says no where a limit would break. A first line
+    /// always fits: admission bounds a single call.
+    pub fn take(&mut self, entry: &Entry, settings: &Settings) -> bool {
+        let next = Load {
+            lines: self.lines + 1,
+            bytes: self.bytes + u64::from(entry.line_bytes),
+            inputs: self.inputs + u64::from(entry.inputs),
+        };
+        let fits = next.lines <= settings.max_lines
+            && next.bytes <= settings.max_bytes
+            && next.inputs <= settings.max_embedding_inputs;
+        if fits || self.lines == 0 {
+            *self = next;
+            return true;
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::id::{RequestId, RequestKey, TenantId};
+
+    pub fn settings() -> Settings {
+        Settings {
+            linger: Duration::from_secs(5),
+            bucket_share: 0.05,
+            max_lines: 50_000,
+            max_bytes: 190_000_000,
+            max_embedding_inputs: 50_000,
+            creates_per_hour: 2_000,
+            creates_reserve: 0.1,
+        }
+    }
+
+    fn entry(line_bytes: u32, inputs: u32) -> Entry {
+        let key = RequestKey {
+            tenant: TenantId([0; 16]),
+            id: RequestId::MIN,
+        };
+        Entry {
+            key,
+            deadline: Timestamp::MAX,
+            line_bytes,
+            inputs,
+        }
+    }
+
+    #[test]
+    fn when_a_cohort_is_packed() {
+        let now = Timestamp::from_secs(1000);
+        let fresh = Waiting {
+            lines: 1,
+            bytes: 10,
+            inputs: 1,
+            oldest: Timestamp::from_secs(999),
+        };
+        let ripe = Waiting {
+            oldest: Timestamp::from_secs(995),
+            ..fresh
+        };
+        let full = Waiting {
+            lines: 50_000,
+            ..fresh
+        };
+        let wait = |seconds| Decision::Wait {
+            until: Timestamp::from_secs(seconds),
+        };
+        let decide = |waiting, create_at, flush| {
+            decide(
+                waiting,
+                now,
+                Timestamp::from_secs(create_at),
+                flush,
+                &settings(),
+            )
+        };
+        assert_eq!(decide(&fresh, 0, false), wait(1004));
+        assert_eq!(decide(&ripe, 1002, false), wait(1002));
+        assert!(matches!(decide(&ripe, 0, false), Decision::Pack { .. }));
+        assert!(matches!(decide(&full, 0, false), Decision::Pack { .. }));
+        assert!(matches!(decide(&fresh, 0, true), Decision::Pack { .. }));
+    }
+
+    proptest! {
+        #[test]
+        fn every_limit_holds(entries in prop::collection::vec((1u32..20_000_000, 1u32..3000), 1..60)) {
+            let settings = settings();
+            let mut load = Load::default();
+            let mut sum = Load::default();
+            for (bytes, inputs) in entries {
+                if load.take(&entry(bytes, inputs), &settings) {
+                    sum.lines += 1;
+                    sum.bytes += u64::from(bytes);
+                    sum.inputs += u64::from(inputs);
+                }
+            }
+            prop_assert_eq!(load, sum);
+            prop_assert!(load.bytes <= settings.max_bytes);
+            prop_assert!(load.inputs <= settings.max_embedding_inputs);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Whether and when something is tried again.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LiveSettings {
+    /// Deferred calls that run live at the same time.
+    pub max_concurrent: u32,
+    /// What a live call is expected to take.
+    #[serde(with = "crate::model::time::human")]
+    pub expected: Duration,
+    /// Silence after which a live call is given up.
+    #[serde(with = "crate::model::time::human")]
+    pub timeout: Duration,
+    /// Tries that reached the provider, before its last answer is final.
+    pub attempts: u32,
+    #[serde(with = "crate::model::time::human")]
+    pub retry_base: Duration,
+    #[serde(with = "crate::model::time::human")]
+    pub retry_max: Duration,
+    /// How long after its deadline a request goes on trying to reach a provider
+    /// that cannot be reached.
+    #[serde(with = "crate::model::time::human")]
+    pub give_up_after: Duration,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubmitSettings {
+    /// How long a batch whose create was lost may take to show in the list.
+    #[serde(with = "crate::model::time::human")]
+    pub visibility_window: Duration,
+    #[serde(with = "crate::model::time::human")]
+    pub retry_base: Duration,
+    #[serde(with = "crate::model::time::human")]
+    pub retry_max: Duration,
+    /// Batches that are uploaded and created at the same time.
+    pub max_concurrent: u32,
+}
+
+/// Exponential backoff with full jitter above half: `tries` counts from 1, and
+/// `chance` is uniform in 0..=u128::MAX. The provider's own word wins.
+pub fn backoff(
+    tries: u32,
+    base: Duration,
+    max: Duration,
+    asked: Option<Duration>,
+    chance: u128,
+) -> Duration {
+    if let Some(asked) = asked {
+        return asked.max(base);
+    }
+    let step = base
+        .saturating_mul(1 << tries.saturating_sub(1).min(20))
+        .min(max);
+    let share = (chance >> 96) as f64 / f64::from(u32::MAX);
+    step.mul_f64(0.5 + share / 2.0)
+}
+
+/// Statuses that say nothing about the call itself.
+pub fn is_retryable(status: u16) -> bool {
+    matches!(status, 408 | 409 | 429 | 500..)
+}
+
+/// Codes of a 429 that no waiting cures (WIRE.md §3).
+pub fn is_spent(code: &str) -> bool {
+    matches!(
+        code,
+        "insufficient_quota"
+            | "billing_hard_limit_reached"
+            | "billing_not_active"
+            | "account_deactivated"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn stays_between_half_and_whole_of_its_step(tries in 1u32..60, chance: u128) {
+            let (base, max) = (Duration::from_millis(100), Duration::from_secs(60));
+            let pause = backoff(tries, base, max, None, chance);
+            let step = base.saturating_mul(1 << (tries - 1).min(20)).min(max);
+            prop_assert!(pause >= step / 2 && pause <= step);
+        }
+    }
+
+    #[test]
+    fn the_provider_is_obeyed() {
+        let second = Duration::from_secs(1);
+        assert_eq!(
+            backoff(9, second, second * 60, Some(second * 7), 0),
+            second * 7
+        );
+    }
+}
