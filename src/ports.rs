@@ -247,8 +247,17 @@ pub struct Ending {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Settled {
-    /// This ending counts. `sequence` is its place in the feed.
-    Now { sequence: u64 },
+    /// This ending counts.
+    Now {
+        /// Its place in the feed.
+        sequence: u64,
+        /// What the place it was taken out of held.
+        entry: Entry,
+        /// None where it was in none of the places named.
+        place: Option<Place>,
+        /// A webhook is due.
+        webhook: bool,
+    },
     /// It had ended before, like this.
     Before(Outcome),
     /// There is no such request (any more).

@@ -223,12 +223,22 @@ pub struct Outcome {
     pub status: u16,
     pub finished: Timestamp,
     pub source: Source,
+    pub framing: Framing,
     pub reason: String,
     /// The provider's `x-request-id`, or the line's `request_id`.
     pub provider_request: Option<String>,
     pub usage: Usage,
     /// Unknown where the model has no price.
     pub bill: Option<Bill>,
+}
+
+/// How the answer's bytes are framed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Framing {
+    #[default]
+    Json,
+    /// The server-sent events of a call that was streamed live.
+    EventStream,
 }
 
 /// Who gave the answer.

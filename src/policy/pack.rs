@@ -46,6 +46,12 @@ impl Waiting {
         self.inputs += u64::from(entry.inputs);
     }
 
+    pub fn is_full(&self, settings: &Settings) -> bool {
+        self.lines >= u64::from(settings.max_lines)
+            || self.bytes >= settings.max_bytes
+            || self.inputs >= settings.max_embedding_inputs
+    }
+
     /// Takes `entry` away; `oldest` stays a lower bound until the queue is read.
     pub fn subtract(&mut self, entry: &Entry) {
         self.lines = self.lines.saturating_sub(1);
@@ -68,14 +74,11 @@ pub fn decide(
     flush: bool,
     settings: &Settings,
 ) -> Decision {
-    let full = waiting.lines >= u64::from(settings.max_lines)
-        || waiting.bytes >= settings.max_bytes
-        || waiting.inputs >= settings.max_embedding_inputs;
     let ripe = waiting.oldest + settings.linger;
     if create_at > now {
         return Decision::Wait { until: create_at };
     }
-    if full {
+    if waiting.is_full(settings) {
         return Decision::Pack {
             reason: format!("full at {} lines", waiting.lines),
         };

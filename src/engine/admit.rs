@@ -1,0 +1,384 @@
+//! Taking a call in: durable before anything is said to the caller.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use crate::{
+    model::{
+        attempt::Lane,
+        endpoint::Endpoint,
+        id::{CallDigest, DestinationId, RequestId, RequestKey},
+        request::{Cohort, Destination, OnLate, Place, Request, Shape},
+        time::Timestamp,
+    },
+    policy::lane,
+    ports::{self, Admission, StoreError},
+};
+
+use super::{Caller, Counts, Engine, Tap, Waiter, holders::Grip, settings::OnFull};
+
+/// A call that asks to be deferred, read and found fit for a batch line.
+pub struct Call {
+    pub caller: Caller,
+    pub endpoint: Endpoint,
+    pub model: String,
+    pub body: Bytes,
+    /// Bytes of its JSONL line.
+    pub line_bytes: u32,
+    pub inputs: u32,
+    pub shape: Shape,
+    pub deadline: Timestamp,
+    pub on_late: OnLate,
+    pub tag: Option<String>,
+    pub webhook: Option<String>,
+    pub idempotency_key: Option<String>,
+    /// The caller stays on the connection.
+    pub held: bool,
+    /// `x-stainless-retry-count`.
+    pub retry: u32,
+    /// It asks for something that a batch cannot do: run it live.
+    pub live_only: Option<String>,
+}
+
+/// The request that answers the call.
+pub struct Admitted {
+    pub request: Arc<Request>,
+    pub hold: Hold,
+    /// It was there before: by its idempotency key, or taken over.
+    pub joined: bool,
+    pub guarantee: &'static str,
+}
+
+/// The caller's stake in a request. While it lives, a webhook waits: nobody is
+/// told the result before the acknowledgement. Dropped by a held call before
+/// [`delivered`](Hold::delivered), it leaves an orphan.
+pub struct Hold {
+    key: RequestKey,
+    grip: Option<Grip>,
+    waiter: Option<Waiter>,
+    tap: Option<Tap>,
+    _unflushed: super::inflight::Mention<RequestKey>,
+}
+
+#[derive(Debug, Error)]
+pub enum AdmitError {
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The provider's own refusal of the key or the model.
+    #[error("the provider refused the model with {status}")]
+    Provider { status: u16, body: Bytes },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+#[derive(Debug, Error)]
+pub enum Refused {
+    #[error("this Idempotency-Key was used with a different request body")]
+    IdempotencyReused,
+    #[error("the queue is full: {open} calls are waiting")]
+    QueueFull { open: u64, retry_after: Duration },
+    /// `admission.on_full = "live"`: pass the call through.
+    #[error("the queue is full: the call goes through at full price")]
+    PassThrough,
+}
+
+impl Engine {
+    /// Takes a call in. The work goes on if the caller leaves half-way: what is
+    /// durable is always also known here.
+    pub async fn admit(self: &Arc<Self>, call: Call) -> Result<Admitted, AdmitError> {
+        let engine = self.clone();
+        let admission = self.tasks.spawn(async move { engine.admit_now(call).await });
+        admission.await.unwrap_or(Err(AdmitError::Store(StoreError::Closed)))
+    }
+
+    async fn admit_now(self: &Arc<Self>, call: Call) -> Result<Admitted, AdmitError> {
+        let body_digest = self.body_digest(&call);
+        let idempotency = call.idempotency_key.as_deref().map(|key| {
+            let parts = [&call.caller.tenant.0[..], key.as_bytes()];
+            CallDigest(self.vault.fingerprint("idempotency", &parts))
+        });
+        let digest = self.call_digest(&call, body_digest, idempotency);
+
+        if call.held && let Some(admitted) = self.take_over(digest, call.retry).await? {
+            return Ok(admitted);
+        }
+        if let Some(idempotency) = idempotency
+            && let Some(known) = self.store.by_idempotency(call.caller.tenant, idempotency).await?
+            && let Some(admitted) = self.join(&call, digest, body_digest, known).await?
+        {
+            return Ok(admitted);
+        }
+        self.check_room().await?;
+        self.check_model(&call.caller, &call.model)
+            .await
+            .map_err(|(status, body)| AdmitError::Provider { status, body })?;
+
+        let _gate = self.credentials.gate.read().await;
+        let (admission, reason_open) = self.prepare(&call, digest, idempotency, body_digest);
+        self.commit(call, admission, reason_open).await
+    }
+
+    /// Writes the request, then counts it, then wakes who must see it.
+    async fn commit(
+        self: &Arc<Self>,
+        call: Call,
+        admission: Admission,
+        open: Counts,
+    ) -> Result<Admitted, AdmitError> {
+        let request = Arc::new(admission.request.clone());
+        let (place, destination) = (admission.place, admission.destination.clone());
+        let body_digest = admission.body_digest;
+        let hold = self.begin_hold(&request, call.retry, place);
+        // The queue is shared with the packer: counted before it can be seen, so
+        // that no turn finds a line that was never counted.
+        let first = self.summary.lock().admit(destination, &place, &request.entry());
+        match self.store.admit(admission).await {
+            Ok(ports::Admitted::New) => {
+                self.wake_for(&place, first, &request);
+                let reserve = self.settings.rescue.reserve;
+                let guarantee =
+                    lane::guarantee(request.on_late, open.open(), &self.settings.live, reserve);
+                Ok(Admitted { request, hold, joined: false, guarantee })
+            }
+            Ok(ports::Admitted::Known(known)) => {
+                self.withdraw(&request, &place);
+                drop(hold);
+                match self.join(&call, request.digest, body_digest, known).await? {
+                    Some(admitted) => Ok(admitted),
+                    None => Err(StoreError::Corrupt("an idempotency key names no request".into()).into()),
+                }
+            }
+            Err(error) => {
+                self.withdraw(&request, &place);
+                Err(error.into())
+            }
+        }
+    }
+
+    fn withdraw(&self, request: &Request, place: &Place) {
+        self.holders.forget(request.key, request.digest);
+        self.summary.lock().exit(place, &request.entry());
+    }
+
+    fn prepare(
+        &self,
+        call: &Call,
+        digest: CallDigest,
+        idempotency: Option<CallDigest>,
+        body_digest: CallDigest,
+    ) -> (Admission, Counts) {
+        let now = self.now();
+        let choice = lane::choose(
+            now,
+            call.deadline,
+            call.on_late,
+            &self.settings.packing,
+            &self.settings.rescue,
+        );
+        let (lane, reason) = match &call.live_only {
+            Some(reason) => (Lane::Standard, reason.clone()),
+            None => (choice.lane, choice.reason),
+        };
+        let destination = self.destination(call);
+        let cohort =
+            Cohort { destination: destination.id, on_late: call.on_late, bucket: choice.bucket };
+        let request = Request {
+            key: RequestKey {
+                tenant: call.caller.tenant,
+                id: RequestId::new(now, self.clock.random()),
+            },
+            endpoint: call.endpoint,
+            model: call.model.clone(),
+            credential: call.caller.credential,
+            cohort,
+            admitted: now,
+            deadline: call.deadline,
+            on_late: call.on_late,
+            tag: call.tag.clone(),
+            webhook: call.webhook.clone(),
+            idempotency,
+            digest,
+            held: call.held,
+            shape: call.shape,
+            line_bytes: call.line_bytes,
+            inputs: call.inputs,
+            lane,
+            reason,
+        };
+        let place = match lane {
+            Lane::Batch => Place::Queue(cohort),
+            Lane::Standard => Place::Live,
+        };
+        let admission = Admission {
+            request,
+            body: call.body.clone(),
+            place,
+            destination,
+            credential: self.seal(&call.caller),
+            body_digest,
+            idempotency_horizon: now - self.settings.admission.idempotency_ttl,
+        };
+        (admission, self.counts())
+    }
+
+    fn destination(&self, call: &Call) -> Destination {
+        let credential = call.caller.credential;
+        let parts = [&credential.0[..], call.endpoint.path().as_bytes(), call.model.as_bytes()];
+        Destination {
+            id: DestinationId(self.vault.fingerprint("destination", &parts)),
+            tenant: call.caller.tenant,
+            credential,
+            endpoint: call.endpoint,
+            model: call.model.clone(),
+        }
+    }
+
+    fn body_digest(&self, call: &Call) -> CallDigest {
+        let parts = [call.endpoint.path().as_bytes(), &call.body[..]];
+        CallDigest(self.vault.fingerprint("body", &parts))
+    }
+
+    fn call_digest(
+        &self,
+        call: &Call,
+        body: CallDigest,
+        idempotency: Option<CallDigest>,
+    ) -> CallDigest {
+        let key = idempotency.map_or([0; 16], |digest| digest.0);
+        CallDigest(self.vault.fingerprint("call", &[&call.caller.tenant.0, &body.0, &key]))
+    }
+
+    async fn take_over(
+        self: &Arc<Self>,
+        digest: CallDigest,
+        retry: u32,
+    ) -> Result<Option<Admitted>, StoreError> {
+        while let Some(grip) = self.holders.take_over(digest, retry) {
+            let key = grip.key;
+            let Some(stored) = self.store.load(key).await? else {
+                // Erased or purged meanwhile.
+                self.holders.forget(key, digest);
+                continue;
+            };
+            let hold = self.hold_on(key, true, Some(grip), None);
+            return Ok(Some(self.joined(stored.request, hold)));
+        }
+        Ok(None)
+    }
+
+    /// Joins the request that holds the idempotency key; none where it is free.
+    async fn join(
+        self: &Arc<Self>,
+        call: &Call,
+        digest: CallDigest,
+        body: CallDigest,
+        known: ports::Idempotent,
+    ) -> Result<Option<Admitted>, AdmitError> {
+        let key = RequestKey { tenant: call.caller.tenant, id: known.request };
+        let Some(stored) = self.store.load(key).await? else { return Ok(None) };
+        if let ports::Content::Done { outcome, .. } = &stored.content
+            && outcome.finished + self.settings.admission.idempotency_ttl <= self.now()
+        {
+            return Ok(None);
+        }
+        if known.body_digest != body {
+            return Err(Refused::IdempotencyReused.into());
+        }
+        let grip = call.held.then(|| self.holders.take_over(digest, call.retry)).flatten();
+        let hold = self.hold_on(key, call.held, grip, None);
+        Ok(Some(self.joined(stored.request, hold)))
+    }
+
+    fn joined(&self, request: Request, hold: Hold) -> Admitted {
+        let counts = self.counts();
+        let reserve = self.settings.rescue.reserve;
+        let guarantee = lane::guarantee(request.on_late, counts.open(), &self.settings.live, reserve);
+        Admitted { request: Arc::new(request), hold, joined: true, guarantee }
+    }
+
+    fn begin_hold(self: &Arc<Self>, request: &Request, retry: u32, place: Place) -> Hold {
+        let grip = request.held.then(|| self.holders.hold(request.key, request.digest, retry));
+        let streams = matches!(request.shape, Shape::Stream { .. });
+        let tap = (request.held && streams && place == Place::Live)
+            .then(|| self.taps.open(request.key));
+        self.hold_on(request.key, request.held, grip, tap)
+    }
+
+    fn hold_on(&self, key: RequestKey, waits: bool, grip: Option<Grip>, tap: Option<Tap>) -> Hold {
+        Hold {
+            key,
+            grip,
+            tap,
+            waiter: waits.then(|| self.waiters.request(key)),
+            _unflushed: self.unflushed.mention(key),
+        }
+    }
+
+    async fn check_room(&self) -> Result<(), AdmitError> {
+        let settings = &self.settings.admission;
+        let open = self.counts().open();
+        let full = open >= settings.max_open
+            || self.disk_bytes.load(std::sync::atomic::Ordering::Relaxed) >= settings.max_disk_bytes;
+        match (full, settings.on_full) {
+            (false, _) => Ok(()),
+            (true, OnFull::Live) => Err(Refused::PassThrough.into()),
+            (true, OnFull::Reject) => {
+                let retry_after = self.settings.packing.linger.max(Duration::from_secs(1));
+                Err(Refused::QueueFull { open, retry_after }.into())
+            }
+        }
+    }
+
+    fn wake_for(&self, place: &Place, first: bool, request: &Request) {
+        match place {
+            Place::Live => self.signals.live.notify_one(),
+            Place::Queue(cohort) => {
+                let full = self.summary.lock().is_full(cohort, &self.settings.packing);
+                if first || full {
+                    self.signals.packer.notify_one();
+                }
+                if first {
+                    self.signals.rescuer.notify_one();
+                }
+            }
+            Place::Line(_) => tracing::error!(id = %request.key.id, "admitted into a batch"),
+        }
+    }
+}
+
+impl Hold {
+    pub fn key(&self) -> RequestKey {
+        self.key
+    }
+
+    /// Wakes at the request's ending; registered since before the request could
+    /// end. Only for a held call.
+    pub fn waiter(&mut self) -> Option<Waiter> {
+        self.waiter.take()
+    }
+
+    /// The answer as it streams in, where the request went live at once.
+    pub fn tap(&mut self) -> Option<Tap> {
+        self.tap.take()
+    }
+
+    /// False once another call has taken the request over.
+    pub fn is_current(&self) -> bool {
+        self.grip.as_ref().is_none_or(Grip::is_current)
+    }
+
+    /// The answer was written to its end: nobody takes this request over.
+    pub fn delivered(mut self, engine: &Arc<Engine>) {
+        if let Some(grip) = self.grip.take() {
+            engine.holders.forget(grip.key, grip.digest);
+            let (store, key, digest) = (engine.store.clone(), grip.key, grip.digest);
+            engine.tasks.spawn(async move {
+                if let Err(error) = store.release(key, digest).await {
+                    tracing::warn!(id = %key.id, %error, "a delivered answer was not noted");
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What may be asked about requests.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::{
+    model::{
+        attempt::Attempt,
+        id::{RequestId, RequestKey, TenantId},
+        ledger::{LedgerKey, LedgerRow},
+        request::{Place, State},
+        time::Timestamp,
+    },
+    policy::lane,
+    ports::{Content, Delivery, DeliveryStatus, FeedPage, Stored, StoreError},
+};
+
+use super::{Engine, Waiter};
+
+/// A request with everything that is known of it.
+pub struct View {
+    pub stored: Stored,
+    /// Where it is while it is open.
+    pub place: Option<Place>,
+    pub state: State,
+    pub attempts: Vec<Attempt>,
+    pub delivery: Option<DeliveryStatus>,
+    pub guarantee: &'static str,
+}
+
+#[derive(Debug, Error)]
+pub enum FeedError {
+    #[error("the cursor is older than what is kept: entries up to {floor} have been removed")]
+    Expired { floor: u64 },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Engine {
+    /// Wakes at the request's ending. Register before reading.
+    pub fn waiter(&self, key: RequestKey) -> Waiter {
+        self.waiters.request(key)
+    }
+
+    /// Wakes at the tenant's next ending.
+    pub fn feed_waiter(&self, tenant: TenantId) -> Waiter {
+        self.waiters.feed(tenant)
+    }
+
+    /// The request with its body or answer.
+    pub async fn load(&self, key: RequestKey) -> Result<Option<Stored>, StoreError> {
+        self.store.load(key).await
+    }
+
+    pub async fn view(&self, key: RequestKey) -> Result<Option<View>, StoreError> {
+        let Some(stored) = self.store.load(key).await? else { return Ok(None) };
+        self.view_of(stored).await.map(Some)
+    }
+
+    async fn view_of(&self, stored: Stored) -> Result<View, StoreError> {
+        let request = &stored.request;
+        let (place, state) = match &stored.content {
+            Content::Done { outcome, .. } => (None, outcome.state),
+            Content::Open { .. } => {
+                let batches = self.summary.lock().batches_of(&request.cohort);
+                let place = self.store.place(request.key, &batches).await?;
+                (place, place.as_ref().map_or(State::Queued, State::from))
+            }
+        };
+        let attempts = self.store.attempts(request.key).await?;
+        let delivery = self.store.delivery_status(request.key).await?;
+        Ok(View { place, state, attempts, delivery, guarantee: self.guarantee(&stored), stored })
+    }
+
+    /// Firm where all open work would fit into the reserve.
+    pub fn guarantee(&self, stored: &Stored) -> &'static str {
+        let open = self.counts().open();
+        let reserve = self.settings.rescue.reserve;
+        lane::guarantee(stored.request.on_late, open, &self.settings.live, reserve)
+    }
+
+    /// Newest first.
+    pub async fn list(
+        &self,
+        tenant: TenantId,
+        before: Option<RequestId>,
+        limit: usize,
+    ) -> Result<Vec<View>, StoreError> {
+        let mut views = Vec::new();
+        for stored in self.store.list(tenant, before, limit).await? {
+            views.push(self.view_of(stored).await?);
+        }
+        Ok(views)
+    }
+
+    /// Endings in commit order, from after `after`.
+    pub async fn feed(
+        &self,
+        tenant: TenantId,
+        after: u64,
+        limit: usize,
+    ) -> Result<FeedPage, FeedError> {
+        let page = self.store.feed(tenant, after, limit).await?;
+        if after > 0 && after < page.floor {
+            return Err(FeedError::Expired { floor: page.floor });
+        }
+        Ok(page)
+    }
+
+    /// Sends the webhook again. False where the request has none, or is open.
+    pub async fn redeliver(self: &Arc<Self>, key: RequestKey) -> Result<bool, StoreError> {
+        let Some(stored) = self.store.load(key).await? else { return Ok(false) };
+        let done = matches!(stored.content, Content::Done { .. });
+        if !done || stored.request.webhook.is_none() {
+            return Ok(false);
+        }
+        let now = self.now();
+        let earlier = match self.store.delivery_status(key).await? {
+            Some(DeliveryStatus::Pending { next, tries, .. }) => {
+                Delivery { due: next, key, tries, first_due: now }
+            }
+            _ => Delivery { due: now, key, tries: 0, first_due: now },
+        };
+        let pending = DeliveryStatus::Pending { next: now, tries: earlier.tries, last: None };
+        self.store.record_delivery(earlier, pending).await?;
+        self.signals.courier.notify_one();
+        Ok(true)
+    }
+
+    pub async fn ledger(&self, tenant: TenantId) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError> {
+        self.store.ledger(tenant).await
+    }
+
+    pub fn webhook_secret(&self, tenant: TenantId) -> String {
+        self.vault.webhook_secret(tenant)
+    }
+
+    /// Whether a webhook target may be used.
+    pub fn check_webhook(&self, target: &str) -> Result<(), String> {
+        self.deliver.check(target)
+    }
+
+    /// When a pending request is worth asking for again.
+    pub fn retry_after(&self, now: Timestamp, deadline: Timestamp) -> std::time::Duration {
+        let interval = self.settings.watch.poll_interval;
+        now.until(deadline).min(interval).max(std::time::Duration::from_secs(1))
+    }
+}

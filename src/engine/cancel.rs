@@ -1,0 +1,78 @@
+//! Ending a request because its caller wants so.
+
+use std::sync::Arc;
+
+use crate::{
+    model::{
+        id::RequestKey,
+        request::{Outcome, State},
+    },
+    ports::{Content, Settled, StoreError, Stored},
+};
+
+use super::{Engine, settling::error_body};
+
+pub enum Cancelled {
+    /// Cancelled, now or before.
+    Yes(Box<Stored>),
+    /// It had ended otherwise.
+    TooLate(Outcome),
+    Unknown,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Erased {
+    Yes,
+    Unknown,
+}
+
+impl Engine {
+    /// A line that is at the provider may still be run and billed; its answer is
+    /// then shown as paid for nothing.
+    pub async fn cancel(self: &Arc<Self>, key: RequestKey) -> Result<Cancelled, StoreError> {
+        let Some(stored) = self.store.load(key).await? else { return Ok(Cancelled::Unknown) };
+        if let Content::Open { .. } = stored.content {
+            let request = &stored.request;
+            let message = format!("The request {} was cancelled.", key.id);
+            let body = error_body(&message, "invalid_request_error", None, Some("request_cancelled"));
+            let ending = self.own_ending(
+                request,
+                self.places_of(request),
+                State::Cancelled,
+                410,
+                "cancelled by the caller".into(),
+                body,
+            );
+            let engine = self.clone();
+            // Goes on if the caller leaves: what is durable is also counted.
+            let settling = self.tasks.spawn(async move { engine.settle(vec![ending]).await });
+            let settled = settling.await.map_err(|_| StoreError::Closed)??;
+            if let Some((_, Settled::Unknown)) = settled.into_iter().next() {
+                return Ok(Cancelled::Unknown);
+            }
+            self.backoffs.forget(&key);
+        }
+        Ok(match self.store.load(key).await? {
+            None => Cancelled::Unknown,
+            Some(stored) => match &stored.content {
+                Content::Done { outcome, .. } if outcome.state != State::Cancelled => {
+                    Cancelled::TooLate(outcome.clone())
+                }
+                _ => Cancelled::Yes(Box::new(stored)),
+            },
+        })
+    }
+
+    /// Cancels if it is open, and removes it with its answer.
+    pub async fn erase(self: &Arc<Self>, key: RequestKey) -> Result<Erased, StoreError> {
+        let Some(stored) = self.store.load(key).await? else { return Ok(Erased::Unknown) };
+        if let Content::Open { .. } = stored.content {
+            self.cancel(key).await?;
+        }
+        self.holders.forget(key, stored.request.digest);
+        match self.store.erase(key).await? {
+            true => Ok(Erased::Yes),
+            false => Ok(Erased::Unknown),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Whose call it is, and the key that does its work.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::{
+    model::id::{CredentialId, TenantId},
+    ports::{Credential, ProviderError},
+};
+
+use super::Engine;
+
+/// A caller, known by fingerprints of what it presented.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    pub tenant: TenantId,
+    pub credential: CredentialId,
+    pub presented: Arc<Credential>,
+}
+
+#[derive(Default)]
+pub(super) struct Credentials {
+    opened: Mutex<HashMap<CredentialId, Opened>>,
+    /// Admissions read, the janitor writes: a credential is not dropped while
+    /// work for it is coming in.
+    pub gate: tokio::sync::RwLock<()>,
+}
+
+#[derive(Clone)]
+struct Opened {
+    credential: Arc<Credential>,
+    sealed: Bytes,
+}
+
+impl Credentials {
+    pub fn forget(&self, id: CredentialId) {
+        self.opened.lock().remove(&id);
+    }
+}
+
+impl Engine {
+    /// Who presents this credential. The tenant is known by the key alone, so
+    /// that a request is found whatever organization header comes with it.
+    pub fn caller(&self, presented: Credential) -> Caller {
+        let is_key = |name: &str| name == "authorization" || name == "api-key";
+        let keys: Vec<&[u8]> = presented
+            .headers
+            .iter()
+            .filter(|(name, _)| is_key(name))
+            .map(|(_, value)| value.as_bytes())
+            .collect();
+        let mut all: Vec<&[u8]> = presented
+            .headers
+            .iter()
+            .flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()])
+            .collect();
+        all.extend(presented.query.as_ref().map(|query| query.as_bytes()));
+        let tenant = TenantId(self.vault.fingerprint("tenant", &keys));
+        let credential = CredentialId(self.vault.fingerprint("credential", &all));
+        Caller { tenant, credential, presented: Arc::new(presented) }
+    }
+
+    /// The caller's credential as the store keeps it; from here on it is known.
+    pub(super) fn seal(&self, caller: &Caller) -> Bytes {
+        if let Some(opened) = self.credentials.opened.lock().get(&caller.credential) {
+            return opened.sealed.clone();
+        }
+        let sealed = self.vault.seal(caller.credential, &caller.presented);
+        let opened = Opened { credential: caller.presented.clone(), sealed: sealed.clone() };
+        self.credentials.opened.lock().insert(caller.credential, opened);
+        sealed
+    }
+
+    /// The credential that does a request's work.
+    pub(super) async fn credential(
+        &self,
+        id: CredentialId,
+    ) -> Result<Arc<Credential>, ProviderError> {
+        if let Some(opened) = self.credentials.opened.lock().get(&id) {
+            return Ok(opened.credential.clone());
+        }
+        let local = |reason: String| ProviderError::Local(reason);
+        let sealed = self.store.credential(id).await.map_err(|error| local(error.to_string()))?;
+        let sealed = sealed.ok_or_else(|| local("its credential is not stored any more".into()))?;
+        let credential = self.vault.open(id, &sealed).map_err(|error| local(error.to_string()))?;
+        let opened = Opened { credential: Arc::new(credential), sealed: sealed.into() };
+        self.credentials.opened.lock().insert(id, opened.clone());
+        Ok(opened.credential)
+    }
+}

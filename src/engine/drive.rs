@@ -1,0 +1,80 @@
+//! The one driver of all reconcilers.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use tokio::sync::Notify;
+
+use crate::{model::time::Timestamp, ports::StoreError};
+
+use super::Engine;
+
+/// Wakes each reconciler.
+#[derive(Default)]
+pub(super) struct Signals {
+    pub packer: Notify,
+    pub submitter: Notify,
+    pub watcher: Notify,
+    pub rescuer: Notify,
+    pub live: Notify,
+    pub courier: Notify,
+    pub janitor: Notify,
+}
+
+/// When to look again, unless a signal comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    At(Timestamp),
+    OnSignal,
+}
+
+impl Next {
+    /// The earlier of the two.
+    pub fn sooner(self, other: Next) -> Next {
+        match (self, other) {
+            (Next::At(a), Next::At(b)) => Next::At(a.min(b)),
+            (Next::OnSignal, next) | (next, Next::OnSignal) => next,
+        }
+    }
+}
+
+/// The longest sleep without looking: bounds what a stepped clock can cost.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+/// The pause after a turn that failed.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+impl Engine {
+    pub(super) fn drive_all(self: &Arc<Self>) {
+        self.drive("packer", |e| &e.signals.packer, |e| async move { e.pack_turn().await });
+        self.drive("submitter", |e| &e.signals.submitter, |e| async move { e.submit_turn().await });
+        self.drive("watcher", |e| &e.signals.watcher, |e| async move { e.watch_turn().await });
+        self.drive("rescuer", |e| &e.signals.rescuer, |e| async move { e.rescue_turn().await });
+        self.drive("live", |e| &e.signals.live, |e| async move { e.live_turn().await });
+        self.drive("courier", |e| &e.signals.courier, |e| async move { e.courier_turn().await });
+        self.drive("janitor", |e| &e.signals.janitor, |e| async move { e.janitor_turn().await });
+    }
+
+    fn drive<T, F>(self: &Arc<Self>, name: &'static str, signal: fn(&Engine) -> &Notify, turn: T)
+    where
+        T: Fn(Arc<Engine>) -> F + Send + 'static,
+        F: Future<Output = Result<Next, StoreError>> + Send + 'static,
+    {
+        let engine = self.clone();
+        self.tasks.spawn(async move {
+            while !engine.stop.is_cancelled() {
+                let sleep = match turn(engine.clone()).await {
+                    Ok(Next::At(at)) => engine.now().until(at).min(LONGEST_SLEEP),
+                    Ok(Next::OnSignal) => LONGEST_SLEEP,
+                    Err(error) => {
+                        tracing::error!(reconciler = name, %error, "a turn failed; trying again");
+                        AFTER_FAILURE
+                    }
+                };
+                tokio::select! {
+                    () = engine.stop.cancelled() => {}
+                    () = signal(&engine).notified() => {}
+                    () = tokio::time::sleep(sleep) => {}
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,279 @@
+//! Terminal provider batch → one ending or one return for every line. Both files
+//! are read by `custom_id`, whatever the status and the counts say (WIRE.md §1).
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use serde_json::json;
+
+use crate::{
+    ledger,
+    model::{
+        attempt::{Attempt, AttemptId, AttemptState, Lane},
+        batch::{Batch, BatchEvent},
+        id::{RequestId, RequestKey},
+        request::{Entry, Framing, Outcome, Place, Request, Source, State},
+    },
+    policy::{rescue, retry},
+    ports::{
+        Content, Credential, Ending, LedgerEntry, LineAnswer, ProviderError, RemoteBatch,
+        RemoteError, RemoteStatus, ResultLine, Settled, StoreError,
+    },
+};
+
+use super::Engine;
+
+/// Lines settled in one commit.
+const CHUNK: usize = 48;
+/// Bytes of answers held before they are settled.
+const CHUNK_BYTES: usize = 4 << 20;
+
+type Harvest<T> = Result<Result<T, ProviderError>, StoreError>;
+
+/// The provider's errors pass through; the store's end the turn.
+macro_rules! provider {
+    ($result:expr) => {
+        match $result {
+            Ok(value) => value,
+            Err(error) => return Ok(Err(error)),
+        }
+    };
+}
+
+impl Engine {
+    /// Settles every line, then the batch, then deletes its files. Cut off
+    /// anywhere, the next harvest does the rest: a line settles once.
+    pub(super) async fn harvest(
+        self: &Arc<Self>,
+        batch: &mut Batch,
+        remote: &RemoteBatch,
+        credential: &Credential,
+    ) -> Harvest<()> {
+        for file in [&remote.output_file, &remote.error_file].into_iter().flatten() {
+            provider!(self.harvest_file(batch, file, credential).await?);
+        }
+        let mut to_live = false;
+        if remote.status == RemoteStatus::Failed {
+            to_live = provider!(self.part_poison(batch, remote, credential).await?);
+        }
+        self.return_the_rest(batch, to_live).await?;
+        let files = [&batch.input_file, &remote.output_file, &remote.error_file];
+        let litter: Vec<String> = files.into_iter().flatten().cloned().collect();
+        batch.litter.extend(litter);
+        batch.settled = Some(self.now());
+        self.advance(batch, BatchEvent::Settle, self.now()).await?;
+        for signal in [&self.signals.packer, &self.signals.live, &self.signals.janitor] {
+            signal.notify_one();
+        }
+        Ok(Ok(()))
+    }
+
+    async fn harvest_file(
+        self: &Arc<Self>,
+        batch: &mut Batch,
+        file: &str,
+        credential: &Credential,
+    ) -> Harvest<()> {
+        let mut results = provider!(self.provider.results(credential, file).await);
+        let mut chunk = Vec::with_capacity(CHUNK);
+        let mut bytes = 0;
+        while let Some(line) = results.next().await {
+            let line = provider!(line);
+            bytes += match &line.answer {
+                LineAnswer::Answered { body, .. } => body.len(),
+                LineAnswer::NotRun { .. } => 0,
+            };
+            chunk.push(line);
+            if chunk.len() >= CHUNK || bytes >= CHUNK_BYTES {
+                batch.answered += self.settle_lines(batch, std::mem::take(&mut chunk)).await?;
+                bytes = 0;
+            }
+        }
+        batch.answered += self.settle_lines(batch, chunk).await?;
+        Ok(Ok(()))
+    }
+
+    /// Settles the lines that hold an answer; the others stay in the batch and
+    /// are returned with those that no file named.
+    async fn settle_lines(
+        self: &Arc<Self>,
+        batch: &Batch,
+        lines: Vec<ResultLine>,
+    ) -> Result<u32, StoreError> {
+        let mut answers: HashMap<RequestId, (Request, Outcome, Bytes)> = HashMap::new();
+        for line in lines {
+            let Ok(id) = line.custom_id.parse::<RequestId>() else {
+                tracing::warn!(batch = %batch.id, "a line of somebody else's in our batch");
+                continue;
+            };
+            let LineAnswer::Answered { status, request, body } = line.answer else { continue };
+            if retry::is_retryable(status) {
+                continue;
+            }
+            let key = RequestKey { tenant: batch.tenant, id };
+            let Some(stored) = self.store.load(key).await? else { continue };
+            let outcome = self.line_outcome(batch, &stored.request, status, request, &body);
+            answers.insert(id, (stored.request, outcome, body));
+        }
+        let endings = answers
+            .values()
+            .map(|(request, outcome, body)| {
+                let mut places = vec![Place::Line(batch.id), Place::Live];
+                places.extend(self.other_places(request, batch));
+                self.ending(request, places, outcome.clone(), body.clone(), None)
+            })
+            .collect();
+        let settled = self.settle(endings).await?;
+        let mut now = 0;
+        for (key, settled) in settled {
+            match settled {
+                Settled::Now { .. } => now += 1,
+                Settled::Before(earlier) if earlier.source != Source::Batch(batch.id) => {
+                    if let Some((request, outcome, _)) = answers.get(&key.id) {
+                        self.account_late(batch, request, outcome, &earlier).await?;
+                    }
+                }
+                Settled::Before(_) | Settled::Unknown => {}
+            }
+        }
+        Ok(now)
+    }
+
+    fn other_places(&self, request: &Request, batch: &Batch) -> Vec<Place> {
+        let batches = self.summary.lock().batches_of(&request.cohort);
+        let lines = batches.into_iter().filter(|id| *id != batch.id).map(Place::Line);
+        lines.chain([Place::Queue(request.cohort)]).collect()
+    }
+
+    fn line_outcome(
+        &self,
+        batch: &Batch,
+        request: &Request,
+        status: u16,
+        provider_request: Option<String>,
+        body: &[u8],
+    ) -> Outcome {
+        let metered = ledger::meter(body);
+        let bill = self.prices.bill(&request.model, Lane::Batch, &metered.usage);
+        Outcome {
+            state: if status < 400 { State::Succeeded } else { State::Failed },
+            status,
+            finished: self.now(),
+            source: Source::Batch(batch.id),
+            framing: Framing::Json,
+            reason: request.reason.clone(),
+            provider_request,
+            usage: metered.usage,
+            bill: bill.filter(|_| metered.known),
+        }
+    }
+
+    /// An answer for a request that has ended otherwise: it was paid for.
+    async fn account_late(
+        &self,
+        batch: &Batch,
+        request: &Request,
+        outcome: &Outcome,
+        earlier: &Outcome,
+    ) -> Result<(), StoreError> {
+        let attempt = Attempt {
+            id: AttemptId::Batch(batch.id),
+            started: batch.submitted.unwrap_or(batch.created),
+            state: AttemptState::Late,
+            ended: Some(outcome.finished),
+            note: format!("answered after the request had {}", earlier.state.as_str()),
+            usage: outcome.usage,
+            bill: outcome.bill,
+        };
+        let twice = earlier.source != Source::Offpeak;
+        let ledger = LedgerEntry {
+            key: ledger::key(request, outcome),
+            row: ledger::late_answer(outcome, twice),
+        };
+        self.store.account(request.key, attempt, ledger).await?;
+        Ok(())
+    }
+
+    /// A batch that failed validation loses its bad lines: each gets the
+    /// provider's error as its answer. True where nobody can tell which line was
+    /// bad, so that each has to go by itself.
+    async fn part_poison(
+        self: &Arc<Self>,
+        batch: &Batch,
+        remote: &RemoteBatch,
+        credential: &Credential,
+    ) -> Harvest<bool> {
+        let named: HashMap<u32, &RemoteError> = remote
+            .errors
+            .iter()
+            .filter_map(|error| error.line.map(|line| (line, error)))
+            .collect();
+        for error in &remote.errors {
+            tracing::warn!(batch = %batch.id, code = ?error.code, line = ?error.line, "the batch failed");
+        }
+        let (Some(file), false) = (&batch.input_file, named.is_empty()) else {
+            return Ok(Ok(true));
+        };
+        let mut ids = provider!(self.provider.input_lines(credential, file).await);
+        let mut line = 0;
+        let mut bad = Vec::new();
+        while let Some(id) = ids.next().await {
+            line += 1;
+            let id = provider!(id);
+            if let Some(error) = named.get(&line) {
+                bad.push(ResultLine { custom_id: id, answer: refusal(error) });
+            }
+        }
+        self.settle_lines(batch, bad).await?;
+        Ok(Ok(false))
+    }
+
+    async fn return_the_rest(
+        self: &Arc<Self>,
+        batch: &Batch,
+        to_live: bool,
+    ) -> Result<(), StoreError> {
+        let now = self.now();
+        let rest = self.lines_of(batch.id).await?;
+        if rest.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(batch = %batch.id, lines = rest.len(), "lines without an answer");
+        let place = |entry: &Entry| match to_live {
+            true => Place::Live,
+            false => rescue::after_return(now, entry.deadline, batch.cohort, &self.settings.rescue),
+        };
+        let (live, queue): (Vec<Entry>, Vec<Entry>) =
+            rest.into_iter().partition(|entry| place(entry) == Place::Live);
+        self.relocate_all(&live, Place::Line(batch.id), Place::Live).await?;
+        self.relocate_all(&queue, Place::Line(batch.id), Place::Queue(batch.cohort)).await?;
+        Ok(())
+    }
+
+    pub(super) fn ending(
+        &self,
+        request: &Request,
+        places: Vec<Place>,
+        outcome: Outcome,
+        answer: Bytes,
+        attempt: Option<Attempt>,
+    ) -> Ending {
+        let ledger = LedgerEntry {
+            key: ledger::key(request, &outcome),
+            row: ledger::ending(request, &outcome),
+        };
+        Ending { key: request.key, places, outcome, answer, ledger, attempt }
+    }
+}
+
+/// The provider's own words, in the shape of the endpoint's errors.
+fn refusal(error: &RemoteError) -> LineAnswer {
+    let body = json!({"error": {
+        "message": error.message,
+        "type": "invalid_request_error",
+        "param": error.param,
+        "code": error.code,
+    }});
+    LineAnswer::Answered { status: 400, request: None, body: body.to_string().into() }
+}

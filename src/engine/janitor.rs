@@ -1,0 +1,70 @@
+//! Keeps house: old results, provider files, credentials that no work needs.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::Ordering},
+};
+
+use crate::{
+    model::{batch::Batch, id::CredentialId},
+    ports::StoreError,
+};
+
+use super::{Engine, drive::Next};
+
+/// Requests removed in one write.
+const PURGE: usize = 48;
+
+impl Engine {
+    pub(super) async fn janitor_turn(self: &Arc<Self>) -> Result<Next, StoreError> {
+        let now = self.now();
+        let retention = &self.settings.retention;
+        let horizon = now - retention.results;
+        while self.store.purge(horizon, PURGE).await? == PURGE {
+            if self.stop.is_cancelled() {
+                return Ok(Next::OnSignal);
+            }
+        }
+        self.store.purge_batches(horizon).await?;
+        for batch in self.tracked(|batch| !batch.state.is_open() && !batch.litter.is_empty()) {
+            self.clear_litter(batch).await?;
+        }
+        self.drop_credentials().await?;
+        self.disk_bytes.store(self.store.disk_bytes().await?, Ordering::Relaxed);
+        Ok(Next::At(now + retention.sweep_interval))
+    }
+
+    /// Deletes the provider's files of a batch whose every line is durable. What
+    /// cannot be deleted is tried again at the next sweep, and expires by itself.
+    async fn clear_litter(self: &Arc<Self>, mut batch: Batch) -> Result<(), StoreError> {
+        let Ok(credential) = self.credential(batch.credential).await else { return Ok(()) };
+        let mut left = Vec::new();
+        for file in std::mem::take(&mut batch.litter) {
+            if let Err(error) = self.provider.delete_file(&credential, &file).await {
+                tracing::warn!(batch = %batch.id, %file, %error, "a provider file was not deleted");
+                if error.is_transient() {
+                    left.push(file);
+                }
+            }
+        }
+        batch.litter = left;
+        self.save(&batch, self.now()).await
+    }
+
+    async fn drop_credentials(&self) -> Result<(), StoreError> {
+        let _gate = self.credentials.gate.write().await;
+        let idle: HashSet<CredentialId> = {
+            let summary = self.summary.lock();
+            let destinations = summary.destinations.values();
+            let idle = destinations.filter(|destination| !summary.has_work(destination.tenant));
+            idle.map(|destination| destination.credential).collect()
+        };
+        for credential in idle {
+            if self.store.credential(credential).await?.is_some() {
+                self.store.drop_credential(credential).await?;
+            }
+            self.credentials.forget(credential);
+        }
+        Ok(())
+    }
+}

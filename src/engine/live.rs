@@ -1,0 +1,338 @@
+//! Ordinary calls at the ordinary price: what was too close for a batch, what
+//! was rescued, and what a batch cannot do. Earliest deadline first.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use parking_lot::Mutex;
+use serde::Deserialize;
+use tokio::sync::mpsc;
+
+use crate::{
+    ledger,
+    model::{
+        attempt::{Attempt, AttemptEvent, AttemptId, AttemptState, Lane},
+        body,
+        id::RequestKey,
+        request::{Entry, Framing, Outcome, Request, Shape, Source, State, Usage},
+        time::Timestamp,
+    },
+    policy::retry,
+    ports::{Content, LiveCall, LiveReply, ProviderError, StoreError},
+};
+
+use super::{Engine, TapEvent, drive::Next, settling::error_body};
+
+/// Entries a read of the live queue.
+const PAGE: usize = 256;
+/// The most that an answer may hold.
+const MAX_ANSWER: usize = 256 << 20;
+
+/// Calls that wait before their next try, and how often they have tried.
+#[derive(Default)]
+pub(super) struct Backoffs(Mutex<HashMap<RequestKey, Backoff>>);
+
+#[derive(Clone, Copy, Default)]
+struct Backoff {
+    until: Timestamp,
+    tries: u32,
+}
+
+/// What came of one live call.
+enum Reply {
+    Answered { status: u16, request: Option<String>, framing: Framing, body: Bytes },
+    Failed(ProviderError),
+}
+
+impl Engine {
+    pub(super) async fn live_turn(self: &Arc<Self>) -> Result<Next, StoreError> {
+        let mut next = Next::OnSignal;
+        let mut after = None;
+        loop {
+            let page = self.store.live(after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(next) };
+            after = Some((last.deadline, last.key));
+            for entry in page {
+                if self.inflight.live.len() >= self.settings.live.max_concurrent as usize {
+                    // Whoever finishes signals.
+                    return Ok(next);
+                }
+                let until = self.backoffs.until(&entry.key);
+                if until > self.now() {
+                    next = next.sooner(Next::At(until));
+                    continue;
+                }
+                self.run_in_background(entry);
+            }
+        }
+    }
+
+    fn run_in_background(self: &Arc<Self>, entry: Entry) {
+        let Some(in_hand) = self.inflight.live.begin(entry.key) else { return };
+        let engine = self.clone();
+        self.tasks.spawn(async move {
+            if let Err(error) = engine.run(entry.key).await {
+                tracing::error!(id = %entry.key.id, %error, "a live call");
+                engine.backoffs.put_off(&engine, entry.key, None);
+            }
+            drop(in_hand);
+            engine.signals.live.notify_one();
+        });
+    }
+
+    async fn run(self: &Arc<Self>, key: RequestKey) -> Result<(), StoreError> {
+        let Some(stored) = self.store.load(key).await? else { return Ok(()) };
+        let Content::Open { body } = stored.content else { return Ok(()) };
+        let request = stored.request;
+        let mut attempt = self.open_attempt(&request).await?;
+        let tap = self.taps.take(key);
+        let reply = self.call(&request, &body, tap.as_ref()).await;
+        match reply {
+            Reply::Answered { status, request: provider_request, framing, body } => {
+                if self.should_retry(&request, &attempt, status, &body) {
+                    self.close(&request, attempt, format!("answered {status}")).await?;
+                    self.backoffs.put_off(self, key, None);
+                    return Ok(());
+                }
+                attempt.state = transition(&attempt, AttemptEvent::Answer)?;
+                let outcome = self.live_outcome(&request, status, provider_request, framing, &body);
+                self.finish(&request, outcome, body, attempt, tap).await
+            }
+            Reply::Failed(error) => self.failed(&request, attempt, error, tap).await,
+        }
+    }
+
+    /// Durable before the call is sent: after a crash it counts as unaccounted.
+    async fn open_attempt(&self, request: &Request) -> Result<Attempt, StoreError> {
+        let earlier = self.store.attempts(request.key).await?;
+        let number = earlier.iter().filter(|a| a.id.lane() == Lane::Standard).count() as u32 + 1;
+        let attempt = Attempt {
+            id: AttemptId::Live(number),
+            started: self.now(),
+            state: AttemptState::Open,
+            ended: None,
+            note: String::new(),
+            usage: Usage::default(),
+            bill: None,
+        };
+        self.store.put_attempt(request.key, attempt.clone()).await?;
+        Ok(attempt)
+    }
+
+    async fn close(
+        &self,
+        request: &Request,
+        mut attempt: Attempt,
+        note: String,
+    ) -> Result<(), StoreError> {
+        attempt.state = transition(&attempt, AttemptEvent::End)?;
+        attempt.ended = Some(self.now());
+        attempt.note = note;
+        self.store.put_attempt(request.key, attempt).await
+    }
+
+    async fn call(
+        &self,
+        request: &Request,
+        body: &Bytes,
+        tap: Option<&mpsc::Sender<TapEvent>>,
+    ) -> Reply {
+        let credential = match self.credential(request.credential).await {
+            Ok(credential) => credential,
+            Err(error) => return Reply::Failed(error),
+        };
+        let streams = tap.is_some() && matches!(request.shape, Shape::Stream { .. });
+        let body = match streams {
+            true => body.clone(),
+            false => body::without(body, body::Strip::STANDARD),
+        };
+        let call =
+            LiveCall { endpoint: request.endpoint, body, timeout: self.settings.live.timeout };
+        match self.provider.run(&credential, call).await {
+            Ok(reply) => read_reply(reply, tap.filter(|_| streams)).await,
+            Err(error) => Reply::Failed(error),
+        }
+    }
+
+    /// Errors that say nothing about the call are tried again, a few times.
+    fn should_retry(&self, request: &Request, attempt: &Attempt, status: u16, body: &[u8]) -> bool {
+        let AttemptId::Live(number) = attempt.id else { return false };
+        let spent = error_code(body).is_some_and(|code| retry::is_spent(&code));
+        let retry = retry::is_retryable(status) && !spent && number < self.settings.live.attempts;
+        if retry {
+            tracing::warn!(id = %request.key.id, status, number, "a live call is tried again");
+        }
+        retry
+    }
+
+    async fn failed(
+        self: &Arc<Self>,
+        request: &Request,
+        attempt: Attempt,
+        error: ProviderError,
+        tap: Option<mpsc::Sender<TapEvent>>,
+    ) -> Result<(), StoreError> {
+        if let Some(tap) = tap {
+            // A caller who has left does not need to know.
+            let _left = tap.send(TapEvent::Broken).await;
+        }
+        let note = error.to_string();
+        tracing::warn!(id = %request.key.id, %error, "a live call failed");
+        if error.may_have_happened() {
+            self.lose_sight(request, attempt, &note).await?;
+        } else {
+            self.close(request, attempt, note.clone()).await?;
+        }
+        let give_up = request.deadline + self.settings.live.give_up_after;
+        if self.now() < give_up {
+            self.backoffs.put_off(self, request.key, error.retry_after());
+            return Ok(());
+        }
+        let message = format!("The provider could not be reached: {note}");
+        let body = error_body(&message, "api_error", None, Some("upstream_unreachable"));
+        let reason = "gave up long after the deadline: the provider cannot be reached".into();
+        let places = self.places_of(request);
+        let ending = self.own_ending(request, places, State::Failed, 502, reason, body);
+        self.settle(vec![ending]).await?;
+        self.backoffs.forget(&request.key);
+        Ok(())
+    }
+
+    fn live_outcome(
+        &self,
+        request: &Request,
+        status: u16,
+        provider_request: Option<String>,
+        framing: Framing,
+        body: &[u8],
+    ) -> Outcome {
+        let metered = match framing {
+            Framing::Json => ledger::meter(body),
+            Framing::EventStream => ledger::meter_stream(body),
+        };
+        let bill = self.prices.bill(&request.model, Lane::Standard, &metered.usage);
+        let reason = match request.lane {
+            Lane::Batch => format!("rescued: the batch would not have answered in time ({})", request.reason),
+            Lane::Standard => request.reason.clone(),
+        };
+        Outcome {
+            state: if status < 400 { State::Succeeded } else { State::Failed },
+            status,
+            finished: self.now(),
+            source: Source::Live,
+            framing,
+            reason,
+            provider_request,
+            usage: metered.usage,
+            bill: bill.filter(|_| metered.known),
+        }
+    }
+
+    async fn finish(
+        self: &Arc<Self>,
+        request: &Request,
+        outcome: Outcome,
+        body: Bytes,
+        mut attempt: Attempt,
+        tap: Option<mpsc::Sender<TapEvent>>,
+    ) -> Result<(), StoreError> {
+        attempt.ended = Some(outcome.finished);
+        attempt.usage = outcome.usage;
+        attempt.bill = outcome.bill;
+        let ending =
+            self.ending(request, self.places_of(request), outcome.clone(), body, Some(attempt.clone()));
+        let settled = self.settle(vec![ending]).await?;
+        self.backoffs.forget(&request.key);
+        if let Some((_, crate::ports::Settled::Before(earlier))) = settled.into_iter().next() {
+            self.account_late_live(request, &outcome, &earlier, attempt).await?;
+        }
+        if let Some(tap) = tap {
+            let _left = tap.send(TapEvent::End).await;
+        }
+        Ok(())
+    }
+
+    /// The batch was faster, or the caller cancelled: this answer was paid all
+    /// the same.
+    async fn account_late_live(
+        &self,
+        request: &Request,
+        outcome: &Outcome,
+        earlier: &Outcome,
+        mut attempt: Attempt,
+    ) -> Result<(), StoreError> {
+        attempt.state = AttemptState::Late;
+        attempt.note = format!("answered after the request had {}", earlier.state.as_str());
+        let row = ledger::late_answer(outcome, earlier.source != Source::Offpeak);
+        let key = ledger::key(request, outcome);
+        let ledger = crate::ports::LedgerEntry { key, row };
+        self.store.account(request.key, attempt, ledger).await?;
+        Ok(())
+    }
+}
+
+impl Backoffs {
+    fn until(&self, key: &RequestKey) -> Timestamp {
+        self.0.lock().get(key).map_or(Timestamp::ZERO, |backoff| backoff.until)
+    }
+
+    fn put_off(&self, engine: &Engine, key: RequestKey, asked: Option<std::time::Duration>) {
+        let settings = &engine.settings.live;
+        let mut backoffs = self.0.lock();
+        let backoff = backoffs.entry(key).or_default();
+        backoff.tries += 1;
+        let (base, max) = (settings.retry_base, settings.retry_max);
+        let pause = retry::backoff(backoff.tries, base, max, asked, engine.clock.random());
+        backoff.until = engine.now() + pause;
+    }
+
+    pub(super) fn forget(&self, key: &RequestKey) {
+        self.0.lock().remove(key);
+    }
+}
+
+fn transition(attempt: &Attempt, event: AttemptEvent) -> Result<AttemptState, StoreError> {
+    attempt.state.next(event).map_err(|illegal| StoreError::Corrupt(illegal.to_string()))
+}
+
+/// Reads the whole reply, passing a success on to a caller who streams.
+async fn read_reply(mut reply: LiveReply, tap: Option<&mpsc::Sender<TapEvent>>) -> Reply {
+    let header = |name: &str| {
+        reply.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+    };
+    let request = header("x-request-id");
+    let is_stream = header("content-type").is_some_and(|kind| kind.starts_with("text/event-stream"));
+    let framing = if is_stream { Framing::EventStream } else { Framing::Json };
+    let tap = tap.filter(|_| is_stream && reply.status < 400);
+    if let Some(tap) = tap {
+        let _left = tap.send(TapEvent::Begin { headers: reply.headers.clone() }).await;
+    }
+    let mut body = BytesMut::new();
+    while let Some(chunk) = reply.body.next().await {
+        let chunk = match chunk {
+            Ok(chunk) => chunk,
+            Err(error) => return Reply::Failed(error),
+        };
+        if body.len() + chunk.len() > MAX_ANSWER {
+            return Reply::Failed(ProviderError::Malformed("the answer is too large".into()));
+        }
+        body.extend_from_slice(&chunk);
+        if let Some(tap) = tap {
+            let _left = tap.send(TapEvent::Chunk(chunk)).await;
+        }
+    }
+    Reply::Answered { status: reply.status, request, framing, body: body.freeze() }
+}
+
+fn error_code(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Body {
+        error: Error,
+    }
+    #[derive(Deserialize)]
+    struct Error {
+        code: Option<String>,
+    }
+    serde_json::from_slice::<Body>(body).ok()?.error.code
+}

@@ -1,0 +1,139 @@
+//! What was open when we stopped, counted again.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use crate::{
+    ledger,
+    model::{
+        attempt::{Attempt, AttemptEvent, AttemptId},
+        batch::{Batch, BatchState},
+        ledger::LedgerKey,
+        request::{Place, State},
+        time::Timestamp,
+    },
+    ports::{LedgerEntry, StoreError},
+};
+
+use super::Engine;
+
+/// Entries a read.
+const PAGE: usize = 4096;
+
+impl Engine {
+    pub(super) async fn recover(self: &Arc<Self>) -> Result<(), StoreError> {
+        for destination in self.store.destinations().await? {
+            self.summary.lock().destinations.insert(destination.id, destination);
+        }
+        self.count_queue().await?;
+        self.count_live().await?;
+        self.count_batches().await?;
+        for (digest, key) in self.store.unreleased().await? {
+            self.holders.orphan(key, digest);
+        }
+        self.account_for_the_unseen().await?;
+        self.disk_bytes.store(self.store.disk_bytes().await?, Ordering::Relaxed);
+        let counts = self.counts();
+        tracing::info!(?counts, "open work counted");
+        Ok(())
+    }
+
+    async fn count_queue(&self) -> Result<(), StoreError> {
+        let mut after = None;
+        loop {
+            let page = self.store.scan_queue(after, PAGE).await?;
+            let Some((cohort, last)) = page.last() else { return Ok(()) };
+            after = Some((*cohort, last.key));
+            let mut summary = self.summary.lock();
+            for (cohort, entry) in &page {
+                summary.enter(&Place::Queue(*cohort), entry);
+            }
+        }
+    }
+
+    async fn count_live(&self) -> Result<(), StoreError> {
+        let mut after = None;
+        loop {
+            let page = self.store.live(after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some((last.deadline, last.key));
+            let mut summary = self.summary.lock();
+            for entry in &page {
+                summary.enter(&Place::Live, entry);
+            }
+        }
+    }
+
+    /// A batch that was being filled holds what was claimed for it: the packer
+    /// seals it. Every other one is due at once.
+    async fn count_batches(&self) -> Result<(), StoreError> {
+        let hour = std::time::Duration::from_secs(3600);
+        let now = self.now();
+        for batch in self.store.batches(now - hour).await? {
+            self.count_lines(&batch).await?;
+            let mut summary = self.summary.lock();
+            if let Some(created) = batch.submitted {
+                summary.creates(batch.credential).take(created);
+            }
+            if batch.state.is_open() || !batch.litter.is_empty() {
+                summary.track(batch, now);
+            }
+        }
+        Ok(())
+    }
+
+    async fn count_lines(&self, batch: &Batch) -> Result<(), StoreError> {
+        if !batch.state.is_open() {
+            return Ok(());
+        }
+        let mut after = None;
+        loop {
+            let page = self.store.lines(batch.id, after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.key.id);
+            let mut summary = self.summary.lock();
+            for entry in &page {
+                summary.enter(&Place::Line(batch.id), entry);
+            }
+        }
+    }
+
+    /// Live calls that were open when we died: nobody saw them end.
+    async fn account_for_the_unseen(&self) -> Result<(), StoreError> {
+        for (key, id) in self.store.open_attempts().await? {
+            let Some(stored) = self.store.load(key).await? else { continue };
+            let attempts = self.store.attempts(key).await?;
+            if let Some(attempt) = attempts.into_iter().find(|attempt| attempt.id == id) {
+                self.lose_sight(&stored.request, attempt, "offpeak stopped while it ran").await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn lose_sight(
+        &self,
+        request: &crate::model::request::Request,
+        mut attempt: Attempt,
+        note: &str,
+    ) -> Result<(), StoreError> {
+        let now = self.now();
+        match attempt.state.next(AttemptEvent::LoseSight) {
+            Ok(state) => attempt.state = state,
+            Err(illegal) => {
+                tracing::error!(id = %request.key.id, %illegal, "attempt");
+                return Ok(());
+            }
+        }
+        attempt.ended = Some(now);
+        attempt.note = note.to_owned();
+        let key = LedgerKey {
+            tenant: request.key.tenant,
+            day: ledger::day(now),
+            lane: Some(attempt.id.lane()),
+            model: request.model.clone(),
+            tag: request.tag.clone(),
+        };
+        let entry = LedgerEntry { key, row: ledger::unaccounted() };
+        self.store.account(request.key, attempt, entry).await?;
+        Ok(())
+    }
+}

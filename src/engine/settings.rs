@@ -1,0 +1,73 @@
+//! What the engine may be told.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::policy::{
+    pack, poll, rescue,
+    retry::{LiveSettings, SubmitSettings},
+};
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub admission: AdmissionSettings,
+    pub packing: pack::Settings,
+    pub submit: SubmitSettings,
+    pub watch: poll::Settings,
+    pub rescue: rescue::Settings,
+    pub live: LiveSettings,
+    pub webhook: HookSettings,
+    pub retention: RetentionSettings,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdmissionSettings {
+    /// Paths whose calls may be deferred.
+    pub endpoints: Vec<String>,
+    pub max_body_bytes: u64,
+    /// Open requests, over which new ones are answered as `on_full` says.
+    pub max_open: u64,
+    /// Bytes on disk, over which the same holds.
+    pub max_disk_bytes: u64,
+    pub on_full: OnFull,
+    /// Check a credential's first use of a model upstream.
+    pub model_check: bool,
+    #[serde(with = "crate::model::time::human")]
+    pub model_cache: Duration,
+    /// How long a finished request holds its idempotency key.
+    #[serde(with = "crate::model::time::human")]
+    pub idempotency_ttl: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFull {
+    /// 429 with `Retry-After`.
+    Reject,
+    /// Pass through, at full price.
+    Live,
+}
+
+#[derive(Clone, Debug)]
+pub struct HookSettings {
+    pub max_concurrent: u32,
+    /// Give up this long after the first try.
+    pub horizon: Duration,
+    pub first_retry: Duration,
+    /// An answer over this many bytes is replaced by its URL.
+    pub max_inline_bytes: u64,
+    /// Where this server is reached from outside, for those URLs.
+    pub public_url: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetentionSettings {
+    /// Finished requests are kept this long.
+    #[serde(with = "crate::model::time::human")]
+    pub results: Duration,
+    #[serde(with = "crate::model::time::human")]
+    pub sweep_interval: Duration,
+}

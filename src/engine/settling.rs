@@ -1,0 +1,81 @@
+//! The one way a request ends here: durable first, then counted, then told.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::{
+    model::{
+        id::RequestKey,
+        request::{Framing, Outcome, Place, Request, Source, State, Usage},
+    },
+    ports::{Ending, Settled, StoreError},
+};
+
+use super::Engine;
+
+impl Engine {
+    pub(super) async fn settle(
+        self: &Arc<Self>,
+        endings: Vec<Ending>,
+    ) -> Result<Vec<(RequestKey, Settled)>, StoreError> {
+        if endings.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys: Vec<RequestKey> = endings.iter().map(|ending| ending.key).collect();
+        let settled = self.store.settle(endings).await?;
+        for (key, settled) in keys.iter().zip(&settled) {
+            if let Settled::Now { entry, place, webhook, .. } = settled {
+                match place {
+                    Some(place) => self.summary.lock().exit(place, entry),
+                    None => tracing::error!(id = %key.id, "ended, and was in no place we knew of"),
+                }
+                self.waiters.wake(*key);
+                if *webhook {
+                    self.signals.courier.notify_one();
+                }
+            }
+        }
+        Ok(keys.into_iter().zip(settled).collect())
+    }
+
+    /// An ending that Offpeak itself decides.
+    pub(super) fn own_ending(
+        &self,
+        request: &Request,
+        places: Vec<Place>,
+        state: State,
+        status: u16,
+        reason: String,
+        answer: Bytes,
+    ) -> Ending {
+        let outcome = Outcome {
+            state,
+            status,
+            finished: self.now(),
+            source: Source::Offpeak,
+            framing: Framing::Json,
+            reason,
+            provider_request: None,
+            usage: Usage::default(),
+            bill: None,
+        };
+        self.ending(request, places, outcome, answer, None)
+    }
+
+    /// Everywhere that an open request can be.
+    pub(super) fn places_of(&self, request: &Request) -> Vec<Place> {
+        let batches = self.summary.lock().batches_of(&request.cohort);
+        let lines = batches.into_iter().map(Place::Line);
+        [Place::Queue(request.cohort), Place::Live].into_iter().chain(lines).collect()
+    }
+}
+
+/// An error of ours in the shape of the provider's (WIRE.md §3).
+pub fn error_body(message: &str, kind: &str, param: Option<&str>, code: Option<&str>) -> Bytes {
+    serde_json::json!({
+        "error": {"message": message, "type": kind, "param": param, "code": code}
+    })
+    .to_string()
+    .into()
+}

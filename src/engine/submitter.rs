@@ -1,0 +1,273 @@
+//! Sealed batch → provider batch, once. Intent, then act, then record: the
+//! create is noted before it is sent; when its reply is lost, the provider's
+//! list tells whether it happened (DESIGN.md §4.2).
+
+use std::{io, sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt, stream};
+
+use crate::{
+    model::{
+        batch::{Batch, BatchEvent, BatchState},
+        endpoint::Endpoint,
+        id::{BatchId, RequestKey},
+        line,
+        request::{Entry, Place},
+        time::Timestamp,
+    },
+    policy::retry,
+    ports::{Content, Credential, ProviderError, RemoteBatch, Store, StoreError, Upload},
+};
+
+use super::{Engine, drive::Next};
+
+/// Lines are read into pieces of about this size on their way out.
+const PIECE: usize = 64 * 1024;
+/// How far before the create's sending the list is searched: clocks differ.
+const CLOCK_SKEW: Duration = Duration::from_secs(300);
+
+impl Engine {
+    pub(super) async fn submit_turn(self: &Arc<Self>) -> Result<Next, StoreError> {
+        let now = self.now();
+        let mut next = Next::OnSignal;
+        for (batch, due) in self.batches_to_submit() {
+            if due > now {
+                next = next.sooner(Next::At(due));
+                continue;
+            }
+            // Whoever finishes signals: the turn goes on with the rest then.
+            if self.inflight.batches.len() >= self.settings.submit.max_concurrent as usize {
+                break;
+            }
+            let Some(in_hand) = self.inflight.batches.begin(batch.id) else { continue };
+            let engine = self.clone();
+            self.tasks.spawn(async move {
+                let id = batch.id;
+                if let Err(error) = engine.submit_step(batch).await {
+                    tracing::error!(batch = %id, %error, "submitting");
+                    engine.put_off(id, Duration::from_secs(1));
+                }
+                drop(in_hand);
+                engine.signals.submitter.notify_one();
+                engine.signals.watcher.notify_one();
+            });
+        }
+        Ok(next)
+    }
+
+    /// Sealed and uploaded batches, the earliest deadline first. A pause holds
+    /// back all but those whose create may have happened.
+    fn batches_to_submit(&self) -> Vec<(Batch, Timestamp)> {
+        let paused = self.is_paused();
+        let summary = self.summary.lock();
+        let mut batches: Vec<(Batch, Timestamp)> = summary
+            .batches
+            .values()
+            .filter(|tracked| {
+                matches!(tracked.batch.state, BatchState::Sealed | BatchState::Uploaded)
+                    && (!paused || tracked.batch.create_sent.is_some())
+            })
+            .map(|tracked| (tracked.batch.clone(), tracked.due))
+            .collect();
+        batches.sort_by_key(|(batch, due)| (*due, batch.earliest_deadline));
+        batches
+    }
+
+    async fn submit_step(self: &Arc<Self>, mut batch: Batch) -> Result<(), StoreError> {
+        let credential = match self.credential(batch.credential).await {
+            Ok(credential) => credential,
+            Err(error) => return self.try_later(batch, error).await,
+        };
+        if batch.create_sent.is_some() {
+            return self.find_created(batch, &credential).await;
+        }
+        if batch.state == BatchState::Sealed {
+            let lines = self.lines_of(batch.id).await?;
+            if lines.is_empty() || self.is_wanted(batch.id) {
+                return self.dissolve(batch).await;
+            }
+            match self.provider.upload(&credential, self.upload_of(&batch, lines)).await {
+                Ok(file) => {
+                    batch.input_file = Some(file);
+                    self.advance(&mut batch, BatchEvent::Upload, self.now()).await?;
+                }
+                Err(error) => return self.try_later(batch, error).await,
+            }
+        }
+        if self.is_wanted(batch.id) {
+            return self.dissolve(batch).await;
+        }
+        self.create(batch, &credential).await
+    }
+
+    async fn create(
+        self: &Arc<Self>,
+        mut batch: Batch,
+        credential: &Credential,
+    ) -> Result<(), StoreError> {
+        let Some(file) = batch.input_file.clone() else {
+            return Err(StoreError::Corrupt(format!("batch {} is uploaded without a file", batch.id)));
+        };
+        batch.create_sent = Some(self.now());
+        self.save(&batch, self.now()).await?;
+        match self.provider.create_batch(credential, &file, batch.endpoint, batch.id).await {
+            Ok(remote) => self.adopt(batch, remote).await,
+            Err(error) if error.may_have_happened() => {
+                tracing::warn!(batch = %batch.id, %error, "a create's reply was lost; looking for it");
+                batch.last_error = Some(error.to_string());
+                let due = self.now() + self.settings.submit.retry_base;
+                self.save(&batch, due).await
+            }
+            Err(error) => {
+                batch.create_sent = None;
+                self.save(&batch, self.now()).await?;
+                self.try_later(batch, error).await
+            }
+        }
+    }
+
+    async fn adopt(self: &Arc<Self>, mut batch: Batch, remote: RemoteBatch) -> Result<(), StoreError> {
+        batch.provider_id = Some(remote.id);
+        batch.provider_status = Some(remote.status_text);
+        batch.submitted = Some(self.now());
+        let due = self.now() + self.settings.watch.poll_interval;
+        self.advance(&mut batch, BatchEvent::Submit, due).await
+    }
+
+    /// After a lost reply or a crash: lists back to the create's sending, adopts
+    /// what is found, and starts over with a new file only after the visibility
+    /// window.
+    async fn find_created(
+        self: &Arc<Self>,
+        mut batch: Batch,
+        credential: &Credential,
+    ) -> Result<(), StoreError> {
+        let sent = batch.create_sent.unwrap_or(batch.created);
+        match self.search(credential, batch.id, sent - CLOCK_SKEW).await {
+            Ok(Some(remote)) => {
+                tracing::info!(batch = %batch.id, remote = %remote.id, "adopted");
+                self.adopt(batch, remote).await
+            }
+            Ok(None) => {
+                let visible = sent + self.settings.submit.visibility_window;
+                if self.now() < visible {
+                    let again = self.now() + self.settings.submit.retry_base;
+                    return self.save(&batch, again.min(visible)).await;
+                }
+                tracing::warn!(batch = %batch.id, "no batch came of the create; starting over");
+                batch.litter.extend(batch.input_file.take());
+                batch.create_sent = None;
+                self.advance(&mut batch, BatchEvent::StartOver, self.now()).await
+            }
+            Err(error) => self.try_later(batch, error).await,
+        }
+    }
+
+    async fn search(
+        &self,
+        credential: &Credential,
+        tag: BatchId,
+        since: Timestamp,
+    ) -> Result<Option<RemoteBatch>, ProviderError> {
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.provider.batches(credential, after.as_deref()).await?;
+            let last = page.batches.last().map(|remote| remote.id.clone());
+            let past = page.batches.last().is_some_and(|last| {
+                last.created.is_some_and(|created| created < since)
+            });
+            if let Some(found) = page.batches.into_iter().find(|remote| remote.tag == Some(tag)) {
+                return Ok(Some(found));
+            }
+            if past || !page.has_more || last.is_none() || last == after {
+                return Ok(None);
+            }
+            after = last;
+        }
+    }
+
+    /// A step that failed: again after a pause, or, where the provider will never
+    /// take this batch, each line by itself.
+    async fn try_later(
+        self: &Arc<Self>,
+        mut batch: Batch,
+        error: ProviderError,
+    ) -> Result<(), StoreError> {
+        let hopeless = matches!(
+            error,
+            ProviderError::Refused { status: 400 | 404 | 413 | 415 | 422, .. }
+        );
+        if hopeless && batch.create_sent.is_none() {
+            tracing::warn!(batch = %batch.id, %error, "the provider refuses the batch; its lines go live");
+            return self.dissolve(batch).await;
+        }
+        batch.tries += 1;
+        batch.last_error = Some(error.to_string());
+        let pause = retry::backoff(
+            batch.tries,
+            self.settings.submit.retry_base,
+            self.settings.submit.retry_max,
+            error.retry_after(),
+            self.clock.random(),
+        );
+        tracing::warn!(batch = %batch.id, tries = batch.tries, %error, ?pause, "trying the batch later");
+        self.save(&batch, self.now() + pause).await
+    }
+
+    /// A batch that will not reach the provider: its lines run live.
+    async fn dissolve(self: &Arc<Self>, mut batch: Batch) -> Result<(), StoreError> {
+        let lines = self.lines_of(batch.id).await?;
+        self.relocate_all(&lines, Place::Line(batch.id), Place::Live).await?;
+        batch.litter.extend(batch.input_file.take());
+        self.advance(&mut batch, BatchEvent::Abandon, self.now()).await?;
+        self.signals.live.notify_one();
+        self.signals.janitor.notify_one();
+        Ok(())
+    }
+
+    pub(super) fn is_wanted(&self, id: BatchId) -> bool {
+        self.summary.lock().batches.get(&id).is_some_and(|tracked| tracked.wanted)
+    }
+
+    pub(super) fn put_off(&self, id: BatchId, pause: Duration) {
+        let due = self.now() + pause;
+        if let Some(tracked) = self.summary.lock().batches.get_mut(&id) {
+            tracked.due = due;
+        }
+    }
+
+    fn upload_of(&self, batch: &Batch, lines: Vec<Entry>) -> Upload {
+        Upload {
+            name: format!("offpeak-{}.jsonl", batch.id),
+            length: lines.iter().map(|line| u64::from(line.line_bytes)).sum(),
+            lines: read_lines(self.store.clone(), batch.endpoint, lines).boxed(),
+        }
+    }
+}
+
+/// The batch's file, read from the store as it is sent: one piece in memory.
+fn read_lines(
+    store: Arc<dyn Store>,
+    endpoint: Endpoint,
+    lines: Vec<Entry>,
+) -> impl stream::Stream<Item = io::Result<Bytes>> + Send {
+    let state = (store, lines.into_iter());
+    stream::try_unfold(state, move |(store, mut lines)| async move {
+        let mut piece = Vec::with_capacity(PIECE + PIECE / 4);
+        while piece.len() < PIECE {
+            let Some(entry) = lines.next() else { break };
+            let body = open_body(&*store, entry.key).await?;
+            line::write(&mut piece, entry.key.id, endpoint, &body);
+        }
+        let piece = BytesMut::from(&piece[..]).freeze();
+        Ok((!piece.is_empty()).then_some((piece, (store, lines))))
+    })
+}
+
+async fn open_body(store: &dyn Store, key: RequestKey) -> io::Result<Bytes> {
+    match store.load(key).await.map_err(io::Error::other)?.map(|stored| stored.content) {
+        Some(Content::Open { body }) => Ok(body),
+        _ => Err(io::Error::other("a line ended while it was uploaded")),
+    }
+}

@@ -1,0 +1,191 @@
+//! What the store holds open, counted: small, rebuilt at start, and equal to a
+//! rescan at any moment of rest.
+
+use std::{collections::HashMap, time::Duration};
+
+use crate::{
+    model::{
+        batch::Batch,
+        id::{BatchId, CredentialId, DestinationId, TenantId},
+        request::{Cohort, Destination, Entry, Place},
+        time::Timestamp,
+    },
+    policy::{limits::Rate, pack::Waiting},
+};
+
+use super::Settings;
+
+pub(super) struct Summary {
+    pub queue: HashMap<Cohort, Waiting>,
+    pub destinations: HashMap<DestinationId, Destination>,
+    pub batches: HashMap<BatchId, Tracked>,
+    /// Open requests by tenant, wherever they are.
+    open: HashMap<TenantId, u64>,
+    queued: u64,
+    live: u64,
+    lines: u64,
+    creates: HashMap<CredentialId, Rate>,
+    polls: HashMap<CredentialId, Rate>,
+    create_rate: Rate,
+    poll_rate: Rate,
+}
+
+/// A batch and what is only known while we run.
+#[derive(Clone)]
+pub(super) struct Tracked {
+    pub batch: Batch,
+    /// When its next step is due.
+    pub due: Timestamp,
+    /// The rescuer wants its lines back.
+    pub wanted: bool,
+    /// Its last call came: its lines have been taken out.
+    pub emptied: bool,
+}
+
+/// How much is open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub queued: u64,
+    pub in_batches: u64,
+    pub live: u64,
+    pub batches: u64,
+}
+
+impl Counts {
+    pub fn open(&self) -> u64 {
+        self.queued + self.in_batches + self.live
+    }
+}
+
+impl Summary {
+    pub fn new(settings: &Settings) -> Self {
+        let hour = Duration::from_secs(3600);
+        let packing = &settings.packing;
+        let kept = 1.0 - packing.creates_reserve.clamp(0.0, 1.0);
+        let creates = (f64::from(packing.creates_per_hour) * kept) as u32;
+        let polls = settings.watch.polls_per_second.max(0.001);
+        Summary {
+            queue: HashMap::new(),
+            destinations: HashMap::new(),
+            batches: HashMap::new(),
+            open: HashMap::new(),
+            queued: 0,
+            live: 0,
+            lines: 0,
+            creates: HashMap::new(),
+            polls: HashMap::new(),
+            create_rate: Rate::of(creates, hour),
+            poll_rate: Rate::new(Duration::from_secs_f64(1.0 / polls), polls.ceil() as u32),
+        }
+    }
+
+    /// Counts a request in. True where its cohort was empty before.
+    pub fn enter(&mut self, place: &Place, entry: &Entry) -> bool {
+        *self.open.entry(entry.key.tenant).or_default() += 1;
+        self.arrive(place, entry)
+    }
+
+    /// Counts a new request in, and its destination.
+    pub fn admit(&mut self, destination: Destination, place: &Place, entry: &Entry) -> bool {
+        self.destinations.entry(destination.id).or_insert(destination);
+        self.enter(place, entry)
+    }
+
+    pub fn is_full(&self, cohort: &Cohort, settings: &crate::policy::pack::Settings) -> bool {
+        self.queue.get(cohort).is_some_and(|waiting| waiting.is_full(settings))
+    }
+
+    /// Counts a request out.
+    pub fn exit(&mut self, place: &Place, entry: &Entry) {
+        self.depart(place, entry);
+        if let Some(open) = self.open.get_mut(&entry.key.tenant) {
+            *open -= 1;
+            if *open == 0 {
+                self.open.remove(&entry.key.tenant);
+            }
+        }
+    }
+
+    pub fn shift(&mut self, entry: &Entry, from: &Place, to: &Place) -> bool {
+        self.depart(from, entry);
+        self.arrive(to, entry)
+    }
+
+    fn arrive(&mut self, place: &Place, entry: &Entry) -> bool {
+        match place {
+            Place::Queue(cohort) => {
+                self.queued += 1;
+                let waiting = self.queue.entry(*cohort).or_default();
+                waiting.add(entry);
+                return waiting.lines == 1;
+            }
+            Place::Line(_) => self.lines += 1,
+            Place::Live => self.live += 1,
+        }
+        false
+    }
+
+    fn depart(&mut self, place: &Place, entry: &Entry) {
+        match place {
+            Place::Queue(cohort) => {
+                self.queued = self.queued.saturating_sub(1);
+                if let Some(waiting) = self.queue.get_mut(cohort) {
+                    waiting.subtract(entry);
+                    if waiting.lines == 0 {
+                        self.queue.remove(cohort);
+                    }
+                }
+            }
+            Place::Line(_) => self.lines = self.lines.saturating_sub(1),
+            Place::Live => self.live = self.live.saturating_sub(1),
+        }
+    }
+
+    pub fn counts(&self) -> Counts {
+        Counts {
+            queued: self.queued,
+            in_batches: self.lines,
+            live: self.live,
+            batches: self.batches.values().filter(|tracked| tracked.batch.state.is_open()).count() as u64,
+        }
+    }
+
+    pub fn has_work(&self, tenant: TenantId) -> bool {
+        self.open.contains_key(&tenant)
+            || self.batches.values().any(|tracked| {
+                let batch = &tracked.batch;
+                batch.tenant == tenant && (batch.state.is_open() || !batch.litter.is_empty())
+            })
+    }
+
+    /// Writes a batch's new version; due at once unless it was only touched.
+    pub fn track(&mut self, batch: Batch, due: Timestamp) {
+        match self.batches.get_mut(&batch.id) {
+            Some(tracked) => {
+                tracked.batch = batch;
+                tracked.due = due;
+            }
+            None => {
+                let id = batch.id;
+                self.batches.insert(id, Tracked { batch, due, wanted: false, emptied: false });
+            }
+        }
+    }
+
+    /// Open batches that a request of this cohort may be a line of.
+    pub fn batches_of(&self, cohort: &Cohort) -> Vec<BatchId> {
+        self.batches
+            .values()
+            .filter(|tracked| tracked.batch.cohort == *cohort && tracked.batch.state.is_open())
+            .map(|tracked| tracked.batch.id)
+            .collect()
+    }
+
+    pub fn creates(&mut self, credential: CredentialId) -> &mut Rate {
+        self.creates.entry(credential).or_insert_with(|| self.create_rate.clone())
+    }
+
+    pub fn polls(&mut self, credential: CredentialId) -> &mut Rate {
+        self.polls.entry(credential).or_insert_with(|| self.poll_rate.clone())
+    }
+}

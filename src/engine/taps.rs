@@ -1,0 +1,49 @@
+//! Callers who get a live answer as it streams in.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use crate::model::id::RequestKey;
+
+/// Chunks that may wait for a slow caller before the provider is slowed down.
+const DEPTH: usize = 16;
+
+#[derive(Default)]
+pub(super) struct Taps {
+    senders: Mutex<HashMap<RequestKey, mpsc::Sender<TapEvent>>>,
+}
+
+pub enum TapEvent {
+    /// A success begins; its bytes follow.
+    Begin { headers: http::HeaderMap },
+    Chunk(Bytes),
+    /// All of it was sent, and it is durable.
+    End,
+    /// The stream broke; the request goes on.
+    Broken,
+}
+
+/// The caller's end. It ends without `End` where the call was not streamed: the
+/// outcome then tells.
+pub struct Tap(mpsc::Receiver<TapEvent>);
+
+impl Tap {
+    pub async fn next(&mut self) -> Option<TapEvent> {
+        self.0.recv().await
+    }
+}
+
+impl Taps {
+    pub fn open(&self, key: RequestKey) -> Tap {
+        let (sender, receiver) = mpsc::channel(DEPTH);
+        self.senders.lock().insert(key, sender);
+        Tap(receiver)
+    }
+
+    pub fn take(&self, key: RequestKey) -> Option<mpsc::Sender<TapEvent>> {
+        self.senders.lock().remove(&key)
+    }
+}

@@ -1,0 +1,128 @@
+//! Looks at submitted batches: less often as they age, never more often in all
+//! than the control-call budget allows.
+
+use std::sync::Arc;
+
+use crate::{
+    model::{
+        batch::{Batch, BatchEvent, BatchState},
+        time::Timestamp,
+    },
+    policy::{poll, retry},
+    ports::{Credential, ProviderError, StoreError},
+};
+
+use super::{Engine, drive::Next};
+
+impl Engine {
+    pub(super) async fn watch_turn(self: &Arc<Self>) -> Result<Next, StoreError> {
+        let now = self.now();
+        let mut next = Next::OnSignal;
+        for (batch, due) in self.batches_to_watch() {
+            if due > now {
+                next = next.sooner(Next::At(due));
+                continue;
+            }
+            let ready = self.summary.lock().polls(batch.credential).ready_at();
+            if ready > now {
+                next = next.sooner(Next::At(ready));
+                continue;
+            }
+            let Some(in_hand) = self.inflight.batches.begin(batch.id) else { continue };
+            self.summary.lock().polls(batch.credential).take(now);
+            let engine = self.clone();
+            self.tasks.spawn(async move {
+                let id = batch.id;
+                if let Err(error) = engine.look(batch).await {
+                    tracing::error!(batch = %id, %error, "watching");
+                    engine.put_off(id, engine.settings.watch.poll_interval);
+                }
+                drop(in_hand);
+                engine.signals.watcher.notify_one();
+            });
+        }
+        Ok(next)
+    }
+
+    fn batches_to_watch(&self) -> Vec<(Batch, Timestamp)> {
+        let summary = self.summary.lock();
+        let mut batches: Vec<(Batch, Timestamp)> = summary
+            .batches
+            .values()
+            .filter(|tracked| {
+                matches!(tracked.batch.state, BatchState::Submitted | BatchState::Cancelling)
+            })
+            .map(|tracked| (tracked.batch.clone(), tracked.due))
+            .collect();
+        batches.sort_by_key(|(batch, due)| (*due, batch.earliest_deadline));
+        batches
+    }
+
+    async fn look(self: &Arc<Self>, mut batch: Batch) -> Result<(), StoreError> {
+        let credential = match self.credential(batch.credential).await {
+            Ok(credential) => credential,
+            Err(error) => return self.look_later(batch, error).await,
+        };
+        let Some(id) = batch.provider_id.clone() else {
+            return Err(StoreError::Corrupt(format!("batch {} was submitted without an id", batch.id)));
+        };
+        let remote = match self.provider.batch(&credential, &id).await {
+            Ok(remote) => remote,
+            Err(error) => return self.look_later(batch, error).await,
+        };
+        batch.tries = 0;
+        batch.provider_status = Some(remote.status_text.clone());
+        if remote.status.is_terminal() {
+            return match self.harvest(&mut batch, &remote, &credential).await? {
+                Ok(()) => Ok(()),
+                Err(error) => self.look_later(batch, error).await,
+            };
+        }
+        if self.is_wanted(batch.id) && batch.state == BatchState::Submitted {
+            return self.ask_to_cancel(batch, &id, &credential).await;
+        }
+        self.touch(batch);
+        Ok(())
+    }
+
+    async fn ask_to_cancel(
+        self: &Arc<Self>,
+        mut batch: Batch,
+        id: &str,
+        credential: &Credential,
+    ) -> Result<(), StoreError> {
+        match self.provider.cancel_batch(credential, id).await {
+            Ok(()) => {
+                batch.cancel_sent = Some(self.now());
+                let due = self.now() + self.settings.watch.poll_interval;
+                self.advance(&mut batch, BatchEvent::Cancel, due).await
+            }
+            Err(error) => self.look_later(batch, error).await,
+        }
+    }
+
+    /// Not worth a write: what changed is the provider's to tell again.
+    fn touch(&self, batch: Batch) {
+        let now = self.now();
+        let age = batch.submitted.unwrap_or(batch.created).until(now);
+        let urgent = batch.state == BatchState::Cancelling || self.is_wanted(batch.id);
+        let due = now + poll::interval(age, urgent, &self.settings.watch);
+        self.summary.lock().track(batch, due);
+    }
+
+    async fn look_later(&self, mut batch: Batch, error: ProviderError) -> Result<(), StoreError> {
+        batch.tries += 1;
+        batch.last_error = Some(error.to_string());
+        let pause = retry::backoff(
+            batch.tries,
+            self.settings.watch.poll_interval,
+            self.settings.watch.poll_max,
+            error.retry_after(),
+            self.clock.random(),
+        );
+        tracing::warn!(batch = %batch.id, tries = batch.tries, %error, ?pause, "looking later");
+        let due = self.now() + pause;
+        self.summary.lock().track(batch, due);
+        Ok(())
+    }
+}
