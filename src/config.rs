@@ -7,6 +7,9 @@
 //! open: the names in it are the operator's, and its values are checked by the
 //! module that takes the section.
 
+mod key;
+mod schema;
+
 use std::{
     collections::BTreeMap,
     ffi::OsStr,
@@ -16,6 +19,11 @@ use std::{
 
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
+
+use self::{
+    key::Key,
+    schema::{Given, Schema, flatten, parse},
+};
 
 const DEFAULTS: &str = include_str!("../config/default.toml");
 const PREFIX: &str = "OFFPEAK_";
@@ -33,7 +41,8 @@ impl Config {
     /// # Errors
     /// Only when the compiled-in defaults are no TOML; a test rules that out.
     pub fn defaults() -> Result<Self, ConfigError> {
-        Ok(Schema::parse(DEFAULTS)?.into_config())
+        let leaves = Schema::parse(DEFAULTS)?.into_leaves();
+        Ok(Config { leaves })
     }
 
     /// Merges all sources; the later ones win. `environment` may be the whole
@@ -82,6 +91,24 @@ impl Config {
             let reason = error.inner().message().trim_end().to_owned();
             self.refused(&key, reason)
         })
+    }
+
+    fn set(
+        &mut self,
+        schema: &Schema,
+        key: Key,
+        given: Given<'_>,
+        origin: &Origin,
+    ) -> Result<(), ConfigError> {
+        let Some(value) = schema.check(&key, given, origin)? else {
+            return Ok(());
+        };
+        // A later source may turn a value of an open table into a table, and back.
+        let overlaps = |other: &Key| other.within(&key).is_some() || key.within(other).is_some();
+        self.leaves.retain(|other, _| !overlaps(other));
+        let origin = origin.clone();
+        self.leaves.insert(key, Leaf { value, origin });
+        Ok(())
     }
 
     /// A settings type's refusal, traced back to whoever set the value.
@@ -168,11 +195,13 @@ fn merge<N: AsRef<OsStr>, V: AsRef<OsStr>>(
     flags: &[(&str, String)],
 ) -> Result<Config, ConfigError> {
     let schema = Schema::parse(defaults)?;
-    let mut config = schema.clone().into_config();
+    let mut config = Config {
+        leaves: schema.clone().into_leaves(),
+    };
     if let Some((path, text)) = file {
         let origin = Origin::File(path.to_owned());
         for (key, value) in flatten(parse(text, &origin)?) {
-            schema.set(&mut config, key, Given::Value(value), &origin)?;
+            config.set(&schema, key, Given::Value(value), &origin)?;
         }
     }
     for (name, value) in environment {
@@ -181,257 +210,20 @@ fn merge<N: AsRef<OsStr>, V: AsRef<OsStr>>(
             let origin = Origin::Variable(name.to_string());
             let text = value.as_ref().to_str();
             let text = text.ok_or_else(|| ConfigError::NotUnicode(name.to_string()))?;
-            schema.set(&mut config, key, Given::Text(text), &origin)?;
+            config.set(&schema, key, Given::Text(text), &origin)?;
         }
     }
     for (key, text) in flags {
         let key = Key::dotted(key);
-        schema.set(&mut config, key, Given::Text(text), &Origin::Flags)?;
+        config.set(&schema, key, Given::Text(text), &Origin::Flags)?;
     }
     Ok(config)
 }
 
-/// A value as its source gives it: typed by TOML, or text to be read as the
-/// default's type.
-enum Given<'a> {
-    Value(Value),
-    Text(&'a str),
-}
-
-/// The defaults, read as rules.
-#[derive(Clone)]
-struct Schema(BTreeMap<Key, Value>);
-
-impl Schema {
-    fn parse(defaults: &str) -> Result<Self, ConfigError> {
-        let table = parse(defaults, &Origin::Defaults)?;
-        Ok(Schema(flatten(table).into_iter().collect()))
-    }
-
-    fn into_config(self) -> Config {
-        let leaf = |value| Leaf {
-            value,
-            origin: Origin::Defaults,
-        };
-        let leaves = self.0.into_iter();
-        Config {
-            leaves: leaves.map(|(key, value)| (key, leaf(value))).collect(),
-        }
-    }
-
-    fn set(
-        &self,
-        config: &mut Config,
-        key: Key,
-        given: Given<'_>,
-        origin: &Origin,
-    ) -> Result<(), ConfigError> {
-        let value = match self.rule(&key) {
-            Rule::Open => match given {
-                Given::Value(value) => value,
-                Given::Text(text) => Value::from(text),
-            },
-            Rule::Like(default) => accept(default, given)
-                .map_err(|(value, wanted)| invalid(&key, value, origin, wanted))?,
-            Rule::Section => match given {
-                Given::Value(Value::Table(_)) => return Ok(()),
-                Given::Value(value) => {
-                    return Err(invalid(&key, value, origin, "a table of settings"));
-                }
-                Given::Text(text) => {
-                    return Err(invalid(&key, text.into(), origin, "a table of settings"));
-                }
-            },
-            Rule::Below(leaf) => {
-                let default = &self.0[leaf];
-                return Err(invalid(
-                    leaf,
-                    Value::Table(Table::new()),
-                    origin,
-                    wanted(default),
-                ));
-            }
-            Rule::Unknown => return Err(self.unknown(&key, origin)),
-        };
-        // A later source may turn a value of an open table into a table, and back.
-        let overlaps = |other: &Key| other.within(&key).is_some() || key.within(other).is_some();
-        config.leaves.retain(|other, _| !overlaps(other));
-        let origin = origin.clone();
-        config.leaves.insert(key, Leaf { value, origin });
-        Ok(())
-    }
-
-    fn rule(&self, key: &Key) -> Rule<'_> {
-        for (known, default) in &self.0 {
-            let open = default.is_table();
-            if known == key {
-                return match open {
-                    true => Rule::Section,
-                    false => Rule::Like(default),
-                };
-            }
-            if key.within(known).is_some() {
-                return match open {
-                    true => Rule::Open,
-                    false => Rule::Below(known),
-                };
-            }
-            if known.within(key).is_some() {
-                return Rule::Section;
-            }
-        }
-        Rule::Unknown
-    }
-
-    /// The key that a variable sets; `None` for variables that are no settings.
-    fn variable(&self, name: &str) -> Result<Option<Key>, ConfigError> {
-        let Some(rest) = name.strip_prefix(PREFIX) else {
-            return Ok(None);
-        };
-        if rest.contains("__") {
-            let parts = rest.split("__").map(str::to_lowercase);
-            return Ok(Some(Key(parts.collect())));
-        }
-        // OFFPEAK_PACKING_LINGER, one underscore short, must not be ignored.
-        let meant = |key: &&Key| key.variable().replace("__", "_") == name;
-        match self.0.keys().find(meant) {
-            None => Ok(None),
-            Some(key) => Err(ConfigError::Unknown {
-                key: name.to_owned(),
-                origin: Origin::Variable(name.to_owned()),
-                nearest: key.variable(),
-            }),
-        }
-    }
-
-    fn unknown(&self, key: &Key, origin: &Origin) -> ConfigError {
-        let sections = self.0.keys().filter_map(Key::parent);
-        let candidates = self.0.keys().cloned().chain(sections);
-        let nearest = candidates
-            .max_by(|a, b| key.likeness(a).total_cmp(&key.likeness(b)))
-            .unwrap_or_else(|| key.clone());
-        let (key, nearest) = match origin {
-            Origin::Variable(name) => (name.clone(), nearest.variable()),
-            _ => (key.to_string(), nearest.to_string()),
-        };
-        ConfigError::Unknown {
-            key,
-            origin: origin.clone(),
-            nearest,
-        }
-    }
-}
-
-/// What the defaults say about a key.
-enum Rule<'a> {
-    /// The key stands in the defaults with this value.
-    Like(&'a Value),
-    /// The key is inside an open table.
-    Open,
-    /// The key is a table, not a value.
-    Section,
-    /// The key is inside something that is a value.
-    Below(&'a Key),
-    Unknown,
-}
-
-/// The value in its default's type, or the offending value and what is accepted.
-fn accept(default: &Value, given: Given<'_>) -> Result<Value, (Value, &'static str)> {
-    let value = match given {
-        Given::Value(value) => value,
-        Given::Text(text) => {
-            typed(default, text.trim()).ok_or_else(|| (text.into(), wanted(default)))?
-        }
-    };
-    let value = match (default, value) {
-        (Value::Float(_), Value::Integer(whole)) => Value::Float(whole as f64),
-        (_, value) => value,
-    };
-    let fits = match (default, &value) {
-        (Value::String(default), Value::String(text)) => !is_duration(default) || is_duration(text),
-        (Value::Integer(_), Value::Integer(number)) => *number >= 0,
-        (Value::Float(_), Value::Float(number)) => number.is_finite() && *number >= 0.0,
-        (Value::Array(_), Value::Array(items)) => items.iter().all(Value::is_str),
-        (default, value) => default.same_type(value),
-    };
-    if fits {
-        Ok(value)
-    } else {
-        Err((value, wanted(default)))
-    }
-}
-
-/// Text from a variable or a flag, read as the default's type.
-fn typed(default: &Value, text: &str) -> Option<Value> {
-    let digits = || text.replace('_', "");
-    match default {
-        Value::Integer(_) => digits().parse().ok().map(Value::Integer),
-        Value::Float(_) => digits().parse().ok().map(Value::Float),
-        Value::Boolean(_) => text.parse().ok().map(Value::Boolean),
-        Value::Array(_) => {
-            let items = text
-                .split(',')
-                .map(str::trim)
-                .filter(|item| !item.is_empty());
-            Some(Value::Array(items.map(Value::from).collect()))
-        }
-        _ => Some(Value::from(text)),
-    }
-}
-
-fn wanted(default: &Value) -> &'static str {
-    match default {
-        Value::String(text) if is_duration(text) => {
-            "a duration such as \"200ms\", \"90s\" or \"1h 30m\""
-        }
-        Value::String(_) => "a string",
-        Value::Integer(_) => "a whole number, zero or more",
-        Value::Float(_) => "a number, zero or more",
-        Value::Boolean(_) => "true or false",
-        Value::Array(_) => "a list of strings",
-        Value::Table(_) => "a table of settings",
-        Value::Datetime(_) => "a date",
-    }
-}
-
-fn is_duration(text: &str) -> bool {
-    humantime::parse_duration(text).is_ok()
-}
-
-fn invalid(key: &Key, value: Value, origin: &Origin, wanted: &str) -> ConfigError {
-    let value = match value {
-        Value::Table(_) => "a table".to_owned(),
-        value => value.to_string(),
-    };
-    ConfigError::Invalid(Box::new(Invalid {
-        key: key.to_string(),
-        value: Some(value),
-        origin: origin.clone(),
-        reason: format!("expected {wanted}"),
-    }))
-}
-
-fn parse(text: &str, origin: &Origin) -> Result<Table, ConfigError> {
-    text.parse().map_err(|source| ConfigError::Syntax {
-        origin: origin.clone(),
-        source: Box::new(source),
-    })
-}
-
-/// Every leaf with its full key. An empty table is a leaf.
-fn flatten(table: Table) -> Vec<(Key, Value)> {
-    fn walk(above: &Key, table: Table, leaves: &mut Vec<(Key, Value)>) {
-        for (name, value) in table {
-            let key = above.child(name);
-            match value {
-                Value::Table(table) if !table.is_empty() => walk(&key, table, leaves),
-                value => leaves.push((key, value)),
-            }
-        }
-    }
-    let mut leaves = Vec::new();
-    walk(&Key(Vec::new()), table, &mut leaves);
-    leaves
+#[derive(Debug, Clone)]
+struct Leaf {
+    value: Value,
+    origin: Origin,
 }
 
 /// Puts `value` at `path`, with the tables on the way.
@@ -449,73 +241,6 @@ fn plant(table: &mut Table, path: &[String], value: Value) {
                 plant(below, rest, value);
             }
         }
-    }
-}
-
-#[derive(Debug, Clone)]
-struct Leaf {
-    value: Value,
-    origin: Origin,
-}
-
-/// The names on the way to a value.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Key(Vec<String>);
-
-impl Key {
-    fn dotted(text: &str) -> Self {
-        Key(text.split('.').map(str::to_owned).collect())
-    }
-
-    fn child(&self, name: String) -> Self {
-        let mut names = self.0.clone();
-        names.push(name);
-        Key(names)
-    }
-
-    fn parent(&self) -> Option<Self> {
-        match self.0.as_slice() {
-            [] | [_] => None,
-            [above @ .., _] => Some(Key(above.to_vec())),
-        }
-    }
-
-    /// The key of what a settings type refused, as serde names the way to it.
-    fn join(&self, path: &serde_path_to_error::Path) -> Self {
-        use serde_path_to_error::Segment;
-        let mut key = self.clone();
-        for segment in path {
-            match segment {
-                Segment::Map { key: name } => key.0.push(name.clone()),
-                Segment::Enum { variant } => key.0.push(variant.clone()),
-                Segment::Seq { .. } | Segment::Unknown => break,
-            }
-        }
-        key
-    }
-
-    /// The names below `above`; `None` when this key is not strictly inside it.
-    fn within(&self, above: &Key) -> Option<&[String]> {
-        let rest = self.0.strip_prefix(above.0.as_slice())?;
-        (!rest.is_empty()).then_some(rest)
-    }
-
-    fn variable(&self) -> String {
-        format!("{PREFIX}{}", self.0.join("__").to_uppercase())
-    }
-
-    /// How alike two keys look, 0 to 1. A right name in a wrong section counts
-    /// for a little less than the whole key.
-    fn likeness(&self, other: &Key) -> f64 {
-        let whole = strsim::normalized_damerau_levenshtein(&self.to_string(), &other.to_string());
-        let name = |key: &Key| key.0.last().cloned().unwrap_or_default();
-        whole.max(0.9 * strsim::normalized_damerau_levenshtein(&name(self), &name(other)))
-    }
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join("."))
     }
 }
 
