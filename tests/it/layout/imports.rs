@@ -117,32 +117,23 @@ impl Walk {
         let Some(target) = self.resolve(path) else {
             return;
         };
-        let own = self.module.first().map_or("lib", String::as_str);
+        let Some(own) = self.module.first().cloned() else {
+            return; // lib.rs names its modules.
+        };
+        let listed = |name: &str| ALLOWED.iter().any(|(known, _)| *known == name);
+        let tested = self.in_test || test_item;
+        let allowed =
+            may(ALLOWED, &own, &target) || (tested && may(ALLOWED_IN_TESTS, &own, &target));
         let written = path.join("::");
-        if own == "lib" {
-            return;
-        }
-        match target.first().map(String::as_str) {
-            None | Some("*" | "self") => {
-                self.breach(token, format!("`{written}` names the whole crate"));
-            }
-            Some(top) if top == own => {}
-            Some(top) if !ALLOWED.iter().any(|(name, _)| *name == top) => {
-                self.breach(token, format!("`{written}`: no rule knows `{top}`"));
-            }
-            Some(_) => {
-                let tested = self.in_test || test_item;
-                let known = ALLOWED.iter().any(|(name, _)| *name == own);
-                if !known {
-                    self.breach(token, format!("no rule knows `{own}`"));
-                } else if !may(ALLOWED, own, &target)
-                    && !(tested && may(ALLOWED_IN_TESTS, own, &target))
-                {
-                    let target = target.join("::");
-                    self.breach(token, format!("`{own}` may not import `{target}`"));
-                }
-            }
-        }
+        let what = match target.first().map(String::as_str) {
+            None | Some("*") => format!("`{written}` names the whole crate"),
+            Some(top) if top == own => return,
+            Some(top) if !listed(top) => format!("`{written}`: no rule knows `{top}`"),
+            Some(_) if !listed(&own) => format!("no rule knows `{own}`"),
+            Some(_) if allowed => return,
+            Some(_) => format!("`{own}` may not import `{}`", target.join("::")),
+        };
+        self.breach(token, what);
     }
 
     /// The path from the crate's root; `None` for paths that do not start at the
@@ -172,12 +163,14 @@ impl Walk {
 
 fn may(rules: &[(&str, &[&str])], own: &str, target: &[String]) -> bool {
     let target = target.join("::");
-    let covers = |allowed: &&str| {
-        *allowed == "*" || target == **allowed || target.starts_with(&format!("{allowed}::"))
+    let covers = |allowed: &str| {
+        let below = target.strip_prefix(allowed);
+        allowed == "*" || below.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
     };
     rules
         .iter()
-        .any(|(name, allowed)| *name == own && allowed.iter().any(|a| covers(&a)))
+        .filter(|(name, _)| *name == own)
+        .any(|(_, allowed)| allowed.iter().copied().any(covers))
 }
 
 /// The paths that start at the first token, groups spread out, and how many
