@@ -122,7 +122,7 @@ impl Config {
             Some(leaf) => leaf.origin.clone(),
             None => Origin::Defaults,
         };
-        let value = exact.map(|leaf| leaf.value.to_string());
+        let value = exact.map(|leaf| key.shown(&leaf.value));
         ConfigError::Invalid(Box::new(Invalid {
             key: key.to_string(),
             value,
@@ -547,10 +547,16 @@ mod tests {
             "`webhook.endpoints.b.ulr` is \"https://b/\" (in my.toml): \
              unknown field `ulr`, expected `url`"
         );
+        let file = "[webhook.endpoints.b]\nsecret = 'whsec_abc'";
+        assert_eq!(
+            refusal::<Webhook>(load(file, &[], &[]).unwrap(), "webhook"),
+            "`webhook.endpoints.b.secret` is not shown (in my.toml): \
+             unknown field `secret`, expected `url`"
+        );
         let file = "[webhook.endpoints.b]";
         assert_eq!(
             refusal::<Webhook>(load(file, &[], &[]).unwrap(), "webhook"),
-            "`webhook.endpoints.b` is {} (in my.toml): missing field `url`"
+            "`webhook.endpoints.b` is a table (in my.toml): missing field `url`"
         );
     }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use toml::Value;
+
 use super::PREFIX;
 
 /// The names on the way to a value.
@@ -48,6 +50,16 @@ impl Key {
 
     pub fn variable(&self) -> String {
         format!("{PREFIX}{}", self.0.join("__").to_uppercase())
+    }
+
+    /// Its value as an error may quote it.
+    pub fn shown(&self, value: &Value) -> String {
+        let name = self.0.last().map_or("", String::as_str);
+        match value {
+            _ if name.contains("secret") => "not shown".to_owned(),
+            Value::Table(_) => "a table".to_owned(),
+            value => value.to_string(),
+        }
     }
 
     /// How alike two keys look, 0 to 1. A right name in a wrong section counts

@@ -208,13 +208,9 @@ fn is_duration(text: &str) -> bool {
 }
 
 fn invalid(key: &Key, value: Value, origin: &Origin, wanted: &str) -> ConfigError {
-    let value = match value {
-        Value::Table(_) => "a table".to_owned(),
-        value => value.to_string(),
-    };
     ConfigError::Invalid(Box::new(Invalid {
         key: key.to_string(),
-        value: Some(value),
+        value: Some(key.shown(&value)),
         origin: origin.clone(),
         reason: format!("expected {wanted}"),
     }))

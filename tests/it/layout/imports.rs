@@ -78,8 +78,9 @@ impl Walk {
             let rest = &tokens[at..];
             if let Some(attribute) = attribute(rest) {
                 test_item |= is_cfg_test(&attribute);
-                if attribute.first().is_some_and(|name| is(name, "path")) {
-                    self.breach(&rest[0], "a module's file is where its name says".into());
+                if named_file(&attribute).is_some_and(|file| file.contains('/')) {
+                    let what = "a module's file stays in its own directory";
+                    self.breach(&rest[0], what.into());
                 }
                 at += 2;
             } else if let Some((name, body)) = inline_module(rest) {
@@ -224,16 +225,19 @@ fn spread(tokens: &[TokenTree], mut path: Vec<String>, found: &mut Vec<Vec<Strin
     at
 }
 
-/// The module paths that `#[cfg(test)] mod name;` puts into files of their own.
+/// The module paths that `#[cfg(test)] mod name;` puts into files of their own,
+/// with those of files that a `#[path]` beside it names.
 pub fn test_files(text: &str, module: &[String]) -> Vec<Vec<String>> {
     let tokens = lex(text);
     let mut found = Vec::new();
     let mut test_item = false;
+    let mut file = None;
     let mut at = 0;
     while at < tokens.len() {
         let rest = &tokens[at..];
         if let Some(attribute) = attribute(rest) {
             test_item |= is_cfg_test(&attribute);
+            file = named_file(&attribute).or(file);
             at += 2;
             continue;
         }
@@ -242,12 +246,15 @@ pub fn test_files(text: &str, module: &[String]) -> Vec<Vec<String>> {
             && is(first, "mod")
             && is(end, ";")
         {
-            let mut path = module.to_vec();
-            path.push(name.to_string());
-            found.push(path);
+            found.push([module, &[name.to_string()]].concat());
+            if let (Some(file), [above @ .., _]) = (&file, module) {
+                found.push([above, &[file.trim_end_matches(".rs").to_owned()]].concat());
+            }
         }
-        let ends = matches!(&rest[0], TokenTree::Group(g) if g.delimiter() == Delimiter::Brace);
-        test_item &= !ends && !is(&rest[0], ";");
+        let braces = matches!(&rest[0], TokenTree::Group(g) if g.delimiter() == Delimiter::Brace);
+        if braces || is(&rest[0], ";") {
+            (test_item, file) = (false, None);
+        }
         at += 1;
     }
     found
@@ -260,6 +267,16 @@ fn attribute(tokens: &[TokenTree]) -> Option<Vec<TokenTree>> {
             if is(hash, "#") && group.delimiter() == Delimiter::Bracket =>
         {
             Some(group.stream().into_iter().collect())
+        }
+        _ => None,
+    }
+}
+
+/// The file in `#[path = "file.rs"]`.
+fn named_file(attribute: &[TokenTree]) -> Option<String> {
+    match attribute {
+        [name, _, TokenTree::Literal(file)] if is(name, "path") => {
+            Some(file.to_string().trim_matches('"').to_owned())
         }
         _ => None,
     }
@@ -487,7 +504,7 @@ mod tests {
             (
                 "engine",
                 "#[path = \"../store/sled.rs\"] mod sled;",
-                "1: a module's file is where its name says",
+                "1: a module's file stays in its own directory",
             ),
         ];
         for (module, text, expected) in table {
@@ -545,6 +562,9 @@ mod tests {
         let found = test_files(text, &module);
         assert_eq!(found, [["engine", "tests"]]);
         let module: Vec<String> = found[0].clone();
+        let named = "#[cfg(test)] #[path = \"send_tests.rs\"] mod tests;";
+        let sender = ["delivery", "send"].map(str::to_owned);
+        assert_eq!(test_files(named, &sender)[1], ["delivery", "send_tests"]);
         assert_eq!(check("use crate::store::memory;", &module, true), []);
     }
 
