@@ -1,0 +1,78 @@
+//! The names on the way to a setting.
+
+use std::fmt;
+
+use toml::Value;
+
+use super::PREFIX;
+
+/// The names on the way to a value.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key(pub Vec<String>);
+
+impl Key {
+    pub fn dotted(text: &str) -> Self {
+        Key(text.split('.').map(str::to_owned).collect())
+    }
+
+    pub fn child(&self, name: String) -> Self {
+        let mut names = self.0.clone();
+        names.push(name);
+        Key(names)
+    }
+
+    pub fn parent(&self) -> Option<Self> {
+        match self.0.as_slice() {
+            [] | [_] => None,
+            [above @ .., _] => Some(Key(above.to_vec())),
+        }
+    }
+
+    /// The key of what a settings type refused, as serde names the way to it.
+    pub fn join(&self, path: &serde_path_to_error::Path) -> Self {
+        use serde_path_to_error::Segment;
+        let mut key = self.clone();
+        for segment in path {
+            match segment {
+                Segment::Map { key: name } => key.0.push(name.clone()),
+                Segment::Enum { variant } => key.0.push(variant.clone()),
+                Segment::Seq { .. } | Segment::Unknown => break,
+            }
+        }
+        key
+    }
+
+    /// The names below `above`; `None` when this key is not strictly inside it.
+    pub fn within(&self, above: &Key) -> Option<&[String]> {
+        let rest = self.0.strip_prefix(above.0.as_slice())?;
+        (!rest.is_empty()).then_some(rest)
+    }
+
+    pub fn variable(&self) -> String {
+        format!("{PREFIX}{}", self.0.join("__").to_uppercase())
+    }
+
+    /// Its value as an error may quote it.
+    pub fn shown(&self, value: &Value) -> String {
+        let name = self.0.last().map_or("", String::as_str);
+        match value {
+            _ if name.contains("secret") => "not shown".to_owned(),
+            Value::Table(_) => "a table".to_owned(),
+            value => value.to_string(),
+        }
+    }
+
+    /// How alike two keys look, 0 to 1. A right name in a wrong section counts
+    /// for a little less than the whole key.
+    pub fn likeness(&self, other: &Key) -> f64 {
+        let whole = strsim::normalized_damerau_levenshtein(&self.to_string(), &other.to_string());
+        let name = |key: &Key| key.0.last().cloned().unwrap_or_default();
+        whole.max(0.9 * strsim::normalized_damerau_levenshtein(&name(self), &name(other)))
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("."))
+    }
+}
