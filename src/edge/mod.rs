@@ -1,1 +1,3 @@
-//! To come.
+//! HTTP in. To come: router, pass-through, parsing, hold, poll, auth, errors.
+
+pub mod prefer;
