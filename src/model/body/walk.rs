@@ -332,15 +332,29 @@ fn after_string(bytes: &[u8], quote: usize) -> usize {
     }
 }
 
-/// The fields of an object, raw, in order; keys without quotes and escapes.
-pub fn fields(raw: &str) -> Result<Vec<(Cow<'_, str>, &str)>, Fault> {
+/// One field of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field<'a> {
+    /// As written, with quotes.
+    pub key: &'a str,
+    /// Without quotes and escapes; empty where no Rust string can hold it.
+    pub name: Cow<'a, str>,
+    pub value: &'a str,
+}
+
+/// The fields of an object, raw, in order.
+///
+/// # Errors
+/// Anything but one JSON object.
+pub fn fields(raw: &str) -> Result<Vec<Field<'_>>, Fault> {
     let mut fields = Vec::new();
     let mut walker = Walker::new(raw);
     walker.object(|walker, key| {
-        // A key that no Rust string can hold is known to nobody: its raw text
-        // serves as well.
-        let name = unquote(key).unwrap_or(Cow::Borrowed(key));
-        fields.push((name, walker.value()?));
+        fields.push(Field {
+            key,
+            name: unquote(key).unwrap_or_default(),
+            value: walker.value()?,
+        });
         Ok::<(), Fault>(())
     })?;
     walker.end()?;
@@ -348,6 +362,9 @@ pub fn fields(raw: &str) -> Result<Vec<(Cow<'_, str>, &str)>, Fault> {
 }
 
 /// The elements of an array, raw, in order.
+///
+/// # Errors
+/// Anything but one JSON array.
 pub fn elements(raw: &str) -> Result<Vec<&str>, Fault> {
     let mut elements = Vec::new();
     let mut walker = Walker::new(raw);
@@ -401,12 +418,17 @@ mod tests {
 
     #[test]
     fn lists_fields_and_elements() {
+        let walked = fields(r#" {"a" : [1, 2], "\u0062":"x","a":{}} "#).unwrap();
+        let walked: Vec<_> = walked
+            .iter()
+            .map(|field| (field.key, &*field.name, field.value))
+            .collect();
         assert_eq!(
-            fields(r#" {"a" : [1, 2], "\u0062":"x","a":{}} "#).unwrap(),
+            walked,
             [
-                ("a".into(), "[1, 2]"),
-                ("b".into(), r#""x""#),
-                ("a".into(), "{}")
+                (r#""a""#, "a", "[1, 2]"),
+                (r#""\u0062""#, "b", r#""x""#),
+                (r#""a""#, "a", "{}")
             ]
         );
         assert_eq!(elements("[1 , {} ,\"a\"]").unwrap(), ["1", "{}", "\"a\""]);
