@@ -65,7 +65,7 @@ fn text_of(body: &[u8]) -> Result<&str, Refusal> {
 
 /// The fields that decide where and how a request runs. A second one would
 /// be read one way here and perhaps another way by the provider.
-const ROUTING: [&str; 19] = [
+const ROUTING: [&str; 14] = [
     "model",
     "messages",
     "input",
@@ -80,11 +80,6 @@ const ROUTING: [&str; 19] = [
     "conversation",
     "metadata",
     "n",
-    "max_tokens",
-    "max_completion_tokens",
-    "max_output_tokens",
-    "tools",
-    "response_format",
 ];
 
 struct Reading {

@@ -163,23 +163,19 @@ mod tests {
     proptest! {
         #[test]
         fn pieces_are_strings_of_their_own(text in proptest::collection::vec(
-            prop::sample::select(&["a", "é", "😀", r"\n", r"\\", r#"\""#, r"\ud83d\ude00", r"\uD83D\uDE00", r"\ud83d", r"\ude00", r"\u0041"][..]),
+            prop::sample::select(&["a", "é", "😀", r"\n", r"\\", r#"\""#, r"\ud83d\ude00", r"\uD83D\uDE00", r"\u0041"][..]),
             0..200,
         )) {
             let text = text.concat();
             let pieces = pieces(&text);
             prop_assert_eq!(pieces.concat(), &text[..]);
             prop_assert!(pieces.len() <= 8);
-            let mut decoded = String::new();
-            for piece in &pieces {
-                // A pair that was cut would leave half a character here that
-                // the whole text does not have.
-                match serde_json::from_str::<String>(&format!("\"{piece}\"")) {
-                    Ok(piece) => decoded.push_str(&piece),
-                    Err(_) => return Ok(prop_assert!(serde_json::from_str::<String>(&format!("\"{text}\"")).is_err())),
-                }
+            // A pair cut in two would leave halves that the whole text has not.
+            let decode = |inner: &str| serde_json::from_str::<String>(&format!("\"{inner}\"")).ok();
+            if let Some(whole) = decode(&text) {
+                let decoded: Option<String> = pieces.into_iter().map(decode).collect();
+                prop_assert_eq!(decoded, Some(whole));
             }
-            prop_assert_eq!(serde_json::from_str::<String>(&format!("\"{text}\"")).unwrap(), decoded);
         }
     }
 }

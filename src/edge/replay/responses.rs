@@ -4,7 +4,7 @@
 
 use super::{
     NotReplayable,
-    json::{Object, Writer, inner, object, pieces},
+    json::{Object, Writer, inner, pieces},
     sse,
 };
 

@@ -59,8 +59,8 @@ fn chat_text() {
         .collect();
     assert_eq!(text, long);
     assert!(of(0).filter(|choice| !choice["logprobs"].is_null()).count() == 1);
-    assert_eq!(of(0).last().unwrap()["finish_reason"], "length");
-    assert_eq!(of(0).last().unwrap()["delta"], json!({}));
+    assert_eq!(of(0).next_back().unwrap()["finish_reason"], "length");
+    assert_eq!(of(0).next_back().unwrap()["delta"], json!({}));
     assert_eq!(
         of(1).map(|choice| &choice["delta"]).collect::<Vec<_>>(),
         [
@@ -432,7 +432,12 @@ fn pretty_or_not(answer: &Value, pretty: bool) -> Vec<u8> {
 proptest! {
     #[test]
     fn a_replayed_chat_assembles_to_itself(answer in chat_answer(), pretty: bool, crlf: bool, cut in 1usize..200) {
-        let mut stream = replay(Endpoint::ChatCompletions, &pretty_or_not(&answer, pretty), true).unwrap();
+        // serde_json reads some numbers a last bit off, so both sides are read
+        // from text.
+        let bytes = pretty_or_not(&answer, pretty);
+        let answer: Value = serde_json::from_slice(&bytes).unwrap();
+        let mut stream = replay(Endpoint::ChatCompletions, &bytes, true).unwrap();
+        stream.splice(0..0, HEARTBEAT.iter().copied());
         if crlf {
             stream = String::from_utf8(stream).unwrap().replace('\n', "\r\n").into_bytes();
         }

@@ -11,6 +11,7 @@ use std::borrow::Cow;
 /// same reason (the walk is recursive, stack is bounded).
 pub const MAX_DEPTH: u32 = 127;
 
+/// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Null,
@@ -50,6 +51,7 @@ impl<'a> Walker<'a> {
     }
 
     /// What the next value is, by its first byte; its grammar is not checked.
+    #[inline]
     pub fn kind(&mut self) -> Result<Kind, Fault> {
         self.blanks();
         match self.peek() {
@@ -105,10 +107,9 @@ impl<'a> Walker<'a> {
             let key = &self.text[start..self.at];
             self.token(b':', "`:`")?;
             field(self, key)?;
-            if self.close(b'}') {
+            if !self.more(b'}', "`,` or `}`")? {
                 return Ok(());
             }
-            self.token(b',', "`,` or `}`")?;
         }
     }
 
@@ -123,10 +124,9 @@ impl<'a> Walker<'a> {
         }
         loop {
             element(self)?;
-            if self.close(b']') {
+            if !self.more(b']', "`,` or `]`")? {
                 return Ok(());
             }
-            self.token(b',', "`,` or `]`")?;
         }
     }
 
@@ -139,6 +139,7 @@ impl<'a> Walker<'a> {
         }
     }
 
+    #[inline]
     fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
@@ -150,7 +151,14 @@ impl<'a> Walker<'a> {
         }
     }
 
+    #[inline]
     fn blanks(&mut self) {
+        if self.peek().is_some_and(|byte| byte <= b' ') {
+            self.pass_blanks();
+        }
+    }
+
+    fn pass_blanks(&mut self) {
         let start = self.at;
         while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek() {
             self.at += 1;
@@ -176,6 +184,25 @@ impl<'a> Walker<'a> {
         Ok(())
     }
 
+    /// Passes a comma, or the end of the container.
+    #[inline]
+    fn more(&mut self, end: u8, names: &'static str) -> Result<bool, Fault> {
+        self.blanks();
+        match self.peek() {
+            Some(b',') => {
+                self.at += 1;
+                Ok(true)
+            }
+            Some(byte) if byte == end => {
+                self.at += 1;
+                self.depth -= 1;
+                Ok(false)
+            }
+            _ => Err(self.fault(names)),
+        }
+    }
+
+    #[inline]
     fn close(&mut self, byte: u8) -> bool {
         self.blanks();
         let closes = self.peek() == Some(byte);
@@ -217,13 +244,12 @@ impl<'a> Walker<'a> {
     }
 
     fn digits(&mut self) -> Result<(), Fault> {
-        let start = self.at;
-        while let Some(b'0'..=b'9') = self.peek() {
-            self.at += 1;
-        }
-        if self.at == start {
+        let rest = &self.text.as_bytes()[self.at..];
+        let count = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        if count == 0 {
             return Err(self.fault("a digit"));
         }
+        self.at += count;
         Ok(())
     }
 
