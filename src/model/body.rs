@@ -2,15 +2,14 @@
 //! makes of it. The bytes themselves are never parsed into values and written
 //! again (DESIGN.md §4.6).
 
-mod endpoint;
 mod line;
 mod refusal;
 pub mod walk;
 
-pub use endpoint::Endpoint;
 pub use line::{Edit, Strip, batch_body, line_body};
 pub use refusal::Refusal;
 
+use super::endpoint::Endpoint;
 use walk::{Kind, Walker, unquote};
 
 /// The longest model name taken, in bytes: it goes into keys, labels and an
@@ -147,7 +146,7 @@ impl Reading {
             ("previous_response_id", Responses) => self.previous_response_id(walker),
             ("stream", _) => {
                 self.scan.stream = optional_bool(walker, param)?.unwrap_or(false);
-                if self.scan.stream && !self.endpoint.streams() {
+                if self.scan.stream && matches!(self.endpoint, Embeddings | Moderations) {
                     return Err(Refusal::Unknown(param));
                 }
                 Ok(())

@@ -8,7 +8,7 @@ use super::{
     one_line,
     sse::Reader,
 };
-use crate::model::body::{Endpoint, walk::elements};
+use crate::model::{body::walk::elements, endpoint::Endpoint};
 
 /// Why a stream gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,11 +41,16 @@ enum Fold {
 impl Assembler {
     /// For an endpoint that streams; any other's stream is malformed.
     pub fn new(endpoint: Endpoint) -> Self {
-        let fold = match endpoint {
-            Endpoint::Responses => Fold::Response(None),
-            _ => Fold::Chunks(Box::new(Chunks::new(endpoint))),
+        let (fold, broken) = match endpoint {
+            Endpoint::Responses => (Fold::Response(None), None),
+            Endpoint::ChatCompletions | Endpoint::Completions => {
+                (Fold::Chunks(Box::new(Chunks::new(endpoint))), None)
+            }
+            Endpoint::Embeddings | Endpoint::Moderations => {
+                let broken = Broken::Malformed("what never streams");
+                (Fold::Response(None), Some(broken))
+            }
         };
-        let broken = (!endpoint.streams()).then_some(Broken::Malformed("what never streams"));
         Assembler {
             reader: Reader::default(),
             fold,

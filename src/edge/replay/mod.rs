@@ -15,9 +15,9 @@ mod sse;
 
 pub use assemble::{Assembler, Broken};
 
-use crate::model::body::{
-    Endpoint,
-    walk::{Fault, Walker, compact},
+use crate::model::{
+    body::walk::{Fault, Walker, compact},
+    endpoint::Endpoint,
 };
 
 /// A comment that keeps a silent stream alive: SDKs skip it and restart their
