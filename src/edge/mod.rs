@@ -1,1 +1,4 @@
-//! To come.
+//! HTTP in. To come: router, pass-through, parsing, hold, poll, auth, errors.
+
+pub mod prefer;
+pub mod replay;

@@ -3,6 +3,8 @@
 
 pub mod attempt;
 pub mod batch;
+pub mod body;
+pub mod deadline;
 pub mod endpoint;
 pub mod id;
 pub mod ledger;
