@@ -6,6 +6,7 @@ pub mod batch;
 pub mod endpoint;
 pub mod id;
 pub mod ledger;
+pub mod line;
 pub mod money;
 pub mod request;
 pub mod time;
