@@ -8,6 +8,7 @@ pub mod deadline;
 pub mod endpoint;
 pub mod id;
 pub mod ledger;
+pub mod line;
 pub mod money;
 pub mod request;
 pub mod time;

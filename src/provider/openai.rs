@@ -1,0 +1,254 @@
+//! The calls of WIRE.md §1: what is asked, and what an answer means.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::{StreamExt, stream::BoxStream};
+use http::{Method, Response, header::TRANSFER_ENCODING};
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::{
+    connect::{Connector, Dial, Tcp},
+    jsonl, remote,
+    settings::{Invalid, Settings},
+    transport::{Call, Transport, empty, from_now, full},
+    upload,
+};
+use crate::{
+    model::{endpoint::Endpoint, id::BatchId},
+    ports::{
+        Credential, LiveCall, LiveReply, Provider, ProviderError, RemoteBatch, RemotePage,
+        ResultLine, Upload,
+    },
+};
+
+/// RFC 3986's unreserved characters stay as they are.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+/// The most batches that one page may hold.
+const PAGE: usize = 100;
+const JSON: &str = "application/json";
+
+/// A provider that speaks OpenAI's wire.
+///
+/// Nothing is retried here, but for calls that hyper hands back unsent because a
+/// pooled connection had closed. Neither credentials nor bodies are logged.
+pub struct OpenAi<D> {
+    transport: Transport<D>,
+    upload_timeout: Duration,
+    input_expires_after: Duration,
+    output_expires_after: Duration,
+}
+
+impl OpenAi<Tcp> {
+    pub fn over_tcp(settings: &Settings) -> Result<Self, Invalid> {
+        let tls = settings.check()?.starts_with("https:");
+        OpenAi::new(settings, Tcp::new(tls)?)
+    }
+}
+
+impl<D: Dial> OpenAi<D> {
+    /// Over connections that `dial` makes; see [`super::connect`].
+    pub fn new(settings: &Settings, dial: D) -> Result<Self, Invalid> {
+        let connector = Connector {
+            dial,
+            timeout: settings.connect_timeout,
+        };
+        Ok(OpenAi {
+            transport: Transport::new(settings.check()?, connector, settings.read_timeout),
+            upload_timeout: settings.upload_timeout,
+            input_expires_after: settings.input_expires_after,
+            output_expires_after: settings.output_expires_after,
+        })
+    }
+
+    async fn content(
+        &self,
+        by: &Credential,
+        file: &str,
+    ) -> Result<Response<Incoming>, ProviderError> {
+        let path = format!("/files/{}/content", segment(file)?);
+        self.transport.control(by, get(path)).await
+    }
+}
+
+#[async_trait]
+impl<D: Dial> Provider for OpenAi<D> {
+    async fn upload(&self, by: &Credential, upload: Upload) -> Result<String, ProviderError> {
+        let (body, sending) = upload::multipart(upload, self.input_expires_after);
+        let call = Call {
+            content_type: Some(upload::CONTENT_TYPE),
+            body: body.boxed_unsync(),
+            ..post("/files".to_owned())
+        };
+        let deadline = || sending.progress() + self.upload_timeout;
+        let response = match self.transport.head(by, call, deadline).await {
+            Ok(response) => self.transport.accept(response).await?,
+            Err(error) => {
+                return Err(match sending.end() {
+                    Some(Err(reason)) => ProviderError::Local(reason),
+                    _ => error,
+                });
+            }
+        };
+        if sending.end() != Some(Ok(())) {
+            let early = "the file was taken before all of it was sent";
+            return Err(ProviderError::Malformed(early.to_owned()));
+        }
+        remote::file_id(&self.transport.body(response).await?)
+    }
+
+    async fn create_batch(
+        &self,
+        by: &Credential,
+        input_file: &str,
+        endpoint: Endpoint,
+        tag: BatchId,
+    ) -> Result<RemoteBatch, ProviderError> {
+        let body = serde_json::json!({
+            "input_file_id": input_file,
+            "endpoint": endpoint.path(),
+            "completion_window": "24h",
+            "metadata": { (remote::TAG): tag },
+            "output_expires_after": {
+                "anchor": "created_at",
+                "seconds": self.output_expires_after.as_secs(),
+            },
+        });
+        let call = Call {
+            content_type: Some(JSON),
+            body: full(body.to_string()),
+            ..post("/batches".to_owned())
+        };
+        let response = self.transport.control(by, call).await?;
+        remote::batch(&self.transport.body(response).await?)
+    }
+
+    async fn batch(&self, by: &Credential, id: &str) -> Result<RemoteBatch, ProviderError> {
+        let call = get(format!("/batches/{}", segment(id)?));
+        let response = self.transport.control(by, call).await?;
+        remote::batch(&self.transport.body(response).await?)
+    }
+
+    async fn batches(
+        &self,
+        by: &Credential,
+        after: Option<&str>,
+    ) -> Result<RemotePage, ProviderError> {
+        let mut query = format!("limit={PAGE}");
+        if let Some(after) = after {
+            query += &format!("&after={}", utf8_percent_encode(after, ESCAPED));
+        }
+        let call = Call {
+            query: Some(query),
+            ..get("/batches".to_owned())
+        };
+        let response = self.transport.control(by, call).await?;
+        remote::page(&self.transport.body(response).await?)
+    }
+
+    /// 409 says that the batch has already ended.
+    async fn cancel_batch(&self, by: &Credential, id: &str) -> Result<(), ProviderError> {
+        let call = post(format!("/batches/{}/cancel", segment(id)?));
+        self.settled(by, call, 409).await
+    }
+
+    async fn results(
+        &self,
+        by: &Credential,
+        file: &str,
+    ) -> Result<BoxStream<'static, Result<ResultLine, ProviderError>>, ProviderError> {
+        let response = self.content(by, file).await?;
+        let framed = response.body().size_hint().exact().is_some()
+            || response.headers().contains_key(TRANSFER_ENCODING);
+        let pieces = self.transport.pieces(response.into_body());
+        Ok(jsonl::results(pieces, file.to_owned(), framed).boxed())
+    }
+
+    async fn input_lines(
+        &self,
+        by: &Credential,
+        file: &str,
+    ) -> Result<BoxStream<'static, Result<String, ProviderError>>, ProviderError> {
+        let response = self.content(by, file).await?;
+        Ok(jsonl::input_lines(self.transport.pieces(response.into_body())).boxed())
+    }
+
+    async fn delete_file(&self, by: &Credential, file: &str) -> Result<(), ProviderError> {
+        let call = Call {
+            method: Method::DELETE,
+            ..get(format!("/files/{}", segment(file)?))
+        };
+        self.settled(by, call, 404).await
+    }
+
+    async fn model(&self, by: &Credential, model: &str) -> Result<(), ProviderError> {
+        let call = get(format!("/models/{}", segment(model)?));
+        let response = self.transport.control(by, call).await?;
+        self.transport.drain(response).await;
+        Ok(())
+    }
+
+    /// Every HTTP status is a reply; errors are the transport's.
+    async fn run(&self, by: &Credential, call: LiveCall) -> Result<LiveReply, ProviderError> {
+        let path = call.endpoint.path();
+        let limit = from_now(call.timeout);
+        let call = Call {
+            content_type: Some(JSON),
+            body: full(call.body),
+            ..post(path.strip_prefix("/v1").unwrap_or(path).to_owned())
+        };
+        let response = self.transport.head(by, call, move || limit).await?;
+        let (head, body) = response.into_parts();
+        Ok(LiveReply {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            body: self.transport.pieces(body),
+        })
+    }
+}
+
+impl<D: Dial> OpenAi<D> {
+    /// A call of which only the success matters, and `also` counts as one.
+    async fn settled(&self, by: &Credential, call: Call, also: u16) -> Result<(), ProviderError> {
+        match self.transport.control(by, call).await {
+            Ok(response) => {
+                self.transport.drain(response).await;
+                Ok(())
+            }
+            Err(ProviderError::Refused { status, .. }) if status == also => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn get(path: String) -> Call {
+    Call {
+        method: Method::GET,
+        path,
+        query: None,
+        content_type: None,
+        body: empty(),
+    }
+}
+
+fn post(path: String) -> Call {
+    Call {
+        method: Method::POST,
+        ..get(path)
+    }
+}
+
+/// A name as one segment of a path. Dots alone would climb out of it.
+fn segment(name: &str) -> Result<String, ProviderError> {
+    match name {
+        "" | "." | ".." => Err(ProviderError::Local(format!("`{name}` names nothing"))),
+        name => Ok(utf8_percent_encode(name, ESCAPED).to_string()),
+    }
+}
