@@ -8,4 +8,5 @@ pub mod id;
 pub mod ledger;
 pub mod money;
 pub mod request;
+pub mod secret;
 pub mod time;
