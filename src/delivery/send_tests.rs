@@ -18,7 +18,10 @@ fn settings(allow: &[String]) -> Settings {
         timeout: Duration::from_secs(20),
         allow: allow.to_vec(),
         endpoints: BTreeMap::new(),
-        max_inline_body: 1024,
+        horizon: Duration::from_secs(60),
+        first_retry: Duration::from_secs(1),
+        max_concurrent: 1,
+        max_inline_bytes: 1024,
     }
 }
 

@@ -1,4 +1,4 @@
-//! The `[delivery]` section, and what an `Offpeak-Webhook` header means by it.
+//! The `[webhook]` section, and what an `Offpeak-Webhook` header means by it.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -19,11 +19,19 @@ pub struct Settings {
     pub timeout: Duration,
     /// Exceptions to "https to public addresses": see [`Guard::new`].
     pub allow: Vec<String>,
-    /// Targets that callers name instead of giving a URL.
-    pub endpoints: BTreeMap<String, Endpoint>,
+    /// From the end of the request to the dead letter: `policy::backoff`.
+    #[serde(with = "crate::model::time::human")]
+    pub horizon: Duration,
+    /// The wait after the first failed attempt.
+    #[serde(with = "crate::model::time::human")]
+    pub first_retry: Duration,
+    /// Attempts at the same time; the engine keeps to it.
+    pub max_concurrent: usize,
     /// Bytes of an answer that travel in the event; a larger one is replaced
     /// by its `result_url`.
-    pub max_inline_body: usize,
+    pub max_inline_bytes: usize,
+    /// Targets that callers name instead of giving a URL.
+    pub endpoints: BTreeMap<String, Endpoint>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -105,7 +113,10 @@ mod tests {
             r#"
             timeout = "15s"
             allow = ["http://127.0.0.1:9000"]
-            max_inline_body = 262144
+            horizon = "72h"
+            first_retry = "5s"
+            max_concurrent = 32
+            max_inline_bytes = 262144
             [endpoints.nightly]
             url = "https://hooks.example.com/nightly"
             secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
