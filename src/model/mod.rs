@@ -11,4 +11,5 @@ pub mod ledger;
 pub mod line;
 pub mod money;
 pub mod request;
+pub mod secret;
 pub mod time;

@@ -2,6 +2,7 @@
 //! decision carries its reason in words, because the reason reaches headers,
 //! the API and the logs.
 
+pub mod backoff;
 pub mod lane;
 pub mod limits;
 pub mod pack;

@@ -1,0 +1,41 @@
+// Results delivered to a receiver of ours and verified by the SDK.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { InvalidWebhookSignatureError } from 'openai';
+
+import { askAnew, chat, connect, deferred, ownApi, receive, tries } from './world.mjs';
+
+test('a result is delivered again under the same id until it is taken', async (t) => {
+  const client = connect();
+  const question = askAnew();
+  const { secret } = await ownApi('webhook-secret');
+  const receiver = await receive([503]);
+  t.after(() => receiver.close());
+
+  const { data: stub, response } = await client.chat.completions
+    .create(chat(question), deferred({ 'Offpeak-Webhook': receiver.url }))
+    .withResponse();
+  assert.equal(response.status, 202);
+
+  const first = await receiver.next();
+  const second = await receiver.next();
+  assert.equal(first.body, second.body);
+  assert.equal(first.headers['webhook-id'], second.headers['webhook-id']);
+
+  for (const { headers, body } of [first, second]) {
+    const event = await client.webhooks.unwrap(body, headers, secret);
+    assert.equal(event.object, 'event');
+    assert.equal(event.type, 'offpeak.request.succeeded');
+    assert.equal(event.id, headers['webhook-id']);
+    assert.equal(event.data.id, stub.id);
+    assert.equal(event.data.status_code, 200);
+    assert.ok(event.data.response.choices[0].message.content.includes(question));
+  }
+  await assert.rejects(
+    client.webhooks.unwrap(`${first.body} `, first.headers, secret),
+    InvalidWebhookSignatureError,
+  );
+  assert.equal(await tries(question), 1);
+});

@@ -1,0 +1,128 @@
+"""What the tests need of the world: the servers' addresses, clients, the
+provider's log, and a webhook receiver."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import threading
+import urllib.request
+import uuid
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from openai import OpenAI
+
+OFFPEAK_URL = os.environ["OFFPEAK_URL"].rstrip("/")
+SIM_URL = os.environ["SIM_URL"].rstrip("/")
+SIM_SPEED = float(os.environ.get("SIM_SPEED", "60"))
+DRIP_AFTER = float(os.environ.get("DRIP_AFTER", "2"))
+API_KEY = os.environ.get("OFFPEAK_API_KEY", "sk-sdk-tests")
+MODEL = "gpt-4o-mini"
+DEADLINE = {"Offpeak-Deadline": "6h"}
+
+
+def connect(**options) -> OpenAI:
+    """A client as an app makes it, but for the address and the key."""
+    options.setdefault("base_url", f"{OFFPEAK_URL}/v1")
+    options.setdefault("api_key", API_KEY)
+    return OpenAI(**options)
+
+
+@pytest.fixture
+def client():
+    with connect() as client:
+        yield client
+
+
+@pytest.fixture
+def question() -> str:
+    """A question that nobody has asked before; the provider's log finds it."""
+    return ask_anew()
+
+
+def ask_anew() -> str:
+    return f"What is {uuid.uuid4().hex}?"
+
+
+def chat(text: str, **more) -> dict:
+    """Arguments of an ordinary chat call."""
+    return {"model": MODEL, "messages": [{"role": "user", "content": text}], **more}
+
+
+def directed(directive: str) -> dict:
+    """Steers the simulator."""
+    return {"metadata": {"sim": directive}}
+
+
+def slow(seconds: float, more: str = "") -> dict:
+    """The provider takes this much longer, in real seconds."""
+    return directed(f"slow={round(seconds * SIM_SPEED * 1000)}ms {more}".strip())
+
+
+def provider_log() -> dict:
+    with urllib.request.urlopen(f"{SIM_URL}/sim/log", timeout=10) as response:
+        return json.load(response)
+
+
+def seen(text: str) -> list[dict]:
+    """What the provider noted about a question: nothing if it never came."""
+    return [entry for entry in provider_log()["requests"] if text in entry["prompt"]]
+
+
+def tries(text: str) -> int:
+    """How often the provider worked on a question, in every lane, failures included."""
+    return sum(sum(entry["runs"].values()) + entry["failures"] for entry in seen(text))
+
+
+def batch_lines(text: str) -> int:
+    """How many batch lines asked a question."""
+    return sum(len(entry["batches"]) for entry in seen(text))
+
+
+def own_api(path: str) -> dict:
+    """Reads Offpeak's own namespace as the tests' tenant."""
+    request = urllib.request.Request(
+        f"{OFFPEAK_URL}/offpeak/v1/{path}", headers={"Authorization": f"Bearer {API_KEY}"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return json.load(response)
+
+
+class Receiver:
+    """Takes webhooks on WEBHOOK_PORT. The first delivery is refused with 503
+    when `fail_first` is set, so that a second attempt must come."""
+
+    def __init__(self, fail_first: bool = False):
+        self.deliveries: queue.Queue[tuple[dict, bytes]] = queue.Queue()
+        receiver = self
+        failures = [503] if fail_first else []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.deliveries.put((dict(self.headers.items()), body))
+                self.send_response(failures.pop() if failures else 204)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        port = int(os.environ["WEBHOOK_PORT"])
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.url = f"http://127.0.0.1:{port}/hook"
+        self.thread = threading.Thread(target=self.server.serve_forever)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+    def next(self, timeout: float = 60) -> tuple[dict, bytes]:
+        return self.deliveries.get(timeout=timeout)
