@@ -1,3 +1,398 @@
-//! To come.
+//! The durable truth: requests, places, batches, money and the feed, in one
+//! ordered map of bytes.
+//!
+//! ```text
+//! ports::Store ─► KvStore ─┬─► writer ─► changes ─► staging ─► Kv   one at a time,
+//!                          │                                       synced in groups
+//!                          └─► reads ─────────────────────► Kv     any number
+//! ```
+//!
+//! [`kv::Kv`] is sled ([`SledStore`]) or a map in memory ([`MemoryStore`]); all
+//! else is the same for both. What stands under which key is in [`records`].
 
+use std::{path::PathBuf, sync::Arc};
+
+use async_trait::async_trait;
+use thiserror::Error;
+
+mod changes;
+mod codec;
+#[cfg(test)]
+mod conformance;
+mod kv;
+mod memory;
+mod open;
+mod reads;
+mod records;
+mod sled;
+mod staging;
 pub mod vault;
+mod writer;
+
+use self::{
+    changes::{admit, attempts, deliveries, places, purge, settle},
+    kv::Kv,
+    records::{batch, credential, orphan},
+    staging::{Staging, Step},
+    writer::{Horizon, Writer},
+};
+pub use self::{memory::MemoryKv, sled::SledKv};
+use crate::{
+    model::{
+        attempt::{Attempt, AttemptId},
+        batch::Batch,
+        id::{BatchId, CallDigest, CredentialId, RequestId, RequestKey, TenantId},
+        ledger::{LedgerKey, LedgerRow},
+        request::{Cohort, Destination, Entry, Place},
+        time::Timestamp,
+    },
+    ports::{
+        Admission, Admitted, Delivery, DeliveryStatus, Ending, FeedPage, Idempotent, LedgerEntry,
+        Relocation, Settled, Store, StoreError, Stored,
+    },
+};
+
+/// A store on disk.
+pub type SledStore = KvStore<SledKv>;
+/// A store that is gone with its process.
+pub type MemoryStore = KvStore<MemoryKv>;
+
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The database stands in `store` below it.
+    pub data_dir: PathBuf,
+    /// Bytes of pages that are kept in memory.
+    pub cache_bytes: u64,
+    /// Bytes of the disk that admissions leave free.
+    pub reserve_bytes: u64,
+}
+
+/// Why a store cannot be opened, and what to do.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    #[error(
+        "the data directory {dir} is in use by another process: stop it, or choose another --data-dir"
+    )]
+    InUse { dir: PathBuf },
+    #[error(
+        "the database in {dir} is damaged ({what}): restore the directory from a backup, or move it away to begin with an empty one"
+    )]
+    Damaged { dir: PathBuf, what: String },
+    #[error(
+        "the database in {dir} has format {found}, this version knows up to {known}: run the version that wrote it"
+    )]
+    Newer {
+        dir: PathBuf,
+        found: u32,
+        known: u32,
+    },
+    #[error("the database in {dir} cannot be opened: {error}")]
+    Io {
+        dir: PathBuf,
+        #[source]
+        error: std::io::Error,
+    },
+}
+
+pub struct KvStore<K> {
+    // First: dropping it ends the threads, which hold the map.
+    writer: Writer<K>,
+    kv: Arc<K>,
+    horizon: Arc<Horizon>,
+}
+
+/// Requests whose moves are one change: two operations each make one commit.
+const MOVES: usize = 100;
+/// Requests that one change settles or purges, so that others get their turn.
+const ENDINGS: usize = 50;
+/// Entries that a caller's own thread may read.
+const SHORT: usize = 64;
+
+impl<K: Kv> KvStore<K> {
+    async fn change<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Staging<K>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.writer.change(change).await
+    }
+
+    /// Reads of a few entries stay on the caller's thread.
+    async fn read<T: Send + 'static>(
+        &self,
+        entries: usize,
+        read: impl FnOnce(&K) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        if entries <= SHORT || matches!(self.writer, Writer::Inline(_)) {
+            return read(&self.kv);
+        }
+        let kv = self.kv.clone();
+        tokio::task::spawn_blocking(move || read(&kv))
+            .await
+            .map_err(|_| StoreError::Closed)?
+    }
+
+    /// A read whose result leaves the process: what it shows is synced.
+    async fn read_synced<T: Send + 'static>(
+        &self,
+        entries: usize,
+        read: impl FnOnce(&K) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let result = self.read(entries, read).await?;
+        self.horizon.reached().await;
+        Ok(result)
+    }
+
+    /// Splits a long list of changes, so that others get their turn in between.
+    async fn in_turns<I: Send + 'static, T: Send + 'static>(
+        &self,
+        items: Vec<I>,
+        at_once: usize,
+        change: impl Fn(&mut Staging<K>, Vec<I>) -> Result<Vec<T>, StoreError> + Send + Copy + 'static,
+    ) -> Result<Vec<T>, StoreError> {
+        let mut items = items.into_iter();
+        let mut turns = Vec::new();
+        loop {
+            let part: Vec<I> = items.by_ref().take(at_once).collect();
+            if part.is_empty() {
+                break;
+            }
+            turns.push(self.change(move |staging| change(staging, part)));
+        }
+        let done = futures_util::future::join_all(turns).await;
+        let done: Result<Vec<Vec<T>>, StoreError> = done.into_iter().collect();
+        Ok(done?.into_iter().flatten().collect())
+    }
+
+    async fn put(&self, key: Vec<u8>, value: Option<bytes::Bytes>) -> Result<(), StoreError> {
+        self.change(move |staging| {
+            let mut step = Step::default();
+            match value {
+                Some(value) => step.put(key, value),
+                None => step.delete(key),
+            }
+            staging.stage(step)
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl<K: Kv> Store for KvStore<K> {
+    async fn admit(&self, admission: Admission) -> Result<Admitted, StoreError> {
+        self.change(move |staging| admit::admit(staging, admission))
+            .await
+    }
+
+    async fn load(&self, key: RequestKey) -> Result<Option<Stored>, StoreError> {
+        self.read_synced(1, move |kv| reads::load(kv, key)).await
+    }
+
+    async fn place(
+        &self,
+        key: RequestKey,
+        batches: &[BatchId],
+    ) -> Result<Option<Place>, StoreError> {
+        reads::place(&*self.kv, key, batches)
+    }
+
+    async fn relocate(&self, moves: Vec<Relocation>) -> Result<Vec<bool>, StoreError> {
+        self.in_turns(moves, MOVES, |staging, moves| {
+            places::relocate(staging, &moves)
+        })
+        .await
+    }
+
+    async fn settle(&self, endings: Vec<Ending>) -> Result<Vec<Settled>, StoreError> {
+        self.in_turns(endings, ENDINGS, |staging, endings| {
+            let mut settled = Vec::with_capacity(endings.len());
+            for ending in endings {
+                settled.push(settle::settle(staging, ending)?);
+            }
+            Ok(settled)
+        })
+        .await
+    }
+
+    async fn list(
+        &self,
+        tenant: TenantId,
+        before: Option<RequestId>,
+        limit: usize,
+    ) -> Result<Vec<Stored>, StoreError> {
+        // Whole requests: always many bytes.
+        self.read_synced(usize::MAX, move |kv| reads::list(kv, tenant, before, limit))
+            .await
+    }
+
+    async fn erase(&self, key: RequestKey) -> Result<bool, StoreError> {
+        self.change(move |staging| purge::erase(staging, key)).await
+    }
+
+    async fn by_idempotency(
+        &self,
+        tenant: TenantId,
+        idempotency: CallDigest,
+    ) -> Result<Option<Idempotent>, StoreError> {
+        self.read_synced(1, move |kv| reads::by_idempotency(kv, tenant, idempotency))
+            .await
+    }
+
+    async fn release(&self, key: RequestKey, digest: CallDigest) -> Result<(), StoreError> {
+        self.put(orphan::key(digest, key), None).await
+    }
+
+    async fn unreleased(&self) -> Result<Vec<(CallDigest, RequestKey)>, StoreError> {
+        self.read(usize::MAX, |kv| reads::unreleased(kv)).await
+    }
+
+    async fn put_attempt(&self, key: RequestKey, attempt: Attempt) -> Result<(), StoreError> {
+        self.change(move |staging| {
+            let mut step = Step::default();
+            attempts::put(&mut step, key, &attempt);
+            staging.stage(step)
+        })
+        .await
+    }
+
+    async fn account(
+        &self,
+        key: RequestKey,
+        attempt: Attempt,
+        ledger: LedgerEntry,
+    ) -> Result<bool, StoreError> {
+        self.change(move |staging| attempts::account(staging, key, &attempt, &ledger))
+            .await
+    }
+
+    async fn attempts(&self, key: RequestKey) -> Result<Vec<Attempt>, StoreError> {
+        self.read(1, move |kv| reads::attempts(kv, key)).await
+    }
+
+    async fn open_attempts(&self) -> Result<Vec<(RequestKey, AttemptId)>, StoreError> {
+        self.read(usize::MAX, |kv| reads::open_attempts(kv)).await
+    }
+
+    async fn scan_queue(
+        &self,
+        after: Option<(Cohort, RequestKey)>,
+        limit: usize,
+    ) -> Result<Vec<(Cohort, Entry)>, StoreError> {
+        self.read(limit, move |kv| reads::scan_queue(kv, after, limit))
+            .await
+    }
+
+    async fn queued(&self, cohort: Cohort, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        self.read(limit, move |kv| reads::queued(kv, cohort, limit))
+            .await
+    }
+
+    async fn live(
+        &self,
+        after: Option<(Timestamp, RequestKey)>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.read(limit, move |kv| reads::live(kv, after, limit))
+            .await
+    }
+
+    async fn lines(
+        &self,
+        batch: BatchId,
+        after: Option<RequestId>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.read(limit, move |kv| reads::lines(kv, batch, after, limit))
+            .await
+    }
+
+    async fn put_batch(&self, batch: &Batch) -> Result<(), StoreError> {
+        self.put(batch::key(batch.id), Some(batch::encode(batch)))
+            .await
+    }
+
+    async fn batches(&self, since: Timestamp) -> Result<Vec<Batch>, StoreError> {
+        self.read(usize::MAX, move |kv| reads::batches(kv, since))
+            .await
+    }
+
+    async fn destinations(&self) -> Result<Vec<Destination>, StoreError> {
+        self.read(usize::MAX, |kv| reads::destinations(kv)).await
+    }
+
+    async fn credential(&self, id: CredentialId) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(1, move |kv| reads::credential(kv, id)).await
+    }
+
+    async fn drop_credential(&self, id: CredentialId) -> Result<(), StoreError> {
+        self.put(credential::key(id), None).await
+    }
+
+    async fn feed(
+        &self,
+        tenant: TenantId,
+        after: u64,
+        limit: usize,
+    ) -> Result<FeedPage, StoreError> {
+        self.read_synced(limit, move |kv| reads::feed(kv, tenant, after, limit))
+            .await
+    }
+
+    async fn due_deliveries(
+        &self,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Delivery>, StoreError> {
+        self.read_synced(limit, move |kv| reads::due_deliveries(kv, now, limit))
+            .await
+    }
+
+    async fn next_delivery(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.read(1, |kv| reads::next_delivery(kv)).await
+    }
+
+    async fn record_delivery(
+        &self,
+        delivery: Delivery,
+        status: DeliveryStatus,
+    ) -> Result<(), StoreError> {
+        self.change(move |staging| deliveries::record(staging, &delivery, &status))
+            .await
+    }
+
+    async fn delivery_status(&self, key: RequestKey) -> Result<Option<DeliveryStatus>, StoreError> {
+        self.read(1, move |kv| reads::delivery_status(kv, key))
+            .await
+    }
+
+    async fn ledger(&self, tenant: TenantId) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError> {
+        self.read(usize::MAX, move |kv| reads::ledger(kv, tenant))
+            .await
+    }
+
+    async fn purge(&self, horizon: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        let mut removed = 0;
+        let mut from = None;
+        while removed < limit {
+            let part = (limit - removed).min(ENDINGS);
+            let (count, next) = self
+                .change(move |staging| purge::purge(staging, horizon, from, part))
+                .await?;
+            removed += count;
+            from = next;
+            if from.is_none() {
+                break;
+            }
+        }
+        Ok(removed)
+    }
+
+    async fn purge_batches(&self, horizon: Timestamp) -> Result<(), StoreError> {
+        self.change(move |staging| purge::purge_batches(staging, horizon))
+            .await
+    }
+
+    async fn disk_bytes(&self) -> Result<u64, StoreError> {
+        self.read(usize::MAX, |kv| kv.disk_bytes()).await
+    }
+}

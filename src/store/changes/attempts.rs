@@ -1,0 +1,45 @@
+//! Records of attempts.
+
+use super::{
+    super::{
+        kv::Kv,
+        records::attempt,
+        staging::{Staging, Step},
+    },
+    add_to_ledger,
+};
+use crate::{
+    model::{
+        attempt::{Attempt, AttemptState},
+        id::RequestKey,
+    },
+    ports::{LedgerEntry, StoreError},
+};
+
+pub fn put(step: &mut Step, request: RequestKey, attempt: &Attempt) {
+    step.put(attempt::key(request, attempt.id), attempt::encode(attempt));
+    let open = attempt::open_key(request, attempt.id);
+    match attempt.state {
+        AttemptState::Open => step.put(open, attempt::encode_open()),
+        _ => step.delete(open),
+    }
+}
+
+pub fn account<K: Kv>(
+    staging: &mut Staging<K>,
+    request: RequestKey,
+    attempt: &Attempt,
+    ledger: &LedgerEntry,
+) -> Result<bool, StoreError> {
+    let name = attempt::key(request, attempt.id);
+    if let Some(value) = staging.get(&name)?
+        && attempt::decode(&name, &value)?.state == attempt.state
+    {
+        return Ok(false);
+    }
+    let mut step = Step::default();
+    put(&mut step, request, attempt);
+    add_to_ledger(staging, &mut step, ledger)?;
+    staging.stage(step)?;
+    Ok(true)
+}

@@ -1,0 +1,46 @@
+//! What each of the port's changes does to the map.
+
+pub mod admit;
+pub mod attempts;
+pub mod deliveries;
+pub mod payload;
+pub mod places;
+pub mod purge;
+pub mod settle;
+
+use super::{
+    kv::Kv,
+    records::{ledger, request},
+    staging::{Staging, Step},
+};
+use crate::{
+    model::id::RequestKey,
+    ports::{LedgerEntry, StoreError},
+};
+
+/// The record of a request and what stands inline behind it.
+fn read_request<K: Kv>(
+    staging: &Staging<K>,
+    key: RequestKey,
+) -> Result<Option<(request::Head, bytes::Bytes)>, StoreError> {
+    let name = request::key(key);
+    match staging.get(&name)? {
+        Some(value) => request::decode(&name, &value).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn add_to_ledger<K: Kv>(
+    staging: &Staging<K>,
+    step: &mut Step,
+    entry: &LedgerEntry,
+) -> Result<(), StoreError> {
+    let name = ledger::key(&entry.key);
+    let mut row = match staging.get(&name)? {
+        Some(value) => ledger::decode(&name, &value)?.1,
+        None => Default::default(),
+    };
+    row.add(&entry.row);
+    step.put(name, ledger::encode(&entry.key, &row));
+    Ok(())
+}

@@ -1,0 +1,117 @@
+//! Large payloads: chunks before and after the record that names them.
+
+use bytes::Bytes;
+
+use super::{
+    super::{
+        kv::Kv,
+        records::{
+            chunk::{self, Side},
+            request::Payload,
+        },
+        staging::{Staging, Step},
+    },
+    read_request,
+};
+use crate::{model::id::RequestKey, ports::StoreError};
+
+/// Writes what does not fit inline. The caller's step then holds the record and
+/// [`keep`]s the chunks.
+pub fn write<K: Kv>(
+    staging: &mut Staging<K>,
+    key: RequestKey,
+    side: Side,
+    payload: &Bytes,
+) -> Result<Payload, StoreError> {
+    if payload.len() <= chunk::BYTES {
+        return Ok(Payload::Inline);
+    }
+    let mut step = Step::default();
+    step.put(chunk::journal_key(key, side), chunk::journal_value());
+    staging.stage(step)?;
+    let mut chunks = 0;
+    for part in payload.chunks(chunk::BYTES) {
+        let mut step = Step::default();
+        step.put(chunk::key(key, side, chunks), chunk::encode(part));
+        staging.stage(step)?;
+        chunks += 1;
+    }
+    Ok(Payload::Chunked { chunks })
+}
+
+/// The record in this step names the chunks that were written for it.
+pub fn keep(step: &mut Step, key: RequestKey, side: Side, payload: Payload) {
+    if let Payload::Chunked { .. } = payload {
+        step.delete(chunk::journal_key(key, side));
+    }
+}
+
+/// What stands inline of a payload.
+pub fn inline(payload: Payload, bytes: &Bytes) -> &[u8] {
+    match payload {
+        Payload::Inline => bytes,
+        Payload::Chunked { .. } => &[],
+    }
+}
+
+/// The record in this step stops naming these chunks; [`remove`] them when it is
+/// staged.
+pub fn disown(step: &mut Step, key: RequestKey, side: Side, payload: Payload) {
+    if let Payload::Chunked { .. } = payload {
+        step.put(chunk::journal_key(key, side), chunk::journal_value());
+    }
+}
+
+pub fn remove<K: Kv>(
+    staging: &mut Staging<K>,
+    key: RequestKey,
+    side: Side,
+    payload: Payload,
+) -> Result<(), StoreError> {
+    let Payload::Chunked { chunks } = payload else {
+        return Ok(());
+    };
+    for number in 0..chunks {
+        let mut step = Step::default();
+        step.delete(chunk::key(key, side, number));
+        staging.stage(step)?;
+    }
+    let mut step = Step::default();
+    step.delete(chunk::journal_key(key, side));
+    staging.stage(step)
+}
+
+/// Removes the chunks that a crash left without a record that names them.
+pub fn sweep<K: Kv>(staging: &mut Staging<K>) -> Result<usize, StoreError> {
+    let journal = staging.scan(&chunk::journal(), usize::MAX)?;
+    for (name, _) in &journal {
+        let (key, side) = chunk::read_journal_key(name)?;
+        let named = match read_request(staging, key)? {
+            Some((head, _)) => {
+                let current = match head.done {
+                    Some(_) => Side::Answer,
+                    None => Side::Body,
+                };
+                current == side && head.payload != Payload::Inline
+            }
+            None => false,
+        };
+        let chunks = chunk::all(key, side);
+        while !named {
+            let found = staging.scan(&chunks, 16)?;
+            if found.is_empty() {
+                break;
+            }
+            for (chunk, _) in found {
+                let mut step = Step::default();
+                step.delete(chunk.to_vec());
+                staging.stage(step)?;
+            }
+        }
+        let mut step = Step::default();
+        step.delete(name.to_vec());
+        staging.stage(step)?;
+    }
+    staging.cut()?;
+    Ok(journal.len())
+}

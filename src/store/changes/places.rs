@@ -1,0 +1,72 @@
+//! Moving open requests between places.
+
+use super::super::{
+    kv::Kv,
+    records::{batch, line, live, placed, queue},
+    staging::{Staging, Step},
+};
+use crate::{
+    model::request::{Entry, Place, Request},
+    ports::{Relocation, StoreError},
+};
+
+pub fn relocate<K: Kv>(
+    staging: &mut Staging<K>,
+    moves: &[Relocation],
+) -> Result<Vec<bool>, StoreError> {
+    moves
+        .iter()
+        .map(|relocation| {
+            let (from, _) = placed(&relocation.from, &relocation.entry);
+            let Some(value) = staging.get(&from)? else {
+                return Ok(false);
+            };
+            // What is stored is what moves.
+            let entry = match &relocation.from {
+                Place::Queue(_) => queue::decode(&from, &value)?.1,
+                Place::Line(_) => line::decode(&from, &value)?.1,
+                Place::Live => live::decode(&from, &value)?,
+            };
+            let (to, value) = placed(&relocation.to, &entry);
+            if from != to {
+                let mut step = Step::default();
+                step.delete(from);
+                step.put(to, value);
+                staging.stage(step)?;
+            }
+            Ok(true)
+        })
+        .collect()
+}
+
+/// The place where an open request stands, and its key there: one of `places`,
+/// or wherever else it can be found, in case it has moved since its caller looked.
+pub fn find<K: Kv>(
+    staging: &mut Staging<K>,
+    request: &Request,
+    places: &[Place],
+) -> Result<Option<(Place, Vec<u8>)>, StoreError> {
+    let entry = request.entry();
+    let usual = [Place::Queue(request.cohort), Place::Live];
+    for place in places.iter().chain(&usual) {
+        let (name, _) = placed(place, &entry);
+        if staging.get(&name)?.is_some() {
+            return Ok(Some((*place, name)));
+        }
+    }
+    in_any_batch(staging, &entry)
+}
+
+fn in_any_batch<K: Kv>(
+    staging: &mut Staging<K>,
+    entry: &Entry,
+) -> Result<Option<(Place, Vec<u8>)>, StoreError> {
+    for (name, value) in staging.scan(&batch::all(), usize::MAX)? {
+        let batch = batch::decode(&name, &value)?;
+        let name = line::key(batch.id, entry.key);
+        if staging.get(&name)?.is_some() {
+            return Ok(Some((Place::Line(batch.id), name)));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,155 @@
+//! Removing finished requests with all that belongs to them, and ended batches.
+
+use super::{
+    super::{
+        kv::Kv,
+        records::{
+            attempt, batch,
+            chunk::Side,
+            delivery, feed, idempotency, line, orphan,
+            request::{self, Done, Head},
+        },
+        staging::{Staging, Step},
+    },
+    payload, read_request,
+};
+use crate::{
+    model::{
+        id::{RequestKey, TenantId},
+        time::Timestamp,
+    },
+    ports::{DeliveryStatus, StoreError},
+};
+
+pub fn erase<K: Kv>(staging: &mut Staging<K>, key: RequestKey) -> Result<bool, StoreError> {
+    let Some((head, _)) = read_request(staging, key)? else {
+        return Ok(false);
+    };
+    let Some(done) = &head.done else {
+        return Ok(false);
+    };
+    remove(staging, &head, done, Step::default())?;
+    Ok(true)
+}
+
+/// Removes at most `limit` requests that finished before `horizon`, of the
+/// tenants from `from` on. Returns how many, and the tenant to go on with.
+pub fn purge<K: Kv>(
+    staging: &mut Staging<K>,
+    horizon: Timestamp,
+    from: Option<TenantId>,
+    limit: usize,
+) -> Result<(usize, Option<TenantId>), StoreError> {
+    let mut removed = 0;
+    let mut span = match from {
+        Some(tenant) => feed::of_tenant(tenant, 0),
+        None => feed::all(),
+    };
+    span.to = feed::all().to;
+    loop {
+        let page = staging.scan(&span, limit - removed)?;
+        let Some((name, value)) = page.first() else {
+            return Ok((removed, None));
+        };
+        let tenant = feed::decode(name, value)?.0.key.tenant;
+        let mut kept = false;
+        for (name, value) in &page {
+            let (entry, finished) = feed::decode(name, value)?;
+            if entry.key.tenant != tenant {
+                break;
+            }
+            if finished >= horizon {
+                kept = true;
+                break;
+            }
+            purge_one(staging, entry.key, entry.sequence)?;
+            removed += 1;
+        }
+        if removed >= limit {
+            return Ok((removed, Some(tenant)));
+        }
+        // What follows in this tenant's feed finished later.
+        if kept {
+            span = feed::behind(tenant);
+        }
+    }
+}
+
+fn purge_one<K: Kv>(
+    staging: &mut Staging<K>,
+    key: RequestKey,
+    sequence: u64,
+) -> Result<(), StoreError> {
+    let mut step = Step::default();
+    step.put(feed::floor_key(key.tenant), feed::encode_floor(sequence));
+    step.delete(feed::key(key.tenant, sequence));
+    match read_request(staging, key)? {
+        Some((head, _)) => match &head.done {
+            Some(done) => remove(staging, &head, done, step),
+            None => Err(request::KIND.corrupt(&request::key(key), "open, but in the feed")),
+        },
+        None => staging.stage(step),
+    }
+}
+
+/// Removes a request with all that belongs to it.
+fn remove<K: Kv>(
+    staging: &mut Staging<K>,
+    head: &Head,
+    done: &Done,
+    mut step: Step,
+) -> Result<(), StoreError> {
+    let request = &head.request;
+    let key = request.key;
+    step.delete(request::key(key));
+    step.delete(feed::key(key.tenant, done.sequence));
+    if let Some(digest) = request.idempotency {
+        let name = idempotency::key(key.tenant, digest);
+        if let Some(value) = staging.get(&name)?
+            && idempotency::decode(&name, &value)?.request == key.id
+        {
+            step.delete(name);
+        }
+    }
+    if request.held {
+        step.delete(orphan::key(request.digest, key));
+    }
+    if request.webhook.is_some() {
+        let name = delivery::status_key(key);
+        if let Some(value) = staging.get(&name)?
+            && let DeliveryStatus::Pending { next, .. } = delivery::decode_status(&name, &value)?
+        {
+            step.delete(delivery::due_key(next, key));
+        }
+        step.delete(name);
+    }
+    for (name, value) in staging.scan(&attempt::of_request(key), usize::MAX)? {
+        let attempt = attempt::decode(&name, &value)?;
+        step.delete(attempt::open_key(key, attempt.id));
+        step.delete(name.to_vec());
+    }
+    payload::disown(&mut step, key, Side::Answer, head.payload);
+    staging.stage(step)?;
+    payload::remove(staging, key, Side::Answer, head.payload)
+}
+
+/// Removes ended batches. One that still has lines or litter stays: they would
+/// be forgotten with it.
+pub fn purge_batches<K: Kv>(
+    staging: &mut Staging<K>,
+    horizon: Timestamp,
+) -> Result<(), StoreError> {
+    for (name, value) in staging.scan(&batch::all(), usize::MAX)? {
+        let batch = batch::decode(&name, &value)?;
+        let ended = batch.settled.unwrap_or(batch.created);
+        if batch.state.is_open() || !batch.litter.is_empty() || ended >= horizon {
+            continue;
+        }
+        if staging.scan(&line::of_batch(batch.id, None), 1)?.is_empty() {
+            let mut step = Step::default();
+            step.delete(name.to_vec());
+            staging.stage(step)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! `G | tenant | day | lane | digest of model and tag`: what was paid. Value:
+//! the [`LedgerKey`] and its [`LedgerRow`].
+//!
+//! Rows only grow, and stay: there are few. Model and tag come from callers, so
+//! the key holds a digest of bounded length.
+
+use bytes::Bytes;
+
+use super::super::{
+    codec::{Key, Kind, seal, unseal},
+    kv::Span,
+};
+use crate::{
+    model::{
+        attempt::Lane,
+        id::TenantId,
+        ledger::{LedgerKey, LedgerRow},
+    },
+    ports::StoreError,
+};
+
+pub const KIND: Kind = Kind {
+    tag: b'G',
+    name: "ledger row",
+};
+
+pub fn key(key: &LedgerKey) -> Vec<u8> {
+    let lane = match key.lane {
+        None => 0,
+        Some(Lane::Batch) => 1,
+        Some(Lane::Standard) => 2,
+    };
+    let mut digest = blake3::Hasher::new();
+    digest.update(&(key.model.len() as u64).to_be_bytes());
+    digest.update(key.model.as_bytes());
+    if let Some(tag) = &key.tag {
+        digest.update(&[1]);
+        digest.update(tag.as_bytes());
+    }
+    Key::of(KIND)
+        .raw(&key.tenant.0)
+        .u32(key.day)
+        .byte(lane)
+        .raw(&digest.finalize().as_bytes()[..16])
+        .done()
+}
+
+pub fn of_tenant(tenant: TenantId) -> Span {
+    Span::prefix(&Key::of(KIND).raw(&tenant.0).done())
+}
+
+pub fn encode(key: &LedgerKey, row: &LedgerRow) -> Bytes {
+    seal(&(key, row))
+}
+
+pub fn decode(key: &[u8], value: &Bytes) -> Result<(LedgerKey, LedgerRow), StoreError> {
+    unseal(KIND, key, value)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{super::samples, *};
+
+    proptest! {
+        #[test]
+        fn round_trip(row in samples::ledger_key(), other in samples::ledger_key(), requests: u64) {
+            let name = key(&row);
+            let span = of_tenant(row.tenant);
+            prop_assert!(span.from < name && name < span.to);
+            prop_assert_eq!(name == key(&other), row == other);
+            let sums = LedgerRow { requests, ..LedgerRow::default() };
+            prop_assert_eq!(decode(&name, &encode(&row, &sums))?, (row, sums));
+        }
+    }
+}

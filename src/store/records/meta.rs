@@ -1,0 +1,48 @@
+//! `M | name`: facts about the store itself. They stay.
+//!
+//! - `format`: the version of all these layouts together, `u32`.
+//! - `feed`: feed sequences below this may have been used, `u64`. It is raised in
+//!   blocks, so that an ending costs no write for it and no sequence is given
+//!   out twice.
+
+use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::super::codec::{Key, Kind, seal, unseal};
+use crate::ports::StoreError;
+
+pub const KIND: Kind = Kind {
+    tag: b'M',
+    name: "meta",
+};
+
+pub fn format_key() -> Vec<u8> {
+    Key::of(KIND).raw(b"format").done()
+}
+
+pub fn feed_key() -> Vec<u8> {
+    Key::of(KIND).raw(b"feed").done()
+}
+
+pub fn encode<T: Serialize>(fact: &T) -> Bytes {
+    seal(fact)
+}
+
+pub fn decode<T: DeserializeOwned>(key: &[u8], value: &Bytes) -> Result<T, StoreError> {
+    unseal(KIND, key, value)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn round_trip(format: u32, feed: u64) {
+            prop_assert_eq!(decode::<u32>(&format_key(), &encode(&format))?, format);
+            prop_assert_eq!(decode::<u64>(&feed_key(), &encode(&feed))?, feed);
+        }
+    }
+}

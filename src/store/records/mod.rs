@@ -1,0 +1,82 @@
+//! One file a kind of record: its key, its value, and how long it lives.
+//!
+//! | tag | record | key behind the tag |
+//! |---|---|---|
+//! | `R` | [`request`] | tenant, id |
+//! | `Y` | [`chunk`]: a part of a large body or answer | tenant, id, side, number |
+//! | `J` | [`chunk`]: chunks that are being written or removed | tenant, id, side |
+//! | `Q` | [`queue`] | destination, on-late, bucket, id, tenant |
+//! | `L` | [`line`] | batch, id, tenant |
+//! | `V` | [`live`] | deadline, tenant, id |
+//! | `B` | [`batch`] | id |
+//! | `N` | [`destination`] | id |
+//! | `K` | [`credential`] | id |
+//! | `F`, `P` | [`feed`], and how far it is purged | tenant, sequence; tenant |
+//! | `W`, `D` | [`delivery`]: due, status | due, tenant, id; tenant, id |
+//! | `T`, `X` | [`attempt`], and the open ones | tenant, id, attempt |
+//! | `G` | [`ledger`] | tenant, day, lane, digest of model and tag |
+//! | `I` | [`idempotency`] | tenant, digest |
+//! | `O` | [`orphan`] | tenant, digest, id |
+//! | `M` | [`meta`] | name |
+
+pub mod attempt;
+pub mod batch;
+pub mod chunk;
+pub mod credential;
+pub mod delivery;
+pub mod destination;
+pub mod feed;
+pub mod idempotency;
+pub mod ledger;
+pub mod line;
+pub mod live;
+pub mod meta;
+pub mod orphan;
+pub mod queue;
+pub mod request;
+#[cfg(test)]
+pub mod samples;
+
+use super::codec::{Fields, Key};
+use crate::{
+    model::{
+        id::{RequestId, RequestKey, TenantId},
+        request::{Entry, Place},
+    },
+    ports::StoreError,
+};
+
+/// The key and the value that say that `entry` is at `place`.
+pub fn placed(place: &Place, entry: &Entry) -> (Vec<u8>, bytes::Bytes) {
+    match place {
+        Place::Queue(cohort) => (queue::key(cohort, entry.key), queue::encode(entry)),
+        Place::Line(batch) => (line::key(*batch, entry.key), line::encode(entry)),
+        Place::Live => (live::key(entry.deadline, entry.key), live::encode(entry)),
+    }
+}
+
+trait RequestFields: Sized {
+    /// Tenant, then id.
+    fn request(self, key: RequestKey) -> Self;
+}
+
+impl RequestFields for Key {
+    fn request(self, key: RequestKey) -> Self {
+        self.raw(&key.tenant.0).raw(key.id.as_bytes())
+    }
+}
+
+fn tenant(fields: &mut Fields<'_>) -> Result<TenantId, StoreError> {
+    fields.array().map(TenantId)
+}
+
+fn id(fields: &mut Fields<'_>) -> Result<RequestId, StoreError> {
+    fields.array().map(RequestId::from_bytes)
+}
+
+fn request_key(fields: &mut Fields<'_>) -> Result<RequestKey, StoreError> {
+    Ok(RequestKey {
+        tenant: tenant(fields)?,
+        id: id(fields)?,
+    })
+}

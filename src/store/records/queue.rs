@@ -1,0 +1,115 @@
+//! `Q | destination | on-late | bucket start | bucket width | id | tenant`: a
+//! request waits to be packed. Value: deadline, line bytes, inputs.
+//!
+//! Born at admission or when an attempt ends without an answer; gone when the
+//! request is claimed for a batch, goes live, or ends. One cohort's entries stand
+//! together, oldest first.
+
+use bytes::Bytes;
+
+use super::{
+    super::{
+        codec::{Fields, Key, Kind, seal, unseal},
+        kv::Span,
+    },
+    id, tenant,
+};
+use crate::{
+    model::{
+        id::{DestinationId, RequestKey},
+        request::{Bucket, Cohort, Entry, OnLate},
+    },
+    ports::StoreError,
+};
+
+pub const KIND: Kind = Kind {
+    tag: b'Q',
+    name: "queue entry",
+};
+
+pub fn key(cohort: &Cohort, request: RequestKey) -> Vec<u8> {
+    prefix(cohort)
+        .raw(request.id.as_bytes())
+        .raw(&request.tenant.0)
+        .done()
+}
+
+pub fn of_cohort(cohort: &Cohort) -> Span {
+    Span::prefix(&prefix(cohort).done())
+}
+
+pub fn all() -> Span {
+    Span::prefix(&[KIND.tag])
+}
+
+pub fn encode(entry: &Entry) -> Bytes {
+    seal(&(entry.deadline, entry.line_bytes, entry.inputs))
+}
+
+pub fn decode(key: &[u8], value: &Bytes) -> Result<(Cohort, Entry), StoreError> {
+    let mut fields = Fields::of(KIND, key)?;
+    let destination = DestinationId(fields.array()?);
+    let on_late = match fields.byte()? {
+        0 => OnLate::Rescue,
+        1 => OnLate::Wait,
+        2 => OnLate::Fail,
+        _ => return Err(fields.corrupt("no such on-late")),
+    };
+    let bucket = Bucket {
+        start: fields.time()?,
+        width_log2: fields.byte()?,
+    };
+    let id = id(&mut fields)?;
+    let tenant = tenant(&mut fields)?;
+    fields.end()?;
+    let (deadline, line_bytes, inputs) = unseal(KIND, key, value)?;
+    let cohort = Cohort {
+        destination,
+        on_late,
+        bucket,
+    };
+    let entry = Entry {
+        key: RequestKey { tenant, id },
+        deadline,
+        line_bytes,
+        inputs,
+    };
+    Ok((cohort, entry))
+}
+
+fn prefix(cohort: &Cohort) -> Key {
+    let on_late = match cohort.on_late {
+        OnLate::Rescue => 0,
+        OnLate::Wait => 1,
+        OnLate::Fail => 2,
+    };
+    Key::of(KIND)
+        .raw(&cohort.destination.0)
+        .byte(on_late)
+        .time(cohort.bucket.start)
+        .byte(cohort.bucket.width_log2)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{super::samples, *};
+
+    proptest! {
+        #[test]
+        fn round_trip(cohort in samples::cohort(), entry in samples::entry()) {
+            let name = key(&cohort, entry.key);
+            let span = of_cohort(&cohort);
+            prop_assert!(span.from < name && name < span.to);
+            prop_assert_eq!(decode(&name, &encode(&entry))?, (cohort, entry));
+        }
+
+        #[test]
+        fn keys_sort_as_cohorts_do(
+            a in samples::cohort(), b in samples::cohort(), entry in samples::entry(),
+        ) {
+            prop_assert_eq!(key(&a, entry.key).cmp(&key(&b, entry.key)), a.cmp(&b));
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! `R | tenant | id`: a request.
+//!
+//! Value: a [`Head`], then the payload where it is small. The payload is the
+//! caller's body while the request is open, and the answer afterwards: the write
+//! that ends a request drops its body. A large payload stands in
+//! [chunks](super::chunk).
+//!
+//! Born at admission, rewritten once when the request ends, gone when it is
+//! purged or erased.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    super::{
+        codec::{Fields, Key, Kind, seal_with, unseal_with},
+        kv::Span,
+    },
+    RequestFields, request_key,
+};
+use crate::{
+    model::{
+        id::{RequestId, RequestKey, TenantId},
+        request::{Outcome, Request},
+    },
+    ports::StoreError,
+};
+
+pub const KIND: Kind = Kind {
+    tag: b'R',
+    name: "request",
+};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Head {
+    pub request: Request,
+    pub done: Option<Done>,
+    pub payload: Payload,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Done {
+    pub outcome: Outcome,
+    /// Its place in the feed.
+    pub sequence: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Payload {
+    Inline,
+    Chunked { chunks: u32 },
+}
+
+pub fn key(key: RequestKey) -> Vec<u8> {
+    Key::of(KIND).request(key).done()
+}
+
+/// A tenant's requests, oldest first, those before `before`.
+pub fn of_tenant(tenant: TenantId, before: Option<RequestId>) -> Span {
+    let span = Span::prefix(&Key::of(KIND).raw(&tenant.0).done());
+    match before {
+        Some(id) => span.before(&key(RequestKey { tenant, id })),
+        None => span,
+    }
+}
+
+pub fn read_key(key: &[u8]) -> Result<RequestKey, StoreError> {
+    let mut fields = Fields::of(KIND, key)?;
+    let request = request_key(&mut fields)?;
+    fields.end()?;
+    Ok(request)
+}
+
+pub fn encode(head: &Head, inline: &[u8]) -> Bytes {
+    seal_with(head, inline)
+}
+
+pub fn decode(key: &[u8], value: &Bytes) -> Result<(Head, Bytes), StoreError> {
+    unseal_with(KIND, key, value)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{super::samples, *};
+
+    proptest! {
+        #[test]
+        fn round_trip(head in samples::head(), payload: Vec<u8>) {
+            let name = key(head.request.key);
+            prop_assert_eq!(read_key(&name)?, head.request.key);
+            prop_assert!(of_tenant(head.request.key.tenant, None).from <= name);
+            let (read, rest) = decode(&name, &encode(&head, &payload))?;
+            prop_assert_eq!((read, rest.to_vec()), (head, payload));
+        }
+    }
+}

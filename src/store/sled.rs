@@ -1,0 +1,98 @@
+//! sled, kept to what it does well (DESIGN.md §6).
+
+use std::{
+    fs, io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
+
+use bytes::Bytes;
+
+use super::kv::{Batch, End, Kv, Pair, Span};
+use crate::ports::StoreError;
+
+/// sled puts a page of more than a quarter of a segment into a file of its own,
+/// which it does not sync. A leaf holds up to 17 pairs of at most
+/// [`chunk::BYTES`](super::records::chunk::BYTES) and a little, so this is the
+/// least power of two that keeps every page in the log.
+const SEGMENT: usize = 2 * 1024 * 1024;
+
+pub struct SledKv {
+    db: sled::Db,
+    /// sled's log once more, for the sync that sled does not make.
+    log: fs::File,
+}
+
+impl SledKv {
+    /// Opens the database in `dir`, or creates it. sled panics on some damage;
+    /// that is told as corruption.
+    pub fn open(dir: &Path, cache_bytes: u64) -> Result<Self, sled::Error> {
+        let config = sled::Config::new()
+            .path(dir)
+            .cache_capacity(cache_bytes)
+            .segment_size(SEGMENT)
+            .flush_every_ms(None);
+        let db = catch_unwind(AssertUnwindSafe(|| config.open()))
+            .unwrap_or_else(|_| Err(sled::Error::ReportableBug("it cannot be read".into())))?;
+        let log = fs::OpenOptions::new().write(true).open(dir.join("db"))?;
+        Ok(SledKv { db, log })
+    }
+}
+
+impl Kv for SledKv {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let value = self.db.get(key).map_err(failed)?;
+        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+    }
+
+    fn scan(&self, span: &Span, from: End, limit: usize) -> Result<Vec<Pair>, StoreError> {
+        if span.is_empty() {
+            return Ok(Vec::new());
+        }
+        let range = self.db.range(span.from.as_slice()..span.to.as_slice());
+        let owned = |pair: sled::Result<(sled::IVec, sled::IVec)>| {
+            let (key, value) = pair.map_err(failed)?;
+            Ok((Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&value)))
+        };
+        match from {
+            End::Front => range.take(limit).map(owned).collect(),
+            End::Back => range.rev().take(limit).map(owned).collect(),
+        }
+    }
+
+    fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+        let mut writes = sled::Batch::default();
+        for (key, value) in batch {
+            match value {
+                Some(value) => writes.insert(key, &value[..]),
+                None => writes.remove(key),
+            }
+        }
+        self.db.apply_batch(writes).map_err(failed)
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.db.flush().map_err(failed)?;
+        self.log.sync_data().map_err(io_failed)
+    }
+
+    fn disk_bytes(&self) -> Result<u64, StoreError> {
+        self.db.size_on_disk().map_err(failed)
+    }
+
+    fn free_bytes(&self) -> Result<u64, StoreError> {
+        let disk = rustix::fs::fstatvfs(&self.log).map_err(|error| io_failed(error.into()))?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+}
+
+fn failed(error: sled::Error) -> StoreError {
+    match error {
+        sled::Error::Io(error) => io_failed(error),
+        other => StoreError::Corrupt(other.to_string()),
+    }
+}
+
+fn io_failed(error: io::Error) -> StoreError {
+    StoreError::Io(error)
+}

@@ -1,0 +1,160 @@
+//! Writes on their way to the map: what the next commit will hold, and reads
+//! that see it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{
+    kv::{Batch, End, Kv, Pair, Span, again},
+    records::meta,
+    writer::Horizon,
+};
+use crate::ports::StoreError;
+
+/// Operations in a commit. sled's memory grows with them: 2,500 took gigabytes,
+/// 160 a quarter of one (DESIGN.md §6).
+const CUT_OPERATIONS: usize = 200;
+/// Bytes of values in a commit.
+const CUT_BYTES: usize = 512 * 1024;
+/// Feed sequences that are reserved at a time.
+const SEQUENCES: u64 = 4096;
+
+/// Changes that belong together: one request's.
+#[derive(Default)]
+pub struct Step(Vec<(Vec<u8>, Option<Bytes>)>);
+
+impl Step {
+    pub fn put(&mut self, key: Vec<u8>, value: Bytes) {
+        self.0.push((key, Some(value)));
+    }
+
+    pub fn delete(&mut self, key: Vec<u8>) {
+        self.0.push((key, None));
+    }
+}
+
+/// The one place where the map is changed. Steps gather into commits; a step is
+/// never split.
+pub struct Staging<K> {
+    kv: Arc<K>,
+    horizon: Arc<Horizon>,
+    batch: Batch,
+    bytes: usize,
+    /// The next feed sequence, and the first that is not reserved.
+    sequence: u64,
+    reserved: u64,
+    /// A commit failed since it was last asked for.
+    failure: Option<StoreError>,
+    free: u64,
+    reserve: u64,
+}
+
+impl<K: Kv> Staging<K> {
+    /// Admissions leave `reserve` bytes of the disk free, so that the answers to
+    /// what is already in still find room.
+    pub fn new(kv: Arc<K>, horizon: Arc<Horizon>, reserve: u64) -> Result<Self, StoreError> {
+        let key = meta::feed_key();
+        let sequence = match kv.get(&key)? {
+            Some(value) => meta::decode(&key, &value)?,
+            None => 1,
+        };
+        Ok(Staging {
+            kv,
+            horizon,
+            batch: Batch::new(),
+            bytes: 0,
+            sequence,
+            reserved: sequence,
+            failure: None,
+            free: u64::MAX,
+            reserve,
+        })
+    }
+
+    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        match self.batch.get(key) {
+            Some(staged) => Ok(staged.clone()),
+            None => self.kv.get(key),
+        }
+    }
+
+    /// Commits what is staged first where the scan has to see it.
+    pub fn scan(&mut self, span: &Span, limit: usize) -> Result<Vec<Pair>, StoreError> {
+        if self
+            .batch
+            .range(span.from.clone()..)
+            .next()
+            .is_some_and(|(key, _)| *key < span.to)
+        {
+            self.cut()?;
+        }
+        self.kv.scan(span, End::Front, limit)
+    }
+
+    pub fn stage(&mut self, step: Step) -> Result<(), StoreError> {
+        if self.batch.len() + step.0.len() > CUT_OPERATIONS || self.bytes > CUT_BYTES {
+            self.cut()?;
+        }
+        for (key, value) in step.0 {
+            self.bytes += value.as_ref().map_or(0, Bytes::len);
+            self.batch.insert(key, value);
+        }
+        Ok(())
+    }
+
+    /// A feed sequence for an ending that `step` writes.
+    pub fn next_sequence(&mut self, step: &mut Step) -> u64 {
+        let sequence = self.sequence;
+        self.sequence += 1;
+        if sequence >= self.reserved {
+            self.reserved = sequence + SEQUENCES;
+            step.put(meta::feed_key(), meta::encode(&self.reserved));
+        }
+        sequence
+    }
+
+    /// Commits what is staged.
+    pub fn cut(&mut self) -> Result<(), StoreError> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let batch = std::mem::take(&mut self.batch);
+        self.bytes = 0;
+        self.horizon.begin();
+        let applied = self
+            .roomy(self.reserve / 8)
+            .and_then(|()| self.kv.apply(batch));
+        if let Err(error) = &applied {
+            self.failure = Some(again(error));
+            // The reservation may have been in what was lost.
+            self.reserved = self.sequence;
+        }
+        applied
+    }
+
+    /// Ends a group of changes: commits what is staged, and says whether any
+    /// commit of the group failed.
+    pub fn finish(&mut self) -> Option<StoreError> {
+        let last = self.cut().err();
+        self.failure.take().or(last)
+    }
+
+    /// Begins a group of changes with a look at the disk.
+    pub fn begin(&mut self) {
+        // Where the disk cannot be asked, writing to it will tell.
+        self.free = self.kv.free_bytes().unwrap_or(u64::MAX);
+    }
+
+    /// Whether there is room to take in `bytes` more.
+    pub fn room_to_admit(&self, bytes: usize) -> Result<(), StoreError> {
+        self.roomy(self.reserve.saturating_add(bytes as u64))
+    }
+
+    fn roomy(&self, needed: u64) -> Result<(), StoreError> {
+        if self.free < needed {
+            return Err(StoreError::Full);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,216 @@
+//! One writer. Changes are made one after another, in commits of many, and are
+//! acknowledged once they are synced.
+//!
+//! With threads there are two: one makes the changes, the other syncs. While one
+//! group of commits is synced, the next gathers.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc as blocking,
+    },
+    thread,
+};
+
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{
+    kv::{Kv, again},
+    staging::Staging,
+};
+use crate::ports::StoreError;
+
+/// Changes that may wait for the writer.
+const WAITING: usize = 4096;
+/// Changes that one sync acknowledges, at most.
+const GROUP: usize = 512;
+/// Groups that may wait for their sync.
+const UNSYNCED: usize = 4;
+
+type Job<K> = Box<dyn FnOnce(&mut Staging<K>) -> Answer + Send>;
+/// Tells the caller how its change went; the error is the group's.
+type Answer = Box<dyn FnOnce(Option<&StoreError>) + Send>;
+
+pub enum Writer<K> {
+    /// Changes are made by the caller itself.
+    Inline(Box<Mutex<Staging<K>>>),
+    Threads(Threads<K>),
+}
+
+pub struct Threads<K> {
+    jobs: Option<mpsc::Sender<Job<K>>>,
+    running: Vec<thread::JoinHandle<()>>,
+}
+
+impl<K: Kv> Writer<K> {
+    pub fn inline(staging: Staging<K>) -> Self {
+        Writer::Inline(Box::new(Mutex::new(staging)))
+    }
+
+    pub fn threads(
+        kv: Arc<K>,
+        horizon: Arc<Horizon>,
+        staging: Staging<K>,
+    ) -> io::Result<Writer<K>> {
+        let (jobs, waiting) = mpsc::channel(WAITING);
+        let (groups, unsynced) = blocking::sync_channel(UNSYNCED);
+        let sync = {
+            let horizon = horizon.clone();
+            named("store-sync", move || sync_groups(&*kv, &horizon, &unsynced))?
+        };
+        let write = named("store-write", move || {
+            make_changes(staging, &horizon, waiting, &groups);
+        })?;
+        Ok(Writer::Threads(Threads {
+            jobs: Some(jobs),
+            running: vec![write, sync],
+        }))
+    }
+
+    /// Makes a change and returns once it is durable.
+    pub async fn change<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Staging<K>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        match self {
+            Writer::Inline(staging) => {
+                let mut staging = staging.lock();
+                staging.begin();
+                let result = change(&mut staging);
+                match staging.finish() {
+                    Some(failure) => Err(failure),
+                    None => result,
+                }
+            }
+            Writer::Threads(threads) => threads.change(change).await,
+        }
+    }
+}
+
+impl<K: Kv> Threads<K> {
+    async fn change<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Staging<K>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (reply, done) = oneshot::channel();
+        let job: Job<K> = Box::new(move |staging| {
+            let result = change(staging);
+            Box::new(move |failure| {
+                let result = match failure {
+                    Some(failure) => Err(again(failure)),
+                    None => result,
+                };
+                // A caller that has gone away needs no answer.
+                let _ = reply.send(result);
+            })
+        });
+        let jobs = self.jobs.as_ref().ok_or(StoreError::Closed)?;
+        jobs.send(job).await.map_err(|_| StoreError::Closed)?;
+        done.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+/// Lets what was sent be written, then waits for the threads, so that the
+/// database is closed when the store is dropped.
+impl<K> Drop for Threads<K> {
+    fn drop(&mut self) {
+        self.jobs = None;
+        for thread in self.running.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the store had panicked");
+            }
+        }
+    }
+}
+
+struct Group {
+    answers: Vec<Answer>,
+    failure: Option<StoreError>,
+    /// The commits that were applied when the group ended.
+    commits: u64,
+}
+
+fn make_changes<K: Kv>(
+    mut staging: Staging<K>,
+    horizon: &Horizon,
+    mut waiting: mpsc::Receiver<Job<K>>,
+    groups: &blocking::SyncSender<Group>,
+) {
+    while let Some(first) = waiting.blocking_recv() {
+        staging.begin();
+        let mut answers = vec![first(&mut staging)];
+        while answers.len() < GROUP
+            && let Ok(job) = waiting.try_recv()
+        {
+            answers.push(job(&mut staging));
+        }
+        let group = Group {
+            answers,
+            failure: staging.finish(),
+            commits: horizon.applied(),
+        };
+        if groups.send(group).is_err() {
+            return;
+        }
+    }
+}
+
+fn sync_groups<K: Kv>(kv: &K, horizon: &Horizon, unsynced: &blocking::Receiver<Group>) {
+    while let Ok(first) = unsynced.recv() {
+        let groups: Vec<Group> = std::iter::once(first).chain(unsynced.try_iter()).collect();
+        let failure = kv.sync().err();
+        if let Some(last) = groups.last() {
+            horizon.synced(last.commits);
+        }
+        for group in groups {
+            let failure = group.failure.as_ref().or(failure.as_ref());
+            for answer in group.answers {
+                answer(failure);
+            }
+        }
+    }
+}
+
+fn named(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<thread::JoinHandle<()>> {
+    thread::Builder::new().name(name.into()).spawn(run)
+}
+
+/// How far commits are applied, and how far they are synced.
+pub struct Horizon {
+    applied: AtomicU64,
+    synced: watch::Sender<u64>,
+}
+
+impl Horizon {
+    pub fn new() -> Self {
+        Horizon {
+            applied: AtomicU64::new(0),
+            synced: watch::Sender::new(0),
+        }
+    }
+
+    /// Before a commit is applied.
+    pub fn begin(&self) {
+        self.applied.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn applied(&self) -> u64 {
+        self.applied.load(Ordering::SeqCst)
+    }
+
+    fn synced(&self, commits: u64) {
+        self.synced.send_replace(commits);
+    }
+
+    /// Returns when all that a reader can have seen so far is synced, or could
+    /// not be.
+    pub async fn reached(&self) {
+        let seen = self.applied();
+        let mut synced = self.synced.subscribe();
+        // The sender is `self`, so it cannot have gone.
+        let _ = synced.wait_for(|synced| *synced >= seen).await;
+    }
+}
