@@ -89,8 +89,12 @@ impl Engine {
     /// durable is always also known here.
     pub async fn admit(self: &Arc<Self>, call: Call) -> Result<Admitted, AdmitError> {
         let engine = self.clone();
-        let admission = self.tasks.spawn(async move { engine.admit_now(call).await });
-        admission.await.unwrap_or(Err(AdmitError::Store(StoreError::Closed)))
+        let admission = self
+            .tasks
+            .spawn(async move { engine.admit_now(call).await });
+        admission
+            .await
+            .unwrap_or(Err(AdmitError::Store(StoreError::Closed)))
     }
 
     async fn admit_now(self: &Arc<Self>, call: Call) -> Result<Admitted, AdmitError> {
@@ -101,11 +105,16 @@ impl Engine {
         });
         let digest = self.call_digest(&call, body_digest, idempotency);
 
-        if call.held && let Some(admitted) = self.take_over(digest, call.retry).await? {
+        if call.held
+            && let Some(admitted) = self.take_over(digest, call.retry).await?
+        {
             return Ok(admitted);
         }
         if let Some(idempotency) = idempotency
-            && let Some(known) = self.store.by_idempotency(call.caller.tenant, idempotency).await?
+            && let Some(known) = self
+                .store
+                .by_idempotency(call.caller.tenant, idempotency)
+                .await?
             && let Some(admitted) = self.join(&call, digest, body_digest, known).await?
         {
             return Ok(admitted);
@@ -133,21 +142,31 @@ impl Engine {
         let hold = self.begin_hold(&request, call.retry, place);
         // The queue is shared with the packer: counted before it can be seen, so
         // that no turn finds a line that was never counted.
-        let first = self.summary.lock().admit(destination, &place, &request.entry());
+        let first = self
+            .summary
+            .lock()
+            .admit(destination, &place, &request.entry());
         match self.store.admit(admission).await {
             Ok(ports::Admitted::New) => {
                 self.wake_for(&place, first, &request);
                 let reserve = self.settings.rescue.reserve;
                 let guarantee =
                     lane::guarantee(request.on_late, open.open(), &self.settings.live, reserve);
-                Ok(Admitted { request, hold, joined: false, guarantee })
+                Ok(Admitted {
+                    request,
+                    hold,
+                    joined: false,
+                    guarantee,
+                })
             }
             Ok(ports::Admitted::Known(known)) => {
                 self.withdraw(&request, &place);
                 drop(hold);
                 match self.join(&call, request.digest, body_digest, known).await? {
                     Some(admitted) => Ok(admitted),
-                    None => Err(StoreError::Corrupt("an idempotency key names no request".into()).into()),
+                    None => Err(
+                        StoreError::Corrupt("an idempotency key names no request".into()).into(),
+                    ),
                 }
             }
             Err(error) => {
@@ -182,8 +201,11 @@ impl Engine {
             None => (choice.lane, choice.reason),
         };
         let destination = self.destination(call);
-        let cohort =
-            Cohort { destination: destination.id, on_late: call.on_late, bucket: choice.bucket };
+        let cohort = Cohort {
+            destination: destination.id,
+            on_late: call.on_late,
+            bucket: choice.bucket,
+        };
         let request = Request {
             key: RequestKey {
                 tenant: call.caller.tenant,
@@ -216,7 +238,7 @@ impl Engine {
             body: call.body.clone(),
             place,
             destination,
-            credential: self.seal(&call.caller),
+            credential: self.seal_credential(&call.caller),
             body_digest,
             idempotency_horizon: now - self.settings.admission.idempotency_ttl,
         };
@@ -225,7 +247,11 @@ impl Engine {
 
     fn destination(&self, call: &Call) -> Destination {
         let credential = call.caller.credential;
-        let parts = [&credential.0[..], call.endpoint.path().as_bytes(), call.model.as_bytes()];
+        let parts = [
+            &credential.0[..],
+            call.endpoint.path().as_bytes(),
+            call.model.as_bytes(),
+        ];
         Destination {
             id: DestinationId(self.vault.fingerprint("destination", &parts)),
             tenant: call.caller.tenant,
@@ -247,7 +273,10 @@ impl Engine {
         idempotency: Option<CallDigest>,
     ) -> CallDigest {
         let key = idempotency.map_or([0; 16], |digest| digest.0);
-        CallDigest(self.vault.fingerprint("call", &[&call.caller.tenant.0, &body.0, &key]))
+        CallDigest(
+            self.vault
+                .fingerprint("call", &[&call.caller.tenant.0, &body.0, &key]),
+        )
     }
 
     async fn take_over(
@@ -276,8 +305,13 @@ impl Engine {
         body: CallDigest,
         known: ports::Idempotent,
     ) -> Result<Option<Admitted>, AdmitError> {
-        let key = RequestKey { tenant: call.caller.tenant, id: known.request };
-        let Some(stored) = self.store.load(key).await? else { return Ok(None) };
+        let key = RequestKey {
+            tenant: call.caller.tenant,
+            id: known.request,
+        };
+        let Some(stored) = self.store.load(key).await? else {
+            return Ok(None);
+        };
         if let ports::Content::Done { outcome, .. } = &stored.content
             && outcome.finished + self.settings.admission.idempotency_ttl <= self.now()
         {
@@ -286,7 +320,10 @@ impl Engine {
         if known.body_digest != body {
             return Err(Refused::IdempotencyReused.into());
         }
-        let grip = call.held.then(|| self.holders.take_over(digest, call.retry)).flatten();
+        let grip = call
+            .held
+            .then(|| self.holders.take_over(digest, call.retry))
+            .flatten();
         let hold = self.hold_on(key, call.held, grip, None);
         Ok(Some(self.joined(stored.request, hold)))
     }
@@ -294,15 +331,23 @@ impl Engine {
     fn joined(&self, request: Request, hold: Hold) -> Admitted {
         let counts = self.counts();
         let reserve = self.settings.rescue.reserve;
-        let guarantee = lane::guarantee(request.on_late, counts.open(), &self.settings.live, reserve);
-        Admitted { request: Arc::new(request), hold, joined: true, guarantee }
+        let guarantee =
+            lane::guarantee(request.on_late, counts.open(), &self.settings.live, reserve);
+        Admitted {
+            request: Arc::new(request),
+            hold,
+            joined: true,
+            guarantee,
+        }
     }
 
     fn begin_hold(self: &Arc<Self>, request: &Request, retry: u32, place: Place) -> Hold {
-        let grip = request.held.then(|| self.holders.hold(request.key, request.digest, retry));
+        let grip = request
+            .held
+            .then(|| self.holders.hold(request.key, request.digest, retry));
         let streams = matches!(request.shape, Shape::Stream { .. });
-        let tap = (request.held && streams && place == Place::Live)
-            .then(|| self.taps.open(request.key));
+        let tap =
+            (request.held && streams && place == Place::Live).then(|| self.taps.open(request.key));
         self.hold_on(request.key, request.held, grip, tap)
     }
 
@@ -320,7 +365,8 @@ impl Engine {
         let settings = &self.settings.admission;
         let open = self.counts().open();
         let full = open >= settings.max_open
-            || self.disk_bytes.load(std::sync::atomic::Ordering::Relaxed) >= settings.max_disk_bytes;
+            || self.disk_bytes.load(std::sync::atomic::Ordering::Relaxed)
+                >= settings.max_disk_bytes;
         match (full, settings.on_full) {
             (false, _) => Ok(()),
             (true, OnFull::Live) => Err(Refused::PassThrough.into()),

@@ -13,7 +13,7 @@ use crate::{
         time::Timestamp,
     },
     policy::lane,
-    ports::{Content, Delivery, DeliveryStatus, FeedPage, Stored, StoreError},
+    ports::{Content, Delivery, DeliveryStatus, FeedPage, StoreError, Stored},
 };
 
 use super::{Engine, Waiter};
@@ -54,7 +54,9 @@ impl Engine {
     }
 
     pub async fn view(&self, key: RequestKey) -> Result<Option<View>, StoreError> {
-        let Some(stored) = self.store.load(key).await? else { return Ok(None) };
+        let Some(stored) = self.store.load(key).await? else {
+            return Ok(None);
+        };
         self.view_of(stored).await.map(Some)
     }
 
@@ -70,7 +72,14 @@ impl Engine {
         };
         let attempts = self.store.attempts(request.key).await?;
         let delivery = self.store.delivery_status(request.key).await?;
-        Ok(View { place, state, attempts, delivery, guarantee: self.guarantee(&stored), stored })
+        Ok(View {
+            place,
+            state,
+            attempts,
+            delivery,
+            guarantee: self.guarantee(&stored),
+            stored,
+        })
     }
 
     /// Firm where all open work would fit into the reserve.
@@ -110,25 +119,42 @@ impl Engine {
 
     /// Sends the webhook again. False where the request has none, or is open.
     pub async fn redeliver(self: &Arc<Self>, key: RequestKey) -> Result<bool, StoreError> {
-        let Some(stored) = self.store.load(key).await? else { return Ok(false) };
+        let Some(stored) = self.store.load(key).await? else {
+            return Ok(false);
+        };
         let done = matches!(stored.content, Content::Done { .. });
         if !done || stored.request.webhook.is_none() {
             return Ok(false);
         }
         let now = self.now();
         let earlier = match self.store.delivery_status(key).await? {
-            Some(DeliveryStatus::Pending { next, tries, .. }) => {
-                Delivery { due: next, key, tries, first_due: now }
-            }
-            _ => Delivery { due: now, key, tries: 0, first_due: now },
+            Some(DeliveryStatus::Pending { next, tries, .. }) => Delivery {
+                due: next,
+                key,
+                tries,
+                first_due: now,
+            },
+            _ => Delivery {
+                due: now,
+                key,
+                tries: 0,
+                first_due: now,
+            },
         };
-        let pending = DeliveryStatus::Pending { next: now, tries: earlier.tries, last: None };
+        let pending = DeliveryStatus::Pending {
+            next: now,
+            tries: earlier.tries,
+            last: None,
+        };
         self.store.record_delivery(earlier, pending).await?;
         self.signals.courier.notify_one();
         Ok(true)
     }
 
-    pub async fn ledger(&self, tenant: TenantId) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError> {
+    pub async fn ledger(
+        &self,
+        tenant: TenantId,
+    ) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError> {
         self.store.ledger(tenant).await
     }
 
@@ -144,6 +170,8 @@ impl Engine {
     /// When a pending request is worth asking for again.
     pub fn retry_after(&self, now: Timestamp, deadline: Timestamp) -> std::time::Duration {
         let interval = self.settings.watch.poll_interval;
-        now.until(deadline).min(interval).max(std::time::Duration::from_secs(1))
+        now.until(deadline)
+            .min(interval)
+            .max(std::time::Duration::from_secs(1))
     }
 }

@@ -30,11 +30,18 @@ impl Engine {
     /// A line that is at the provider may still be run and billed; its answer is
     /// then shown as paid for nothing.
     pub async fn cancel(self: &Arc<Self>, key: RequestKey) -> Result<Cancelled, StoreError> {
-        let Some(stored) = self.store.load(key).await? else { return Ok(Cancelled::Unknown) };
+        let Some(stored) = self.store.load(key).await? else {
+            return Ok(Cancelled::Unknown);
+        };
         if let Content::Open { .. } = stored.content {
             let request = &stored.request;
             let message = format!("The request {} was cancelled.", key.id);
-            let body = error_body(&message, "invalid_request_error", None, Some("request_cancelled"));
+            let body = error_body(
+                &message,
+                "invalid_request_error",
+                None,
+                Some("request_cancelled"),
+            );
             let ending = self.own_ending(
                 request,
                 self.places_of(request),
@@ -45,7 +52,9 @@ impl Engine {
             );
             let engine = self.clone();
             // Goes on if the caller leaves: what is durable is also counted.
-            let settling = self.tasks.spawn(async move { engine.settle(vec![ending]).await });
+            let settling = self
+                .tasks
+                .spawn(async move { engine.settle(vec![ending]).await });
             let settled = settling.await.map_err(|_| StoreError::Closed)??;
             if let Some((_, Settled::Unknown)) = settled.into_iter().next() {
                 return Ok(Cancelled::Unknown);
@@ -65,7 +74,9 @@ impl Engine {
 
     /// Cancels if it is open, and removes it with its answer.
     pub async fn erase(self: &Arc<Self>, key: RequestKey) -> Result<Erased, StoreError> {
-        let Some(stored) = self.store.load(key).await? else { return Ok(Erased::Unknown) };
+        let Some(stored) = self.store.load(key).await? else {
+            return Ok(Erased::Unknown);
+        };
         if let Content::Open { .. } = stored.content {
             self.cancel(key).await?;
         }

@@ -12,15 +12,13 @@ use crate::{
         request::{Framing, Outcome, Request, State},
         time::Timestamp,
     },
-    policy::retry,
+    policy::backoff::Backoff,
     ports::{Content, Delivery, DeliveryStatus, HookEvent, HookOutcome, StoreError},
 };
 
 use super::{Engine, drive::Next, settings::HookSettings};
 
 const PAGE: usize = 256;
-/// The longest pause between two tries.
-const LONGEST_PAUSE: std::time::Duration = std::time::Duration::from_secs(4 * 3600);
 
 impl Engine {
     pub(super) async fn courier_turn(self: &Arc<Self>) -> Result<Next, StoreError> {
@@ -33,7 +31,9 @@ impl Engine {
                 // Its acknowledgement is still on the way: a moment's matter.
                 return Ok(Next::At(now + std::time::Duration::from_millis(20)));
             }
-            let Some(in_hand) = self.inflight.deliveries.begin(delivery.key) else { continue };
+            let Some(in_hand) = self.inflight.deliveries.begin(delivery.key) else {
+                continue;
+            };
             let engine = self.clone();
             self.tasks.spawn(async move {
                 if let Err(error) = engine.deliver(delivery).await {
@@ -43,17 +43,27 @@ impl Engine {
                 engine.signals.courier.notify_one();
             });
         }
-        Ok(self.store.next_delivery().await?.filter(|due| *due > now).map_or(Next::OnSignal, Next::At))
+        Ok(self
+            .store
+            .next_delivery()
+            .await?
+            .filter(|due| *due > now)
+            .map_or(Next::OnSignal, Next::At))
     }
 
     async fn deliver(self: &Arc<Self>, delivery: Delivery) -> Result<(), StoreError> {
         let tries = delivery.tries + 1;
-        let dead = |last: String| DeliveryStatus::Dead { at: self.now(), tries, last };
+        let dead = |last: String| DeliveryStatus::Dead {
+            at: self.now(),
+            tries,
+            last,
+        };
         let status = match self.store.load(delivery.key).await? {
             None => dead("the request was erased".into()),
             Some(stored) => match (stored.request.webhook.clone(), stored.content) {
                 (Some(target), Content::Done { outcome, answer }) => {
-                    let body = event_body(&stored.request, &outcome, &answer, &self.settings.webhook);
+                    let body =
+                        event_body(&stored.request, &outcome, &answer, &self.settings.webhook);
                     let event = HookEvent {
                         target,
                         tenant: delivery.key.tenant,
@@ -76,18 +86,35 @@ impl Engine {
             HookOutcome::Delivered => DeliveryStatus::Delivered { at: now, tries },
             HookOutcome::GiveUp { reason } => {
                 tracing::warn!(%id, tries, %reason, "a webhook is given up");
-                DeliveryStatus::Dead { at: now, tries, last: reason }
+                DeliveryStatus::Dead {
+                    at: now,
+                    tries,
+                    last: reason,
+                }
             }
             HookOutcome::Retry { reason, after } => {
                 let settings = &self.settings.webhook;
-                let pause =
-                    retry::backoff(tries, settings.first_retry, LONGEST_PAUSE, after, self.clock.random());
-                let next = now + pause;
-                tracing::info!(%id, tries, %reason, ?pause, "a webhook is tried again");
-                if next > delivery.first_due + settings.horizon {
-                    return DeliveryStatus::Dead { at: now, tries, last: reason };
+                let backoff = Backoff {
+                    first_retry: settings.first_retry,
+                    horizon: settings.horizon,
+                };
+                let chance = (self.clock.random() >> 75) as f64 / (1u64 << 53) as f64;
+                let Some(next) =
+                    backoff.next_attempt(delivery.first_due, now, tries, after, chance)
+                else {
+                    tracing::warn!(%id, tries, %reason, "a webhook is a dead letter");
+                    return DeliveryStatus::Dead {
+                        at: now,
+                        tries,
+                        last: reason,
+                    };
+                };
+                tracing::info!(%id, tries, %reason, %next, "a webhook is tried again");
+                DeliveryStatus::Pending {
+                    next,
+                    tries,
+                    last: Some(reason),
                 }
-                DeliveryStatus::Pending { next, tries, last: Some(reason) }
             }
         }
     }
@@ -119,11 +146,17 @@ pub fn event_body(
         #[serde(skip_serializing_if = "Option::is_none")]
         result_url: Option<String>,
     }
-    let raw = (answer.len() as u64 <= settings.max_inline_bytes && outcome.framing == Framing::Json)
+    let raw = (answer.len() as u64 <= settings.max_inline_bytes
+        && outcome.framing == Framing::Json)
         .then(|| serde_json::from_slice::<&RawValue>(answer).ok())
         .flatten();
     let result_url = raw.is_none().then(|| {
-        format!("{}{}/{}", settings.public_url, request.endpoint.path(), request.key.id)
+        format!(
+            "{}{}/{}",
+            settings.public_url,
+            request.endpoint.path(),
+            request.key.id
+        )
     });
     let event = Event {
         object: "event",

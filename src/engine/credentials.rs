@@ -59,17 +59,27 @@ impl Engine {
         all.extend(presented.query.as_ref().map(|query| query.as_bytes()));
         let tenant = TenantId(self.vault.fingerprint("tenant", &keys));
         let credential = CredentialId(self.vault.fingerprint("credential", &all));
-        Caller { tenant, credential, presented: Arc::new(presented) }
+        Caller {
+            tenant,
+            credential,
+            presented: Arc::new(presented),
+        }
     }
 
     /// The caller's credential as the store keeps it; from here on it is known.
-    pub(super) fn seal(&self, caller: &Caller) -> Bytes {
+    pub(super) fn seal_credential(&self, caller: &Caller) -> Bytes {
         if let Some(opened) = self.credentials.opened.lock().get(&caller.credential) {
             return opened.sealed.clone();
         }
         let sealed = self.vault.seal(caller.credential, &caller.presented);
-        let opened = Opened { credential: caller.presented.clone(), sealed: sealed.clone() };
-        self.credentials.opened.lock().insert(caller.credential, opened);
+        let opened = Opened {
+            credential: caller.presented.clone(),
+            sealed: sealed.clone(),
+        };
+        self.credentials
+            .opened
+            .lock()
+            .insert(caller.credential, opened);
         sealed
     }
 
@@ -82,10 +92,20 @@ impl Engine {
             return Ok(opened.credential.clone());
         }
         let local = |reason: String| ProviderError::Local(reason);
-        let sealed = self.store.credential(id).await.map_err(|error| local(error.to_string()))?;
+        let sealed = self
+            .store
+            .credential(id)
+            .await
+            .map_err(|error| local(error.to_string()))?;
         let sealed = sealed.ok_or_else(|| local("its credential is not stored any more".into()))?;
-        let credential = self.vault.open(id, &sealed).map_err(|error| local(error.to_string()))?;
-        let opened = Opened { credential: Arc::new(credential), sealed: sealed.into() };
+        let credential = self
+            .vault
+            .open(id, &sealed)
+            .map_err(|error| local(error.to_string()))?;
+        let opened = Opened {
+            credential: Arc::new(credential),
+            sealed: sealed.into(),
+        };
         self.credentials.opened.lock().insert(id, opened.clone());
         Ok(opened.credential)
     }

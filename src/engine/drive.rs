@@ -44,13 +44,41 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 impl Engine {
     pub(super) fn drive_all(self: &Arc<Self>) {
-        self.drive("packer", |e| &e.signals.packer, |e| async move { e.pack_turn().await });
-        self.drive("submitter", |e| &e.signals.submitter, |e| async move { e.submit_turn().await });
-        self.drive("watcher", |e| &e.signals.watcher, |e| async move { e.watch_turn().await });
-        self.drive("rescuer", |e| &e.signals.rescuer, |e| async move { e.rescue_turn().await });
-        self.drive("live", |e| &e.signals.live, |e| async move { e.live_turn().await });
-        self.drive("courier", |e| &e.signals.courier, |e| async move { e.courier_turn().await });
-        self.drive("janitor", |e| &e.signals.janitor, |e| async move { e.janitor_turn().await });
+        self.drive(
+            "packer",
+            |e| &e.signals.packer,
+            |e| async move { e.pack_turn().await },
+        );
+        self.drive(
+            "submitter",
+            |e| &e.signals.submitter,
+            |e| async move { e.submit_turn().await },
+        );
+        self.drive(
+            "watcher",
+            |e| &e.signals.watcher,
+            |e| async move { e.watch_turn().await },
+        );
+        self.drive(
+            "rescuer",
+            |e| &e.signals.rescuer,
+            |e| async move { e.rescue_turn().await },
+        );
+        self.drive(
+            "live",
+            |e| &e.signals.live,
+            |e| async move { e.live_turn().await },
+        );
+        self.drive(
+            "courier",
+            |e| &e.signals.courier,
+            |e| async move { e.courier_turn().await },
+        );
+        self.drive(
+            "janitor",
+            |e| &e.signals.janitor,
+            |e| async move { e.janitor_turn().await },
+        );
     }
 
     fn drive<T, F>(self: &Arc<Self>, name: &'static str, signal: fn(&Engine) -> &Notify, turn: T)

@@ -17,8 +17,8 @@ use crate::{
     },
     policy::{rescue, retry},
     ports::{
-        Content, Credential, Ending, LedgerEntry, LineAnswer, ProviderError, RemoteBatch,
-        RemoteError, RemoteStatus, ResultLine, Settled, StoreError,
+        Credential, Ending, LedgerEntry, LineAnswer, ProviderError, RemoteBatch, RemoteError,
+        RemoteStatus, ResultLine, Settled, StoreError,
     },
 };
 
@@ -50,7 +50,10 @@ impl Engine {
         remote: &RemoteBatch,
         credential: &Credential,
     ) -> Harvest<()> {
-        for file in [&remote.output_file, &remote.error_file].into_iter().flatten() {
+        for file in [&remote.output_file, &remote.error_file]
+            .into_iter()
+            .flatten()
+        {
             provider!(self.harvest_file(batch, file, credential).await?);
         }
         let mut to_live = false;
@@ -63,7 +66,11 @@ impl Engine {
         batch.litter.extend(litter);
         batch.settled = Some(self.now());
         self.advance(batch, BatchEvent::Settle, self.now()).await?;
-        for signal in [&self.signals.packer, &self.signals.live, &self.signals.janitor] {
+        for signal in [
+            &self.signals.packer,
+            &self.signals.live,
+            &self.signals.janitor,
+        ] {
             signal.notify_one();
         }
         Ok(Ok(()))
@@ -107,12 +114,24 @@ impl Engine {
                 tracing::warn!(batch = %batch.id, "a line of somebody else's in our batch");
                 continue;
             };
-            let LineAnswer::Answered { status, request, body } = line.answer else { continue };
+            let LineAnswer::Answered {
+                status,
+                request,
+                body,
+            } = line.answer
+            else {
+                continue;
+            };
             if retry::is_retryable(status) {
                 continue;
             }
-            let key = RequestKey { tenant: batch.tenant, id };
-            let Some(stored) = self.store.load(key).await? else { continue };
+            let key = RequestKey {
+                tenant: batch.tenant,
+                id,
+            };
+            let Some(stored) = self.store.load(key).await? else {
+                continue;
+            };
             let outcome = self.line_outcome(batch, &stored.request, status, request, &body);
             answers.insert(id, (stored.request, outcome, body));
         }
@@ -142,7 +161,10 @@ impl Engine {
 
     fn other_places(&self, request: &Request, batch: &Batch) -> Vec<Place> {
         let batches = self.summary.lock().batches_of(&request.cohort);
-        let lines = batches.into_iter().filter(|id| *id != batch.id).map(Place::Line);
+        let lines = batches
+            .into_iter()
+            .filter(|id| *id != batch.id)
+            .map(Place::Line);
         lines.chain([Place::Queue(request.cohort)]).collect()
     }
 
@@ -155,9 +177,15 @@ impl Engine {
         body: &[u8],
     ) -> Outcome {
         let metered = ledger::meter(body);
-        let bill = self.prices.bill(&request.model, Lane::Batch, &metered.usage);
+        let bill = self
+            .prices
+            .bill(&request.model, Lane::Batch, &metered.usage);
         Outcome {
-            state: if status < 400 { State::Succeeded } else { State::Failed },
+            state: if status < 400 {
+                State::Succeeded
+            } else {
+                State::Failed
+            },
             status,
             finished: self.now(),
             source: Source::Batch(batch.id),
@@ -222,7 +250,10 @@ impl Engine {
             line += 1;
             let id = provider!(id);
             if let Some(error) = named.get(&line) {
-                bad.push(ResultLine { custom_id: id, answer: refusal(error) });
+                bad.push(ResultLine {
+                    custom_id: id,
+                    answer: refusal(error),
+                });
             }
         }
         self.settle_lines(batch, bad).await?;
@@ -244,10 +275,13 @@ impl Engine {
             true => Place::Live,
             false => rescue::after_return(now, entry.deadline, batch.cohort, &self.settings.rescue),
         };
-        let (live, queue): (Vec<Entry>, Vec<Entry>) =
-            rest.into_iter().partition(|entry| place(entry) == Place::Live);
-        self.relocate_all(&live, Place::Line(batch.id), Place::Live).await?;
-        self.relocate_all(&queue, Place::Line(batch.id), Place::Queue(batch.cohort)).await?;
+        let (live, queue): (Vec<Entry>, Vec<Entry>) = rest
+            .into_iter()
+            .partition(|entry| place(entry) == Place::Live);
+        self.relocate_all(&live, Place::Line(batch.id), Place::Live)
+            .await?;
+        self.relocate_all(&queue, Place::Line(batch.id), Place::Queue(batch.cohort))
+            .await?;
         Ok(())
     }
 
@@ -263,7 +297,14 @@ impl Engine {
             key: ledger::key(request, &outcome),
             row: ledger::ending(request, &outcome),
         };
-        Ending { key: request.key, places, outcome, answer, ledger, attempt }
+        Ending {
+            key: request.key,
+            places,
+            outcome,
+            answer,
+            ledger,
+            attempt,
+        }
     }
 }
 
@@ -275,5 +316,9 @@ fn refusal(error: &RemoteError) -> LineAnswer {
         "param": error.param,
         "code": error.code,
     }});
-    LineAnswer::Answered { status: 400, request: None, body: body.to_string().into() }
+    LineAnswer::Answered {
+        status: 400,
+        request: None,
+        body: body.to_string().into(),
+    }
 }

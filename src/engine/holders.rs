@@ -38,7 +38,8 @@ impl Holders {
         let mut calls = self.calls.lock();
         let held = calls.get_mut(&digest)?;
         let replaced = |held: &Held| {
-            held.holder.is_some_and(|holder| retry > 0 && holder.retry == retry - 1)
+            held.holder
+                .is_some_and(|holder| retry > 0 && holder.retry == retry - 1)
         };
         let index = held
             .iter()
@@ -46,19 +47,37 @@ impl Holders {
             .or_else(|| held.iter().position(replaced))?;
         let turn = held[index].holder.map_or(0, |holder| holder.turn) + 1;
         held[index].holder = Some(Holder { turn, retry });
-        Some(Grip { key: held[index].key, digest, turn, holders: self.clone() })
+        Some(Grip {
+            key: held[index].key,
+            digest,
+            turn,
+            holders: self.clone(),
+        })
     }
 
     /// A new request with its first holder.
     pub fn hold(self: &Arc<Self>, key: RequestKey, digest: CallDigest, retry: u32) -> Grip {
         let holder = Some(Holder { turn: 1, retry });
-        self.calls.lock().entry(digest).or_default().push(Held { key, holder });
-        Grip { key, digest, turn: 1, holders: self.clone() }
+        self.calls
+            .lock()
+            .entry(digest)
+            .or_default()
+            .push(Held { key, holder });
+        Grip {
+            key,
+            digest,
+            turn: 1,
+            holders: self.clone(),
+        }
     }
 
     /// A held request whose caller did not survive us.
     pub fn orphan(&self, key: RequestKey, digest: CallDigest) {
-        self.calls.lock().entry(digest).or_default().push(Held { key, holder: None });
+        self.calls
+            .lock()
+            .entry(digest)
+            .or_default()
+            .push(Held { key, holder: None });
     }
 
     /// Forgets a request: its answer was delivered, or it is gone.
@@ -119,14 +138,23 @@ mod tests {
     const DIGEST: CallDigest = CallDigest([7; 16]);
 
     fn key(n: u8) -> RequestKey {
-        RequestKey { tenant: TenantId([0; 16]), id: RequestId::from_bytes([n; 16]) }
+        RequestKey {
+            tenant: TenantId([0; 16]),
+            id: RequestId::from_bytes([n; 16]),
+        }
     }
 
     #[test]
     fn an_orphan_is_taken_over_once_and_the_oldest_first() {
         let holders = Arc::new(Holders::default());
-        let (first, second) = (holders.hold(key(1), DIGEST, 0), holders.hold(key(2), DIGEST, 0));
-        assert!(holders.take_over(DIGEST, 0).is_none(), "equal calls on purpose stay separate");
+        let (first, second) = (
+            holders.hold(key(1), DIGEST, 0),
+            holders.hold(key(2), DIGEST, 0),
+        );
+        assert!(
+            holders.take_over(DIGEST, 0).is_none(),
+            "equal calls on purpose stay separate"
+        );
         drop((second, first));
         let again = holders.take_over(DIGEST, 0).unwrap();
         let other = holders.take_over(DIGEST, 0).unwrap();
@@ -138,11 +166,17 @@ mod tests {
     fn a_resend_replaces_the_call_before_it() {
         let holders = Arc::new(Holders::default());
         let first = holders.hold(key(1), DIGEST, 0);
-        assert!(holders.take_over(DIGEST, 2).is_none(), "not the one right before it");
+        assert!(
+            holders.take_over(DIGEST, 2).is_none(),
+            "not the one right before it"
+        );
         let second = holders.take_over(DIGEST, 1).unwrap();
         assert!(!first.is_current() && second.is_current());
         drop(first);
-        assert!(holders.take_over(DIGEST, 0).is_none(), "the second still holds");
+        assert!(
+            holders.take_over(DIGEST, 0).is_none(),
+            "the second still holds"
+        );
         drop(second);
         assert!(holders.take_over(DIGEST, 0).is_some());
     }

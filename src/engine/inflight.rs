@@ -14,18 +14,19 @@ pub(super) struct Inflight<K> {
 
 impl<K> Default for Inflight<K> {
     fn default() -> Self {
-        Inflight { keys: Arc::default() }
+        Inflight {
+            keys: Arc::default(),
+        }
     }
 }
 
 impl<K: Hash + Eq + Copy> Inflight<K> {
     /// Takes `key` in hand until the guard is dropped; none where it already is.
     pub fn begin(&self, key: K) -> Option<InHand<K>> {
-        self.keys.lock().insert(key).then(|| InHand { key, keys: self.keys.clone() })
-    }
-
-    pub fn contains(&self, key: &K) -> bool {
-        self.keys.lock().contains(key)
+        self.keys.lock().insert(key).then(|| InHand {
+            key,
+            keys: self.keys.clone(),
+        })
     }
 
     pub fn len(&self) -> usize {
@@ -51,7 +52,9 @@ pub(super) struct Mentions<K> {
 
 impl<K> Default for Mentions<K> {
     fn default() -> Self {
-        Mentions { counts: Arc::default() }
+        Mentions {
+            counts: Arc::default(),
+        }
     }
 }
 
@@ -59,7 +62,10 @@ impl<K: Hash + Eq + Copy> Mentions<K> {
     /// Counts until it is dropped.
     pub fn mention(&self, key: K) -> Mention<K> {
         *self.counts.lock().entry(key).or_default() += 1;
-        Mention { key, counts: self.counts.clone() }
+        Mention {
+            key,
+            counts: self.counts.clone(),
+        }
     }
 
     pub fn contains(&self, key: &K) -> bool {

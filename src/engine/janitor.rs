@@ -30,14 +30,17 @@ impl Engine {
             self.clear_litter(batch).await?;
         }
         self.drop_credentials().await?;
-        self.disk_bytes.store(self.store.disk_bytes().await?, Ordering::Relaxed);
+        self.disk_bytes
+            .store(self.store.disk_bytes().await?, Ordering::Relaxed);
         Ok(Next::At(now + retention.sweep_interval))
     }
 
     /// Deletes the provider's files of a batch whose every line is durable. What
     /// cannot be deleted is tried again at the next sweep, and expires by itself.
     async fn clear_litter(self: &Arc<Self>, mut batch: Batch) -> Result<(), StoreError> {
-        let Ok(credential) = self.credential(batch.credential).await else { return Ok(()) };
+        let Ok(credential) = self.credential(batch.credential).await else {
+            return Ok(());
+        };
         let mut left = Vec::new();
         for file in std::mem::take(&mut batch.litter) {
             if let Err(error) = self.provider.delete_file(&credential, &file).await {

@@ -41,7 +41,12 @@ struct Backoff {
 
 /// What came of one live call.
 enum Reply {
-    Answered { status: u16, request: Option<String>, framing: Framing, body: Bytes },
+    Answered {
+        status: u16,
+        request: Option<String>,
+        framing: Framing,
+        body: Bytes,
+    },
     Failed(ProviderError),
 }
 
@@ -51,7 +56,9 @@ impl Engine {
         let mut after = None;
         loop {
             let page = self.store.live(after, PAGE).await?;
-            let Some(last) = page.last() else { return Ok(next) };
+            let Some(last) = page.last() else {
+                return Ok(next);
+            };
             after = Some((last.deadline, last.key));
             for entry in page {
                 if self.inflight.live.len() >= self.settings.live.max_concurrent as usize {
@@ -69,7 +76,9 @@ impl Engine {
     }
 
     fn run_in_background(self: &Arc<Self>, entry: Entry) {
-        let Some(in_hand) = self.inflight.live.begin(entry.key) else { return };
+        let Some(in_hand) = self.inflight.live.begin(entry.key) else {
+            return;
+        };
         let engine = self.clone();
         self.tasks.spawn(async move {
             if let Err(error) = engine.run(entry.key).await {
@@ -82,16 +91,26 @@ impl Engine {
     }
 
     async fn run(self: &Arc<Self>, key: RequestKey) -> Result<(), StoreError> {
-        let Some(stored) = self.store.load(key).await? else { return Ok(()) };
-        let Content::Open { body } = stored.content else { return Ok(()) };
+        let Some(stored) = self.store.load(key).await? else {
+            return Ok(());
+        };
+        let Content::Open { body } = stored.content else {
+            return Ok(());
+        };
         let request = stored.request;
         let mut attempt = self.open_attempt(&request).await?;
         let tap = self.taps.take(key);
         let reply = self.call(&request, &body, tap.as_ref()).await;
         match reply {
-            Reply::Answered { status, request: provider_request, framing, body } => {
+            Reply::Answered {
+                status,
+                request: provider_request,
+                framing,
+                body,
+            } => {
                 if self.should_retry(&request, &attempt, status, &body) {
-                    self.close(&request, attempt, format!("answered {status}")).await?;
+                    self.close(&request, attempt, format!("answered {status}"))
+                        .await?;
                     self.backoffs.put_off(self, key, None);
                     return Ok(());
                 }
@@ -106,7 +125,11 @@ impl Engine {
     /// Durable before the call is sent: after a crash it counts as unaccounted.
     async fn open_attempt(&self, request: &Request) -> Result<Attempt, StoreError> {
         let earlier = self.store.attempts(request.key).await?;
-        let number = earlier.iter().filter(|a| a.id.lane() == Lane::Standard).count() as u32 + 1;
+        let number = earlier
+            .iter()
+            .filter(|a| a.id.lane() == Lane::Standard)
+            .count() as u32
+            + 1;
         let attempt = Attempt {
             id: AttemptId::Live(number),
             started: self.now(),
@@ -145,10 +168,16 @@ impl Engine {
         let streams = tap.is_some() && matches!(request.shape, Shape::Stream { .. });
         let body = match streams {
             true => body.clone(),
-            false => body::without(body, body::Strip::STANDARD),
+            false => match without_stream(body) {
+                Ok(body) => body,
+                Err(refusal) => return Reply::Failed(ProviderError::Local(refusal.message())),
+            },
         };
-        let call =
-            LiveCall { endpoint: request.endpoint, body, timeout: self.settings.live.timeout };
+        let call = LiveCall {
+            endpoint: request.endpoint,
+            body,
+            timeout: self.settings.live.timeout,
+        };
         match self.provider.run(&credential, call).await {
             Ok(reply) => read_reply(reply, tap.filter(|_| streams)).await,
             Err(error) => Reply::Failed(error),
@@ -157,7 +186,9 @@ impl Engine {
 
     /// Errors that say nothing about the call are tried again, a few times.
     fn should_retry(&self, request: &Request, attempt: &Attempt, status: u16, body: &[u8]) -> bool {
-        let AttemptId::Live(number) = attempt.id else { return false };
+        let AttemptId::Live(number) = attempt.id else {
+            return false;
+        };
         let spent = error_code(body).is_some_and(|code| retry::is_spent(&code));
         let retry = retry::is_retryable(status) && !spent && number < self.settings.live.attempts;
         if retry {
@@ -186,7 +217,8 @@ impl Engine {
         }
         let give_up = request.deadline + self.settings.live.give_up_after;
         if self.now() < give_up {
-            self.backoffs.put_off(self, request.key, error.retry_after());
+            self.backoffs
+                .put_off(self, request.key, error.retry_after());
             return Ok(());
         }
         let message = format!("The provider could not be reached: {note}");
@@ -211,13 +243,22 @@ impl Engine {
             Framing::Json => ledger::meter(body),
             Framing::EventStream => ledger::meter_stream(body),
         };
-        let bill = self.prices.bill(&request.model, Lane::Standard, &metered.usage);
+        let bill = self
+            .prices
+            .bill(&request.model, Lane::Standard, &metered.usage);
         let reason = match request.lane {
-            Lane::Batch => format!("rescued: the batch would not have answered in time ({})", request.reason),
+            Lane::Batch => format!(
+                "rescued: the batch would not have answered in time ({})",
+                request.reason
+            ),
             Lane::Standard => request.reason.clone(),
         };
         Outcome {
-            state: if status < 400 { State::Succeeded } else { State::Failed },
+            state: if status < 400 {
+                State::Succeeded
+            } else {
+                State::Failed
+            },
             status,
             finished: self.now(),
             source: Source::Live,
@@ -240,12 +281,18 @@ impl Engine {
         attempt.ended = Some(outcome.finished);
         attempt.usage = outcome.usage;
         attempt.bill = outcome.bill;
-        let ending =
-            self.ending(request, self.places_of(request), outcome.clone(), body, Some(attempt.clone()));
+        let ending = self.ending(
+            request,
+            self.places_of(request),
+            outcome.clone(),
+            body,
+            Some(attempt.clone()),
+        );
         let settled = self.settle(vec![ending]).await?;
         self.backoffs.forget(&request.key);
         if let Some((_, crate::ports::Settled::Before(earlier))) = settled.into_iter().next() {
-            self.account_late_live(request, &outcome, &earlier, attempt).await?;
+            self.account_late_live(request, &outcome, &earlier, attempt)
+                .await?;
         }
         if let Some(tap) = tap {
             let _left = tap.send(TapEvent::End).await;
@@ -274,7 +321,10 @@ impl Engine {
 
 impl Backoffs {
     fn until(&self, key: &RequestKey) -> Timestamp {
-        self.0.lock().get(key).map_or(Timestamp::ZERO, |backoff| backoff.until)
+        self.0
+            .lock()
+            .get(key)
+            .map_or(Timestamp::ZERO, |backoff| backoff.until)
     }
 
     fn put_off(&self, engine: &Engine, key: RequestKey, asked: Option<std::time::Duration>) {
@@ -293,20 +343,36 @@ impl Backoffs {
 }
 
 fn transition(attempt: &Attempt, event: AttemptEvent) -> Result<AttemptState, StoreError> {
-    attempt.state.next(event).map_err(|illegal| StoreError::Corrupt(illegal.to_string()))
+    attempt
+        .state
+        .next(event)
+        .map_err(|illegal| StoreError::Corrupt(illegal.to_string()))
 }
 
 /// Reads the whole reply, passing a success on to a caller who streams.
 async fn read_reply(mut reply: LiveReply, tap: Option<&mpsc::Sender<TapEvent>>) -> Reply {
     let header = |name: &str| {
-        reply.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+        reply
+            .headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned)
     };
     let request = header("x-request-id");
-    let is_stream = header("content-type").is_some_and(|kind| kind.starts_with("text/event-stream"));
-    let framing = if is_stream { Framing::EventStream } else { Framing::Json };
+    let is_stream =
+        header("content-type").is_some_and(|kind| kind.starts_with("text/event-stream"));
+    let framing = if is_stream {
+        Framing::EventStream
+    } else {
+        Framing::Json
+    };
     let tap = tap.filter(|_| is_stream && reply.status < 400);
     if let Some(tap) = tap {
-        let _left = tap.send(TapEvent::Begin { headers: reply.headers.clone() }).await;
+        let _left = tap
+            .send(TapEvent::Begin {
+                headers: reply.headers.clone(),
+            })
+            .await;
     }
     let mut body = BytesMut::new();
     while let Some(chunk) = reply.body.next().await {
@@ -322,7 +388,20 @@ async fn read_reply(mut reply: LiveReply, tap: Option<&mpsc::Sender<TapEvent>>) 
             let _left = tap.send(TapEvent::Chunk(chunk)).await;
         }
     }
-    Reply::Answered { status: reply.status, request, framing, body: body.freeze() }
+    Reply::Answered {
+        status: reply.status,
+        request,
+        framing,
+        body: body.freeze(),
+    }
+}
+
+/// What a caller sent who does not get the answer as a stream.
+fn without_stream(body: &[u8]) -> Result<Bytes, body::Refusal> {
+    let mut out = Vec::with_capacity(body.len());
+    let edit = body::Edit::strip(body::Strip::STANDARD);
+    body::line_body(body, &edit, &mut out)?;
+    Ok(out.into())
 }
 
 fn error_code(body: &[u8]) -> Option<String> {

@@ -1,1 +1,184 @@
-//! To come.
+//! The use cases (admit, answer, cancel) and the reconcilers that carry requests
+//! to their one ending.
+//!
+//! A reconciler is an idempotent turn: it looks at what is due, acts, and says
+//! when to look again. It is woken by that timer or by a signal, it has no input,
+//! and the first turn after a crash is the same code as any other. The store is
+//! the truth; [`Summary`](summary::Summary) is what it says, counted.
+
+mod admit;
+mod answer;
+mod cancel;
+mod courier;
+mod credentials;
+mod drive;
+mod harvester;
+mod holders;
+mod inflight;
+mod janitor;
+mod live;
+mod models;
+mod packer;
+mod recovery;
+mod rescuer;
+mod settings;
+mod settling;
+mod submitter;
+mod summary;
+mod taps;
+mod waiters;
+mod watcher;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use parking_lot::Mutex;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use admit::{AdmitError, Admitted, Call, Hold, Refused};
+pub use answer::{FeedError, View};
+pub use cancel::{Cancelled, Erased};
+pub use courier::event_body;
+pub use credentials::Caller;
+pub use settings::{AdmissionSettings, HookSettings, OnFull, RetentionSettings, Settings};
+pub use settling::error_body;
+pub use summary::Counts;
+pub use taps::{Tap, TapEvent};
+pub use waiters::Waiter;
+
+use crate::{
+    ledger::Prices,
+    model::time::Timestamp,
+    ports::{Clock, Deliver, Provider, Store, StoreError, Vault},
+};
+
+/// What the engine is made of.
+pub struct Parts {
+    pub store: Arc<dyn Store>,
+    pub provider: Arc<dyn Provider>,
+    pub deliver: Arc<dyn Deliver>,
+    pub clock: Arc<dyn Clock>,
+    pub vault: Arc<dyn Vault>,
+    pub prices: Prices,
+    pub settings: Settings,
+}
+
+pub struct Engine {
+    store: Arc<dyn Store>,
+    provider: Arc<dyn Provider>,
+    deliver: Arc<dyn Deliver>,
+    clock: Arc<dyn Clock>,
+    vault: Arc<dyn Vault>,
+    prices: Prices,
+    settings: Settings,
+
+    summary: Mutex<summary::Summary>,
+    credentials: credentials::Credentials,
+    models: models::Models,
+    holders: Arc<holders::Holders>,
+    waiters: Arc<waiters::Waiters>,
+    taps: taps::Taps,
+    signals: drive::Signals,
+    inflight: Inflights,
+    backoffs: live::Backoffs,
+    /// Requests whose acknowledgement is not on the wire yet.
+    unflushed: inflight::Mentions<crate::model::id::RequestKey>,
+    disk_bytes: AtomicU64,
+    paused: AtomicBool,
+    flushing: AtomicBool,
+
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// What the reconcilers have in hand.
+#[derive(Default)]
+struct Inflights {
+    batches: inflight::Inflight<crate::model::id::BatchId>,
+    live: inflight::Inflight<crate::model::id::RequestKey>,
+    deliveries: inflight::Inflight<crate::model::id::RequestKey>,
+}
+
+impl Engine {
+    /// Reads what is open from the store and starts the reconcilers.
+    pub async fn start(parts: Parts) -> Result<Arc<Engine>, StoreError> {
+        let engine = Arc::new(Engine {
+            summary: Mutex::new(summary::Summary::new(&parts.settings)),
+            credentials: credentials::Credentials::default(),
+            models: models::Models::default(),
+            holders: Arc::default(),
+            waiters: Arc::default(),
+            taps: taps::Taps::default(),
+            signals: drive::Signals::default(),
+            inflight: Inflights::default(),
+            backoffs: live::Backoffs::default(),
+            unflushed: inflight::Mentions::default(),
+            disk_bytes: AtomicU64::new(0),
+            paused: AtomicBool::new(false),
+            flushing: AtomicBool::new(false),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            store: parts.store,
+            provider: parts.provider,
+            deliver: parts.deliver,
+            clock: parts.clock,
+            vault: parts.vault,
+            prices: parts.prices,
+            settings: parts.settings,
+        });
+        engine.recover().await?;
+        engine.drive_all();
+        Ok(engine)
+    }
+
+    /// Stops the reconcilers and waits for what they have in hand, at most until
+    /// `patience` ends. What is cut off is durable and goes on after a restart.
+    pub async fn stop(&self, patience: std::time::Duration) {
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(patience, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                tasks = self.tasks.len(),
+                "stopped with work in hand; it goes on after a restart"
+            );
+        }
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.summary.lock().counts()
+    }
+
+    /// Stops packing and submitting, never rescue.
+    pub fn pause(&self) {
+        self.paused.store(true, Ordering::Relaxed);
+    }
+
+    pub fn resume(&self) {
+        self.paused.store(false, Ordering::Relaxed);
+        self.signals.packer.notify_one();
+        self.signals.submitter.notify_one();
+    }
+
+    /// Packs everything that waits, now.
+    pub fn flush(&self) {
+        self.flushing.store(true, Ordering::Relaxed);
+        self.signals.packer.notify_one();
+    }
+
+    pub fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Relaxed)
+    }
+}

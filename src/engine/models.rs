@@ -36,7 +36,10 @@ struct Verdict {
 enum Answer {
     Fine,
     /// The provider's own refusal.
-    Refused { status: u16, body: Bytes },
+    Refused {
+        status: u16,
+        body: Bytes,
+    },
     Unknown,
 }
 
@@ -51,7 +54,12 @@ impl Engine {
         if !self.settings.admission.model_check {
             return Ok(());
         }
-        let verdict = self.models.verdict(caller.credential, model, self.now(), self.settings.admission.model_cache);
+        let verdict = self.models.verdict(
+            caller.credential,
+            model,
+            self.now(),
+            self.settings.admission.model_cache,
+        );
         let answer = verdict.answer.get_or_init(|| self.ask(caller, model)).await;
         match answer {
             Answer::Refused { status, body } => Err((*status, body.clone())),
@@ -96,11 +104,16 @@ impl Models {
             return verdict.clone();
         }
         if known.values().map(HashMap::len).sum::<usize>() > REMEMBERED {
-            known.values_mut().for_each(|models| models.retain(|_, verdict| fresh(verdict)));
+            known
+                .values_mut()
+                .for_each(|models| models.retain(|_, verdict| fresh(verdict)));
             known.retain(|_, models| !models.is_empty());
         }
         let models = known.entry(credential).or_default();
-        let verdict = Verdict { asked: now, answer: Arc::default() };
+        let verdict = Verdict {
+            asked: now,
+            answer: Arc::default(),
+        };
         models.insert(model.to_owned(), verdict.clone());
         verdict
     }

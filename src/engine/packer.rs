@@ -43,7 +43,11 @@ impl Engine {
     }
 
     /// Packs a cohort until nothing of it is due.
-    async fn pack_cohort(self: &Arc<Self>, cohort: Cohort, flush: bool) -> Result<Next, StoreError> {
+    async fn pack_cohort(
+        self: &Arc<Self>,
+        cohort: Cohort,
+        flush: bool,
+    ) -> Result<Next, StoreError> {
         loop {
             let now = self.now();
             let decision = {
@@ -80,7 +84,9 @@ impl Engine {
         if self.store.queued(cohort, 1).await?.is_empty() {
             return Ok(false);
         }
-        let Some(batch) = self.new_batch(cohort, now, reason) else { return Ok(false) };
+        let Some(batch) = self.new_batch(cohort, now, reason) else {
+            return Ok(false);
+        };
         self.store.put_batch(&batch).await?;
         self.summary.lock().track(batch.clone(), now);
         let mut load = Load::default();
@@ -140,9 +146,16 @@ impl Engine {
         batch.lines = lines.len() as u32;
         batch.bytes = lines.iter().map(|line| u64::from(line.line_bytes)).sum();
         batch.inputs = lines.iter().map(|line| u64::from(line.inputs)).sum();
-        batch.earliest_deadline =
-            lines.iter().map(|line| line.deadline).min().unwrap_or(Timestamp::MAX);
-        let event = if lines.is_empty() { BatchEvent::Abandon } else { BatchEvent::Seal };
+        batch.earliest_deadline = lines
+            .iter()
+            .map(|line| line.deadline)
+            .min()
+            .unwrap_or(Timestamp::MAX);
+        let event = if lines.is_empty() {
+            BatchEvent::Abandon
+        } else {
+            BatchEvent::Seal
+        };
         self.advance(&mut batch, event, self.now()).await?;
         self.signals.submitter.notify_one();
         self.signals.rescuer.notify_one();
@@ -162,7 +175,10 @@ impl Engine {
         const PAGE: usize = 2048;
         let mut lines: Vec<Entry> = Vec::new();
         loop {
-            let page = self.store.lines(batch, lines.last().map(|line| line.key.id), PAGE).await?;
+            let page = self
+                .store
+                .lines(batch, lines.last().map(|line| line.key.id), PAGE)
+                .await?;
             if page.is_empty() {
                 return Ok(lines);
             }
@@ -179,7 +195,10 @@ impl Engine {
     ) -> Result<usize, StoreError> {
         let mut moved = 0;
         for chunk in entries.chunks(CLAIM) {
-            let moves = chunk.iter().map(|&entry| Relocation { entry, from, to }).collect();
+            let moves = chunk
+                .iter()
+                .map(|&entry| Relocation { entry, from, to })
+                .collect();
             let results = self.store.relocate(moves).await?;
             let mut summary = self.summary.lock();
             for (entry, _) in chunk.iter().zip(results).filter(|(_, moved)| *moved) {
@@ -198,7 +217,10 @@ impl Engine {
         due: Timestamp,
     ) -> Result<(), StoreError> {
         if let Err(illegal) = batch.apply(event) {
-            return Err(StoreError::Corrupt(format!("batch {}: {illegal}", batch.id)));
+            return Err(StoreError::Corrupt(format!(
+                "batch {}: {illegal}",
+                batch.id
+            )));
         }
         tracing::info!(batch = %batch.id, state = ?batch.state, lines = batch.lines, "batch");
         self.save(batch, due).await

@@ -5,11 +5,10 @@ use std::sync::{Arc, atomic::Ordering};
 use crate::{
     ledger,
     model::{
-        attempt::{Attempt, AttemptEvent, AttemptId},
-        batch::{Batch, BatchState},
+        attempt::{Attempt, AttemptEvent},
+        batch::Batch,
         ledger::LedgerKey,
-        request::{Place, State},
-        time::Timestamp,
+        request::Place,
     },
     ports::{LedgerEntry, StoreError},
 };
@@ -22,7 +21,10 @@ const PAGE: usize = 4096;
 impl Engine {
     pub(super) async fn recover(self: &Arc<Self>) -> Result<(), StoreError> {
         for destination in self.store.destinations().await? {
-            self.summary.lock().destinations.insert(destination.id, destination);
+            self.summary
+                .lock()
+                .destinations
+                .insert(destination.id, destination);
         }
         self.count_queue().await?;
         self.count_live().await?;
@@ -31,7 +33,8 @@ impl Engine {
             self.holders.orphan(key, digest);
         }
         self.account_for_the_unseen().await?;
-        self.disk_bytes.store(self.store.disk_bytes().await?, Ordering::Relaxed);
+        self.disk_bytes
+            .store(self.store.disk_bytes().await?, Ordering::Relaxed);
         let counts = self.counts();
         tracing::info!(?counts, "open work counted");
         Ok(())
@@ -41,7 +44,9 @@ impl Engine {
         let mut after = None;
         loop {
             let page = self.store.scan_queue(after, PAGE).await?;
-            let Some((cohort, last)) = page.last() else { return Ok(()) };
+            let Some((cohort, last)) = page.last() else {
+                return Ok(());
+            };
             after = Some((*cohort, last.key));
             let mut summary = self.summary.lock();
             for (cohort, entry) in &page {
@@ -54,7 +59,9 @@ impl Engine {
         let mut after = None;
         loop {
             let page = self.store.live(after, PAGE).await?;
-            let Some(last) = page.last() else { return Ok(()) };
+            let Some(last) = page.last() else {
+                return Ok(());
+            };
             after = Some((last.deadline, last.key));
             let mut summary = self.summary.lock();
             for entry in &page {
@@ -88,7 +95,9 @@ impl Engine {
         let mut after = None;
         loop {
             let page = self.store.lines(batch.id, after, PAGE).await?;
-            let Some(last) = page.last() else { return Ok(()) };
+            let Some(last) = page.last() else {
+                return Ok(());
+            };
             after = Some(last.key.id);
             let mut summary = self.summary.lock();
             for entry in &page {
@@ -100,10 +109,13 @@ impl Engine {
     /// Live calls that were open when we died: nobody saw them end.
     async fn account_for_the_unseen(&self) -> Result<(), StoreError> {
         for (key, id) in self.store.open_attempts().await? {
-            let Some(stored) = self.store.load(key).await? else { continue };
+            let Some(stored) = self.store.load(key).await? else {
+                continue;
+            };
             let attempts = self.store.attempts(key).await?;
             if let Some(attempt) = attempts.into_iter().find(|attempt| attempt.id == id) {
-                self.lose_sight(&stored.request, attempt, "offpeak stopped while it ran").await?;
+                self.lose_sight(&stored.request, attempt, "offpeak stopped while it ran")
+                    .await?;
             }
         }
         Ok(())
@@ -132,7 +144,10 @@ impl Engine {
             model: request.model.clone(),
             tag: request.tag.clone(),
         };
-        let entry = LedgerEntry { key, row: ledger::unaccounted() };
+        let entry = LedgerEntry {
+            key,
+            row: ledger::unaccounted(),
+        };
         self.store.account(request.key, attempt, entry).await?;
         Ok(())
     }

@@ -27,7 +27,10 @@ impl Engine {
             next = next.sooner(self.rescue_cohort(cohort).await?);
         }
         let batches: Vec<Tracked> = self.summary.lock().batches.values().cloned().collect();
-        for tracked in batches.into_iter().filter(|tracked| tracked.batch.state.is_open()) {
+        for tracked in batches
+            .into_iter()
+            .filter(|tracked| tracked.batch.state.is_open())
+        {
             next = next.sooner(self.rescue_batch(tracked).await?);
         }
         Ok(next)
@@ -55,7 +58,8 @@ impl Engine {
                 return Ok(Next::OnSignal);
             }
             tracing::info!(requests = entries.len(), "rescued from the queue");
-            self.relocate_all(&entries, Place::Queue(cohort), Place::Live).await?;
+            self.relocate_all(&entries, Place::Queue(cohort), Place::Live)
+                .await?;
             self.signals.live.notify_one();
         }
     }
@@ -99,10 +103,13 @@ impl Engine {
 
     /// Lines whose last call has come run live; the others have their turn.
     async fn last_call(self: &Arc<Self>, batch: BatchId) -> Result<Next, StoreError> {
-        let (lines, next) = self.due_lines(batch, |line| self.settings.rescue.last_call(line.deadline)).await?;
+        let (lines, next) = self
+            .due_lines(batch, |line| self.settings.rescue.last_call(line.deadline))
+            .await?;
         if !lines.is_empty() {
             tracing::warn!(%batch, lines = lines.len(), "last call: live before the cancel has ended");
-            self.relocate_all(&lines, Place::Line(batch), Place::Live).await?;
+            self.relocate_all(&lines, Place::Line(batch), Place::Live)
+                .await?;
             self.signals.live.notify_one();
         }
         Ok(next)
@@ -115,7 +122,11 @@ impl Engine {
         let (due, rest): (Vec<Entry>, Vec<Entry>) =
             entries.into_iter().partition(|entry| entry.deadline <= now);
         self.fail_late(&due).await?;
-        Ok(rest.iter().map(|entry| entry.deadline).min().map_or(Next::OnSignal, Next::At))
+        Ok(rest
+            .iter()
+            .map(|entry| entry.deadline)
+            .min()
+            .map_or(Next::OnSignal, Next::At))
     }
 
     async fn fail_lines(self: &Arc<Self>, batch: &Batch) -> Result<Next, StoreError> {
@@ -145,7 +156,9 @@ impl Engine {
         for chunk in entries.chunks(PAGE / 2) {
             let mut endings = Vec::with_capacity(chunk.len());
             for entry in chunk {
-                let Some(stored) = self.store.load(entry.key).await? else { continue };
+                let Some(stored) = self.store.load(entry.key).await? else {
+                    continue;
+                };
                 let message = "The deadline passed before the discount lane answered, and the \
                     call asked to fail rather than to be late (Offpeak-On-Late: fail).";
                 let body = error_body(message, "timeout_error", None, Some("deadline_exceeded"));

@@ -25,7 +25,13 @@ impl Engine {
         let keys: Vec<RequestKey> = endings.iter().map(|ending| ending.key).collect();
         let settled = self.store.settle(endings).await?;
         for (key, settled) in keys.iter().zip(&settled) {
-            if let Settled::Now { entry, place, webhook, .. } = settled {
+            if let Settled::Now {
+                entry,
+                place,
+                webhook,
+                ..
+            } = settled
+            {
                 match place {
                     Some(place) => self.summary.lock().exit(place, entry),
                     None => tracing::error!(id = %key.id, "ended, and was in no place we knew of"),
@@ -67,7 +73,10 @@ impl Engine {
     pub(super) fn places_of(&self, request: &Request) -> Vec<Place> {
         let batches = self.summary.lock().batches_of(&request.cohort);
         let lines = batches.into_iter().map(Place::Line);
-        [Place::Queue(request.cohort), Place::Live].into_iter().chain(lines).collect()
+        [Place::Queue(request.cohort), Place::Live]
+            .into_iter()
+            .chain(lines)
+            .collect()
     }
 }
 

@@ -4,12 +4,13 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
 use crate::{
     model::{
         batch::{Batch, BatchEvent, BatchState},
+        body,
         endpoint::Endpoint,
         id::{BatchId, RequestKey},
         line,
@@ -40,7 +41,9 @@ impl Engine {
             if self.inflight.batches.len() >= self.settings.submit.max_concurrent as usize {
                 break;
             }
-            let Some(in_hand) = self.inflight.batches.begin(batch.id) else { continue };
+            let Some(in_hand) = self.inflight.batches.begin(batch.id) else {
+                continue;
+            };
             let engine = self.clone();
             self.tasks.spawn(async move {
                 let id = batch.id;
@@ -65,8 +68,10 @@ impl Engine {
             .batches
             .values()
             .filter(|tracked| {
-                matches!(tracked.batch.state, BatchState::Sealed | BatchState::Uploaded)
-                    && (!paused || tracked.batch.create_sent.is_some())
+                matches!(
+                    tracked.batch.state,
+                    BatchState::Sealed | BatchState::Uploaded
+                ) && (!paused || tracked.batch.create_sent.is_some())
             })
             .map(|tracked| (tracked.batch.clone(), tracked.due))
             .collect();
@@ -87,10 +92,15 @@ impl Engine {
             if lines.is_empty() || self.is_wanted(batch.id) {
                 return self.dissolve(batch).await;
             }
-            match self.provider.upload(&credential, self.upload_of(&batch, lines)).await {
+            match self
+                .provider
+                .upload(&credential, self.upload_of(&batch, lines))
+                .await
+            {
                 Ok(file) => {
                     batch.input_file = Some(file);
-                    self.advance(&mut batch, BatchEvent::Upload, self.now()).await?;
+                    self.advance(&mut batch, BatchEvent::Upload, self.now())
+                        .await?;
                 }
                 Err(error) => return self.try_later(batch, error).await,
             }
@@ -107,11 +117,18 @@ impl Engine {
         credential: &Credential,
     ) -> Result<(), StoreError> {
         let Some(file) = batch.input_file.clone() else {
-            return Err(StoreError::Corrupt(format!("batch {} is uploaded without a file", batch.id)));
+            return Err(StoreError::Corrupt(format!(
+                "batch {} is uploaded without a file",
+                batch.id
+            )));
         };
         batch.create_sent = Some(self.now());
         self.save(&batch, self.now()).await?;
-        match self.provider.create_batch(credential, &file, batch.endpoint, batch.id).await {
+        match self
+            .provider
+            .create_batch(credential, &file, batch.endpoint, batch.id)
+            .await
+        {
             Ok(remote) => self.adopt(batch, remote).await,
             Err(error) if error.may_have_happened() => {
                 tracing::warn!(batch = %batch.id, %error, "a create's reply was lost; looking for it");
@@ -127,7 +144,11 @@ impl Engine {
         }
     }
 
-    async fn adopt(self: &Arc<Self>, mut batch: Batch, remote: RemoteBatch) -> Result<(), StoreError> {
+    async fn adopt(
+        self: &Arc<Self>,
+        mut batch: Batch,
+        remote: RemoteBatch,
+    ) -> Result<(), StoreError> {
         batch.provider_id = Some(remote.id);
         batch.provider_status = Some(remote.status_text);
         batch.submitted = Some(self.now());
@@ -158,7 +179,8 @@ impl Engine {
                 tracing::warn!(batch = %batch.id, "no batch came of the create; starting over");
                 batch.litter.extend(batch.input_file.take());
                 batch.create_sent = None;
-                self.advance(&mut batch, BatchEvent::StartOver, self.now()).await
+                self.advance(&mut batch, BatchEvent::StartOver, self.now())
+                    .await
             }
             Err(error) => self.try_later(batch, error).await,
         }
@@ -174,10 +196,15 @@ impl Engine {
         loop {
             let page = self.provider.batches(credential, after.as_deref()).await?;
             let last = page.batches.last().map(|remote| remote.id.clone());
-            let past = page.batches.last().is_some_and(|last| {
-                last.created.is_some_and(|created| created < since)
-            });
-            if let Some(found) = page.batches.into_iter().find(|remote| remote.tag == Some(tag)) {
+            let past = page
+                .batches
+                .last()
+                .is_some_and(|last| last.created.is_some_and(|created| created < since));
+            if let Some(found) = page
+                .batches
+                .into_iter()
+                .find(|remote| remote.tag == Some(tag))
+            {
                 return Ok(Some(found));
             }
             if past || !page.has_more || last.is_none() || last == after {
@@ -196,7 +223,10 @@ impl Engine {
     ) -> Result<(), StoreError> {
         let hopeless = matches!(
             error,
-            ProviderError::Refused { status: 400 | 404 | 413 | 415 | 422, .. }
+            ProviderError::Refused {
+                status: 400 | 404 | 413 | 415 | 422,
+                ..
+            }
         );
         if hopeless && batch.create_sent.is_none() {
             tracing::warn!(batch = %batch.id, %error, "the provider refuses the batch; its lines go live");
@@ -218,16 +248,22 @@ impl Engine {
     /// A batch that will not reach the provider: its lines run live.
     async fn dissolve(self: &Arc<Self>, mut batch: Batch) -> Result<(), StoreError> {
         let lines = self.lines_of(batch.id).await?;
-        self.relocate_all(&lines, Place::Line(batch.id), Place::Live).await?;
+        self.relocate_all(&lines, Place::Line(batch.id), Place::Live)
+            .await?;
         batch.litter.extend(batch.input_file.take());
-        self.advance(&mut batch, BatchEvent::Abandon, self.now()).await?;
+        self.advance(&mut batch, BatchEvent::Abandon, self.now())
+            .await?;
         self.signals.live.notify_one();
         self.signals.janitor.notify_one();
         Ok(())
     }
 
     pub(super) fn is_wanted(&self, id: BatchId) -> bool {
-        self.summary.lock().batches.get(&id).is_some_and(|tracked| tracked.wanted)
+        self.summary
+            .lock()
+            .batches
+            .get(&id)
+            .is_some_and(|tracked| tracked.wanted)
     }
 
     pub(super) fn put_off(&self, id: BatchId, pause: Duration) {
@@ -255,18 +291,26 @@ fn read_lines(
     let state = (store, lines.into_iter());
     stream::try_unfold(state, move |(store, mut lines)| async move {
         let mut piece = Vec::with_capacity(PIECE + PIECE / 4);
+        let mut compact = Vec::new();
         while piece.len() < PIECE {
             let Some(entry) = lines.next() else { break };
             let body = open_body(&*store, entry.key).await?;
-            line::write(&mut piece, entry.key.id, endpoint, &body);
+            compact.clear();
+            body::batch_body(&body, &mut compact).map_err(io::Error::other)?;
+            line::write_line(&mut piece, entry.key.id, endpoint, &compact);
         }
-        let piece = BytesMut::from(&piece[..]).freeze();
+        let piece = Bytes::from(piece);
         Ok((!piece.is_empty()).then_some((piece, (store, lines))))
     })
 }
 
 async fn open_body(store: &dyn Store, key: RequestKey) -> io::Result<Bytes> {
-    match store.load(key).await.map_err(io::Error::other)?.map(|stored| stored.content) {
+    match store
+        .load(key)
+        .await
+        .map_err(io::Error::other)?
+        .map(|stored| stored.content)
+    {
         Some(Content::Open { body }) => Ok(body),
         _ => Err(io::Error::other("a line ended while it was uploaded")),
     }

@@ -38,8 +38,6 @@ pub(super) struct Tracked {
     pub due: Timestamp,
     /// The rescuer wants its lines back.
     pub wanted: bool,
-    /// Its last call came: its lines have been taken out.
-    pub emptied: bool,
 }
 
 /// How much is open.
@@ -87,12 +85,16 @@ impl Summary {
 
     /// Counts a new request in, and its destination.
     pub fn admit(&mut self, destination: Destination, place: &Place, entry: &Entry) -> bool {
-        self.destinations.entry(destination.id).or_insert(destination);
+        self.destinations
+            .entry(destination.id)
+            .or_insert(destination);
         self.enter(place, entry)
     }
 
     pub fn is_full(&self, cohort: &Cohort, settings: &crate::policy::pack::Settings) -> bool {
-        self.queue.get(cohort).is_some_and(|waiting| waiting.is_full(settings))
+        self.queue
+            .get(cohort)
+            .is_some_and(|waiting| waiting.is_full(settings))
     }
 
     /// Counts a request out.
@@ -146,7 +148,11 @@ impl Summary {
             queued: self.queued,
             in_batches: self.lines,
             live: self.live,
-            batches: self.batches.values().filter(|tracked| tracked.batch.state.is_open()).count() as u64,
+            batches: self
+                .batches
+                .values()
+                .filter(|tracked| tracked.batch.state.is_open())
+                .count() as u64,
         }
     }
 
@@ -167,7 +173,14 @@ impl Summary {
             }
             None => {
                 let id = batch.id;
-                self.batches.insert(id, Tracked { batch, due, wanted: false, emptied: false });
+                self.batches.insert(
+                    id,
+                    Tracked {
+                        batch,
+                        due,
+                        wanted: false,
+                    },
+                );
             }
         }
     }
@@ -182,10 +195,14 @@ impl Summary {
     }
 
     pub fn creates(&mut self, credential: CredentialId) -> &mut Rate {
-        self.creates.entry(credential).or_insert_with(|| self.create_rate.clone())
+        self.creates
+            .entry(credential)
+            .or_insert_with(|| self.create_rate.clone())
     }
 
     pub fn polls(&mut self, credential: CredentialId) -> &mut Rate {
-        self.polls.entry(credential).or_insert_with(|| self.poll_rate.clone())
+        self.polls
+            .entry(credential)
+            .or_insert_with(|| self.poll_rate.clone())
     }
 }

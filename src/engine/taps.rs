@@ -18,7 +18,9 @@ pub(super) struct Taps {
 
 pub enum TapEvent {
     /// A success begins; its bytes follow.
-    Begin { headers: http::HeaderMap },
+    Begin {
+        headers: http::HeaderMap,
+    },
     Chunk(Bytes),
     /// All of it was sent, and it is durable.
     End,

@@ -20,13 +20,21 @@ impl Waiters {
     /// A waiter for a request's ending.
     pub fn request(self: &Arc<Self>, key: RequestKey) -> Waiter {
         let wakes = join(&self.requests, key);
-        Waiter { wakes, on: On::Request(key), waiters: self.clone() }
+        Waiter {
+            wakes,
+            on: On::Request(key),
+            waiters: self.clone(),
+        }
     }
 
     /// A waiter for the next ending of any request of a tenant.
     pub fn feed(self: &Arc<Self>, tenant: TenantId) -> Waiter {
         let wakes = join(&self.feeds, tenant);
-        Waiter { wakes, on: On::Feed(tenant), waiters: self.clone() }
+        Waiter {
+            wakes,
+            on: On::Feed(tenant),
+            waiters: self.clone(),
+        }
     }
 
     pub fn wake(&self, key: RequestKey) {
@@ -67,13 +75,20 @@ impl Drop for Waiter {
 }
 
 fn join<K: Hash + Eq>(slots: &Slots<K>, key: K) -> watch::Receiver<()> {
-    slots.lock().entry(key).or_insert_with(|| watch::channel(()).0).subscribe()
+    slots
+        .lock()
+        .entry(key)
+        .or_insert_with(|| watch::channel(()).0)
+        .subscribe()
 }
 
 /// Removes the slot with its last receiver, which is still counted here.
 fn leave<K: Hash + Eq>(slots: &Slots<K>, key: &K) {
     let mut slots = slots.lock();
-    if slots.get(key).is_some_and(|slot| slot.receiver_count() <= 1) {
+    if slots
+        .get(key)
+        .is_some_and(|slot| slot.receiver_count() <= 1)
+    {
         slots.remove(key);
     }
 }
@@ -92,7 +107,10 @@ mod tests {
     #[tokio::test]
     async fn a_wake_between_registering_and_waiting_reaches_everybody() {
         let waiters = Arc::new(Waiters::default());
-        let key = RequestKey { tenant: TenantId([1; 16]), id: RequestId::MIN };
+        let key = RequestKey {
+            tenant: TenantId([1; 16]),
+            id: RequestId::MIN,
+        };
         let (mut first, mut second) = (waiters.request(key), waiters.request(key));
         let mut feed = waiters.feed(key.tenant);
         waiters.wake(key);

@@ -28,7 +28,9 @@ impl Engine {
                 next = next.sooner(Next::At(ready));
                 continue;
             }
-            let Some(in_hand) = self.inflight.batches.begin(batch.id) else { continue };
+            let Some(in_hand) = self.inflight.batches.begin(batch.id) else {
+                continue;
+            };
             self.summary.lock().polls(batch.credential).take(now);
             let engine = self.clone();
             self.tasks.spawn(async move {
@@ -50,7 +52,10 @@ impl Engine {
             .batches
             .values()
             .filter(|tracked| {
-                matches!(tracked.batch.state, BatchState::Submitted | BatchState::Cancelling)
+                matches!(
+                    tracked.batch.state,
+                    BatchState::Submitted | BatchState::Cancelling
+                )
             })
             .map(|tracked| (tracked.batch.clone(), tracked.due))
             .collect();
@@ -64,7 +69,10 @@ impl Engine {
             Err(error) => return self.look_later(batch, error).await,
         };
         let Some(id) = batch.provider_id.clone() else {
-            return Err(StoreError::Corrupt(format!("batch {} was submitted without an id", batch.id)));
+            return Err(StoreError::Corrupt(format!(
+                "batch {} was submitted without an id",
+                batch.id
+            )));
         };
         let remote = match self.provider.batch(&credential, &id).await {
             Ok(remote) => remote,
