@@ -84,44 +84,5 @@ fn in_words(outcome: Outcome) -> HookOutcome {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::delivery::{guard::Refused, send::Failure};
-
-    #[test]
-    fn outcomes_in_words() {
-        let retry = |status, reason| {
-            in_words(Outcome::Retry {
-                status,
-                reason,
-                retry_after: Some(Duration::from_secs(3)),
-            })
-        };
-        let expected = |reason: &str| HookOutcome::Retry {
-            reason: reason.to_owned(),
-            after: Some(Duration::from_secs(3)),
-        };
-        assert_eq!(
-            retry(Some(503), Failure::Status),
-            expected("the receiver answered with a status other than 2xx (503)")
-        );
-        assert_eq!(
-            retry(None, Failure::Timeout),
-            expected("the receiver did not answer in time")
-        );
-        assert_eq!(
-            in_words(Outcome::Delivered { status: 204 }),
-            HookOutcome::Delivered
-        );
-        for outcome in [
-            Outcome::Gone,
-            Outcome::Refused {
-                reason: Refused::PlainHttp,
-            },
-        ] {
-            assert!(matches!(in_words(outcome), HookOutcome::GiveUp { .. }));
-        }
-    }
-}
+#[path = "courier_tests.rs"]
+mod tests;
