@@ -28,13 +28,14 @@ pub struct Backoff {
 
 impl Backoff {
     /// The wait after failed attempt number `attempt` (the first is 1).
-    /// `random` is uniform in `0.0..1.0`.
-    pub fn delay(&self, attempt: u32, random: f64) -> Duration {
+    /// `chance` is uniform in `0..=u128::MAX`.
+    pub fn delay(&self, attempt: u32, chance: u128) -> Duration {
         let growth = FACTOR.checked_pow(attempt.saturating_sub(1));
         let plain = growth
             .and_then(|growth| self.first_retry.checked_mul(growth))
             .map_or(self.longest(), |delay| delay.min(self.longest()));
-        plain.mul_f64(1.0 - JITTER + 2.0 * JITTER * random.clamp(0.0, 1.0))
+        let share = (chance >> 96) as f64 / f64::from(u32::MAX);
+        plain.mul_f64(1.0 - JITTER + 2.0 * JITTER * share)
     }
 
     /// When to try again after attempt number `attempt` failed at `now`, or
@@ -48,14 +49,14 @@ impl Backoff {
         now: Timestamp,
         attempt: u32,
         retry_after: Option<Duration>,
-        random: f64,
+        chance: u128,
     ) -> Option<Timestamp> {
         let horizon = since + self.horizon;
         if now >= horizon {
             return None;
         }
         let asked = retry_after.unwrap_or_default().min(self.longest());
-        let next = now + self.delay(attempt, random).max(asked);
+        let next = now + self.delay(attempt, chance).max(asked);
         Some(next.min(horizon))
     }
 
@@ -71,6 +72,9 @@ mod tests {
 
     use super::*;
 
+    /// No jitter, to within a part in four billion.
+    const MIDDLE: u128 = u128::MAX / 2;
+
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn defaults() -> Backoff {
@@ -81,7 +85,7 @@ mod tests {
     }
 
     /// Plays failures to the end; returns when each attempt took place.
-    fn play(backoff: &Backoff, retry_after: Option<Duration>, random: f64) -> Vec<Timestamp> {
+    fn play(backoff: &Backoff, retry_after: Option<Duration>) -> Vec<Timestamp> {
         let since = Timestamp::from_secs(1_000);
         let mut at = vec![since];
         while let Some(next) = backoff.next_attempt(
@@ -89,7 +93,7 @@ mod tests {
             at[at.len() - 1],
             u32::try_from(at.len()).unwrap(),
             retry_after,
-            random,
+            MIDDLE,
         ) {
             at.push(next);
         }
@@ -98,8 +102,11 @@ mod tests {
 
     #[test]
     fn the_defaults_cover_three_days_in_a_few_attempts() {
-        let at = play(&defaults(), None, 0.5);
-        let waits: Vec<u64> = at.windows(2).map(|w| w[0].until(w[1]).as_secs()).collect();
+        let at = play(&defaults(), None);
+        let waits: Vec<u64> = at
+            .windows(2)
+            .map(|w| (w[0].until(w[1]).as_millis() + 500) as u64 / 1000)
+            .collect();
         assert_eq!(waits[..7], [5, 20, 80, 320, 1280, 5120, 20480]);
         assert_eq!(waits[7..15], [28800; 8]);
         assert_eq!(waits[15..], [1495]);
@@ -112,7 +119,7 @@ mod tests {
             first_retry: Duration::from_millis(50),
             horizon: Duration::from_millis(1800),
         };
-        let at = play(&quick, None, 0.5);
+        let at = play(&quick, None);
         let waits: Vec<u128> = at
             .windows(2)
             .map(|w| w[0].until(w[1]).as_millis())
@@ -124,7 +131,7 @@ mod tests {
     fn retry_after_lengthens_a_wait_but_has_a_bound() {
         let backoff = defaults();
         let wait = |asked| {
-            let at = play(&backoff, Some(asked), 0.5);
+            let at = play(&backoff, Some(asked));
             at[0].until(at[1])
         };
         assert_eq!(wait(Duration::from_secs(60)), Duration::from_secs(60));
@@ -136,15 +143,15 @@ mod tests {
     fn ends_at_the_horizon() {
         let since = Timestamp::from_secs(10);
         let late = since + 72 * HOUR;
-        assert_eq!(defaults().next_attempt(since, late, 9, None, 0.5), None);
+        assert_eq!(defaults().next_attempt(since, late, 9, None, MIDDLE), None);
     }
 
     proptest! {
         #[test]
-        fn every_wait_is_within_its_jitter(attempt in 0u32.., random in 0.0f64..1.0) {
+        fn every_wait_is_within_its_jitter(attempt in 0u32.., chance in any::<u128>()) {
             let backoff = defaults();
-            let middle = backoff.delay(attempt, 0.5);
-            let delay = backoff.delay(attempt, random);
+            let middle = backoff.delay(attempt, MIDDLE);
+            let delay = backoff.delay(attempt, chance);
             prop_assert!(delay >= middle.mul_f64(0.799) && delay <= middle.mul_f64(1.201));
             prop_assert!(delay <= backoff.longest().mul_f64(1.2));
         }

@@ -14,7 +14,7 @@ use base64::{
 };
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::{NoRandomness, decode_32};
+use super::decode_32;
 use crate::model::secret::Secret;
 
 const FILE_NAME: &str = "master.key";
@@ -68,8 +68,8 @@ pub enum BadMasterKey {
     Mode { path: PathBuf, mode: u32 },
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
-    #[error(transparent)]
-    NoRandomness(#[from] NoRandomness),
+    #[error("the operating system gives no random bytes for a master key")]
+    NoRandomness,
 }
 
 fn load(path: &Path) -> Result<MasterKey, BadMasterKey> {
@@ -101,7 +101,7 @@ fn create(directory: &Path, path: &Path) -> Result<(), BadMasterKey> {
     let mut bytes = [0; 48];
     SystemRandom::new()
         .fill(&mut bytes)
-        .map_err(|_| NoRandomness)?;
+        .map_err(|_| BadMasterKey::NoRandomness)?;
     let (key, name) = bytes.split_at(32);
     let name = format!(".{FILE_NAME}.{}", URL_SAFE_NO_PAD.encode(name));
     let draft = directory.join(name);
