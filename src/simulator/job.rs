@@ -213,7 +213,7 @@ pub(super) fn draw_ends(
             || own.unit() < stalled_lines
             // The stalled batch has a stalled line, however short it is.
             || (stalled && index == 0)
-            || (quirks.half_finishes && index % 2 == 0);
+            || (quirks.half_finishes && index.is_multiple_of(2));
         if never {
             return NEVER;
         }

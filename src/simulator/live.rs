@@ -161,12 +161,13 @@ impl Order {
                 }
             };
         }
-        if takes_background && let Some(previous) = body.text("previous_response_id") {
-            if !sim.world().0.responses.contains(&caller.key, &previous) {
-                let message = format!("Previous response with id '{previous}' not found.");
-                let code = Some("previous_response_not_found");
-                return Err(ApiError::invalid("previous_response_id", code, message));
-            }
+        if takes_background
+            && let Some(previous) = body.text("previous_response_id")
+            && !sim.world().0.responses.contains(&caller.key, &previous)
+        {
+            let message = format!("Previous response with id '{previous}' not found.");
+            let code = Some("previous_response_not_found");
+            return Err(ApiError::invalid("previous_response_id", code, message));
         }
         let hours = match lane {
             Lane::Background8h => Some(8),
