@@ -8,10 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    model::{
-        request::{Framing, Outcome, Request, State},
-        time::Timestamp,
-    },
+    model::request::{Framing, Outcome, Request, State},
     policy::backoff::Backoff,
     ports::{Content, Delivery, DeliveryStatus, HookEvent, HookOutcome, StoreError},
 };
@@ -98,9 +95,8 @@ impl Engine {
                     first_retry: settings.first_retry,
                     horizon: settings.horizon,
                 };
-                let chance = (self.clock.random() >> 75) as f64 / (1u64 << 53) as f64;
                 let Some(next) =
-                    backoff.next_attempt(delivery.first_due, now, tries, after, chance)
+                    backoff.next_attempt(delivery.first_due, now, tries, after, self.clock.random())
                 else {
                     tracing::warn!(%id, tries, %reason, "a webhook is a dead letter");
                     return DeliveryStatus::Dead {
@@ -166,7 +162,7 @@ pub fn event_body(
             State::Cancelled => "offpeak.request.cancelled",
             _ => "offpeak.request.failed",
         },
-        created_at: created_at(outcome.finished),
+        created_at: outcome.finished.as_secs(),
         data: Data {
             id: request.key.id.to_string(),
             endpoint: request.endpoint.path(),
@@ -178,8 +174,4 @@ pub fn event_body(
     };
     // Plain strings and valid JSON always serialise.
     serde_json::to_vec(&event).unwrap_or_default().into()
-}
-
-fn created_at(finished: Timestamp) -> u64 {
-    finished.as_secs()
 }
