@@ -857,3 +857,25 @@ async fn calls_share_a_connection() {
     }
     tasks.join_next().await.unwrap().unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_closed_while_idle_is_not_used_again() {
+    let (provider, mut accepted) = in_memory();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        for _ in 0..2 {
+            let mut stream = accepted.recv().await.unwrap();
+            request(&mut stream).await.unwrap();
+            stream
+                .write_all(ok("{\"id\":\"b\"}").as_bytes())
+                .await
+                .unwrap();
+        }
+    });
+    for _ in 0..2 {
+        assert_eq!(provider.batch(&key(), "b").await.unwrap().id, "b");
+        // The paused clock moves once nothing else is left to do.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tasks.join_next().await.unwrap().unwrap();
+}
