@@ -5,12 +5,12 @@
 //!
 //! ```ignore
 //! let (accept, mut accepted) = tokio::sync::mpsc::channel(16);
-//! let provider = OpenAi::new(settings, move |_to: http::Uri| {
+//! let provider = OpenAi::new(&settings, move |_to: http::Uri| {
 //!     let accept = accept.clone();
 //!     async move {
 //!         let (ours, theirs) = tokio::io::duplex(64 * 1024);
 //!         accept.send(theirs).await?;
-//!         Ok(ours)
+//!         Ok::<_, BoxError>(ours)
 //!     }
 //! })?;
 //! // and serve HTTP/1.1 on each stream that arrives at `accepted`.

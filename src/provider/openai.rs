@@ -14,7 +14,7 @@ use super::{
     connect::{Connector, Dial, Tcp},
     jsonl, remote,
     settings::{Invalid, Settings},
-    transport::{Call, Transport, empty, from_now, full},
+    transport::{Call, FOREVER, Transport, empty, from_now, full},
     upload,
 };
 use crate::{
@@ -62,7 +62,7 @@ impl<D: Dial> OpenAi<D> {
         };
         Ok(OpenAi {
             transport: Transport::new(settings.check()?, connector, settings.read_timeout),
-            upload_timeout: settings.upload_timeout,
+            upload_timeout: settings.upload_timeout.min(FOREVER),
             input_expires_after: settings.input_expires_after,
             output_expires_after: settings.output_expires_after,
         })

@@ -36,8 +36,9 @@ pub struct Settings {
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Invalid {
-    #[error("base_url `{url}` is not usable: {reason}")]
-    BaseUrl { url: String, reason: String },
+    /// Without the URL, which may hold a password.
+    #[error("base_url is not usable: {0}")]
+    BaseUrl(String),
     #[error("{key} must be longer than zero")]
     Zero { key: &'static str },
     #[error("{key} must be between 1 h and 30 days: providers keep files no shorter or longer")]
@@ -70,25 +71,17 @@ impl Settings {
     }
 
     fn base(&self) -> Result<String, Invalid> {
-        // The text may hold a password, so errors show only what parsed as
-        // harmless.
-        let invalid = |url: &str, reason: &str| Invalid::BaseUrl {
-            url: url.to_owned(),
-            reason: reason.to_owned(),
-        };
-        let url = Url::parse(&self.base_url)
-            .map_err(|error| invalid(&self.base_url, &error.to_string()))?;
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(invalid("…@…", "credentials do not belong into it"));
-        }
+        let invalid = |reason: &str| Err(Invalid::BaseUrl(reason.to_owned()));
+        let url =
+            Url::parse(&self.base_url).map_err(|error| Invalid::BaseUrl(error.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(invalid(url.as_str(), "it must be http or https"));
+            return invalid("it must start with http:// or https://");
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return invalid("it must hold no user name and no password");
         }
         if url.query().is_some() || url.fragment().is_some() {
-            return Err(invalid(
-                url.as_str(),
-                "it must have no query and no fragment",
-            ));
+            return invalid("it must have no query and no fragment");
         }
         Ok(url.as_str().trim_end_matches('/').to_owned())
     }
@@ -125,6 +118,7 @@ pub(super) mod tests {
             ("https://api.openai.com/v1?a=b", None),
             ("https://api.openai.com/v1#a", None),
             ("https://user:secret@api.openai.com/v1", None),
+            ("https://user:secret@api.openai.com:http/v1", None),
             ("api.openai.com/v1", None),
             ("", None),
         ] {

@@ -3,10 +3,12 @@
 
 use std::{
     io,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -14,7 +16,7 @@ use axum::extract::{DefaultBodyLimit, FromRequest, Multipart};
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf},
     net::TcpListener,
     sync::mpsc,
     task::JoinSet,
@@ -529,6 +531,92 @@ async fn an_answer_before_the_end_of_the_file_is_heard() {
     }
 }
 
+/// A provider that answers once it has taken `AT` bytes, and then either takes
+/// whatever comes or resets the connection in the middle of our next write,
+/// which is the moment between two reads that real sockets hit only sometimes.
+struct Early {
+    taken: usize,
+    resets: bool,
+    answer: Option<String>,
+    reader: Option<Waker>,
+}
+
+impl Early {
+    const AT: usize = 1024 * 1024;
+
+    fn answers(&self) -> bool {
+        self.taken >= Early::AT
+    }
+}
+
+impl AsyncWrite for Early {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.taken += bytes.len();
+        if self.answers() {
+            self.reader.take().inspect(|reader| reader.wake_by_ref());
+            if self.resets {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
+        }
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for Early {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.answers() {
+            self.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        if let Some(answer) = self.answer.take() {
+            into.put_slice(answer.as_bytes());
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn an_early_answer_is_heard_between_two_writes() {
+    for (resets, answer) in [(false, true), (true, true), (true, false)] {
+        let provider = OpenAi::new(&example("http://provider/v1"), move |_| async move {
+            Ok::<_, BoxError>(Early {
+                taken: 0,
+                resets,
+                answer: answer.then(|| status("413 Too Large", "{}")),
+                reader: None,
+            })
+        });
+        let (file, produced) = large(4096);
+        let result = provider.unwrap().upload(&key(), file).await;
+        if answer {
+            assert!(
+                matches!(result, Err(ProviderError::Refused { status: 413, .. })),
+                "{resets}: {result:?}"
+            );
+        } else {
+            assert!(lost(result));
+        }
+        let sent = produced.load(Ordering::Relaxed) as usize * 65_536;
+        assert!(sent < 2 * Early::AT, "{resets}: {sent} bytes");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_early_answer_stops_the_upload() {
     for (line, refused) in [("401 Unauthorized", true), ("200 OK", false)] {
@@ -566,16 +654,12 @@ async fn an_upload_holds_little_and_waits_for_the_provider() {
     let (file, produced) = large(1024);
     let (result, ()) = tokio::join!(provider.upload(&by, file), async {
         let mut stream = accepted.recv().await.unwrap();
-        // Just short of silence, again and again: each piece resets it.
-        for _ in 0..3 {
+        // Just short of silence, again and again: each piece taken resets it.
+        for taken in (0..3).map(|turn| turn * 512 * 1024) {
             tokio::time::sleep(UPLOAD_TIMEOUT - Duration::from_secs(1)).await;
-            let read = produced.load(Ordering::Relaxed) * 65_536;
-            let mut into = vec![0; 512 * 1024];
-            stream.read_exact(&mut into).await.unwrap();
-            assert!(
-                read < 2 * 1024 * 1024 + 3 * 512 * 1024,
-                "{read} bytes are held"
-            );
+            let held = produced.load(Ordering::Relaxed) * 65_536 - taken;
+            assert!(held < 1024 * 1024, "{held} bytes are held");
+            stream.read_exact(&mut vec![0; 512 * 1024]).await.unwrap();
         }
         let mut rest = [0; 65_536];
         let mut ended = Vec::new();
@@ -754,7 +838,6 @@ async fn a_live_call_waits_for_its_head_and_then_for_each_piece() {
     assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
 }
 
-/// Of use to the simulator's tests: a connection is used again.
 #[tokio::test(start_paused = true)]
 async fn calls_share_a_connection() {
     async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, calls: usize) {
@@ -771,6 +854,28 @@ async fn calls_share_a_connection() {
     tasks.spawn(async move { serve(accepted.recv().await.unwrap(), 3).await });
     for _ in 0..3 {
         assert_eq!(provider.batch(&key(), "b").await.unwrap().id, "b");
+    }
+    tasks.join_next().await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_closed_while_idle_is_not_used_again() {
+    let (provider, mut accepted) = in_memory();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        for _ in 0..2 {
+            let mut stream = accepted.recv().await.unwrap();
+            request(&mut stream).await.unwrap();
+            stream
+                .write_all(ok("{\"id\":\"b\"}").as_bytes())
+                .await
+                .unwrap();
+        }
+    });
+    for _ in 0..2 {
+        assert_eq!(provider.batch(&key(), "b").await.unwrap().id, "b");
+        // The paused clock moves once nothing else is left to do.
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
     tasks.join_next().await.unwrap().unwrap();
 }

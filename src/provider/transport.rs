@@ -31,7 +31,7 @@ const CONTROL_BODY: usize = 8 * 1024 * 1024;
 /// because a call sent into a closing connection is a lost one.
 const POOL_IDLE: Duration = Duration::from_secs(30);
 /// Stands for "no limit" where an instant is needed.
-const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+pub(super) const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 const AGENT: &str = concat!("offpeak/", env!("CARGO_PKG_VERSION"));
 
 pub(super) type Body = UnsyncBoxBody<Bytes, BoxError>;
