@@ -1,1 +1,6 @@
-//! To come.
+//! HTTP in. A call without a deadline goes straight through ([`passthrough`]);
+//! the others go to the router. [`server`] tells them apart and owns the sockets.
+
+pub mod passthrough;
+pub mod route;
+pub mod server;
