@@ -4,3 +4,6 @@
 pub mod passthrough;
 pub mod route;
 pub mod server;
+
+#[cfg(test)]
+mod testing;

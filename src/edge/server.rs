@@ -266,3 +266,87 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, routing::any};
+
+    use super::*;
+    use crate::edge::testing::{Proxy, Wire, start};
+
+    const GET: &str = "GET /v1/models HTTP/1.1\r\nhost: us\r\n\r\n";
+    const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+    async fn call_in_flight(grace: Duration) -> (Wire, Proxy, Wire) {
+        let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}/v1", upstream.local_addr().unwrap());
+        let proxy = start(&base, Router::new(), grace);
+        let mut caller = proxy.connect().await;
+        caller.write(GET).await;
+        let mut wire = Wire::accept(&upstream).await;
+        wire.read_head().await;
+        (wire, proxy, caller)
+    }
+
+    #[tokio::test]
+    async fn our_calls_go_to_the_router() {
+        let router = Router::new().fallback(any(async || "the router"));
+        let proxy = start("http://127.0.0.1:1/v1", router, Duration::ZERO);
+        let mut caller = proxy.connect().await;
+        caller
+            .write("POST /v1/embeddings HTTP/1.1\r\nhost: us\r\nx-deadline: 6h\r\ncontent-length: 2\r\n\r\n{}")
+            .await;
+        assert!(caller.read_head().await.starts_with("HTTP/1.1 200"));
+        assert_eq!(caller.read(10).await, b"the router");
+        caller.write(GET).await;
+        assert!(caller.read_head().await.starts_with("HTTP/1.1 502"));
+    }
+
+    #[tokio::test]
+    async fn a_stop_lets_calls_in_flight_finish() {
+        let (mut wire, mut proxy, mut caller) = call_in_flight(Duration::from_secs(30)).await;
+        let mut idle = proxy.connect().await;
+        proxy.stop.cancel();
+        idle.assert_closed().await;
+        wire.write(OK).await;
+        assert!(caller.read_head().await.starts_with("HTTP/1.1 200"));
+        assert_eq!(caller.read(2).await, b"ok");
+        caller.assert_closed().await;
+        proxy.ended().await;
+        assert!(TcpStream::connect(proxy.address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_stop_cuts_calls_after_the_grace_period() {
+        let (mut wire, mut proxy, mut caller) = call_in_flight(Duration::from_millis(1)).await;
+        proxy.stop.cancel();
+        caller.assert_closed().await;
+        wire.assert_closed().await;
+        proxy.ended().await;
+    }
+
+    #[tokio::test]
+    async fn an_address_in_use_is_an_error() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = taken.local_addr().unwrap();
+        let settings = Settings {
+            listen: address,
+            workers: 1,
+            drain_grace: Duration::ZERO,
+        };
+        let passthrough = Passthrough::new(
+            crate::edge::passthrough::Settings {
+                connect_timeout: Duration::ZERO,
+                idle_timeout: Duration::ZERO,
+                max_idle: 0,
+            },
+            &"http://127.0.0.1:1/v1".parse().unwrap(),
+        )
+        .unwrap();
+        let server = Server::new(settings, passthrough, Router::new());
+        assert_eq!(
+            server.err().map(|error| error.kind()),
+            Some(io::ErrorKind::AddrInUse)
+        );
+    }
+}

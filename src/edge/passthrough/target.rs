@@ -1,5 +1,6 @@
 //! Where a call goes: the upstream's base URL and the mapping of paths onto it.
 
+use bytes::Bytes;
 use http::{HeaderValue, Uri, uri::PathAndQuery};
 use url::Url;
 
@@ -81,16 +82,19 @@ impl Target {
     }
 
     /// The request target to send in place of `uri`, in origin form. `None`
-    /// when `uri` is already it, as it is for the common base `https://host/v1`.
+    /// when `uri` is already it, as it is for the common base `https://host/v1`
+    /// and for `*`.
     ///
     /// # Errors
     /// When `uri` has no path (CONNECT), or the joined path is longer than a
     /// URI may be (64 KB).
     pub fn map(&self, uri: &Uri) -> Result<Option<Uri>, http::Error> {
         let path = uri.path();
+        if path == "*" {
+            return Ok(None);
+        }
         let (prefix, rest) = match path.strip_prefix("/v1") {
             Some(rest) if rest.is_empty() || rest.starts_with('/') => (&self.base, rest),
-            _ if path == "*" => (&self.root, ""),
             _ => (&self.root, path),
         };
         let unchanged = prefix.len() + rest.len() == path.len() && path.starts_with(&**prefix);
@@ -110,7 +114,9 @@ impl Target {
             joined.push('?');
             joined.push_str(query);
         }
-        Ok(Some(PathAndQuery::from_maybe_shared(joined)?.into()))
+        Ok(Some(
+            PathAndQuery::from_maybe_shared(Bytes::from(joined))?.into(),
+        ))
     }
 }
 
@@ -137,8 +143,8 @@ mod tests {
             ("https://h/v1", "/v1/x?", "/v1/x?"),
             (
                 "https://h/v1",
-                "/v1/x?a=%20+b&&c[]=é|\"'{}",
-                "/v1/x?a=%20+b&&c[]=é|\"'{}",
+                "/v1/x?a=%20+b&&c[]=é|'{}`^\\?/:@",
+                "/v1/x?a=%20+b&&c[]=é|'{}`^\\?/:@",
             ),
             ("https://h/v1", "http://us/v1/x?q", "/v1/x?q"),
             ("https://h/v1", "*", "*"),
