@@ -95,9 +95,13 @@ impl Engine {
                     first_retry: settings.first_retry,
                     horizon: settings.horizon,
                 };
-                let Some(next) =
-                    backoff.next_attempt(delivery.first_due, now, tries, after, self.clock.random())
-                else {
+                let Some(next) = backoff.next_attempt(
+                    delivery.first_due,
+                    now,
+                    tries,
+                    after,
+                    self.clock.random(),
+                ) else {
                     tracing::warn!(%id, tries, %reason, "a webhook is a dead letter");
                     return DeliveryStatus::Dead {
                         at: now,

@@ -1,0 +1,57 @@
+//! The proxy with nothing but pass-through, for `run.sh` to measure:
+//! `passthrough --listen ADDR --upstream BASE_URL [--workers N]`.
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::Parser;
+use offpeak::edge::{
+    passthrough::{self, Passthrough},
+    server::{self, Server},
+};
+use tokio_util::sync::CancellationToken;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+#[derive(Parser)]
+struct Arguments {
+    #[arg(long)]
+    listen: std::net::SocketAddr,
+    #[arg(long)]
+    upstream: url::Url,
+    #[arg(long, default_value_t = 0)]
+    workers: usize,
+    /// `cargo bench` passes it.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match serve(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
+    let passthrough = Passthrough::new(
+        passthrough::Settings {
+            connect_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(50),
+            max_idle: 1024,
+        },
+        &arguments.upstream,
+    )?;
+    let settings = server::Settings {
+        listen: arguments.listen,
+        workers: arguments.workers,
+        drain_grace: Duration::from_secs(5),
+    };
+    let server = Server::new(settings, passthrough, axum::Router::new())?;
+    server.run(CancellationToken::new()).await?;
+    Ok(())
+}

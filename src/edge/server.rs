@@ -1,0 +1,352 @@
+//! The listener, the worker threads that serve its connections, and the
+//! graceful stop.
+//!
+//! Every worker is a thread with a single-threaded runtime and upstream
+//! connections of its own; accepted connections are dealt out in turn. A call
+//! that passes through therefore never leaves its thread, which made the
+//! difference between 0.8 and 1.0 of nginx's requests/s against one runtime
+//! for all (`benches/passthrough/`). Deferred calls are served on the same
+//! threads and reach the engine's tasks over channels, which do not mind.
+
+use std::{convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, thread};
+use std::{num::NonZero, time::Duration};
+
+use http::{Request, Response};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::mpsc,
+    task::spawn_blocking,
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::{Service, ServiceExt};
+
+use super::{
+    passthrough::{Body, Passthrough},
+    route::{Route, route},
+};
+
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Threads that serve connections; 0 is one a core.
+    pub workers: usize,
+    /// How long a stop waits for calls in flight before it cuts them.
+    #[serde(with = "crate::model::time::human")]
+    pub drain_grace: Duration,
+}
+
+/// A bound listener and what answers on it.
+pub struct Server<D> {
+    listener: TcpListener,
+    settings: Settings,
+    passthrough: Passthrough,
+    deferred: D,
+}
+
+impl<D, F> Server<D>
+where
+    D: Service<
+            Request<Incoming>,
+            Response = Response<axum::body::Body>,
+            Error = Infallible,
+            Future = F,
+        > + Clone
+        + Send
+        + Sync
+        + 'static,
+    F: Future<Output = Result<Response<axum::body::Body>, Infallible>> + Send + 'static,
+{
+    /// Binds. `deferred` (an `axum::Router`) answers what [`route()`] does not
+    /// send straight through.
+    ///
+    /// # Errors
+    /// When the address cannot be bound.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn new(settings: Settings, passthrough: Passthrough, deferred: D) -> io::Result<Self> {
+        let socket = match settings.listen {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        socket.set_reuseaddr(true)?;
+        socket.bind(settings.listen)?;
+        Ok(Server {
+            listener: socket.listen(BACKLOG)?,
+            settings,
+            passthrough,
+            deferred,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `stop`; then accepts no more, lets calls in flight finish
+    /// for the grace period, and cuts the rest.
+    ///
+    /// # Errors
+    /// When a worker thread cannot be started.
+    pub async fn run(self, stop: CancellationToken) -> io::Result<()> {
+        let mut queues = Vec::new();
+        let mut threads = Vec::new();
+        for number in 0..worker_count(self.settings.workers) {
+            let (queue, accepted) = mpsc::channel(BACKLOG as usize);
+            let worker = Worker {
+                passthrough: self.passthrough.for_another_worker(),
+                deferred: self.deferred.clone(),
+                stop: stop.clone(),
+                grace: self.settings.drain_grace,
+            };
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            threads.push(
+                thread::Builder::new()
+                    .name(format!("edge-{number}"))
+                    .spawn(move || runtime.block_on(worker.run(accepted)))?,
+            );
+            queues.push(queue);
+        }
+        tokio::select! {
+            () = deal_out(&self.listener, &queues) => {}
+            () = stop.cancelled() => {}
+        }
+        drop(self.listener);
+        drop(queues);
+        for thread in threads {
+            let joined = spawn_blocking(move || thread.join()).await;
+            if !matches!(joined, Ok(Ok(()))) {
+                return Err(io::Error::other("a worker thread panicked"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How many connections may wait to be accepted, and then for their worker.
+const BACKLOG: u32 = 4096;
+
+/// How long to let descriptors free up when `accept` fails for want of them.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The least time between two looks for old upstream connections.
+const SWEEP_PAUSE: Duration = Duration::from_secs(1);
+
+fn worker_count(setting: usize) -> usize {
+    match setting {
+        0 => thread::available_parallelism().map_or(1, NonZero::get),
+        count => count,
+    }
+}
+
+/// Accepts, and hands the connections to the workers in turn. Returns when a
+/// worker is gone.
+async fn deal_out(listener: &TcpListener, queues: &[mpsc::Sender<std::net::TcpStream>]) {
+    for queue in queues.iter().cycle() {
+        let stream = accept(listener).await;
+        if queue.send(stream).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The next connection, detached from this runtime.
+async fn accept(listener: &TcpListener) -> std::net::TcpStream {
+    loop {
+        let accepted = match listener.accept().await {
+            Ok((stream, _)) => stream.set_nodelay(true).and_then(|()| stream.into_std()),
+            Err(error) => Err(error),
+        };
+        match accepted {
+            Ok(stream) => return stream,
+            Err(error) if is_of_one_connection(&error) => {
+                tracing::debug!(%error, "a connection was gone before it was accepted");
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot accept connections");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::*;
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | InvalidInput
+    )
+}
+
+/// What one thread serves with.
+struct Worker<D> {
+    passthrough: Passthrough,
+    deferred: D,
+    stop: CancellationToken,
+    grace: Duration,
+}
+
+impl<D, F> Worker<D>
+where
+    D: Service<
+            Request<Incoming>,
+            Response = Response<axum::body::Body>,
+            Error = Infallible,
+            Future = F,
+        > + Clone
+        + Send
+        + Sync
+        + 'static,
+    F: Future<Output = Result<Response<axum::body::Body>, Infallible>> + Send + 'static,
+{
+    /// Returns when no more connections come and those there are have ended
+    /// or had their grace. The runtime's end then cuts what is left.
+    async fn run(self, mut accepted: mpsc::Receiver<std::net::TcpStream>) {
+        let worker = Arc::new(self);
+        let connections = TaskTracker::new();
+        let mut sweep = interval(worker.passthrough.idle_timeout().max(SWEEP_PAUSE));
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                stream = accepted.recv() => match stream.map(TcpStream::from_std) {
+                    Some(Ok(stream)) => {
+                        connections.spawn(worker.clone().serve(stream));
+                    }
+                    Some(Err(error)) => tracing::error!(%error, "cannot serve a connection"),
+                    None => break,
+                },
+                _ = sweep.tick() => worker.passthrough.sweep(),
+            }
+        }
+        connections.close();
+        if timeout(worker.grace, connections.wait()).await.is_err() {
+            tracing::warn!(
+                count = connections.len(),
+                "cutting connections still in use"
+            );
+        }
+    }
+
+    async fn serve(self: Arc<Self>, stream: TcpStream) {
+        let worker = self.clone();
+        let service = service_fn(move |request| worker.clone().answer(request));
+        let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+        let mut connection = pin!(connection);
+        let ended = tokio::select! {
+            biased;
+            ended = connection.as_mut() => ended,
+            () = self.stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a caller's connection broke");
+        }
+    }
+
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Infallible> {
+        match route(&request) {
+            Route::Passthrough => Ok(self.passthrough.forward(request).await),
+            Route::Deferred => {
+                let response = self.deferred.clone().oneshot(request).await?;
+                Ok(response.map(Body::from))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, routing::any};
+
+    use super::*;
+    use crate::edge::testing::{Proxy, Wire, start};
+
+    const GET: &str = "GET /v1/models HTTP/1.1\r\nhost: us\r\n\r\n";
+    const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+    async fn call_in_flight(grace: Duration) -> (Wire, Proxy, Wire) {
+        let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}/v1", upstream.local_addr().unwrap());
+        let proxy = start(&base, Router::new(), grace);
+        let mut caller = proxy.connect().await;
+        caller.write(GET).await;
+        let mut wire = Wire::accept(&upstream).await;
+        wire.read_head().await;
+        (wire, proxy, caller)
+    }
+
+    #[tokio::test]
+    async fn our_calls_go_to_the_router() {
+        let router = Router::new().fallback(any(async || "the router"));
+        let proxy = start("http://127.0.0.1:1/v1", router, Duration::ZERO);
+        let mut caller = proxy.connect().await;
+        caller
+            .write("POST /v1/embeddings HTTP/1.1\r\nhost: us\r\nx-deadline: 6h\r\ncontent-length: 2\r\n\r\n{}")
+            .await;
+        assert!(caller.read_head().await.starts_with("HTTP/1.1 200"));
+        assert_eq!(caller.read(10).await, b"the router");
+        caller.write(GET).await;
+        assert!(caller.read_head().await.starts_with("HTTP/1.1 502"));
+    }
+
+    #[tokio::test]
+    async fn a_stop_lets_calls_in_flight_finish() {
+        let (mut wire, mut proxy, mut caller) = call_in_flight(Duration::from_secs(30)).await;
+        let mut idle = proxy.connect().await;
+        proxy.stop.cancel();
+        idle.assert_closed().await;
+        wire.write(OK).await;
+        assert!(caller.read_head().await.starts_with("HTTP/1.1 200"));
+        assert_eq!(caller.read(2).await, b"ok");
+        caller.assert_closed().await;
+        proxy.ended().await;
+        assert!(TcpStream::connect(proxy.address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_stop_cuts_calls_after_the_grace_period() {
+        let (mut wire, mut proxy, mut caller) = call_in_flight(Duration::from_millis(1)).await;
+        proxy.stop.cancel();
+        caller.assert_closed().await;
+        wire.assert_closed().await;
+        proxy.ended().await;
+    }
+
+    #[tokio::test]
+    async fn an_address_in_use_is_an_error() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = taken.local_addr().unwrap();
+        let settings = Settings {
+            listen: address,
+            workers: 1,
+            drain_grace: Duration::ZERO,
+        };
+        let passthrough = Passthrough::new(
+            crate::edge::passthrough::Settings {
+                connect_timeout: Duration::ZERO,
+                idle_timeout: Duration::ZERO,
+                max_idle: 0,
+            },
+            &"http://127.0.0.1:1/v1".parse().unwrap(),
+        )
+        .unwrap();
+        let server = Server::new(settings, passthrough, Router::new());
+        assert_eq!(
+            server.err().map(|error| error.kind()),
+            Some(io::ErrorKind::AddrInUse)
+        );
+    }
+}

@@ -1,0 +1,195 @@
+//! Raw sockets and a running server, for the tests of this module.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    passthrough::{self, Passthrough},
+    server::{self, Server},
+};
+
+/// A hang is a failure: nothing in these tests takes long.
+const HANG: Duration = Duration::from_secs(30);
+
+/// A running server, stopped when dropped.
+pub struct Proxy {
+    pub address: SocketAddr,
+    pub stop: CancellationToken,
+    pub running: JoinSet<io::Result<()>>,
+}
+
+impl Proxy {
+    pub async fn connect(&self) -> Wire {
+        Wire::new(TcpStream::connect(self.address).await.unwrap())
+    }
+
+    pub async fn ended(&mut self) {
+        let ended = timeout(HANG, self.running.join_next()).await;
+        ended.expect("a hang").unwrap().unwrap().unwrap();
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// In front of `http://upstream/v1`.
+pub fn proxy(upstream: SocketAddr) -> Proxy {
+    proxy_to(&format!("http://{upstream}/v1"))
+}
+
+pub fn proxy_to(base: &str) -> Proxy {
+    start(base, axum::Router::new(), HANG)
+}
+
+pub fn start(base: &str, deferred: axum::Router, drain_grace: Duration) -> Proxy {
+    let settings = passthrough::Settings {
+        connect_timeout: HANG,
+        idle_timeout: HANG,
+        max_idle: 8,
+    };
+    let passthrough = Passthrough::new(settings, &base.parse().unwrap()).unwrap();
+    let settings = server::Settings {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        workers: 1,
+        drain_grace,
+    };
+    let server = Server::new(settings, passthrough, deferred).unwrap();
+    let address = server.address().unwrap();
+    let stop = CancellationToken::new();
+    let mut running = JoinSet::new();
+    running.spawn(server.run(stop.clone()));
+    Proxy {
+        address,
+        stop,
+        running,
+    }
+}
+
+/// One side of a connection, spoken byte by byte.
+pub struct Wire {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Wire {
+    pub fn new(stream: TcpStream) -> Wire {
+        Wire {
+            stream,
+            buffer: Vec::new(),
+        }
+    }
+
+    pub async fn accept(listener: &TcpListener) -> Wire {
+        let accepted = timeout(HANG, listener.accept()).await.expect("a hang");
+        Wire::new(accepted.unwrap().0)
+    }
+
+    pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
+        let written = timeout(HANG, self.stream.write_all(bytes.as_ref())).await;
+        written.expect("a hang").unwrap();
+    }
+
+    pub async fn write_chunk(&mut self, bytes: &[u8]) {
+        let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
+        chunk.extend_from_slice(bytes);
+        chunk.extend_from_slice(b"\r\n");
+        self.write(chunk).await;
+    }
+
+    /// Writes up to `size` bytes for as long as they are taken; returns how
+    /// many were. Slowness can only make it return fewer.
+    pub async fn write_until_stalled(&mut self, size: usize) -> usize {
+        let block = vec![b'x'; 1 << 16];
+        let mut written = 0;
+        while written < size {
+            let next = &block[..block.len().min(size - written)];
+            match timeout(Duration::from_millis(300), self.stream.write(next)).await {
+                Ok(count) => written += count.unwrap(),
+                Err(_) => break,
+            }
+        }
+        written
+    }
+
+    /// Up to and with the empty line.
+    pub async fn read_head_bytes(&mut self) -> Vec<u8> {
+        loop {
+            if let Some(at) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
+                return self.buffer.drain(..at + 4).collect();
+            }
+            self.fill().await;
+        }
+    }
+
+    pub async fn read_head(&mut self) -> String {
+        String::from_utf8(self.read_head_bytes().await).unwrap()
+    }
+
+    pub async fn read(&mut self, count: usize) -> Vec<u8> {
+        while self.buffer.len() < count {
+            self.fill().await;
+        }
+        self.buffer.drain(..count).collect()
+    }
+
+    /// The next chunk of a chunked body; the last one is empty.
+    pub async fn read_chunk(&mut self) -> Vec<u8> {
+        let line = loop {
+            match self.buffer.windows(2).position(|two| two == b"\r\n") {
+                Some(at) => break self.read(at + 2).await,
+                None => self.fill().await,
+            }
+        };
+        let size = std::str::from_utf8(&line).unwrap().trim_end();
+        let size = usize::from_str_radix(size, 16).unwrap();
+        let mut chunk = self.read(size + 2).await;
+        assert_eq!(chunk.split_off(size), b"\r\n");
+        chunk
+    }
+
+    /// Reads and forgets `size` bytes.
+    pub async fn count(&mut self, size: usize) -> usize {
+        let mut total = self.buffer.len();
+        self.buffer.clear();
+        let mut block = vec![0; 1 << 16];
+        while total < size {
+            let read = timeout(HANG, self.stream.read(&mut block)).await;
+            match read.expect("a hang").unwrap() {
+                0 => break,
+                count => total += count,
+            }
+        }
+        total
+    }
+
+    /// The other side has closed, and sent nothing more before it did.
+    pub async fn assert_closed(&mut self) {
+        let mut block = [0; 1024];
+        match timeout(HANG, self.stream.read(&mut block))
+            .await
+            .expect("a hang")
+        {
+            Ok(0) => {}
+            Ok(count) => panic!("got {:?}", String::from_utf8_lossy(&block[..count])),
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
+        }
+        assert!(self.buffer.is_empty(), "unread bytes");
+    }
+
+    async fn fill(&mut self) {
+        let read = timeout(HANG, self.stream.read_buf(&mut self.buffer)).await;
+        let count = read.expect("a hang").unwrap();
+        let got = String::from_utf8_lossy(&self.buffer);
+        assert_ne!(count, 0, "closed after {got:?}");
+    }
+}
