@@ -6,6 +6,7 @@ pub mod auth;
 pub mod deadline;
 pub mod errors;
 pub mod hold;
+pub mod namespace;
 pub mod passthrough;
 pub mod prefer;
 pub mod replay;
@@ -16,6 +17,8 @@ pub mod server;
 mod testing;
 
 use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
 
 use crate::{engine::Engine, model::secret::Secret};
 use passthrough::Passthrough;
@@ -28,6 +31,9 @@ pub struct Edge {
     pub settings: Settings,
     /// Opens `/offpeak/admin/…`.
     pub admin_token: Secret,
+    /// Cancelled when the process begins to stop: who waits for nothing in
+    /// particular is answered, and no more work is asked for.
+    pub stopping: CancellationToken,
 }
 
 #[derive(Debug, Clone)]
