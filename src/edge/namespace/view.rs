@@ -90,13 +90,12 @@ impl<'a> RequestView<'a> {
 }
 
 /// The lane that answered or that is at work; before either, the one that
-/// admission chose.
+/// admission chose. The queue is the batch lane's.
 fn lane(request: &Request, outcome: Option<&Outcome>, place: Option<Place>) -> Lane {
     let answered = outcome.and_then(|outcome| outcome.source.lane());
-    let working = place.and_then(|place| match place {
-        Place::Queue(_) => None,
-        Place::Line(_) => Some(Lane::Batch),
-        Place::Live => Some(Lane::Standard),
+    let working = place.map(|place| match place {
+        Place::Queue(_) | Place::Line(_) => Lane::Batch,
+        Place::Live => Lane::Standard,
     });
     answered.or(working).unwrap_or(request.lane)
 }
