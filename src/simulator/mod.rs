@@ -32,10 +32,13 @@ mod bill;
 mod blob;
 mod body;
 mod clock;
+mod course;
+mod create;
 mod draw;
 mod error;
 mod faults;
 mod files;
+mod front;
 mod job;
 mod live;
 mod log;
@@ -61,8 +64,8 @@ use crate::model::time::Timestamp;
 pub use self::{
     bill::{Bill, Lane, Row},
     faults::{Fault, Kind, Operation},
+    front::key_id,
     log::{Log, LoggedBatch, LoggedRequest},
-    router::key_id,
     serve::{serve, serve_connection},
     settings::{Latency, Limits, Model, Settings},
 };

@@ -15,7 +15,8 @@ use crate::model::time::Timestamp;
 use super::{
     answers::{Usage, id},
     bill::{Account, Lane},
-    job::{Course, Fate, Job, Settled},
+    course::Course,
+    job::{Fate, Job, Settled},
     log::Journal,
     output::{Content, Ending, Made},
     rates::{Bucket, Window},
