@@ -60,10 +60,10 @@ impl Course {
     }
 }
 
-/// When each line of a batch ends, in milliseconds from its beginning.
+/// When each line of the `batch`th batch ends, in milliseconds from its beginning.
 pub(super) fn draw_ends(
     lines: &[Line],
-    batch: &str,
+    batch: u64,
     quirks: &Quirks,
     settings: &Settings,
 ) -> Vec<u64> {
@@ -74,7 +74,7 @@ pub(super) fn draw_ends(
         stalled_share,
         ..
     } = settings.latency;
-    let shared = Draw::new(settings.seed, "batch", batch.as_bytes());
+    let shared = Draw::new(settings.seed, "batch", &batch.to_le_bytes());
     let mut common = shared;
     let common_normal = common.normal();
     let stalled = common.unit() < stalled_share;

@@ -12,7 +12,6 @@ use crate::model::time::Timestamp;
 
 use super::{
     Sim, Simulator,
-    answers::id,
     batches::{reply, too_many},
     blob::Blob,
     course::{Course, Quirks, draw_ends},
@@ -27,7 +26,8 @@ use super::{
 };
 
 /// Inputs up to this size are validated on the spot, larger ones on a thread for
-/// blocking work.
+/// blocking work. The reply waits for it either way, so that a batch's course never
+/// depends on how fast this machine reads.
 const QUICK: u64 = 256 * 1024;
 
 #[derive(Deserialize)]
@@ -73,11 +73,13 @@ pub(super) async fn create(
     let (mut world, now) = sim.world();
     let quirks = Quirks::of(struck.0.as_ref(), now);
     let index = world.jobs.len();
-    let id = id("batch_", sim.settings.seed, index);
+    let number = index as u64;
+    let id = world.id("batch_", number);
     let (scan, fate) = match (input, scanned) {
         (Some(input), Some(Ok(scan))) => {
             let draft = Draft {
                 id: &id,
+                number,
                 org: &caller.org,
                 endpoint: &wish.endpoint,
                 quirks: &quirks,
@@ -85,11 +87,11 @@ pub(super) async fn create(
             };
             draft.plan(&sim, &mut world, input, scan)
         }
-        (_, Some(Err(errors))) => (Scan::default(), invalid(&sim, &id, now, errors)),
+        (_, Some(Err(errors))) => (Scan::default(), invalid(&sim, number, now, errors)),
         _ => {
             let message = format!("The file '{}' was not found.", wish.input_file_id);
             let error = whole("invalid_request", message, Some("file_id"));
-            (Scan::default(), invalid(&sim, &id, now, vec![error]))
+            (Scan::default(), invalid(&sim, number, now, vec![error]))
         }
     };
     for (custom_id, note) in scan.notes {
@@ -228,12 +230,12 @@ fn whole(code: &str, message: String, param: Option<&str>) -> LineError {
     }
 }
 
-fn validation(sim: &Simulator, batch: &str) -> Duration {
-    let mut draw = Draw::new(sim.settings.seed, "validation", batch.as_bytes());
+fn validation(sim: &Simulator, batch: u64) -> Duration {
+    let mut draw = Draw::new(sim.settings.seed, "validation", &batch.to_le_bytes());
     draw.lognormal(sim.settings.latency.validation, 0.3)
 }
 
-fn invalid(sim: &Simulator, batch: &str, now: Timestamp, errors: Vec<LineError>) -> Fate {
+fn invalid(sim: &Simulator, batch: u64, now: Timestamp, errors: Vec<LineError>) -> Fate {
     Fate::Invalid {
         at: now + validation(sim, batch),
         errors,
@@ -243,6 +245,7 @@ fn invalid(sim: &Simulator, batch: &str, now: Timestamp, errors: Vec<LineError>)
 /// A batch about to be made.
 struct Draft<'a> {
     id: &'a str,
+    number: u64,
     org: &'a str,
     endpoint: &'a str,
     quirks: &'a Quirks,
@@ -260,7 +263,7 @@ impl Draft<'_> {
     ) -> (Scan, Fate) {
         if let Some(error) = self.failure(sim, world, &scan) {
             scan.prompt_tokens = 0;
-            return (scan, invalid(sim, self.id, self.now, vec![error]));
+            return (scan, invalid(sim, self.number, self.now, vec![error]));
         }
         for line in &mut scan.lines {
             let flaky = line.steer.as_ref().map_or(0, |steer| steer.flaky);
@@ -273,8 +276,8 @@ impl Draft<'_> {
             batch: self.id.to_owned(),
             endpoint: self.endpoint.to_owned(),
             input,
-            began: self.now + validation(sim, self.id),
-            ends: draw_ends(&lines, self.id, self.quirks, &sim.settings),
+            began: self.now + validation(sim, self.number),
+            ends: draw_ends(&lines, self.number, self.quirks, &sim.settings),
             lines,
         };
         let finalizing = sim.settings.latency.finalizing + self.quirks.finalizes_slower;

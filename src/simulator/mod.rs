@@ -87,7 +87,7 @@ impl Simulator {
         let settings = Arc::new(settings);
         Arc::new(Simulator {
             clock: Clock::new(start, settings.speed),
-            world: Mutex::new(World::new(settings.clone())),
+            world: Mutex::new(World::new(settings.clone(), start)),
             faults: Mutex::default(),
             settings,
         })
@@ -134,7 +134,7 @@ impl Simulator {
     /// Forgets everything but the settings and the time.
     pub fn reset(&self) {
         self.faults.lock().clear();
-        *self.world.lock() = World::new(self.settings.clone());
+        *self.world.lock() = World::new(self.settings.clone(), self.now());
     }
 
     /// The world as it is now, with all done that was due.
