@@ -24,7 +24,7 @@ impl MemoryStore {
         let staging = Staging::new(kv.clone(), horizon.clone(), 0)
             .expect("an empty map has nothing to misread");
         KvStore {
-            writer: Writer::inline(staging),
+            writer: Writer::inline(horizon.clone(), staging),
             kv,
             horizon,
         }
@@ -71,6 +71,7 @@ impl SledStore {
         let mut staging = staging.map_err(damaged)?;
         prepare(&mut staging, found).map_err(damaged)?;
         kv.sync().map_err(damaged)?;
+        horizon.synced(horizon.applied());
         let writer = Writer::threads(kv.clone(), horizon.clone(), staging).map_err(io)?;
         Ok(KvStore {
             writer,
