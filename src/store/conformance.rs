@@ -26,12 +26,12 @@ use crate::{
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 
-fn at(seconds: u64) -> Timestamp {
+pub fn at(seconds: u64) -> Timestamp {
     NOW + Duration::from_secs(seconds)
 }
 
 /// The `n`-th request of tenant `t`.
-fn request(t: u8, n: u64) -> Request {
+pub fn request(t: u8, n: u64) -> Request {
     let tenant = TenantId([t; 16]);
     let deadline = at(3600 + n);
     Request {
@@ -66,7 +66,7 @@ fn request(t: u8, n: u64) -> Request {
     }
 }
 
-fn admission(request: &Request, body: &[u8]) -> Admission {
+pub fn admission(request: &Request, body: &[u8]) -> Admission {
     Admission {
         request: request.clone(),
         body: Bytes::copy_from_slice(body),
@@ -177,12 +177,17 @@ fn from_queue(request: &Request, to: Place) -> Relocation {
     }
 }
 
-async fn admit(store: &dyn Store, request: &Request, body: &[u8]) {
+pub async fn admit(store: &dyn Store, request: &Request, body: &[u8]) {
     let admitted = store.admit(admission(request, body)).await.unwrap();
     assert_eq!(admitted, Admitted::New);
 }
 
-async fn settle(store: &dyn Store, request: &Request, finished: Timestamp, answer: &[u8]) -> u64 {
+pub async fn settle(
+    store: &dyn Store,
+    request: &Request,
+    finished: Timestamp,
+    answer: &[u8],
+) -> u64 {
     let places = [Place::Queue(request.cohort)];
     let ending = ending(request, &places, finished, answer);
     match store.settle(vec![ending]).await.unwrap()[..] {
@@ -191,7 +196,7 @@ async fn settle(store: &dyn Store, request: &Request, finished: Timestamp, answe
     }
 }
 
-async fn content(store: &dyn Store, request: &Request) -> Option<Content> {
+pub async fn content(store: &dyn Store, request: &Request) -> Option<Content> {
     let stored = store.load(request.key).await.unwrap()?;
     assert_eq!(stored.request, *request);
     Some(stored.content)
@@ -727,7 +732,7 @@ conformance! {
     credentials_are_kept_until_they_are_dropped
 }
 
-fn settings(dir: &std::path::Path) -> Settings {
+pub fn settings(dir: &std::path::Path) -> Settings {
     Settings {
         data_dir: dir.to_path_buf(),
         cache_bytes: 16 << 20,
@@ -735,7 +740,7 @@ fn settings(dir: &std::path::Path) -> Settings {
     }
 }
 
-fn open(dir: &std::path::Path) -> SledStore {
+pub fn open(dir: &std::path::Path) -> SledStore {
     SledStore::open(&settings(dir)).unwrap()
 }
 

@@ -26,6 +26,8 @@ mod reads;
 mod records;
 mod sled;
 mod staging;
+#[cfg(test)]
+mod survival;
 mod writer;
 
 use self::{

@@ -71,6 +71,7 @@ impl SledStore {
         let mut staging = staging.map_err(damaged)?;
         prepare(&mut staging, found).map_err(damaged)?;
         kv.sync().map_err(damaged)?;
+        kv.created().map_err(io)?;
         horizon.synced(horizon.applied());
         let writer = Writer::threads(kv.clone(), horizon.clone(), staging).map_err(io)?;
         Ok(KvStore {
@@ -125,6 +126,7 @@ fn cannot(dir: &Path, error: sled::Error) -> OpenError {
             OpenError::InUse { dir }
         }
         sled::Error::Io(error) => OpenError::Io { dir, error },
+        sled::Error::Unsupported(what) => OpenError::Damaged { dir, what },
         other => OpenError::Damaged {
             dir,
             what: other.to_string(),
