@@ -35,3 +35,6 @@ pub struct Settings {
     pub deadline: deadline::Settings,
     pub hold: hold::Settings,
 }
+pub fn router(_: std::sync::Arc<Edge>) -> axum::Router {
+    axum::Router::new()
+}
