@@ -211,6 +211,17 @@ impl From<Refused> for ApiError {
                 )
                 .retry_after(retry_after)
             },
+            Refused::NotFirm => ApiError {
+                kind: "rate_limit_error",
+                ..ApiError::invalid(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "deadline_not_firm",
+                    "So many calls are waiting that this deadline could only be met with \
+                     luck, and deadline.strict is set. Accepted: a later call, \
+                     `Offpeak-On-Late: wait`, or no deadline.",
+                )
+                .param("Offpeak-Deadline")
+            },
             Refused::PassThrough => ApiError::server(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "queue_full",

@@ -2,20 +2,34 @@
 //! the others go to the [`router`]. [`server`] tells them apart and owns the
 //! sockets.
 
+mod ask;
 pub mod auth;
+mod calls;
 pub mod deadline;
 pub mod errors;
 pub mod hold;
+mod outcome;
 pub mod passthrough;
+mod poll;
 pub mod prefer;
+mod read;
 pub mod replay;
 pub mod route;
 pub mod server;
+mod stream;
+mod stub;
 
 #[cfg(test)]
 mod testing;
 
-use std::sync::Arc;
+use std::{any::Any, sync::Arc};
+
+use axum::{
+    Router,
+    response::{IntoResponse, Response},
+};
+use http::StatusCode;
+use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{engine::Engine, model::secret::Secret};
 use passthrough::Passthrough;
@@ -35,6 +49,37 @@ pub struct Settings {
     pub deadline: deadline::Settings,
     pub hold: hold::Settings,
 }
-pub fn router(_: std::sync::Arc<Edge>) -> axum::Router {
-    axum::Router::new()
+
+impl Edge {
+    pub fn new(
+        engine: Arc<Engine>,
+        passthrough: Passthrough,
+        settings: Settings,
+        admin_token: Secret,
+    ) -> Self {
+        Edge {
+            engine,
+            passthrough,
+            settings,
+            admin_token,
+        }
+    }
+}
+
+/// What [`route::route`] does not send straight through. Bodies are bounded where
+/// they are read, and nowhere else.
+pub fn router(edge: Arc<Edge>) -> Router {
+    Router::new()
+        .fallback(calls::handle)
+        .layer(CatchPanicLayer::custom(panicked))
+        .with_state(edge)
+}
+
+fn panicked(_: Box<dyn Any + Send>) -> Response {
+    errors::ApiError::server(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "internal_error",
+        "Offpeak failed in a way that it should not. Its log says more.",
+    )
+    .into_response()
 }

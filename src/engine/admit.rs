@@ -40,6 +40,8 @@ pub struct Call {
     pub retry: u32,
     /// It asks for something that a batch cannot do: run it live.
     pub live_only: Option<String>,
+    /// Refuse it where its deadline could only be met with luck.
+    pub strict: bool,
 }
 
 /// The request that answers the call.
@@ -82,6 +84,8 @@ pub enum Refused {
     /// `admission.on_full = "live"`: pass the call through.
     #[error("the queue is full: the call goes through at full price")]
     PassThrough,
+    #[error("the deadline could only be met with luck")]
+    NotFirm,
 }
 
 impl Engine {
@@ -120,6 +124,7 @@ impl Engine {
             return Ok(admitted);
         }
         self.check_room().await?;
+        self.check_firm(&call)?;
         self.check_model(&call.caller, &call.model)
             .await
             .map_err(|(status, body)| AdmitError::Provider { status, body })?;
@@ -371,6 +376,16 @@ impl Engine {
                 let retry_after = self.settings.packing.linger.max(Duration::from_secs(1));
                 Err(Refused::QueueFull { open, retry_after }.into())
             }
+        }
+    }
+
+    /// Who would rather be late or fail than pay more has asked for no promise.
+    fn check_firm(&self, call: &Call) -> Result<(), Refused> {
+        let (open, reserve) = (self.counts().open(), self.settings.rescue.reserve);
+        let guarantee = lane::guarantee(call.on_late, open, &self.settings.live, reserve);
+        match call.strict && call.on_late == OnLate::Rescue && guarantee != "firm" {
+            true => Err(Refused::NotFirm),
+            false => Ok(()),
         }
     }
 
