@@ -58,9 +58,9 @@ impl Kind {
 
     pub fn deadline(self) -> Option<Duration> {
         match self {
-            Kind::Evals | Kind::Embeddings => Some(Duration::from_secs(45)),
-            Kind::Summaries => Some(Duration::from_secs(30)),
-            Kind::Agents => Some(Duration::from_secs(40)),
+            Kind::Evals | Kind::Embeddings => Some(Duration::from_secs(35)),
+            Kind::Summaries => Some(Duration::from_secs(25)),
+            Kind::Agents => Some(Duration::from_secs(30)),
             Kind::Soon => Some(Duration::from_secs(4)),
             Kind::Interactive => None,
         }
@@ -206,7 +206,7 @@ impl Client {
             amount.ok_or_else(|| Failure::Other(format!("no total.{name} in the savings: {body}")))
         };
         Ok(Savings {
-            paid: field("paid_usd")?,
+            paid: field("cost_usd")?,
             standard: field("standard_usd")?,
         })
     }
