@@ -11,13 +11,16 @@ use std::{
     },
 };
 
+use bytes::Bytes;
+
 use super::{
     KvStore, OpenError, SledStore,
+    changes::payload,
     codec::seal,
     conformance::{admission, admit, at, content, open, request, settings, settle},
     kv::{Batch, End, Kv, Pair, Span},
     memory::MemoryKv,
-    records::meta,
+    records::{chunk::Side, meta},
     sled::SledKv,
     staging::Staging,
     writer::{Horizon, Writer},
@@ -106,7 +109,7 @@ struct Disk {
 }
 
 impl Kv for Arc<Disk> {
-    fn get(&self, key: &[u8]) -> Result<Option<bytes::Bytes>, StoreError> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.map.get(key)
     }
 
@@ -189,6 +192,26 @@ async fn a_failed_write_is_told_and_the_next_one_goes_on() {
         let before = settle(&store, &first, at(1), b"answer").await;
         assert!(before < settle(&store, &second, at(2), b"answer").await);
     }
+}
+
+#[tokio::test]
+async fn chunks_that_nothing_names_are_swept() {
+    let disk = Arc::new(Disk::default());
+    disk.free.store(u64::MAX, Ordering::SeqCst);
+    let store = on(&disk, false);
+    let (kept, lost) = (request(1, 1), request(1, 2));
+    let large = Bytes::from(vec![7; 300_000]);
+    admit(&store, &kept, &large).await;
+    let before = disk.disk_bytes().unwrap();
+    let swept = store.change(move |staging| {
+        payload::write(staging, lost.key, Side::Body, &large)?;
+        // As if the process died between the journal and the record.
+        payload::write(staging, kept.key, Side::Answer, &large)?;
+        payload::sweep(staging)
+    });
+    assert_eq!(swept.await.unwrap(), 2);
+    assert_eq!(disk.disk_bytes().unwrap(), before);
+    assert!(content(&store, &request(1, 1)).await.is_some());
 }
 
 #[tokio::test]
