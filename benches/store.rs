@@ -39,7 +39,10 @@ use tokio::{task::JoinSet, time::Instant};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-const TASKS: u64 = 512;
+/// Callers at a time: as in the bench of the whole server, and as many as leave
+/// a commit's own time to be seen.
+const ACCEPT_TASKS: u64 = 512;
+const DEPTH_TASKS: u64 = 64;
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 const TENANT: TenantId = TenantId([1; 16]);
 const BATCH: u64 = 1000;
@@ -85,7 +88,7 @@ async fn accept(dir: &Path) {
     let store = open(dir);
     let requests = 200_000;
     let watch = Watch::start(dir);
-    let admitted = fill(&store, 0..requests).await;
+    let admitted = fill(&store, ACCEPT_TASKS, 0..requests).await;
     admitted.report("admit", &watch);
     let line = Place::Line(batch_of(0));
     let settled = settle(&store, 0..requests, |n| queued(n).from, line).await;
@@ -96,11 +99,11 @@ async fn depth(dir: &Path, requests: u64) {
     let store = open(dir);
     let watch = Watch::start(dir);
     let tenth = requests / 10;
-    let first = fill(&store, 0..tenth).await;
+    let first = fill(&store, DEPTH_TASKS, 0..tenth).await;
     first.report("fill, first tenth", &watch);
-    let middle = fill(&store, tenth..9 * tenth).await;
+    let middle = fill(&store, DEPTH_TASKS, tenth..9 * tenth).await;
     middle.report("fill, between", &watch);
-    let last = fill(&store, 9 * tenth..requests).await;
+    let last = fill(&store, DEPTH_TASKS, 9 * tenth..requests).await;
     last.report("fill, last tenth", &watch);
     println!(
         "accept rate at the start / at the end: {:.2}",
@@ -151,7 +154,7 @@ async fn depth(dir: &Path, requests: u64) {
         .await
         .report("settle, 50 a call", &watch);
 
-    let end = fill(&store, requests..requests + tenth).await;
+    let end = fill(&store, DEPTH_TASKS, requests..requests + tenth).await;
     end.report("fill behind it all", &watch);
     println!(
         "accept rate at the start / at the end: {:.2}",
@@ -181,7 +184,7 @@ async fn depth(dir: &Path, requests: u64) {
     }
     .report("purge, 50 a call", &watch);
 
-    let second = fill(&store, requests + tenth..2 * requests).await;
+    let second = fill(&store, DEPTH_TASKS, requests + tenth..2 * requests).await;
     second.report("fill again", &watch);
     println!(
         "accept rate at the start / at the end: {:.2}",
@@ -189,12 +192,12 @@ async fn depth(dir: &Path, requests: u64) {
     );
 }
 
-async fn fill(store: &Arc<SledStore>, range: std::ops::Range<u64>) -> Phase {
+async fn fill(store: &Arc<SledStore>, callers: u64, range: std::ops::Range<u64>) -> Phase {
     let count = range.end - range.start;
     let next = Arc::new(AtomicU64::new(range.start));
     let began = Instant::now();
     let mut tasks = JoinSet::new();
-    for _ in 0..TASKS {
+    for _ in 0..callers {
         let (store, next, end) = (store.clone(), next.clone(), range.end);
         tasks.spawn(async move {
             let mut latencies = Vec::new();

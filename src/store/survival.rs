@@ -105,6 +105,7 @@ async fn acknowledged_work_survives_a_kill() {
 struct Disk {
     map: MemoryKv,
     fails: AtomicBool,
+    panics: AtomicBool,
     free: AtomicU64,
 }
 
@@ -118,6 +119,7 @@ impl Kv for Arc<Disk> {
     }
 
     fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+        assert!(!self.panics.load(Ordering::SeqCst), "as the test wants it");
         if self.fails.load(Ordering::SeqCst) {
             return Err(StoreError::Io(std::io::ErrorKind::StorageFull.into()));
         }
@@ -192,6 +194,21 @@ async fn a_failed_write_is_told_and_the_next_one_goes_on() {
         let before = settle(&store, &first, at(1), b"answer").await;
         assert!(before < settle(&store, &second, at(2), b"answer").await);
     }
+}
+
+#[tokio::test]
+async fn a_writer_that_dies_leaves_a_store_to_read() {
+    let disk = Arc::new(Disk::default());
+    disk.free.store(10_000, Ordering::SeqCst);
+    let store = on(&disk, true);
+    let (first, second) = (request(1, 1), request(1, 2));
+    admit(&store, &first, b"1").await;
+    disk.panics.store(true, Ordering::SeqCst);
+    for _ in 0..2 {
+        let closed = store.admit(admission(&second, b"2")).await;
+        assert!(matches!(closed, Err(StoreError::Closed)), "{closed:?}");
+    }
+    assert!(content(&store, &first).await.is_some());
 }
 
 #[tokio::test]
