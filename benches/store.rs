@@ -26,8 +26,8 @@ use offpeak::{
         id::{BatchId, CallDigest, CredentialId, DestinationId, RequestId, RequestKey, TenantId},
         ledger::{LedgerKey, LedgerRow},
         request::{
-            Bucket, Cohort, Destination, Entry, OnLate, Outcome, Place, Request, Shape, Source,
-            State, Usage,
+            Bucket, Cohort, Destination, Entry, Framing, OnLate, Outcome, Place, Request, Shape,
+            Source, State, Usage,
         },
         time::Timestamp,
     },
@@ -417,6 +417,7 @@ fn ending(n: u64, places: Vec<Place>, answer: Bytes) -> Ending {
             status: 200,
             finished: NOW + Duration::from_millis(10_000_000 + n),
             source: Source::Batch(batch_of(n)),
+            framing: Framing::Json,
             reason: "answered by its batch".into(),
             provider_request: Some("req_0123456789abcdef0123456789abcdef".into()),
             usage: Usage {

@@ -43,14 +43,20 @@ impl Default for SystemClock {
     }
 }
 
-impl Clock for SystemClock {
-    fn now(&self) -> Timestamp {
+impl SystemClock {
+    pub fn now(&self) -> Timestamp {
         let mut state = self.state.lock();
         let elapsed = state.at.elapsed();
         let whole = Duration::from_millis(elapsed.as_millis() as u64);
         state.at += whole;
         state.now = follow(state.now, whole, wall());
         state.now
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        self.now()
     }
 
     fn random(&self) -> u128 {

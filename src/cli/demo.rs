@@ -19,7 +19,6 @@ use super::{Failure, log};
 use crate::{
     app::{App, Secrets, Settings, SystemClock},
     config::Config,
-    ports::Clock as _,
     simulator::{self, Simulator},
 };
 

@@ -7,7 +7,6 @@ use tokio_util::task::TaskTracker;
 use super::{Failure, log};
 use crate::{
     app::SystemClock,
-    ports::Clock as _,
     simulator::{Settings, Simulator, serve},
 };
 

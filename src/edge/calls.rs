@@ -17,7 +17,9 @@ use super::{
     auth,
     errors::{self, ApiError},
     hold::{self, Held},
-    outcome, poll, read,
+    outcome,
+    passthrough::Passthrough,
+    poll, read,
     route::{DEADLINE, DEADLINE_ALIAS},
     stream,
     stub::{self, Facts},
@@ -119,11 +121,9 @@ fn deferrable(edge: &Edge, parts: &Parts) -> Option<Endpoint> {
     let endpoint =
         Endpoint::from_path(parts.uri.path()).filter(|_| parts.method == Method::POST)?;
     let listed = &edge.engine.settings().admission.endpoints;
-    let path = endpoint.path();
-    let short = path.strip_prefix("/v1").unwrap_or(path);
     let query = parts.uri.query().unwrap_or_default();
     let plain = query.is_empty() || query.split('&').all(auth::is_api_version);
-    let found = listed.iter().any(|one| one == path || one == short);
+    let found = listed.iter().any(|one| one == endpoint.path());
     (found && plain).then_some(endpoint)
 }
 
@@ -163,10 +163,10 @@ async fn through(
     reason: Option<&'static str>,
 ) -> Response {
     strip_ours(&mut parts.headers);
-    let response = edge
-        .passthrough
-        .forward(Request::from_parts(parts, body))
-        .await;
+    // The server's own, for its thread's connections.
+    let own = parts.extensions.remove::<Arc<Passthrough>>();
+    let passthrough = own.as_deref().unwrap_or(&edge.passthrough);
+    let response = passthrough.forward(Request::from_parts(parts, body)).await;
     let mut response = response.map(Body::new);
     if let Some(reason) = reason {
         response

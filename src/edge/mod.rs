@@ -50,22 +50,6 @@ pub struct Settings {
     pub hold: hold::Settings,
 }
 
-impl Edge {
-    pub fn new(
-        engine: Arc<Engine>,
-        passthrough: Passthrough,
-        settings: Settings,
-        admin_token: Secret,
-    ) -> Self {
-        Edge {
-            engine,
-            passthrough,
-            settings,
-            admin_token,
-        }
-    }
-}
-
 /// What [`route::route`] does not send straight through. Bodies are bounded where
 /// they are read, and nowhere else.
 pub fn router(edge: Arc<Edge>) -> Router {

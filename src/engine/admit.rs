@@ -17,7 +17,7 @@ use crate::{
     ports::{self, Admission, StoreError},
 };
 
-use super::{Caller, Counts, Engine, Tap, Waiter, holders::Grip, settings::OnFull};
+use super::{Caller, Engine, Tap, Waiter, holders::Grip, settings::OnFull};
 
 /// A call that asks to be deferred, read and found fit for a batch line.
 pub struct Call {
@@ -130,8 +130,8 @@ impl Engine {
             .map_err(|(status, body)| AdmitError::Provider { status, body })?;
 
         let _gate = self.credentials.gate.read().await;
-        let (admission, reason_open) = self.prepare(&call, digest, idempotency, body_digest);
-        self.commit(call, admission, reason_open).await
+        let (admission, open) = self.prepare(&call, digest, idempotency, body_digest);
+        self.commit(call, admission, open).await
     }
 
     /// Writes the request, then counts it, then wakes who must see it.
@@ -139,7 +139,7 @@ impl Engine {
         self: &Arc<Self>,
         call: Call,
         admission: Admission,
-        open: Counts,
+        open: u64,
     ) -> Result<Admitted, AdmitError> {
         let request = Arc::new(admission.request.clone());
         let (place, destination) = (admission.place, admission.destination.clone());
@@ -156,7 +156,7 @@ impl Engine {
                 self.wake_for(&place, first, &request);
                 let reserve = self.settings.rescue.reserve;
                 let guarantee =
-                    lane::guarantee(request.on_late, open.open(), &self.settings.live, reserve);
+                    lane::guarantee(request.on_late, open, &self.settings.live, reserve);
                 Ok(Admitted {
                     request,
                     hold,
@@ -192,7 +192,7 @@ impl Engine {
         digest: CallDigest,
         idempotency: Option<CallDigest>,
         body_digest: CallDigest,
-    ) -> (Admission, Counts) {
+    ) -> (Admission, u64) {
         let now = self.now();
         let choice = lane::choose(
             now,
@@ -247,7 +247,7 @@ impl Engine {
             body_digest,
             idempotency_horizon: now - self.settings.admission.idempotency_ttl,
         };
-        (admission, self.counts())
+        (admission, self.summary.lock().open())
     }
 
     fn destination(&self, call: &Call) -> Destination {
@@ -368,11 +368,8 @@ impl Engine {
 
     async fn check_room(&self) -> Result<(), AdmitError> {
         let settings = &self.settings.admission;
-        let open = self.counts().open();
-        let full = open >= settings.max_open
-            || self.disk_bytes.load(std::sync::atomic::Ordering::Relaxed)
-                >= settings.max_disk_bytes;
-        match (full, settings.on_full) {
+        let open = self.summary.lock().open();
+        match (open >= settings.max_open, settings.on_full) {
             (false, _) => Ok(()),
             (true, OnFull::Live) => Err(Refused::PassThrough.into()),
             (true, OnFull::Reject) => {

@@ -143,6 +143,11 @@ impl Summary {
         }
     }
 
+    /// All open requests. Asked at every admission.
+    pub fn open(&self) -> u64 {
+        self.queued + self.lines + self.live
+    }
+
     pub fn counts(&self) -> Counts {
         Counts {
             queued: self.queued,

@@ -13,8 +13,8 @@ use crate::{
         id::{BatchId, CallDigest, CredentialId, DestinationId, RequestId, RequestKey, TenantId},
         ledger::{LedgerKey, LedgerRow},
         request::{
-            Bucket, Cohort, Destination, Entry, OnLate, Outcome, Place, Request, Shape, Source,
-            State, Usage,
+            Bucket, Cohort, Destination, Entry, Framing, OnLate, Outcome, Place, Request, Shape,
+            Source, State, Usage,
         },
         time::Timestamp,
     },
@@ -90,6 +90,7 @@ fn outcome(finished: Timestamp) -> Outcome {
         status: 200,
         finished,
         source: Source::Offpeak,
+        framing: Framing::Json,
         reason: "answered".into(),
         provider_request: None,
         usage: Usage::default(),
@@ -191,7 +192,7 @@ pub async fn settle(
     let places = [Place::Queue(request.cohort)];
     let ending = ending(request, &places, finished, answer);
     match store.settle(vec![ending]).await.unwrap()[..] {
-        [Settled::Now { sequence }] => sequence,
+        [Settled::Now { sequence, .. }] => sequence,
         ref other => panic!("{other:?}"),
     }
 }
@@ -406,7 +407,7 @@ async fn many_are_claimed_at_once(store: &dyn Store) {
     let sequences: Vec<u64> = settled
         .iter()
         .filter_map(|settled| match settled {
-            Settled::Now { sequence } => Some(*sequence),
+            Settled::Now { sequence, .. } => Some(*sequence),
             _ => None,
         })
         .collect();
