@@ -1,4 +1,7 @@
 //! The integration tests: one binary, one module a subject.
 
+mod app;
+mod edge;
 mod layout;
 mod settings;
+mod wire;
