@@ -50,11 +50,11 @@ pub async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> Response
         }
     };
     match way {
-        Way::Through(reason) => through(&edge, parts, body, reason).await,
+        Way::Through(reason) => Box::pin(through(&edge, parts, body, reason)).await,
         Way::Ours(target) => {
             let (headers, uri) = (parts.headers, parts.uri);
-            drop(body);
-            let answered = poll::answer(edge, target, headers, uri).await;
+            read::discard(body, most).await;
+            let answered = Box::pin(poll::answer(edge, target, headers, uri)).await;
             answered.unwrap_or_else(IntoResponse::into_response)
         }
         Way::Defer(endpoint, deadline) => defer(edge, parts, body, endpoint, deadline).await,
@@ -187,8 +187,8 @@ fn strip_ours(headers: &mut HeaderMap) {
     }
 }
 
-/// Takes the call in and answers it. Admission is boxed, so that a held call
-/// does not carry its room along.
+/// Takes the call in and answers it. Whatever is over before the caller waits is
+/// boxed, here and in [`hold`], so that a held call does not carry its room along.
 async fn defer(
     edge: Arc<Edge>,
     parts: Parts,
@@ -212,7 +212,7 @@ async fn defer(
         false => {
             let held = Held::new(engine, request, hold, joined, guarantee);
             match joined {
-                true => held.accepted(&edge, reply.prefer).await,
+                true => Box::pin(held.accepted(&edge, reply.prefer)).await,
                 false => at_once(&edge, held, reply.prefer),
             }
         }

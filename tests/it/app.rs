@@ -118,8 +118,10 @@ impl Drop for TestApp {
 /// A provider that does everything within milliseconds, but for what a request
 /// itself asks for (`slow=1s`, `never`).
 fn provider() -> simulator::Settings {
-    let mut settings = simulator::Settings::default();
-    settings.keep_bodies = true;
+    let mut settings = simulator::Settings {
+        keep_bodies: true,
+        ..Default::default()
+    };
     let latency = &mut settings.latency;
     for duration in [
         &mut latency.validation,

@@ -147,8 +147,8 @@ impl Caller {
     /// Whether more came before the connection closed.
     async fn fill(&mut self) -> bool {
         let read = timeout(HANG, self.stream.read_buf(&mut self.buffer)).await;
-        matches!(read, Err(_)).then(|| panic!("a hang after {:?}", self.seen()));
-        read.is_ok_and(|read| read.is_ok_and(|count| count > 0))
+        let read = read.unwrap_or_else(|_| panic!("a hang after {:?}", self.seen()));
+        read.is_ok_and(|count| count > 0)
     }
 
     fn seen(&self) -> String {

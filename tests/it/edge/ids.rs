@@ -1,5 +1,6 @@
 //! 202, polling, cancelling, erasing: what an `op_…` id is good for.
 
+use offpeak::simulator;
 use serde_json::json;
 
 use super::{CHAT, SIX_HOURS, chat, response};
@@ -32,7 +33,7 @@ async fn every_endpoints_stub_has_its_own_shape_and_is_answered() {
         ),
         (
             "moderations",
-            json!({"input": "stub"}).to_string(),
+            json!({"model": "omni-moderation-latest", "input": "stub"}).to_string(),
             "results",
         ),
     ] {
@@ -129,8 +130,6 @@ async fn whose_id_it_is_not_finds_nothing() {
     app.finish().await;
 }
 
-use offpeak::simulator;
-
 #[tokio::test]
 async fn cancelling_ends_it_once() {
     let app = TestApp::start().await;
@@ -196,7 +195,6 @@ async fn cancelling_ends_it_once() {
 async fn erasing_leaves_nothing() {
     let app = TestApp::start().await;
     let mut caller = app.caller().await;
-    let open = queue(&mut caller, CHAT, chat("open", "never")).await;
     let done = queue(&mut caller, CHAT, chat("done", "")).await;
     caller
         .call(
@@ -205,6 +203,7 @@ async fn erasing_leaves_nothing() {
             "",
         )
         .await;
+    let open = queue(&mut caller, CHAT, chat("open", "never")).await;
     for id in [open, done] {
         let path = format!("/v1/chat/completions/{id}");
         let answer = caller.call(&format!("DELETE {path}"), &[], "").await;

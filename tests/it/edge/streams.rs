@@ -1,5 +1,6 @@
 //! `stream: true` with a deadline.
 
+use offpeak::simulator::{Fault, Kind, Operation};
 use serde_json::{Value, json};
 
 use super::{CHAT, SIX_HOURS, chat, response};
@@ -137,6 +138,26 @@ async fn what_goes_live_at_once_streams_for_real() {
     assert_eq!(fetched.json()["object"], "chat.completion");
     let content = fetched.json()["choices"][0]["message"]["content"].clone();
     assert_eq!(content, json!(folded(&answer.text()).0));
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_live_stream_that_breaks_off_is_cut_and_found_again() {
+    let app = TestApp::start().await;
+    let truncated = Fault::once(Operation::Chat, Kind::Truncated);
+    app.simulator.inject(truncated);
+    let body = streamed("broken", "");
+    let mut caller = app.caller().await;
+    caller.send(CHAT, &["offpeak-deadline: 2s"], &body).await;
+    let head = caller.head().await;
+    is_stream(&head);
+    assert_eq!(caller.rest(&head).await, None);
+    let mut caller = app.caller().await;
+    let resend = ["offpeak-deadline: 2s", "x-stainless-retry-count: 1"];
+    let answer = caller.call(CHAT, &resend, &body).await;
+    is_stream(&answer.head);
+    assert_eq!(answer.head.id(), head.id());
+    assert!(folded(&answer.text()).0.contains("broken"));
     app.finish().await;
 }
 
