@@ -1,5 +1,8 @@
 //! The integration tests: one binary, one module a subject.
 
+mod app;
+mod edge;
 mod layout;
 mod namespace;
 mod settings;
+mod wire;
