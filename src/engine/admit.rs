@@ -177,6 +177,7 @@ impl Engine {
     }
 
     fn withdraw(&self, request: &Request, place: &Place) {
+        self.taps.take(request.key);
         self.holders.forget(request.key, request.digest);
         self.summary.lock().exit(place, &request.entry());
     }

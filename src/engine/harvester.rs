@@ -1,7 +1,10 @@
 //! Terminal provider batch → one ending or one return for every line. Both files
 //! are read by `custom_id`, whatever the status and the counts say (WIRE.md §1).
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -13,7 +16,7 @@ use crate::{
         attempt::{Attempt, AttemptId, AttemptState, Lane},
         batch::{Batch, BatchEvent},
         id::{RequestId, RequestKey},
-        request::{Entry, Framing, Outcome, Place, Request, Source, State},
+        request::{Framing, Outcome, Place, Request, Source, State},
     },
     policy::{rescue, retry},
     ports::{
@@ -68,6 +71,7 @@ impl Engine {
         self.advance(batch, BatchEvent::Settle, self.now()).await?;
         for signal in [
             &self.signals.packer,
+            &self.signals.rescuer,
             &self.signals.live,
             &self.signals.janitor,
         ] {
@@ -108,7 +112,7 @@ impl Engine {
         batch: &Batch,
         lines: Vec<ResultLine>,
     ) -> Result<u32, StoreError> {
-        let mut answers: HashMap<RequestId, (Request, Outcome, Bytes)> = HashMap::new();
+        let mut answers: BTreeMap<RequestId, (Request, Outcome, Bytes)> = BTreeMap::new();
         for line in lines {
             let Ok(id) = line.custom_id.parse::<RequestId>() else {
                 tracing::warn!(batch = %batch.id, "a line of somebody else's in our batch");
@@ -205,6 +209,10 @@ impl Engine {
         outcome: &Outcome,
         earlier: &Outcome,
     ) -> Result<(), StoreError> {
+        if outcome.state != State::Succeeded {
+            // Errors are not billed.
+            return Ok(());
+        }
         let attempt = Attempt {
             id: AttemptId::Batch(batch.id),
             started: batch.submitted.unwrap_or(batch.created),
@@ -256,8 +264,10 @@ impl Engine {
                 });
             }
         }
+        // Lines that the file does not have tell nobody anything.
+        let unknown = bad.is_empty();
         self.settle_lines(batch, bad).await?;
-        Ok(Ok(false))
+        Ok(Ok(unknown))
     }
 
     async fn return_the_rest(
@@ -271,17 +281,11 @@ impl Engine {
             return Ok(());
         }
         tracing::info!(batch = %batch.id, lines = rest.len(), "lines without an answer");
-        let place = |entry: &Entry| match to_live {
+        let place = match to_live {
             true => Place::Live,
-            false => rescue::after_return(now, entry.deadline, batch.cohort, &self.settings.rescue),
+            false => rescue::after_return(now, batch.cohort, &self.settings.rescue),
         };
-        let (live, queue): (Vec<Entry>, Vec<Entry>) = rest
-            .into_iter()
-            .partition(|entry| place(entry) == Place::Live);
-        self.relocate_all(&live, Place::Line(batch.id), Place::Live)
-            .await?;
-        self.relocate_all(&queue, Place::Line(batch.id), Place::Queue(batch.cohort))
-            .await?;
+        self.relocate_all(&rest, Place::Line(batch.id), place).await?;
         Ok(())
     }
 

@@ -25,6 +25,9 @@ impl Engine {
         let keys: Vec<RequestKey> = endings.iter().map(|ending| ending.key).collect();
         let settled = self.store.settle(endings).await?;
         for (key, settled) in keys.iter().zip(&settled) {
+            self.backoffs.forget(key);
+            // Whoever still listens there hears the end of it.
+            self.taps.take(*key);
             if let Settled::Now {
                 entry,
                 place,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::{
     model::{
         batch::{Batch, BatchEvent, BatchState},
+        id::{BatchId, CredentialId},
         time::Timestamp,
     },
     policy::{poll, retry},
@@ -18,23 +19,27 @@ impl Engine {
     pub(super) async fn watch_turn(self: &Arc<Self>) -> Result<Next, StoreError> {
         let now = self.now();
         let mut next = Next::OnSignal;
-        for (batch, due) in self.batches_to_watch() {
+        for (id, credential, due) in self.batches_to_watch() {
             if due > now {
                 next = next.sooner(Next::At(due));
                 continue;
             }
-            let ready = self.summary.lock().polls(batch.credential).ready_at();
+            let ready = self.summary.lock().polls(credential).ready_at();
             if ready > now {
                 next = next.sooner(Next::At(ready));
                 continue;
             }
-            let Some(in_hand) = self.inflight.batches.begin(batch.id) else {
+            let Some(in_hand) = self.inflight.batches.begin(id) else {
                 continue;
             };
-            self.summary.lock().polls(batch.credential).take(now);
+            // Read once it is in hand: nobody else takes its next step now.
+            let watched = [BatchState::Submitted, BatchState::Cancelling];
+            let Some(batch) = self.batch_in(id, &watched) else {
+                continue;
+            };
+            self.summary.lock().polls(credential).take(now);
             let engine = self.clone();
             self.tasks.spawn(async move {
-                let id = batch.id;
                 if let Err(error) = engine.look(batch).await {
                     tracing::error!(batch = %id, %error, "watching");
                     engine.put_off(id, engine.settings.watch.poll_interval);
@@ -46,9 +51,9 @@ impl Engine {
         Ok(next)
     }
 
-    fn batches_to_watch(&self) -> Vec<(Batch, Timestamp)> {
+    fn batches_to_watch(&self) -> Vec<(BatchId, CredentialId, Timestamp)> {
         let summary = self.summary.lock();
-        let mut batches: Vec<(Batch, Timestamp)> = summary
+        let mut batches: Vec<_> = summary
             .batches
             .values()
             .filter(|tracked| {
@@ -57,10 +62,17 @@ impl Engine {
                     BatchState::Submitted | BatchState::Cancelling
                 )
             })
-            .map(|tracked| (tracked.batch.clone(), tracked.due))
+            .map(|tracked| {
+                let batch = &tracked.batch;
+                (tracked.due, batch.earliest_deadline, batch.id, batch.credential)
+            })
             .collect();
-        batches.sort_by_key(|(batch, due)| (*due, batch.earliest_deadline));
+        drop(summary);
+        batches.sort();
+        let batches = batches.into_iter();
         batches
+            .map(|(due, _, id, credential)| (id, credential, due))
+            .collect()
     }
 
     async fn look(self: &Arc<Self>, mut batch: Batch) -> Result<(), StoreError> {
