@@ -123,6 +123,12 @@ impl World {
         steps: Option<u32>,
         change: impl FnOnce(&mut Settings, &mut simulator::Settings),
     ) -> World {
+        // `OFFPEAK_LOG=debug cargo test -- --nocapture` tells what happens.
+        if let Ok(filter) = std::env::var("OFFPEAK_LOG") {
+            let _set_before = tracing_subscriber::fmt()
+                .with_env_filter(filter)
+                .try_init();
+        }
         let mut settings = settings();
         let mut provider = simulator::Settings::default();
         provider.seed = seed;
