@@ -1,6 +1,92 @@
-//! The command line. To come.
+//! The command line.
+
+mod demo;
+mod log;
+mod serve;
+mod simulator;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::ConfigError;
+
+/// Your ordinary LLM call, half the price, by the time you said.
+#[derive(Parser)]
+#[command(name = "offpeak", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the proxy.
+    Serve(serve::Args),
+    /// See it work: a simulated provider, the proxy, and a few hundred calls. No key needed.
+    Demo(demo::Args),
+    /// Run the simulated provider alone.
+    Simulator(simulator::Args),
+}
 
 /// Runs the command line and returns the process's exit code.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.into()),
+    };
+    let ran = runtime.block_on(async {
+        match cli.command {
+            Command::Serve(args) => serve::run(args).await,
+            Command::Demo(args) => demo::run(args).await,
+            Command::Simulator(args) => simulator::run(args).await,
+        }
+    });
+    match ran {
+        Ok(code) => code,
+        Err(error) => fail(&error),
+    }
+}
+
+/// What ends a command: said to a person, so a sentence and no more.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Start(#[from] crate::app::StartError),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Other(String),
+}
+
+fn fail(failure: &Failure) -> ExitCode {
+    eprintln!("offpeak: {failure}");
+    ExitCode::from(2)
+}
+
+/// Cancelled at the first SIGTERM or Ctrl-C.
+fn stop_on_signal(tasks: &tokio_util::task::TaskTracker) -> tokio_util::sync::CancellationToken {
+    use tokio::signal::unix::{SignalKind, signal};
+    let stop = tokio_util::sync::CancellationToken::new();
+    let stopping = stop.clone();
+    tasks.spawn(async move {
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            },
+            Err(error) => {
+                tracing::error!(%error, "no signals; stop with SIGKILL");
+                return;
+            }
+        }
+        stopping.cancel();
+    });
+    stop
 }

@@ -63,25 +63,19 @@ pub enum SetupError {
     Base(#[from] BadBase),
     #[error("no trusted root certificates: {0}")]
     Roots(#[from] std::io::Error),
+    #[error(transparent)]
+    Tls(#[from] rustls::Error),
 }
 
 impl Passthrough {
     /// `upstream` is a base URL such as `https://api.openai.com/v1`; see
-    /// [`Target`] for the mapping of paths. Reads the system's root
-    /// certificates.
+    /// [`Target`] for the mapping of paths. For https it reads the system's
+    /// root certificates (or `SSL_CERT_FILE`).
     pub fn new(settings: Settings, upstream: &Url) -> Result<Passthrough, SetupError> {
         let target = Target::new(upstream)?;
-        let mut tcp = HttpConnector::new();
-        tcp.set_nodelay(true);
-        tcp.enforce_http(false);
-        let connector = HttpsConnectorBuilder::new()
-            .with_provider_and_native_roots(rustls::crypto::ring::default_provider())?
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(tcp);
         Ok(Passthrough {
+            connector: connector(&target)?,
             target: Arc::new(target),
-            connector,
             pool: Arc::new(Pool::new(settings.max_idle, settings.idle_timeout)),
             settings,
         })
@@ -194,6 +188,25 @@ impl Passthrough {
             .map_err(|error| Failure::Unreachable(root_cause(&*error)))?;
         Ok(Connection::open(io).await?)
     }
+}
+
+fn connector(target: &Target) -> Result<HttpsConnector<HttpConnector>, SetupError> {
+    let mut tcp = HttpConnector::new();
+    tcp.set_nodelay(true);
+    tcp.enforce_http(false);
+    let provider = rustls::crypto::ring::default_provider();
+    let builder = HttpsConnectorBuilder::new();
+    let builder = match target.origin().scheme_str() {
+        Some("https") => builder.with_provider_and_native_roots(provider)?,
+        // A machine without certificates may still have a plain upstream.
+        _ => builder.with_tls_config(
+            rustls::ClientConfig::builder_with_provider(Arc::new(provider))
+                .with_safe_default_protocol_versions()?
+                .with_root_certificates(rustls::RootCertStore::empty())
+                .with_no_client_auth(),
+        ),
+    };
+    Ok(builder.https_or_http().enable_http1().wrap_connector(tcp))
 }
 
 /// Why there is no answer of the upstream's to give.

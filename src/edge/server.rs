@@ -62,7 +62,8 @@ where
     F: Future<Output = Result<Response<axum::body::Body>, Infallible>> + Send + 'static,
 {
     /// Binds. `deferred` (an `axum::Router`) answers what [`route()`] does not
-    /// send straight through.
+    /// send straight through. To pass a call through after all it finds its
+    /// thread's `Arc<Passthrough>` among the request's extensions.
     ///
     /// # Errors
     /// When the address cannot be bound.
@@ -100,9 +101,10 @@ where
         for number in 0..worker_count(self.settings.workers) {
             let (queue, accepted) = mpsc::channel(BACKLOG as usize);
             let worker = Worker {
-                passthrough: self.passthrough.for_another_worker(),
+                passthrough: Arc::new(self.passthrough.for_another_worker()),
                 deferred: self.deferred.clone(),
-                stop: stop.clone(),
+                // A child's lock is not shared between the threads.
+                stop: stop.child_token(),
                 grace: self.settings.drain_grace,
             };
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -188,7 +190,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 /// What one thread serves with.
 struct Worker<D> {
-    passthrough: Passthrough,
+    passthrough: Arc<Passthrough>,
     deferred: D,
     stop: CancellationToken,
     grace: Duration,
@@ -255,11 +257,12 @@ where
 
     async fn answer(
         self: Arc<Self>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
     ) -> Result<Response<Body>, Infallible> {
         match route(&request) {
             Route::Passthrough => Ok(self.passthrough.forward(request).await),
             Route::Deferred => {
+                request.extensions_mut().insert(self.passthrough.clone());
                 let response = self.deferred.clone().oneshot(request).await?;
                 Ok(response.map(Body::from))
             }
@@ -269,7 +272,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use axum::{Router, routing::any};
+    use axum::{Extension, Router, routing::any};
 
     use super::*;
     use crate::edge::testing::{Proxy, Wire, start};
@@ -294,12 +297,47 @@ mod tests {
         let proxy = start("http://127.0.0.1:1/v1", router, Duration::ZERO);
         let mut caller = proxy.connect().await;
         caller
-            .write("POST /v1/embeddings HTTP/1.1\r\nhost: us\r\nx-deadline: 6h\r\ncontent-length: 2\r\n\r\n{}")
+            .write(
+                "POST /v1/embeddings HTTP/1.1\r\nhost: us\r\nx-deadline: 6h\r\n\
+                 content-length: 2\r\n\r\n{}",
+            )
             .await;
         assert!(caller.read_head().await.starts_with("HTTP/1.1 200"));
         assert_eq!(caller.read(10).await, b"the router");
         caller.write(GET).await;
         assert!(caller.read_head().await.starts_with("HTTP/1.1 502"));
+    }
+
+    #[tokio::test]
+    async fn the_router_can_pass_a_call_through() {
+        let router = Router::new().fallback(any(
+            async |Extension(passthrough): Extension<Arc<Passthrough>>,
+                   mut request: Request<axum::body::Body>| {
+                request.headers_mut().remove("x-deadline");
+                passthrough
+                    .forward(request)
+                    .await
+                    .map(axum::body::Body::new)
+            },
+        ));
+        let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}/v1", upstream.local_addr().unwrap());
+        let proxy = start(&base, router, Duration::ZERO);
+        let mut caller = proxy.connect().await;
+        caller
+            .write(
+                "POST /v1/files HTTP/1.1\r\nhost: us\r\nx-deadline: 6h\r\n\
+                 content-length: 4\r\n\r\nfile",
+            )
+            .await;
+        let mut wire = Wire::accept(&upstream).await;
+        let head = wire.read_head().await;
+        assert!(head.starts_with("POST /v1/files HTTP/1.1\r\n"), "{head}");
+        assert!(head.contains("content-length: 4\r\n"), "{head}");
+        assert_eq!(wire.read(4).await, b"file");
+        wire.write(OK).await;
+        assert!(caller.read_head().await.starts_with("HTTP/1.1 200"));
+        assert_eq!(caller.read(2).await, b"ok");
     }
 
     #[tokio::test]

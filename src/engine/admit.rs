@@ -17,7 +17,7 @@ use crate::{
     ports::{self, Admission, StoreError},
 };
 
-use super::{Caller, Counts, Engine, Tap, Waiter, holders::Grip, settings::OnFull};
+use super::{Caller, Engine, Tap, Waiter, holders::Grip, settings::OnFull};
 
 /// A call that asks to be deferred, read and found fit for a batch line.
 pub struct Call {
@@ -40,6 +40,8 @@ pub struct Call {
     pub retry: u32,
     /// It asks for something that a batch cannot do: run it live.
     pub live_only: Option<String>,
+    /// Refuse it where its deadline could only be met with luck.
+    pub strict: bool,
 }
 
 /// The request that answers the call.
@@ -82,6 +84,8 @@ pub enum Refused {
     /// `admission.on_full = "live"`: pass the call through.
     #[error("the queue is full: the call goes through at full price")]
     PassThrough,
+    #[error("the deadline could only be met with luck")]
+    NotFirm,
 }
 
 impl Engine {
@@ -120,13 +124,14 @@ impl Engine {
             return Ok(admitted);
         }
         self.check_room().await?;
+        self.check_firm(&call)?;
         self.check_model(&call.caller, &call.model)
             .await
             .map_err(|(status, body)| AdmitError::Provider { status, body })?;
 
         let _gate = self.credentials.gate.read().await;
-        let (admission, reason_open) = self.prepare(&call, digest, idempotency, body_digest);
-        self.commit(call, admission, reason_open).await
+        let (admission, open) = self.prepare(&call, digest, idempotency, body_digest);
+        self.commit(call, admission, open).await
     }
 
     /// Writes the request, then counts it, then wakes who must see it.
@@ -134,7 +139,7 @@ impl Engine {
         self: &Arc<Self>,
         call: Call,
         admission: Admission,
-        open: Counts,
+        open: u64,
     ) -> Result<Admitted, AdmitError> {
         let request = Arc::new(admission.request.clone());
         let (place, destination) = (admission.place, admission.destination.clone());
@@ -151,7 +156,7 @@ impl Engine {
                 self.wake_for(&place, first, &request);
                 let reserve = self.settings.rescue.reserve;
                 let guarantee =
-                    lane::guarantee(request.on_late, open.open(), &self.settings.live, reserve);
+                    lane::guarantee(request.on_late, open, &self.settings.live, reserve);
                 Ok(Admitted {
                     request,
                     hold,
@@ -188,7 +193,7 @@ impl Engine {
         digest: CallDigest,
         idempotency: Option<CallDigest>,
         body_digest: CallDigest,
-    ) -> (Admission, Counts) {
+    ) -> (Admission, u64) {
         let now = self.now();
         let choice = lane::choose(
             now,
@@ -243,7 +248,7 @@ impl Engine {
             body_digest,
             idempotency_horizon: now - self.settings.admission.idempotency_ttl,
         };
-        (admission, self.counts())
+        (admission, self.summary.lock().open())
     }
 
     fn destination(&self, call: &Call) -> Destination {
@@ -364,17 +369,24 @@ impl Engine {
 
     async fn check_room(&self) -> Result<(), AdmitError> {
         let settings = &self.settings.admission;
-        let open = self.counts().open();
-        let full = open >= settings.max_open
-            || self.disk_bytes.load(std::sync::atomic::Ordering::Relaxed)
-                >= settings.max_disk_bytes;
-        match (full, settings.on_full) {
+        let open = self.summary.lock().open();
+        match (open >= settings.max_open, settings.on_full) {
             (false, _) => Ok(()),
             (true, OnFull::Live) => Err(Refused::PassThrough.into()),
             (true, OnFull::Reject) => {
                 let retry_after = self.settings.packing.linger.max(Duration::from_secs(1));
                 Err(Refused::QueueFull { open, retry_after }.into())
             }
+        }
+    }
+
+    /// Who would rather be late or fail than pay more has asked for no promise.
+    fn check_firm(&self, call: &Call) -> Result<(), Refused> {
+        let (open, reserve) = (self.counts().open(), self.settings.rescue.reserve);
+        let guarantee = lane::guarantee(call.on_late, open, &self.settings.live, reserve);
+        match call.strict && call.on_late == OnLate::Rescue && guarantee != "firm" {
+            true => Err(Refused::NotFirm),
+            false => Ok(()),
         }
     }
 
@@ -386,7 +398,9 @@ impl Engine {
                 if first || full {
                     self.signals.packer.notify_one();
                 }
-                if first {
+                // In a bucket that has begun, each has its own deadline.
+                let fails = cohort.on_late == OnLate::Fail && cohort.bucket.start <= self.now();
+                if first || fails {
                     self.signals.rescuer.notify_one();
                 }
             }

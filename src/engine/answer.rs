@@ -9,7 +9,7 @@ use crate::{
         attempt::Attempt,
         id::{RequestId, RequestKey, TenantId},
         ledger::{LedgerKey, LedgerRow},
-        request::{Place, State},
+        request::{Place, Request, State},
         time::Timestamp,
     },
     policy::lane,
@@ -84,9 +84,14 @@ impl Engine {
 
     /// Firm where all open work would fit into the reserve.
     pub fn guarantee(&self, stored: &Stored) -> &'static str {
+        self.guarantee_of(&stored.request)
+    }
+
+    /// As [`guarantee`](Engine::guarantee).
+    pub fn guarantee_of(&self, request: &Request) -> &'static str {
         let open = self.counts().open();
         let reserve = self.settings.rescue.reserve;
-        lane::guarantee(stored.request.on_late, open, &self.settings.live, reserve)
+        lane::guarantee(request.on_late, open, &self.settings.live, reserve)
     }
 
     /// Newest first.

@@ -60,13 +60,22 @@ impl Engine {
             provider!(self.harvest_file(batch, file, credential).await?);
         }
         let mut to_live = false;
-        if remote.status == RemoteStatus::Failed {
+        if remote.status == RemoteStatus::Failed && is_too_much(&remote.errors) {
+            let pause = self.settings.submit.retry_max;
+            tracing::warn!(batch = %batch.id, ?pause, "too many tokens are enqueued; packing waits");
+            let until = self.now() + pause;
+            self.summary.lock().creates(batch.credential).put_off(until);
+        } else if remote.status == RemoteStatus::Failed {
             to_live = provider!(self.part_poison(batch, remote, credential).await?);
         }
         self.return_the_rest(batch, to_live).await?;
         let files = [&batch.input_file, &remote.output_file, &remote.error_file];
         let litter: Vec<String> = files.into_iter().flatten().cloned().collect();
         batch.litter.extend(litter);
+        self.settled(batch).await.map(Ok)
+    }
+
+    async fn settled(self: &Arc<Self>, batch: &mut Batch) -> Result<(), StoreError> {
         batch.settled = Some(self.now());
         self.advance(batch, BatchEvent::Settle, self.now()).await?;
         for signal in [
@@ -77,7 +86,15 @@ impl Engine {
         ] {
             signal.notify_one();
         }
-        Ok(Ok(()))
+        Ok(())
+    }
+
+    /// A batch that the provider has forgotten: nothing will come of it any more.
+    pub(super) async fn give_up(self: &Arc<Self>, batch: &mut Batch) -> Result<(), StoreError> {
+        tracing::error!(batch = %batch.id, "the provider does not know the batch any more");
+        self.return_the_rest(batch, false).await?;
+        batch.litter.extend(batch.input_file.clone());
+        self.settled(batch).await
     }
 
     async fn harvest_file(
@@ -126,9 +143,6 @@ impl Engine {
             else {
                 continue;
             };
-            if retry::is_retryable(status) {
-                continue;
-            }
             let key = RequestKey {
                 tenant: batch.tenant,
                 id,
@@ -136,6 +150,11 @@ impl Engine {
             let Some(stored) = self.store.load(key).await? else {
                 continue;
             };
+            // Another time, while there is time.
+            let last = stored.request.deadline + self.settings.live.give_up_after;
+            if retry::is_retryable(status) && self.now() < last {
+                continue;
+            }
             let outcome = self.line_outcome(batch, &stored.request, status, request, &body);
             answers.insert(id, (stored.request, outcome, body));
         }
@@ -285,7 +304,8 @@ impl Engine {
             true => Place::Live,
             false => rescue::after_return(now, batch.cohort, &self.settings.rescue),
         };
-        self.relocate_all(&rest, Place::Line(batch.id), place).await?;
+        self.relocate_all(&rest, Place::Line(batch.id), place)
+            .await?;
         Ok(())
     }
 
@@ -310,6 +330,14 @@ impl Engine {
             attempt,
         }
     }
+}
+
+/// The provider holds as many tokens of ours as it allows: nothing is wrong with
+/// any line (WIRE.md §1).
+fn is_too_much(errors: &[RemoteError]) -> bool {
+    errors
+        .iter()
+        .any(|error| error.code.as_deref() == Some("token_limit_exceeded"))
 }
 
 /// The provider's own words, in the shape of the endpoint's errors.

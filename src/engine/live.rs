@@ -6,7 +6,6 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use parking_lot::Mutex;
-use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -22,7 +21,11 @@ use crate::{
     ports::{Content, LiveCall, LiveReply, ProviderError, StoreError},
 };
 
-use super::{Engine, TapEvent, drive::Next, settling::error_body};
+use super::{
+    Engine, TapEvent,
+    drive::Next,
+    settling::{error_body, error_code},
+};
 
 /// Entries a read of the live queue.
 const PAGE: usize = 256;
@@ -435,16 +438,4 @@ fn stripped(body: &[u8], strip: body::Strip) -> Result<Bytes, body::Refusal> {
     let edit = body::Edit::strip(strip);
     body::line_body(body, &edit, &mut out)?;
     Ok(out.into())
-}
-
-fn error_code(body: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Body {
-        error: Error,
-    }
-    #[derive(Deserialize)]
-    struct Error {
-        code: Option<String>,
-    }
-    serde_json::from_slice::<Body>(body).ok()?.error.code
 }

@@ -42,16 +42,16 @@ pub use answer::{FeedError, View};
 pub use cancel::{Cancelled, Erased};
 pub use courier::event_body;
 pub use credentials::Caller;
+pub use inflight::Gauges;
 pub use settings::{AdmissionSettings, HookSettings, OnFull, RetentionSettings, Settings};
 pub use settling::error_body;
-pub use inflight::Gauges;
 pub use summary::Counts;
 pub use taps::{Tap, TapEvent};
 pub use waiters::Waiter;
 
 use crate::{
     ledger::Prices,
-    model::time::Timestamp,
+    model::{batch::Batch, time::Timestamp},
     ports::{Clock, Deliver, Provider, Store, StoreError, Vault},
 };
 
@@ -176,6 +176,21 @@ impl Engine {
             backing_off: self.backoffs.len(),
             unflushed: self.unflushed.len(),
         }
+    }
+
+    /// Batches that have not ended, in no order.
+    pub fn open_batches(&self) -> Vec<Batch> {
+        let summary = self.summary.lock();
+        let batches = summary.batches.values().map(|tracked| &tracked.batch);
+        batches
+            .filter(|batch| batch.state.is_open())
+            .cloned()
+            .collect()
+    }
+
+    /// Bytes on disk, as last measured.
+    pub fn disk_bytes(&self) -> u64 {
+        self.disk_bytes.load(Ordering::Relaxed)
     }
 
     /// Stops packing and submitting, never rescue.

@@ -29,8 +29,6 @@ pub struct AdmissionSettings {
     pub max_body_bytes: u64,
     /// Open requests, over which new ones are answered as `on_full` says.
     pub max_open: u64,
-    /// Bytes on disk, over which the same holds.
-    pub max_disk_bytes: u64,
     pub on_full: OnFull,
     /// Check a credential's first use of a model upstream.
     pub model_check: bool,

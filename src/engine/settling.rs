@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::Deserialize;
 
 use crate::{
     model::{
@@ -90,4 +91,17 @@ pub fn error_body(message: &str, kind: &str, param: Option<&str>, code: Option<&
     })
     .to_string()
     .into()
+}
+
+/// The `code` of a provider's error.
+pub(super) fn error_code(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Body {
+        error: Error,
+    }
+    #[derive(Deserialize)]
+    struct Error {
+        code: Option<String>,
+    }
+    serde_json::from_slice::<Body>(body).ok()?.error.code
 }

@@ -21,7 +21,7 @@ use crate::{
     ports::{Content, Credential, ProviderError, RemoteBatch, Store, StoreError, Upload},
 };
 
-use super::{Engine, drive::Next};
+use super::{Engine, drive::Next, settling::error_code};
 
 /// Lines are read into pieces of about this size on their way out.
 const PIECE: usize = 64 * 1024;
@@ -77,7 +77,13 @@ impl Engine {
                     BatchState::Sealed | BatchState::Uploaded
                 ) && (!paused || tracked.wanted || tracked.batch.create_sent.is_some())
             })
-            .map(|tracked| (tracked.due, tracked.batch.earliest_deadline, tracked.batch.id))
+            .map(|tracked| {
+                (
+                    tracked.due,
+                    tracked.batch.earliest_deadline,
+                    tracked.batch.id,
+                )
+            })
             .collect();
         drop(summary);
         batches.sort();
@@ -241,7 +247,9 @@ impl Engine {
                 ..
             }
         );
-        if hopeless && batch.create_sent.is_none() {
+        let too_much = matches!(&error, ProviderError::Refused { body, .. }
+            if error_code(body).as_deref() == Some("token_limit_exceeded"));
+        if hopeless && !too_much && batch.create_sent.is_none() {
             tracing::warn!(batch = %batch.id, %error, "the provider refuses the batch; its lines go live");
             return self.dissolve(batch).await;
         }

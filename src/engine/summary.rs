@@ -147,9 +147,18 @@ impl Summary {
     }
 
     fn drop_empty(&mut self, cohort: &Cohort) {
-        if self.queue.get(cohort).is_some_and(|waiting| waiting.lines == 0) {
+        if self
+            .queue
+            .get(cohort)
+            .is_some_and(|waiting| waiting.lines == 0)
+        {
             self.queue.remove(cohort);
         }
+    }
+
+    /// All open requests. Asked at every admission.
+    pub fn open(&self) -> u64 {
+        (self.queued + self.lines + self.live).max(0) as u64
     }
 
     pub fn counts(&self) -> Counts {

@@ -1,7 +1,7 @@
 //! Looks at submitted batches: less often as they age, never more often in all
 //! than the control-call budget allows.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     model::{
@@ -14,6 +14,9 @@ use crate::{
 };
 
 use super::{Engine, drive::Next};
+
+/// A day, and two hours for clocks and for a provider that is late itself.
+const LONGEST_LIFE: Duration = Duration::from_secs(26 * 3600);
 
 impl Engine {
     pub(super) async fn watch_turn(self: &Arc<Self>) -> Result<Next, StoreError> {
@@ -64,7 +67,12 @@ impl Engine {
             })
             .map(|tracked| {
                 let batch = &tracked.batch;
-                (tracked.due, batch.earliest_deadline, batch.id, batch.credential)
+                (
+                    tracked.due,
+                    batch.earliest_deadline,
+                    batch.id,
+                    batch.credential,
+                )
             })
             .collect();
         drop(summary);
@@ -88,6 +96,9 @@ impl Engine {
         };
         let remote = match self.provider.batch(&credential, &id).await {
             Ok(remote) => remote,
+            Err(error) if is_gone(&error) && self.is_past_its_window(&batch) => {
+                return self.give_up(&mut batch).await;
+            }
             Err(error) => return self.look_later(batch, error).await,
         };
         batch.tries = 0;
@@ -95,6 +106,9 @@ impl Engine {
         if remote.status.is_terminal() {
             return match self.harvest(&mut batch, &remote, &credential).await? {
                 Ok(()) => Ok(()),
+                Err(error) if is_gone(&error) && self.is_past_its_window(&batch) => {
+                    self.give_up(&mut batch).await
+                }
                 Err(error) => self.look_later(batch, error).await,
             };
         }
@@ -103,6 +117,11 @@ impl Engine {
         }
         self.touch(batch);
         Ok(())
+    }
+
+    /// A batch ends at most 24 hours after its creation (WIRE.md §1).
+    fn is_past_its_window(&self, batch: &Batch) -> bool {
+        batch.submitted.unwrap_or(batch.created) + LONGEST_LIFE < self.now()
     }
 
     async fn ask_to_cancel(
@@ -145,4 +164,15 @@ impl Engine {
         self.summary.lock().track(batch, due);
         Ok(())
     }
+}
+
+/// The provider says that there is nothing, or nothing for us.
+fn is_gone(error: &ProviderError) -> bool {
+    matches!(
+        error,
+        ProviderError::Refused {
+            status: 401 | 403 | 404 | 410,
+            ..
+        }
+    )
 }

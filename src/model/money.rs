@@ -4,9 +4,11 @@ use std::{
     fmt,
     iter::Sum,
     ops::{Add, AddAssign, Sub},
+    str::FromStr,
 };
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 /// Picodollars (10⁻¹² USD). Prices are quoted per million tokens with up to six
 /// decimals, so a token's price is a whole number of these.
@@ -71,9 +73,41 @@ impl fmt::Display for Usd {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("not an amount in decimal dollars")]
+pub struct BadAmount;
+
+/// The inverse of [`Usd`]'s text: at most twelve decimals.
+impl FromStr for Usd {
+    type Err = BadAmount;
+
+    fn from_str(text: &str) -> Result<Usd, BadAmount> {
+        let (negative, digits) = match text.strip_prefix('-') {
+            Some(digits) => (true, digits),
+            None => (false, text),
+        };
+        let (whole, decimals) = digits.split_once('.').unwrap_or((digits, ""));
+        let plain = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        if whole.is_empty() || decimals.len() > 12 || !plain(whole) || !plain(decimals) {
+            return Err(BadAmount);
+        }
+        let pico: i128 = format!("{whole}{decimals:0<12}")
+            .parse()
+            .map_err(|_| BadAmount)?;
+        Ok(Usd(if negative { -pico } else { pico }))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_else_is_an_amount() {
+        for bad in ["", ".5", "--1", "1e3", "0.1234567890123", "1,5", "$1"] {
+            assert_eq!(bad.parse::<Usd>(), Err(BadAmount), "{bad}");
+        }
+    }
 
     #[test]
     fn reads_as_exact_dollars() {
@@ -85,6 +119,7 @@ mod tests {
             (12_345_678_900_000_000, "12345.6789"),
         ] {
             assert_eq!(Usd::from_pico(pico).to_string(), text);
+            assert_eq!(text.parse(), Ok(Usd::from_pico(pico)));
         }
     }
 }

@@ -92,6 +92,14 @@ impl<'a> Answer<'a> {
             let message = "We could not parse the JSON body of your request.";
             ApiError::new(StatusCode::BAD_REQUEST, None, message)
         })?;
+        Answer::to_body(endpoint, body, settings)
+    }
+
+    pub fn to_body(
+        endpoint: Endpoint,
+        body: Body<'a>,
+        settings: &Settings,
+    ) -> Result<Self, ApiError> {
         let Some(model) = body.text("model").or_else(|| default_model(endpoint)) else {
             let message = "you must provide a model parameter";
             return Err(ApiError::new(StatusCode::BAD_REQUEST, None, message));

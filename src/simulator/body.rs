@@ -19,6 +19,7 @@ const LANE_FIELDS: [&str; 5] = [
     "service_tier",
 ];
 
+#[derive(Clone)]
 pub(super) struct Body<'a> {
     fields: BTreeMap<String, &'a RawValue>,
 }

@@ -16,8 +16,8 @@ use super::{
     Sim, batches,
     blob::{Blob, Writer},
     error::ApiError,
+    front::{Caller, Struck},
     output::Content,
-    router::{Caller, Struck},
     validate::check_upload,
     world::{FileObject, StoredFile, expiry},
 };

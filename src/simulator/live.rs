@@ -20,9 +20,9 @@ use super::{
     draw::Draw,
     error::ApiError,
     faults,
+    front::Caller,
     log::Note,
     rates::Bucket,
-    router::Caller,
     shapes::{self, Frame},
     sse,
     stored::StoredResponse,
@@ -59,9 +59,8 @@ async fn respond(
     })?;
     let answer = Answer::to(endpoint, text, &sim.settings)?;
     let order = Order::read(sim, caller, &answer)?;
-    let number = admit(sim, caller, &answer, text, limits)?;
-    let run = format!("live {number}");
-    let mut draw = Draw::new(sim.settings.seed, "live", run.as_bytes());
+    let (number, run) = admit(sim, caller, &answer, text, limits)?;
+    let mut draw = Draw::new(sim.settings.seed, "live", &number.to_le_bytes());
     if order.lane == Lane::Flex && draw.unit() < sim.settings.limits.flex_shortage {
         let message = "Flex capacity is not available at the moment. Please try again later.";
         let status = StatusCode::TOO_MANY_REQUESTS;
@@ -184,14 +183,14 @@ impl Order {
     }
 }
 
-/// Passes the rate limits, enters the log and returns the call's number.
+/// Passes the rate limits, enters the log; returns the call's number and unique name.
 fn admit(
     sim: &Simulator,
     caller: &Caller,
     answer: &Answer,
     text: &str,
     headers: &mut HeaderMap,
-) -> Result<u64, ApiError> {
+) -> Result<(u64, String), ApiError> {
     let limits = &sim.settings.limits;
     let (mut world, now) = sim.world();
     let scope = (caller.org.clone(), answer.model.clone());
@@ -209,7 +208,9 @@ fn admit(
             .journal
             .saw(Note::of(answer.fingerprint, &answer.questions, body));
     }
-    Ok(world.next_number())
+    world.live_calls += 1;
+    let number = world.live_calls;
+    Ok((number, world.id("live ", number)))
 }
 
 /// The error that the request itself asked for.

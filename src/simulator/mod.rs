@@ -32,10 +32,13 @@ mod bill;
 mod blob;
 mod body;
 mod clock;
+mod course;
+mod create;
 mod draw;
 mod error;
 mod faults;
 mod files;
+mod front;
 mod job;
 mod live;
 mod log;
@@ -61,8 +64,8 @@ use crate::model::time::Timestamp;
 pub use self::{
     bill::{Bill, Lane, Row},
     faults::{Fault, Kind, Operation},
+    front::key_id,
     log::{Log, LoggedBatch, LoggedRequest},
-    router::key_id,
     serve::{serve, serve_connection},
     settings::{Latency, Limits, Model, Settings},
 };
@@ -84,7 +87,7 @@ impl Simulator {
         let settings = Arc::new(settings);
         Arc::new(Simulator {
             clock: Clock::new(start, settings.speed),
-            world: Mutex::new(World::new(settings.clone())),
+            world: Mutex::new(World::new(settings.clone(), start)),
             faults: Mutex::default(),
             settings,
         })
@@ -131,7 +134,7 @@ impl Simulator {
     /// Forgets everything but the settings and the time.
     pub fn reset(&self) {
         self.faults.lock().clear();
-        *self.world.lock() = World::new(self.settings.clone());
+        *self.world.lock() = World::new(self.settings.clone(), self.now());
     }
 
     /// The world as it is now, with all done that was due.

@@ -26,6 +26,9 @@ use super::{
     validate::{Envelope, Line},
 };
 
+/// In [`Run::ends`], for a line that never ends.
+pub(super) const NEVER: u64 = u64::MAX;
+
 /// Content is sent in pieces of about this size.
 const PIECE: usize = 64 * 1024;
 
@@ -62,7 +65,7 @@ pub(super) struct Run {
     pub input: Arc<Blob>,
     pub lines: Vec<Line>,
     pub began: Timestamp,
-    /// Milliseconds from `began` to each line's end; `u64::MAX` if it never ends.
+    /// Milliseconds from `began` to each line's end; [`NEVER`] if it does not.
     pub ends: Vec<u64>,
 }
 

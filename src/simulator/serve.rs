@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::{Simulator, router::Cut};
+use super::{Simulator, front::Cut};
 
 /// Serves until `stop`; then every connection is dropped at once.
 pub async fn serve(listener: TcpListener, simulator: Arc<Simulator>, stop: CancellationToken) {

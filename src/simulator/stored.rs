@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::model::time::Timestamp;
 
-use super::{Sim, answers::Usage, bill::Lane, error::ApiError, router::Caller};
+use super::{Sim, answers::Usage, bill::Lane, error::ApiError, front::Caller};
 
 type Id = (String, String);
 

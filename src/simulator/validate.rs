@@ -227,37 +227,48 @@ impl Scanner<'_> {
     }
 
     fn accept(&mut self, raw: &str, body: &Body, custom_id: Box<str>, len: usize, offset: u64) {
-        let endpoint = Endpoint::of_path(self.endpoint);
-        let answer = endpoint.map(|endpoint| Answer::to(endpoint, raw, self.settings));
-        let directive = body.directive();
-        let mut line = Line {
-            offset,
-            len: u32::try_from(len).unwrap_or(u32::MAX),
-            fingerprint: body.fingerprint(),
-            usage: Usage::default(),
-            status: 400,
-            steer: None,
-        };
-        match &answer {
+        // Images and videos are taken but not answered.
+        let answer = Endpoint::of_path(self.endpoint)
+            .map(|endpoint| Answer::to_body(endpoint, body.clone(), self.settings));
+        let (fingerprint, usage, status, steer, questions) = match answer {
             Some(Ok(answer)) => {
-                line.usage = answer.usage;
-                line.status = directive.status.unwrap_or(200);
                 self.inputs += answer.questions.len() as u64;
+                let status = answer.directive.status.unwrap_or(200);
+                (
+                    answer.fingerprint,
+                    answer.usage,
+                    status,
+                    answer.directive,
+                    answer.questions,
+                )
             }
-            Some(Err(error)) => line.status = error.status.as_u16(),
-            // Images and videos are taken but not answered.
-            None => {}
-        }
-        if directive != Directive::default() {
-            line.steer = Some(Box::new(directive));
-        }
+            refused => {
+                let error = refused.and_then(Result::err);
+                let status = error.map_or(400, |error| error.status.as_u16());
+                let usage = Usage::default();
+                (
+                    body.fingerprint(),
+                    usage,
+                    status,
+                    body.directive(),
+                    body.questions(),
+                )
+            }
+        };
         self.scan.prompt_tokens += body.prompt_tokens();
         if self.settings.log_requests {
             let kept = self.settings.keep_bodies.then_some(raw);
-            let note = Note::of(line.fingerprint, &body.questions(), kept);
+            let note = Note::of(fingerprint, &questions, kept);
             self.scan.notes.push((custom_id, note));
         }
-        self.scan.lines.push(line);
+        self.scan.lines.push(Line {
+            offset,
+            len: u32::try_from(len).unwrap_or(u32::MAX),
+            fingerprint,
+            usage,
+            status,
+            steer: (steer != Directive::default()).then(|| Box::new(steer)),
+        });
     }
 
     fn finish(mut self) -> Result<Scan, Vec<LineError>> {

@@ -15,7 +15,8 @@ use crate::model::time::Timestamp;
 use super::{
     answers::{Usage, id},
     bill::{Account, Lane},
-    job::{Course, Fate, Job, Settled},
+    course::Course,
+    job::{Fate, Job, Settled},
     log::Journal,
     output::{Content, Ending, Made},
     rates::{Bucket, Window},
@@ -42,7 +43,12 @@ pub(super) struct World {
     pub tries: HashMap<u128, u32>,
     pub account: Account,
     pub journal: Journal,
+    /// Live calls admitted; their latencies are drawn by it.
+    pub live_calls: u64,
     counter: u64,
+    /// Part of every id, so that a simulator started again on the same seed does
+    /// not give an old id to a new thing.
+    epoch: u64,
 }
 
 pub(super) struct StoredFile {
@@ -69,7 +75,7 @@ pub(super) struct FileObject {
 }
 
 impl World {
-    pub fn new(settings: Arc<Settings>) -> Self {
+    pub fn new(settings: Arc<Settings>, since: Timestamp) -> Self {
         World {
             settings,
             files: BTreeMap::new(),
@@ -86,7 +92,9 @@ impl World {
             tries: HashMap::new(),
             account: Account::default(),
             journal: Journal::default(),
+            live_calls: 0,
             counter: 0,
+            epoch: since.as_millis(),
         }
     }
 
@@ -159,7 +167,12 @@ impl World {
 
     pub fn file_id(&mut self) -> String {
         let number = self.next_number();
-        id("file-", self.settings.seed, number)
+        self.id("file-", number)
+    }
+
+    /// The id of the `number`th thing of its kind.
+    pub fn id(&self, prefix: &str, number: u64) -> String {
+        id(prefix, self.settings.seed, (self.epoch, number))
     }
 
     /// Prompt tokens that this organization has waiting for a model.

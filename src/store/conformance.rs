@@ -1,1 +1,776 @@
-//! To come.
+//! What every store must do, run by each of them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{MemoryStore, OpenError, Settings, SledStore};
+use crate::{
+    model::{
+        attempt::{Attempt, AttemptId, AttemptState, Lane},
+        batch::{Batch, BatchEvent, BatchState},
+        endpoint::Endpoint,
+        id::{BatchId, CallDigest, CredentialId, DestinationId, RequestId, RequestKey, TenantId},
+        ledger::{LedgerKey, LedgerRow},
+        request::{
+            Bucket, Cohort, Destination, Entry, Framing, OnLate, Outcome, Place, Request, Shape,
+            Source, State, Usage,
+        },
+        time::Timestamp,
+    },
+    ports::{
+        Admission, Admitted, Content, Delivery, DeliveryStatus, Ending, Idempotent, LedgerEntry,
+        Relocation, Settled, Store,
+    },
+};
+
+const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+pub fn at(seconds: u64) -> Timestamp {
+    NOW + Duration::from_secs(seconds)
+}
+
+/// The `n`-th request of tenant `t`.
+pub fn request(t: u8, n: u64) -> Request {
+    let tenant = TenantId([t; 16]);
+    let deadline = at(3600 + n);
+    Request {
+        key: RequestKey {
+            tenant,
+            id: RequestId::new(at(n), u128::from(n) << 64),
+        },
+        endpoint: Endpoint::ChatCompletions,
+        model: "gpt-4o-mini".into(),
+        credential: CredentialId([t; 16]),
+        cohort: Cohort {
+            destination: DestinationId([t; 16]),
+            on_late: OnLate::Rescue,
+            bucket: Bucket {
+                start: NOW,
+                width_log2: 24,
+            },
+        },
+        admitted: at(n),
+        deadline,
+        on_late: OnLate::Rescue,
+        tag: Some("nightly".into()),
+        webhook: None,
+        idempotency: None,
+        digest: CallDigest([n as u8; 16]),
+        held: false,
+        shape: Shape::Plain,
+        line_bytes: 2000 + n as u32,
+        inputs: 1,
+        lane: Lane::Batch,
+        reason: "cheapest".into(),
+    }
+}
+
+pub fn admission(request: &Request, body: &[u8]) -> Admission {
+    Admission {
+        request: request.clone(),
+        body: Bytes::copy_from_slice(body),
+        place: Place::Queue(request.cohort),
+        destination: Destination {
+            id: request.cohort.destination,
+            tenant: request.key.tenant,
+            credential: request.credential,
+            endpoint: request.endpoint,
+            model: request.model.clone(),
+        },
+        credential: Bytes::from_static(b"sealed"),
+        body_digest: CallDigest([1; 16]),
+        idempotency_horizon: NOW,
+    }
+}
+
+fn outcome(finished: Timestamp) -> Outcome {
+    Outcome {
+        state: State::Succeeded,
+        status: 200,
+        finished,
+        source: Source::Offpeak,
+        framing: Framing::Json,
+        reason: "answered".into(),
+        provider_request: None,
+        usage: Usage::default(),
+        bill: None,
+    }
+}
+
+fn one_more(request: &Request) -> LedgerEntry {
+    LedgerEntry {
+        key: LedgerKey {
+            tenant: request.key.tenant,
+            day: 1,
+            lane: Some(Lane::Batch),
+            model: request.model.clone(),
+            tag: request.tag.clone(),
+        },
+        row: LedgerRow {
+            requests: 1,
+            ..LedgerRow::default()
+        },
+    }
+}
+
+fn ending(request: &Request, places: &[Place], finished: Timestamp, answer: &[u8]) -> Ending {
+    Ending {
+        key: request.key,
+        places: places.to_vec(),
+        outcome: outcome(finished),
+        answer: Bytes::copy_from_slice(answer),
+        ledger: one_more(request),
+        attempt: None,
+    }
+}
+
+fn batch_id(n: u64) -> BatchId {
+    BatchId::new(at(n), u128::from(n) << 64)
+}
+
+fn batch(request: &Request, n: u64) -> Batch {
+    Batch {
+        id: batch_id(n),
+        cohort: request.cohort,
+        tenant: request.key.tenant,
+        credential: request.credential,
+        endpoint: request.endpoint,
+        model: request.model.clone(),
+        state: BatchState::Filling,
+        created: at(n),
+        reason: "linger".into(),
+        lines: 0,
+        bytes: 0,
+        inputs: 0,
+        earliest_deadline: request.deadline,
+        input_file: None,
+        create_sent: None,
+        provider_id: None,
+        submitted: None,
+        cancel_sent: None,
+        provider_status: None,
+        settled: None,
+        answered: 0,
+        litter: Vec::new(),
+        tries: 0,
+        last_error: None,
+    }
+}
+
+fn attempt(id: AttemptId, state: AttemptState) -> Attempt {
+    Attempt {
+        id,
+        started: NOW,
+        state,
+        ended: None,
+        note: String::new(),
+        usage: Usage::default(),
+        bill: None,
+    }
+}
+
+fn from_queue(request: &Request, to: Place) -> Relocation {
+    Relocation {
+        entry: request.entry(),
+        from: Place::Queue(request.cohort),
+        to,
+    }
+}
+
+pub async fn admit(store: &dyn Store, request: &Request, body: &[u8]) {
+    let admitted = store.admit(admission(request, body)).await.unwrap();
+    assert_eq!(admitted, Admitted::New);
+}
+
+pub async fn settle(
+    store: &dyn Store,
+    request: &Request,
+    finished: Timestamp,
+    answer: &[u8],
+) -> u64 {
+    let places = [Place::Queue(request.cohort)];
+    let ending = ending(request, &places, finished, answer);
+    match store.settle(vec![ending]).await.unwrap()[..] {
+        [Settled::Now { sequence, .. }] => sequence,
+        ref other => panic!("{other:?}"),
+    }
+}
+
+pub async fn content(store: &dyn Store, request: &Request) -> Option<Content> {
+    let stored = store.load(request.key).await.unwrap()?;
+    assert_eq!(stored.request, *request);
+    Some(stored.content)
+}
+
+/// Pseudo-random bytes that nothing compresses.
+fn noise(length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+async fn a_request_is_open_and_then_done(store: &dyn Store) {
+    let asked = request(1, 1);
+    let key = asked.key;
+    assert_eq!(content(store, &asked).await, None);
+    admit(store, &asked, b"{\"body\":1}").await;
+
+    let body = Bytes::from_static(b"{\"body\":1}");
+    assert_eq!(content(store, &asked).await, Some(Content::Open { body }));
+    let queue = Place::Queue(asked.cohort);
+    assert_eq!(store.place(key, &[]).await.unwrap(), Some(queue));
+    assert_eq!(
+        store.queued(asked.cohort, 9).await.unwrap(),
+        [asked.entry()]
+    );
+    let stranger = RequestKey {
+        tenant: TenantId([2; 16]),
+        ..key
+    };
+    assert_eq!(store.load(stranger).await.unwrap(), None);
+    assert!(!store.erase(key).await.unwrap(), "it is open");
+
+    let sequence = settle(store, &asked, at(9), b"answer").await;
+    let done = Content::Done {
+        outcome: outcome(at(9)),
+        answer: Bytes::from_static(b"answer"),
+    };
+    assert_eq!(content(store, &asked).await, Some(done));
+    assert_eq!(store.place(key, &[]).await.unwrap(), None);
+    assert_eq!(store.queued(asked.cohort, 9).await.unwrap(), []);
+    let again = ending(&asked, &[queue], at(99), b"other");
+    assert_eq!(
+        store.settle(vec![again]).await.unwrap(),
+        [Settled::Before(outcome(at(9)))]
+    );
+    let page = store.feed(key.tenant, 0, 9).await.unwrap();
+    assert_eq!(page.floor, 0);
+    assert_eq!(page.entries.len(), 1);
+    assert_eq!(
+        (page.entries[0].sequence, page.entries[0].key),
+        (sequence, key)
+    );
+    let ledger = store.ledger(key.tenant).await.unwrap();
+    assert_eq!(ledger, [(one_more(&asked).key, one_more(&asked).row)]);
+
+    assert!(store.erase(key).await.unwrap());
+    assert_eq!(content(store, &asked).await, None);
+    assert_eq!(store.feed(key.tenant, 0, 9).await.unwrap().entries, []);
+    assert!(!store.erase(key).await.unwrap(), "it is unknown");
+    let unknown = ending(&asked, &[queue], at(99), b"other");
+    assert_eq!(
+        store.settle(vec![unknown]).await.unwrap(),
+        [Settled::Unknown]
+    );
+}
+
+async fn large_payloads_come_back_whole(store: &dyn Store) {
+    for (n, length) in [24 * 1024, 24 * 1024 + 1, 100_000, 8 << 20]
+        .into_iter()
+        .enumerate()
+    {
+        let asked = request(1, n as u64);
+        let body = noise(length);
+        admit(store, &asked, &body).await;
+        let body = Bytes::from(body);
+        let open = Content::Open { body: body.clone() };
+        assert!(
+            content(store, &asked).await == Some(open),
+            "{length} of body"
+        );
+
+        let answer = body.slice(1..);
+        settle(store, &asked, at(9), &answer).await;
+        let Some(Content::Done { answer: read, .. }) = content(store, &asked).await else {
+            panic!("it is done");
+        };
+        assert!(read == answer, "{length} of answer");
+    }
+    let listed = store.list(TenantId([1; 16]), None, 2).await.unwrap();
+    let ids: Vec<_> = listed.iter().map(|stored| stored.request.key.id).collect();
+    assert_eq!(ids, [request(1, 3).key.id, request(1, 2).key.id]);
+    assert_eq!(store.purge(at(10), 9).await.unwrap(), 4);
+}
+
+async fn one_of_two_moves_finds_it_gone(store: &dyn Store) {
+    let asked = request(1, 1);
+    let (first, second) = (Place::Line(batch_id(1)), Place::Line(batch_id(2)));
+    admit(store, &asked, b"1").await;
+    let (a, b) = tokio::join!(
+        store.relocate(vec![from_queue(&asked, first)]),
+        store.relocate(vec![from_queue(&asked, second)]),
+    );
+    let moved = (a.unwrap()[0], b.unwrap()[0]);
+    assert!(moved.0 ^ moved.1, "{moved:?}");
+    let batches = [batch_id(1), batch_id(2)];
+    let place = store.place(asked.key, &batches).await.unwrap().unwrap();
+    assert_eq!(place, if moved.0 { first } else { second });
+    let lines = store.lines(batch_id(1), None, 9).await.unwrap().len()
+        + store.lines(batch_id(2), None, 9).await.unwrap().len();
+    assert_eq!(lines, 1);
+
+    let to_live = Relocation {
+        entry: asked.entry(),
+        from: place,
+        to: Place::Live,
+    };
+    assert_eq!(
+        store.relocate(vec![to_live, to_live]).await.unwrap(),
+        [true, false]
+    );
+    assert_eq!(store.live(None, 9).await.unwrap(), [asked.entry()]);
+    let passed = Some((asked.deadline, asked.key));
+    assert_eq!(store.live(passed, 9).await.unwrap(), []);
+}
+
+async fn of_two_endings_one_counts(store: &dyn Store) {
+    let asked = request(1, 1);
+    admit(store, &asked, b"1").await;
+    let places = [Place::Queue(asked.cohort)];
+    let (a, b) = tokio::join!(
+        store.settle(vec![ending(&asked, &places, at(1), b"a")]),
+        store.settle(vec![ending(&asked, &places, at(2), b"b")]),
+    );
+    let (a, b) = (a.unwrap().remove(0), b.unwrap().remove(0));
+    let finished = match (&a, &b) {
+        (Settled::Now { .. }, Settled::Before(outcome)) => outcome.finished,
+        (Settled::Before(outcome), Settled::Now { .. }) => outcome.finished,
+        other => panic!("{other:?}"),
+    };
+    let Some(Content::Done { outcome, .. }) = content(store, &asked).await else {
+        panic!("it is done");
+    };
+    assert_eq!(outcome.finished, finished);
+    let ledger = store.ledger(asked.key.tenant).await.unwrap();
+    assert_eq!(ledger[0].1.requests, 1);
+    assert_eq!(
+        store
+            .feed(asked.key.tenant, 0, 9)
+            .await
+            .unwrap()
+            .entries
+            .len(),
+        1
+    );
+}
+
+/// Whoever settles looked for the place before; it may have moved since.
+async fn an_ending_finds_a_request_that_has_moved(store: &dyn Store) {
+    let asked = request(1, 1);
+    admit(store, &asked, b"1").await;
+    store.put_batch(&batch(&asked, 7)).await.unwrap();
+    let line = Place::Line(batch_id(7));
+    let (moved, settled) = tokio::join!(
+        store.relocate(vec![from_queue(&asked, line)]),
+        store.settle(vec![ending(
+            &asked,
+            &[Place::Queue(asked.cohort)],
+            at(1),
+            b"a"
+        )]),
+    );
+    assert!(matches!(settled.unwrap()[..], [Settled::Now { .. }]));
+    moved.unwrap();
+    assert_eq!(store.lines(batch_id(7), None, 9).await.unwrap(), []);
+    assert_eq!(store.queued(asked.cohort, 9).await.unwrap(), []);
+    let late = store
+        .relocate(vec![from_queue(&asked, line)])
+        .await
+        .unwrap();
+    assert_eq!(late, [false], "what has ended moves nowhere");
+}
+
+async fn many_are_claimed_at_once(store: &dyn Store) {
+    let asked: Vec<Request> = (0..450).map(|n| request(1, n)).collect();
+    for asked in &asked {
+        admit(store, asked, b"1").await;
+    }
+    let place = Place::Line(batch_id(1));
+    let moves = asked.iter().map(|asked| from_queue(asked, place)).collect();
+    assert_eq!(store.relocate(moves).await.unwrap(), vec![true; 450]);
+    let lines = store.lines(batch_id(1), None, 400).await.unwrap();
+    let rest = store
+        .lines(batch_id(1), Some(lines[399].key.id), 400)
+        .await
+        .unwrap();
+    let all: Vec<_> = lines.into_iter().chain(rest).collect();
+    let expected: Vec<_> = asked.iter().map(Request::entry).collect();
+    assert_eq!(all, expected, "in the order of the file");
+
+    let mut endings: Vec<_> = asked
+        .iter()
+        .map(|asked| ending(asked, &[place], at(1), b"answer"))
+        .collect();
+    endings.push(ending(&asked[0], &[place], at(1), b"answer"));
+    let settled = store.settle(endings).await.unwrap();
+    let sequences: Vec<u64> = settled
+        .iter()
+        .filter_map(|settled| match settled {
+            Settled::Now { sequence, .. } => Some(*sequence),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(sequences.len(), 450);
+    assert!(sequences.is_sorted_by(|a, b| a < b));
+    assert_eq!(
+        store.ledger(asked[0].key.tenant).await.unwrap()[0]
+            .1
+            .requests,
+        450
+    );
+    assert_eq!(store.lines(batch_id(1), None, 9).await.unwrap(), []);
+}
+
+async fn queues_are_scanned_in_pages(store: &dyn Store) {
+    let mut expected = Vec::new();
+    for t in 1..4 {
+        for n in 0..5 {
+            let mut asked = request(t, n);
+            asked.cohort.bucket.width_log2 = 20 + (n % 2) as u8;
+            admit(store, &asked, b"1").await;
+            expected.push((asked.cohort, asked.entry()));
+        }
+    }
+    expected.sort_by_key(|(cohort, entry)| (*cohort, entry.key));
+    let mut seen: Vec<(Cohort, Entry)> = Vec::new();
+    loop {
+        let after = seen.last().map(|(cohort, entry)| (*cohort, entry.key));
+        let page = store.scan_queue(after, 4).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        seen.extend(page);
+    }
+    assert_eq!(seen, expected);
+    assert_eq!(store.destinations().await.unwrap().len(), 3);
+    let listed = store
+        .list(TenantId([2; 16]), Some(request(2, 3).key.id), 2)
+        .await
+        .unwrap();
+    let ids: Vec<_> = listed.iter().map(|stored| stored.request.key).collect();
+    assert_eq!(ids, [request(2, 2).key, request(2, 1).key]);
+}
+
+async fn an_idempotency_key_is_held_until_long_after_the_end(store: &dyn Store) {
+    let digest = CallDigest([5; 16]);
+    let with_key = |n| Request {
+        idempotency: Some(digest),
+        ..request(1, n)
+    };
+    let (first, second) = (with_key(1), with_key(2));
+    let held = Idempotent {
+        request: first.key.id,
+        body_digest: CallDigest([1; 16]),
+    };
+    admit(store, &first, b"1").await;
+    let tenant = first.key.tenant;
+    assert_eq!(
+        store.by_idempotency(tenant, digest).await.unwrap(),
+        Some(held)
+    );
+    assert_eq!(
+        store
+            .by_idempotency(TenantId([2; 16]), digest)
+            .await
+            .unwrap(),
+        None
+    );
+    let refused = store.admit(admission(&second, b"2")).await.unwrap();
+    assert_eq!(refused, Admitted::Known(held));
+    assert_eq!(content(store, &second).await, None);
+
+    settle(store, &first, at(10), b"answer").await;
+    let admit_after = async |horizon| {
+        let mut admission = admission(&second, b"2");
+        admission.idempotency_horizon = horizon;
+        store.admit(admission).await.unwrap()
+    };
+    assert_eq!(admit_after(at(10)).await, Admitted::Known(held));
+    assert_eq!(admit_after(at(11)).await, Admitted::New);
+    let newer = Idempotent {
+        request: second.key.id,
+        ..held
+    };
+    assert_eq!(store.purge(at(11), 9).await.unwrap(), 1);
+    assert_eq!(
+        store.by_idempotency(tenant, digest).await.unwrap(),
+        Some(newer)
+    );
+    settle(store, &second, at(12), b"answer").await;
+    assert_eq!(store.purge(at(13), 9).await.unwrap(), 1);
+    assert_eq!(store.by_idempotency(tenant, digest).await.unwrap(), None);
+}
+
+async fn held_requests_wait_for_release(store: &dyn Store) {
+    let held = |n| Request {
+        held: true,
+        ..request(1, n)
+    };
+    for n in [2, 1, 3] {
+        admit(store, &held(n), b"1").await;
+    }
+    let name = |n| (held(n).digest, held(n).key);
+    assert_eq!(
+        store.unreleased().await.unwrap(),
+        [name(1), name(2), name(3)]
+    );
+    store.release(held(2).key, held(2).digest).await.unwrap();
+    assert_eq!(store.unreleased().await.unwrap(), [name(1), name(3)]);
+    settle(store, &held(1), at(1), b"a").await;
+    assert_eq!(store.unreleased().await.unwrap(), [name(1), name(3)]);
+    assert_eq!(store.purge(at(2), 9).await.unwrap(), 1);
+    assert_eq!(store.unreleased().await.unwrap(), [name(3)]);
+}
+
+async fn attempts_are_accounted_once(store: &dyn Store) {
+    let asked = request(1, 1);
+    let key = asked.key;
+    admit(store, &asked, b"1").await;
+    let (live, batch) = (AttemptId::Live(1), AttemptId::Batch(batch_id(1)));
+    let put = |id, state| store.put_attempt(key, attempt(id, state));
+    put(live, AttemptState::Open).await.unwrap();
+    put(AttemptId::Live(2), AttemptState::Open).await.unwrap();
+    put(AttemptId::Live(2), AttemptState::Ended).await.unwrap();
+    assert_eq!(store.open_attempts().await.unwrap(), [(key, live)]);
+    assert_eq!(store.attempts(key).await.unwrap().len(), 2);
+
+    let mut last = ending(&asked, &[Place::Queue(asked.cohort)], at(1), b"a");
+    last.attempt = Some(attempt(live, AttemptState::Answered));
+    store.settle(vec![last]).await.unwrap();
+    assert_eq!(store.open_attempts().await.unwrap(), []);
+
+    let late = || store.account(key, attempt(batch, AttemptState::Late), one_more(&asked));
+    assert!(late().await.unwrap());
+    assert!(!late().await.unwrap());
+    assert_eq!(store.ledger(key.tenant).await.unwrap()[0].1.requests, 2);
+    let states: Vec<_> = store
+        .attempts(key)
+        .await
+        .unwrap()
+        .iter()
+        .map(|a| a.state)
+        .collect();
+    assert_eq!(
+        states,
+        [
+            AttemptState::Late,
+            AttemptState::Answered,
+            AttemptState::Ended
+        ]
+    );
+    assert_eq!(store.purge(at(2), 9).await.unwrap(), 1);
+    assert_eq!(store.attempts(key).await.unwrap(), []);
+}
+
+async fn webhooks_are_due_until_they_are_delivered(store: &dyn Store) {
+    let hooked = |n| Request {
+        webhook: Some("billing".into()),
+        ..request(1, n)
+    };
+    for n in [1, 2] {
+        admit(store, &hooked(n), b"1").await;
+        assert_eq!(store.delivery_status(hooked(n).key).await.unwrap(), None);
+        settle(store, &hooked(n), at(n), b"a").await;
+    }
+    let first = Delivery {
+        due: at(1),
+        key: hooked(1).key,
+        tries: 0,
+        first_due: at(1),
+    };
+    assert_eq!(store.next_delivery().await.unwrap(), Some(at(1)));
+    assert_eq!(store.due_deliveries(at(0), 9).await.unwrap(), []);
+    assert_eq!(store.due_deliveries(at(1), 9).await.unwrap(), [first]);
+    assert_eq!(store.due_deliveries(at(2), 9).await.unwrap().len(), 2);
+
+    let failed = DeliveryStatus::Pending {
+        next: at(60),
+        tries: 1,
+        last: Some("503".into()),
+    };
+    store.record_delivery(first, failed.clone()).await.unwrap();
+    assert_eq!(
+        store.delivery_status(first.key).await.unwrap(),
+        Some(failed)
+    );
+    let again = Delivery {
+        due: at(60),
+        tries: 1,
+        ..first
+    };
+    assert_eq!(store.due_deliveries(at(60), 9).await.unwrap()[1], again);
+    let sent = DeliveryStatus::Delivered {
+        at: at(61),
+        tries: 2,
+    };
+    // Told of the first due time, it takes off the later one too.
+    store.record_delivery(first, sent.clone()).await.unwrap();
+    assert_eq!(store.due_deliveries(at(99), 9).await.unwrap().len(), 1);
+    assert_eq!(store.delivery_status(first.key).await.unwrap(), Some(sent));
+
+    assert_eq!(store.purge(at(3), 9).await.unwrap(), 2);
+    assert_eq!(store.next_delivery().await.unwrap(), None);
+    assert_eq!(store.delivery_status(first.key).await.unwrap(), None);
+    let gone = DeliveryStatus::Pending {
+        next: at(70),
+        tries: 2,
+        last: None,
+    };
+    store.record_delivery(again, gone).await.unwrap();
+    assert_eq!(store.next_delivery().await.unwrap(), None);
+}
+
+async fn what_is_old_is_purged_and_the_feed_says_so(store: &dyn Store) {
+    let mut last = [0; 3];
+    for n in 0..60 {
+        for t in [1, 2] {
+            admit(store, &request(t, n), b"1").await;
+            last[t as usize] = settle(store, &request(t, n), at(n), b"a").await;
+        }
+    }
+    admit(store, &request(1, 100), b"open").await;
+    assert_eq!(store.purge(at(0), 1000).await.unwrap(), 0);
+    assert_eq!(store.purge(at(59), 10).await.unwrap(), 10);
+    assert_eq!(store.purge(at(59), 1000).await.unwrap(), 108);
+    assert_eq!(store.purge(at(59), 1000).await.unwrap(), 0);
+    for t in [1, 2] {
+        let tenant = TenantId([t; 16]);
+        let page = store.feed(tenant, 0, 9).await.unwrap();
+        let left: Vec<_> = page.entries.iter().map(|entry| entry.sequence).collect();
+        assert_eq!(left, [last[t as usize]]);
+        assert!(0 < page.floor && page.floor < last[t as usize]);
+        assert_eq!(content(store, &request(t, 58)).await, None);
+        assert!(content(store, &request(t, 59)).await.is_some());
+    }
+    assert!(content(store, &request(1, 100)).await.is_some());
+    assert_eq!(store.feed(TenantId([3; 16]), 0, 9).await.unwrap().floor, 0);
+}
+
+async fn batches_stay_while_somebody_needs_them(store: &dyn Store) {
+    let asked = request(1, 1);
+    let ended = |n, settled, litter: &[&str]| {
+        let mut batch = batch(&asked, n);
+        batch.apply(BatchEvent::Abandon).unwrap();
+        batch.settled = Some(settled);
+        batch.litter = litter.iter().map(|file| String::from(*file)).collect();
+        batch
+    };
+    let open = batch(&asked, 1);
+    let (old, littered, recent, lined) = (
+        ended(2, at(5), &[]),
+        ended(3, at(5), &["file-1"]),
+        ended(4, at(50), &[]),
+        ended(5, at(5), &[]),
+    );
+    for batch in [&open, &old, &littered, &recent, &lined] {
+        store.put_batch(batch).await.unwrap();
+    }
+    admit(store, &asked, b"1").await;
+    let claim = from_queue(&asked, Place::Line(lined.id));
+    assert_eq!(store.relocate(vec![claim]).await.unwrap(), [true]);
+    let told = store.batches(at(10)).await.unwrap();
+    assert_eq!(told, [open.clone(), littered.clone(), recent.clone()]);
+    store.purge_batches(at(10)).await.unwrap();
+    assert_eq!(
+        store.batches(NOW).await.unwrap(),
+        [open, littered, recent, lined]
+    );
+}
+
+async fn credentials_are_kept_until_they_are_dropped(store: &dyn Store) {
+    let asked = request(1, 1);
+    let id = asked.credential;
+    assert_eq!(store.credential(id).await.unwrap(), None);
+    admit(store, &asked, b"1").await;
+    let mut second = admission(&request(1, 2), b"2");
+    second.credential = Bytes::from_static(b"sealed differently");
+    store.admit(second).await.unwrap();
+    assert_eq!(
+        store.credential(id).await.unwrap(),
+        Some(b"sealed".to_vec())
+    );
+    store.drop_credential(id).await.unwrap();
+    assert_eq!(store.credential(id).await.unwrap(), None);
+}
+
+macro_rules! conformance {
+    ($($test:ident)*) => {
+        mod in_memory {
+            $(
+                #[tokio::test(start_paused = true)]
+                async fn $test() {
+                    super::$test(&super::MemoryStore::new()).await;
+                }
+            )*
+        }
+        mod on_sled {
+            $(
+                #[tokio::test]
+                async fn $test() {
+                    let dir = tempfile::tempdir().unwrap();
+                    super::$test(&super::open(dir.path())).await;
+                }
+            )*
+        }
+    };
+}
+
+conformance! {
+    a_request_is_open_and_then_done
+    large_payloads_come_back_whole
+    one_of_two_moves_finds_it_gone
+    of_two_endings_one_counts
+    an_ending_finds_a_request_that_has_moved
+    many_are_claimed_at_once
+    queues_are_scanned_in_pages
+    an_idempotency_key_is_held_until_long_after_the_end
+    held_requests_wait_for_release
+    attempts_are_accounted_once
+    webhooks_are_due_until_they_are_delivered
+    what_is_old_is_purged_and_the_feed_says_so
+    batches_stay_while_somebody_needs_them
+    credentials_are_kept_until_they_are_dropped
+}
+
+pub fn settings(dir: &std::path::Path) -> Settings {
+    Settings {
+        data_dir: dir.to_path_buf(),
+        cache_bytes: 16 << 20,
+        reserve_bytes: 1 << 20,
+    }
+}
+
+pub fn open(dir: &std::path::Path) -> SledStore {
+    SledStore::open(&settings(dir)).unwrap()
+}
+
+#[tokio::test]
+async fn everything_is_there_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (request(1, 1), request(1, 2));
+    let large = noise(1 << 20);
+    let store = open(dir.path());
+    admit(&store, &one, &large).await;
+    admit(&store, &two, b"2").await;
+    let sequence = settle(&store, &two, at(3), &large).await;
+    drop(store);
+
+    let store = open(dir.path());
+    let body = Bytes::from(large.clone());
+    assert!(content(&store, &one).await == Some(Content::Open { body: body.clone() }));
+    assert!(matches!(
+        content(&store, &two).await,
+        Some(Content::Done { answer, .. }) if answer == body
+    ));
+    assert_eq!(store.queued(one.cohort, 9).await.unwrap(), [one.entry()]);
+    assert!(settle(&store, &one, at(4), b"a").await > sequence);
+}
+
+#[tokio::test]
+async fn a_directory_in_use_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let _store = open(dir.path());
+    let second = SledStore::open(&settings(dir.path())).err().unwrap();
+    assert!(matches!(second, OpenError::InUse { .. }), "{second}");
+}

@@ -26,6 +26,8 @@ mod reads;
 mod records;
 mod sled;
 mod staging;
+#[cfg(test)]
+mod survival;
 pub mod vault;
 mod writer;
 

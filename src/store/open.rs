@@ -24,7 +24,7 @@ impl MemoryStore {
         let staging = Staging::new(kv.clone(), horizon.clone(), 0)
             .expect("an empty map has nothing to misread");
         KvStore {
-            writer: Writer::inline(staging),
+            writer: Writer::inline(horizon.clone(), staging),
             kv,
             horizon,
         }
@@ -71,6 +71,8 @@ impl SledStore {
         let mut staging = staging.map_err(damaged)?;
         prepare(&mut staging, found).map_err(damaged)?;
         kv.sync().map_err(damaged)?;
+        kv.created().map_err(io)?;
+        horizon.synced(horizon.applied());
         let writer = Writer::threads(kv.clone(), horizon.clone(), staging).map_err(io)?;
         Ok(KvStore {
             writer,
@@ -124,6 +126,7 @@ fn cannot(dir: &Path, error: sled::Error) -> OpenError {
             OpenError::InUse { dir }
         }
         sled::Error::Io(error) => OpenError::Io { dir, error },
+        sled::Error::Unsupported(what) => OpenError::Damaged { dir, what },
         other => OpenError::Damaged {
             dir,
             what: other.to_string(),

@@ -3,10 +3,11 @@
 use std::{
     fs, io,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use bytes::Bytes;
+use rustix::fs::FlockOperation;
 
 use super::kv::{Batch, End, Kv, Pair, Span};
 use crate::ports::StoreError;
@@ -17,8 +18,21 @@ use crate::ports::StoreError;
 /// least power of two that keeps every page in the log.
 const SEGMENT: usize = 2 * 1024 * 1024;
 
+/// Tells how long the log was when the database was closed. sled takes a log
+/// that was cut short for one whose end was never written, and an empty one for
+/// a new database; this tells them apart.
+const CLOSED: &str = "closed";
+/// Stands from the first opening on.
+const CREATED: &str = "created";
+
 pub struct SledKv {
     db: sled::Db,
+    closing: Closing,
+}
+
+/// Dropped behind the database.
+struct Closing {
+    dir: PathBuf,
     /// sled's log once more, for the sync that sled does not make.
     log: fs::File,
 }
@@ -32,10 +46,57 @@ impl SledKv {
             .cache_capacity(cache_bytes)
             .segment_size(SEGMENT)
             .flush_every_ms(None);
+        check_length(dir)?;
         let db = catch_unwind(AssertUnwindSafe(|| config.open()))
-            .unwrap_or_else(|_| Err(sled::Error::ReportableBug("it cannot be read".into())))?;
-        let log = fs::OpenOptions::new().write(true).open(dir.join("db"))?;
-        Ok(SledKv { db, log })
+            .unwrap_or_else(|_| Err(damaged("its log cannot be read")))?;
+        if db.is_empty() && dir.join(CREATED).exists() {
+            return Err(damaged("its log is empty"));
+        }
+        let closing = Closing {
+            dir: dir.to_path_buf(),
+            log: fs::OpenOptions::new().write(true).open(dir.join("db"))?,
+        };
+        match fs::remove_file(dir.join(CLOSED)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        Ok(SledKv { db, closing })
+    }
+
+    /// From here on, a database without records is a damaged one.
+    pub fn created(&self) -> io::Result<()> {
+        fs::File::create(self.closing.dir.join(CREATED))?.sync_all()
+    }
+}
+
+fn check_length(dir: &Path) -> Result<(), sled::Error> {
+    let Ok(closed) = fs::read_to_string(dir.join(CLOSED)) else {
+        return Ok(());
+    };
+    let length = fs::metadata(dir.join("db"))?.len();
+    match closed.trim().parse::<u64>() {
+        Ok(closed) if length < closed => {
+            Err(damaged(&format!("its log has {length} bytes of {closed}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        // sled may still be shortening the log in the background; while it does,
+        // it holds the lock, and the length is not known.
+        let quiet = rustix::fs::flock(&self.log, FlockOperation::NonBlockingLockExclusive);
+        if quiet.is_err() {
+            return;
+        }
+        let noted = self
+            .log
+            .metadata()
+            .and_then(|log| fs::write(self.dir.join(CLOSED), log.len().to_string()));
+        if let Err(error) = noted {
+            tracing::warn!(%error, "the length of the database's log could not be noted");
+        }
     }
 }
 
@@ -73,7 +134,7 @@ impl Kv for SledKv {
 
     fn sync(&self) -> Result<(), StoreError> {
         self.db.flush().map_err(failed)?;
-        self.log.sync_data().map_err(io_failed)
+        self.closing.log.sync_data().map_err(io_failed)
     }
 
     fn disk_bytes(&self) -> Result<u64, StoreError> {
@@ -81,7 +142,8 @@ impl Kv for SledKv {
     }
 
     fn free_bytes(&self) -> Result<u64, StoreError> {
-        let disk = rustix::fs::fstatvfs(&self.log).map_err(|error| io_failed(error.into()))?;
+        let disk =
+            rustix::fs::fstatvfs(&self.closing.log).map_err(|error| io_failed(error.into()))?;
         Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 }
@@ -91,6 +153,10 @@ fn failed(error: sled::Error) -> StoreError {
         sled::Error::Io(error) => io_failed(error),
         other => StoreError::Corrupt(other.to_string()),
     }
+}
+
+fn damaged(what: &str) -> sled::Error {
+    sled::Error::Unsupported(what.into())
 }
 
 fn io_failed(error: io::Error) -> StoreError {

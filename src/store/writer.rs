@@ -36,7 +36,7 @@ type Answer = Box<dyn FnOnce(Option<&StoreError>) + Send>;
 
 pub enum Writer<K> {
     /// Changes are made by the caller itself.
-    Inline(Box<Mutex<Staging<K>>>),
+    Inline(Box<(Mutex<Staging<K>>, Arc<Horizon>)>),
     Threads(Threads<K>),
 }
 
@@ -46,8 +46,8 @@ pub struct Threads<K> {
 }
 
 impl<K: Kv> Writer<K> {
-    pub fn inline(staging: Staging<K>) -> Self {
-        Writer::Inline(Box::new(Mutex::new(staging)))
+    pub fn inline(horizon: Arc<Horizon>, staging: Staging<K>) -> Self {
+        Writer::Inline(Box::new((Mutex::new(staging), horizon)))
     }
 
     pub fn threads(
@@ -76,11 +76,14 @@ impl<K: Kv> Writer<K> {
         change: impl FnOnce(&mut Staging<K>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         match self {
-            Writer::Inline(staging) => {
+            Writer::Inline(inline) => {
+                let (staging, horizon) = &**inline;
                 let mut staging = staging.lock();
                 staging.begin();
                 let result = change(&mut staging);
-                match staging.finish() {
+                let failure = staging.finish();
+                horizon.synced(horizon.applied());
+                match failure {
                     Some(failure) => Err(failure),
                     None => result,
                 }
@@ -197,11 +200,11 @@ impl Horizon {
         self.applied.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn applied(&self) -> u64 {
+    pub fn applied(&self) -> u64 {
         self.applied.load(Ordering::SeqCst)
     }
 
-    fn synced(&self, commits: u64) {
+    pub fn synced(&self, commits: u64) {
         self.synced.send_replace(commits);
     }
 

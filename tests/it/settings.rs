@@ -1,32 +1,28 @@
 //! The defaults fit the modules that own them: every key that a settings type
 //! has, and none that it lacks.
 
-use offpeak::{
-    config::{Config, ConfigError},
-    policy::{
-        pack, poll, rescue,
-        retry::{LiveSettings, SubmitSettings},
-    },
-};
-use serde::de::DeserializeOwned;
+use offpeak::{app::Settings, config::Config};
 
 #[test]
 fn every_section_fits_its_owner() {
     let config = Config::defaults().unwrap();
-    let sections = [
-        ("packing", fits::<pack::Settings>(&config, "packing")),
-        ("submit", fits::<SubmitSettings>(&config, "submit")),
-        ("watch", fits::<poll::Settings>(&config, "watch")),
-        ("rescue", fits::<rescue::Settings>(&config, "rescue")),
-        ("live", fits::<LiveSettings>(&config, "live")),
-    ];
-    for (name, fits) in sections {
-        if let Err(error) = fits {
-            panic!("[{name}]: {error}");
-        }
+    if let Err(error) = Settings::read(&config) {
+        panic!("{error}");
     }
 }
 
-fn fits<T: DeserializeOwned>(config: &Config, section: &str) -> Result<(), ConfigError> {
-    config.section::<T>(section).map(drop)
+#[test]
+fn the_four_names_that_others_rely_on() {
+    let environment = [
+        ("OFFPEAK_PACKING__LINGER", "200ms"),
+        ("OFFPEAK_WATCH__POLL_INTERVAL", "200ms"),
+        ("OFFPEAK_RESCUE__RESERVE", "2s"),
+        ("OFFPEAK_HOLD__DRIP_AFTER", "5s"),
+    ];
+    let config = Config::load(None, environment, &[]).unwrap();
+    let settings = Settings::read(&config).unwrap();
+    assert_eq!(settings.engine.packing.linger.as_millis(), 200);
+    assert_eq!(settings.engine.watch.poll_interval.as_millis(), 200);
+    assert_eq!(settings.engine.rescue.reserve.as_millis(), 2000);
+    assert_eq!(settings.edge.hold.drip_after.as_millis(), 5000);
 }

@@ -5,6 +5,11 @@
 //! connection polls the future itself, so that a call is one task from the
 //! caller's socket to the upstream's: no wake-ups between tasks, backpressure
 //! from one socket to the other, and a dropped call closes its connection.
+//!
+//! The price: while the caller takes no more of an answer, its upload does not
+//! go on either. An upstream that answers at length before it has read the
+//! call, to a caller that reads nothing until it has written all, would wait
+//! for ever; no API of the kind served here does.
 
 use std::{
     future::Future,
@@ -154,5 +159,75 @@ impl Pool {
         let mut idle = self.idle.lock();
         let old = idle.partition_point(|idle| idle.since.elapsed() > self.idle_timeout);
         idle.drain(..old);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::AsyncReadExt, net::TcpListener, time::advance};
+
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(50);
+
+    async fn connected() -> (Box<Connection>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (theirs, _) = listener.accept().await.unwrap();
+        let io = MaybeHttpsStream::Http(TokioIo::new(ours));
+        (Connection::open(io).await.unwrap(), theirs)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_may_be_used_until_it_is_old() {
+        let pool = Pool::new(2, TIMEOUT);
+        assert!(pool.take().is_none());
+        let (connection, _theirs) = connected().await;
+        pool.put(connection);
+        advance(TIMEOUT).await;
+        let connection = pool.take().expect("not older than the limit");
+        assert!(pool.take().is_none(), "it is taken");
+        pool.put(connection);
+        advance(TIMEOUT + Duration::from_millis(1)).await;
+        assert!(pool.take().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn old_connections_are_closed_and_young_ones_kept() {
+        let pool = Pool::new(2, TIMEOUT);
+        let (old, mut theirs) = connected().await;
+        let (young, _theirs) = connected().await;
+        pool.put(old);
+        advance(TIMEOUT).await;
+        pool.put(young);
+        advance(Duration::from_millis(1)).await;
+        pool.sweep();
+        assert_eq!(theirs.read(&mut [0]).await.unwrap(), 0);
+        assert!(pool.take().is_some());
+        assert!(pool.take().is_none());
+    }
+
+    #[tokio::test]
+    async fn no_more_than_the_most_are_kept() {
+        let pool = Pool::new(1, TIMEOUT);
+        let (kept, _theirs) = connected().await;
+        let (closed, mut theirs) = connected().await;
+        pool.put(kept);
+        pool.put(closed);
+        assert_eq!(theirs.read(&mut [0]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn bytes_that_nobody_asked_for_end_a_connection() {
+        let pool = Pool::new(1, TIMEOUT);
+        let (connection, theirs) = connected().await;
+        pool.put(connection);
+        let late = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n";
+        assert_eq!(theirs.try_write(late).unwrap(), late.len());
+        // Lets the runtime hear of it, as any wait between two calls does.
+        tokio::task::yield_now().await;
+        assert!(pool.take().is_none());
     }
 }

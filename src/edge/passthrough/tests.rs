@@ -324,6 +324,18 @@ async fn a_caller_that_breaks_off_an_upload_cancels_the_call() {
 }
 
 #[tokio::test]
+async fn a_malformed_body_is_never_completed() {
+    let (mut wire, _proxy, mut caller, _) =
+        start_call("POST /v1/x HTTP/1.1\r\nhost: us\r\ntransfer-encoding: chunked\r\n\r\n").await;
+    caller.write("2\r\nhi\r\n").await;
+    assert_eq!(wire.read_chunk().await, b"hi");
+    caller.write("no size\r\n").await;
+    // Closed without the last, empty chunk.
+    wire.assert_closed().await;
+    assert!(caller.read_head().await.starts_with("HTTP/1.1 400"));
+}
+
+#[tokio::test]
 async fn an_upstream_that_breaks_off_is_no_clean_end() {
     let (mut wire, _proxy, mut caller, _) = start_call(GET).await;
     wire.write("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")

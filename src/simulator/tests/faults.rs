@@ -256,13 +256,15 @@ async fn a_hanging_call_never_answers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reset_forgets_everything() {
+async fn reset_forgets_everything_and_gives_no_id_twice() {
     let bench = Bench::new();
-    bench.create(&input(&[""])).await;
+    let old = bench.create(&input(&[""])).await;
+    tokio::time::advance(Duration::from_secs(1)).await;
     arm(&bench, json!({"on": "any", "kind": "reset", "times": 9})).await;
     assert_eq!(bench.get("/sim/faults").await.json()[0]["times"], 9);
     assert_eq!(bench.post("/sim/reset", json!({})).await.status, 204);
     assert_eq!(bench.get("/v1/batches").await.json()["data"], json!([]));
     assert_eq!(bench.get("/sim/bill").await.json()["total_nano_usd"], 0);
     assert_eq!(bench.get("/sim/log").await.json()["batches"], json!([]));
+    assert_ne!(bench.create(&input(&[""])).await["id"], old["id"]);
 }

@@ -97,7 +97,10 @@ pub fn sweep<K: Kv>(staging: &mut Staging<K>) -> Result<usize, StoreError> {
             None => false,
         };
         let chunks = chunk::all(key, side);
-        while !named {
+        loop {
+            if named {
+                break;
+            }
             let found = staging.scan(&chunks, 16)?;
             if found.is_empty() {
                 break;

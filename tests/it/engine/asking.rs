@@ -139,6 +139,7 @@ impl Ask {
             held: self.held,
             retry: self.retry,
             live_only: None,
+            strict: false,
             body: body.into(),
         }
     }

@@ -123,7 +123,9 @@ impl Store for Mortal<dyn Store> {
         commit!(self, name, self.inner.relocate(moves))
     }
     async fn settle(&self, endings: Vec<Ending>) -> Result<Vec<Settled>, StoreError> {
-        let told = endings.iter().map(|e| format!(" {}={}", e.key.id, e.outcome.status));
+        let told = endings
+            .iter()
+            .map(|e| format!(" {}={}", e.key.id, e.outcome.status));
         let name = format!("settle{}", told.collect::<String>());
         commit!(self, name, self.inner.settle(endings))
     }

@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 use offpeak::{
     config::Config,
     engine::{
-        Admitted, AdmissionSettings, Counts, Engine, HookSettings, OnFull, Parts,
+        AdmissionSettings, Admitted, Counts, Engine, HookSettings, OnFull, Parts,
         RetentionSettings, Settings,
     },
     ledger::Prices,
@@ -78,7 +78,6 @@ pub fn settings() -> Settings {
             endpoints: Vec::new(),
             max_body_bytes: 16 << 20,
             max_open: 1_000_000,
-            max_disk_bytes: u64::MAX,
             on_full: OnFull::Reject,
             model_check: false,
             model_cache: 10 * MINUTE,
@@ -125,9 +124,7 @@ impl World {
     ) -> World {
         // `OFFPEAK_LOG=debug cargo test -- --nocapture` tells what happens.
         if let Ok(filter) = std::env::var("OFFPEAK_LOG") {
-            let _set_before = tracing_subscriber::fmt()
-                .with_env_filter(filter)
-                .try_init();
+            let _set_before = tracing_subscriber::fmt().with_env_filter(filter).try_init();
         }
         let mut settings = settings();
         let mut provider = simulator::Settings::default();
@@ -430,7 +427,10 @@ impl World {
         let paid = ledger.paid.as_pico();
         assert!(paid <= billed, "we say {ledger:?}, they say {bill:?}");
         if allow.unaccounted {
-            assert!(paid == billed || ledger.unaccounted > 0, "{ledger:?} {bill:?}");
+            assert!(
+                paid == billed || ledger.unaccounted > 0,
+                "{ledger:?} {bill:?}"
+            );
         } else {
             assert_eq!(ledger.unaccounted, 0, "{ledger:?}");
             assert_eq!(paid, billed, "we say {ledger:?}, they say {bill:?}");

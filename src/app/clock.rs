@@ -1,0 +1,112 @@
+//! The machine's clock and chance, as the engine sees them.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use rand::Rng;
+use tokio::time::Instant;
+
+use crate::{model::time::Timestamp, ports::Clock};
+
+/// How fast our time follows a wall clock that was set: 50 ms in a second. A
+/// step of an hour is thus spread over twenty, and never starts a rescue wave.
+const SLEW: u32 = 20;
+/// A difference within this is the ordinary drift of two clocks: followed at
+/// once.
+const DRIFT: Duration = Duration::from_millis(500);
+
+/// Wall time that never jumps: it runs on the monotonic clock and leans towards
+/// the wall clock.
+pub struct SystemClock {
+    state: Mutex<State>,
+}
+
+struct State {
+    at: Instant,
+    now: Timestamp,
+}
+
+impl SystemClock {
+    pub fn new() -> Self {
+        SystemClock {
+            state: Mutex::new(State {
+                at: Instant::now(),
+                now: wall(),
+            }),
+        }
+    }
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        SystemClock::new()
+    }
+}
+
+impl SystemClock {
+    pub fn now(&self) -> Timestamp {
+        let mut state = self.state.lock();
+        let elapsed = state.at.elapsed();
+        let whole = Duration::from_millis(elapsed.as_millis() as u64);
+        state.at += whole;
+        state.now = follow(state.now, whole, wall());
+        state.now
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        self.now()
+    }
+
+    fn random(&self) -> u128 {
+        let mut chance = rand::rng();
+        (u128::from(chance.next_u64()) << 64) | u128::from(chance.next_u64())
+    }
+}
+
+/// Where our time is after `elapsed` more of monotonic time.
+fn follow(now: Timestamp, elapsed: Duration, wall: Timestamp) -> Timestamp {
+    let here = now + elapsed;
+    let lean = elapsed / SLEW;
+    match here < wall {
+        true if here.until(wall) <= DRIFT => wall,
+        true => here + here.until(wall).min(lean),
+        // Never backwards: at worst more slowly.
+        false => here - here.since(wall).min(lean),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the clock adapter")]
+fn wall() -> Timestamp {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp::from_millis(since.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_step_of_the_wall_clock_is_followed_slowly_and_never_backwards() {
+        let now = Timestamp::from_secs(1_000_000);
+        let hour = Duration::from_secs(3600);
+        let lean = Duration::from_millis(50);
+        assert_eq!(follow(now, SECOND, now + SECOND), now + SECOND);
+        assert_eq!(
+            follow(now, SECOND, now + SECOND + hour),
+            now + SECOND + lean
+        );
+        assert_eq!(
+            follow(now, SECOND, now + SECOND - hour),
+            now + SECOND - lean
+        );
+        assert_eq!(follow(now, Duration::ZERO, now - hour), now);
+        let drifted = now + SECOND + Duration::from_millis(80);
+        assert_eq!(follow(now, SECOND, drifted), drifted);
+    }
+}

@@ -1,0 +1,176 @@
+//! The composition root: the only place that names concrete adapters.
+
+mod clock;
+mod settings;
+
+use std::{
+    fs::OpenOptions, io::Write as _, net::SocketAddr, os::unix::fs::OpenOptionsExt as _,
+    path::Path, pin::pin, sync::Arc, time::Duration,
+};
+
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+pub use clock::SystemClock;
+pub use settings::{Listen, Settings};
+
+use crate::{
+    delivery::{self, BadSender, Courier},
+    edge::{
+        self, Edge,
+        passthrough::{Passthrough, SetupError},
+        server::Server,
+    },
+    engine::{Engine, Parts},
+    ledger::{BadPrices, Prices},
+    model::secret::Secret,
+    ports::{Store, StoreError, Vault as _},
+    provider::{self, OpenAi},
+    store::{
+        OpenError, SledStore,
+        vault::{BadMasterKey, MasterKey, Vault},
+    },
+};
+
+/// Secrets of the installation, from the environment.
+#[derive(Default)]
+pub struct Secrets {
+    /// `OFFPEAK_MASTER_KEY`; without it, a file in the data directory.
+    pub master_key: Option<Secret>,
+    /// `OFFPEAK_ADMIN_TOKEN`; without it, a file in the data directory.
+    pub admin_token: Option<Secret>,
+}
+
+/// A server that is bound and working, and not yet accepting.
+pub struct App {
+    server: Server<axum::Router>,
+    engine: Arc<Engine>,
+    /// Tells the edge.
+    stopping: CancellationToken,
+    address: SocketAddr,
+    grace: Duration,
+}
+
+#[derive(Debug, Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    #[error("the store cannot be read: {0}")]
+    Read(#[from] StoreError),
+    #[error(transparent)]
+    MasterKey(#[from] BadMasterKey),
+    #[error("the admin token file: {0}")]
+    AdminToken(#[source] std::io::Error),
+    #[error("upstream.base_url: {0}")]
+    Upstream(#[from] url::ParseError),
+    #[error(transparent)]
+    Provider(#[from] provider::settings::Invalid),
+    #[error(transparent)]
+    Passthrough(#[from] SetupError),
+    #[error("webhook: {0}")]
+    Delivery(#[from] BadSender),
+    #[error(transparent)]
+    Prices(#[from] BadPrices),
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        address: SocketAddr,
+        error: std::io::Error,
+    },
+}
+
+impl App {
+    /// Opens the store, counts what is open, and goes on with it; binds.
+    ///
+    /// # Errors
+    /// Whatever cannot be opened or makes no sense, said so that it can be mended.
+    pub async fn start(settings: Settings, secrets: Secrets) -> Result<App, StartError> {
+        let dir = settings.store.data_dir.clone();
+        let store: Arc<dyn Store> = Arc::new(SledStore::open(&settings.store)?);
+        let master = match &secrets.master_key {
+            Some(key) => MasterKey::parse(key)?,
+            None => MasterKey::load_or_create(&dir)?,
+        };
+        let vault = Arc::new(Vault::new(&master));
+        let admin_token = admin_token(secrets.admin_token, &dir, &vault)?;
+        let upstream: Url = settings.provider.base_url.parse()?;
+        let passthrough = Passthrough::new(settings.passthrough, &upstream)?;
+        let sender = delivery::Sender::new(settings.delivery)?;
+        let engine = Engine::start(Parts {
+            store,
+            provider: Arc::new(OpenAi::over_tcp(&settings.provider)?),
+            deliver: Arc::new(Courier::new(sender, vault.clone())),
+            clock: Arc::new(SystemClock::new()),
+            vault,
+            prices: Prices::built_in()?,
+            settings: settings.engine,
+        })
+        .await?;
+        let edge = Edge::new(
+            engine.clone(),
+            passthrough.for_another_worker(),
+            settings.edge,
+            admin_token,
+        );
+        let stopping = edge.stopping.clone();
+        let listen = edge::server::Settings {
+            listen: settings.server.listen,
+            workers: settings.server.workers,
+            drain_grace: settings.server.shutdown_grace,
+        };
+        let address = listen.listen;
+        let bound = |error| StartError::Listen { address, error };
+        let server =
+            Server::new(listen, passthrough, edge::router(Arc::new(edge))).map_err(bound)?;
+        let address = server.address().map_err(bound)?;
+        Ok(App {
+            server,
+            engine,
+            stopping,
+            address,
+            grace: settings.server.shutdown_grace,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop`; then answers what it can within the grace period.
+    /// What is left is durable, and goes on at the next start.
+    ///
+    /// # Errors
+    /// When a worker thread cannot be started, or died.
+    pub async fn run(self, stop: CancellationToken) -> std::io::Result<()> {
+        let mut serving = pin!(self.server.run(stop.clone()));
+        let served = tokio::select! {
+            served = &mut serving => served,
+            () = stop.cancelled() => {
+                self.stopping.cancel();
+                serving.await
+            }
+        };
+        self.engine.stop(self.grace).await;
+        served
+    }
+}
+
+/// Without one from the environment: derived from the master key, and written to
+/// a file that only its owner can read, for the operator to find.
+fn admin_token(given: Option<Secret>, dir: &Path, vault: &Vault) -> Result<Secret, StartError> {
+    if let Some(token) = given {
+        return Ok(token);
+    }
+    let bytes = vault.fingerprint("admin token", &[]);
+    let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(dir.join("admin.token"));
+    file.and_then(|mut file| file.write_all(token.as_bytes()))
+        .map_err(StartError::AdminToken)?;
+    Ok(Secret::new(token))
+}

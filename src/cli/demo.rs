@@ -1,0 +1,146 @@
+//! `offpeak demo`: a simulated provider, the proxy in front of it, and a few
+//! hundred ordinary calls through real HTTP. No key, no network, under a minute.
+
+mod calls;
+mod progress;
+mod report;
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::{
+    calls::{Client, Kind},
+    progress::Progress,
+    report::Report,
+};
+use super::{Failure, log};
+use crate::{
+    app::{App, Secrets, Settings, SystemClock},
+    config::Config,
+    simulator::{self, Simulator},
+};
+
+/// How much faster than real time the simulated provider runs.
+const SPEED: f64 = 120.0;
+/// The calls come in over this long, so that there are many batches.
+const ARRIVALS: Duration = Duration::from_secs(8);
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// How many calls to make.
+    #[arg(long, default_value_t = 300)]
+    calls: usize,
+    /// The simulated provider's luck.
+    #[arg(long, default_value_t = 7)]
+    seed: u64,
+}
+
+pub async fn run(args: Args) -> Result<ExitCode, Failure> {
+    log::start(&log::Settings {
+        filter: "off".into(),
+        format: log::Format::Text,
+    })?;
+    let data = tempfile::tempdir()?;
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let upstream = format!("http://{}/v1", listener.local_addr()?);
+    let simulator = Simulator::new(provider(args.seed), SystemClock::new().now());
+    tasks.spawn(simulator::serve(listener, simulator.clone(), stop.clone()));
+
+    let app = App::start(proxy(&upstream, data.path())?, Secrets::default()).await?;
+    let base = format!("http://{}", app.address());
+    tasks.spawn({
+        let stop = stop.clone();
+        async move { app.run(stop).await }
+    });
+
+    println!("A simulated provider runs at {upstream}, {SPEED} times faster than real time:");
+    println!("its batches take seconds, usually; some stall. Offpeak runs at {base}/v1.");
+    println!(
+        "{} ordinary calls go through it, most with an Offpeak-Deadline header.\n",
+        args.calls
+    );
+
+    let report = make_calls(&base, args.calls, &simulator).await?;
+    let savings = Client::new(&base)?.savings().await?;
+    let bill = simulator.bill();
+    stop.cancel();
+    tasks.close();
+    tasks.wait().await;
+    println!("{}", report.table());
+    let verdict = report.verdict(&savings, &bill);
+    println!("{verdict}");
+    Ok(if verdict.is_good() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+async fn make_calls(
+    base: &str,
+    calls: usize,
+    simulator: &Arc<Simulator>,
+) -> Result<Report, Failure> {
+    let client = Arc::new(Client::new(base)?);
+    let mut running = JoinSet::new();
+    for number in 0..calls {
+        let client = client.clone();
+        let arrival = ARRIVALS.mul_f64(number as f64 / calls as f64);
+        running.spawn(async move {
+            tokio::time::sleep(arrival).await;
+            client.call(Kind::of(number), number).await
+        });
+    }
+    let mut progress = Progress::start(calls);
+    let mut report = Report::default();
+    let mut ticks = tokio::time::interval(progress::TICK);
+    while report.len() < calls {
+        tokio::select! {
+            Some(done) = running.join_next() => match done {
+                Ok(done) => report.add(done),
+                Err(error) => return Err(Failure::Other(format!("a call died: {error}"))),
+            },
+            _ = ticks.tick() => {}
+        }
+        progress.show(&report, simulator);
+    }
+    progress.end();
+    Ok(report)
+}
+
+/// Turnaround as in WIRE.md §1, with more stalled batches than one would see, so
+/// that a rescue happens before the reader's eyes.
+fn provider(seed: u64) -> simulator::Settings {
+    let mut settings = simulator::Settings {
+        seed,
+        speed: SPEED,
+        ..Default::default()
+    };
+    settings.latency.turnaround_median = Duration::from_secs(7 * 60);
+    settings.latency.turnaround_sigma = 0.9;
+    settings.latency.stalled_share = 0.15;
+    settings
+}
+
+fn proxy(upstream: &str, data: &std::path::Path) -> Result<Settings, Failure> {
+    let flags = [
+        ("server.listen", "127.0.0.1:0".to_owned()),
+        ("upstream.base_url", upstream.to_owned()),
+        ("store.data_dir", data.display().to_string()),
+        ("store.reserve_bytes", "0".to_owned()),
+        ("packing.linger", "500ms".to_owned()),
+        ("watch.poll_interval", "250ms".to_owned()),
+        ("watch.polls_per_second", "50".to_owned()),
+        ("rescue.reserve", "6s".to_owned()),
+        ("live.expected", "200ms".to_owned()),
+        ("hold.drip_after", "2m".to_owned()),
+        ("server.shutdown_grace", "2s".to_owned()),
+    ];
+    let nothing: [(&str, &str); 0] = [];
+    Ok(Settings::read(&Config::load(None, nothing, &flags)?)?)
+}

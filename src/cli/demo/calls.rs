@@ -1,0 +1,242 @@
+//! The demo's calls: what an application would send, and what came back.
+
+use std::time::Duration;
+
+use reqwest::header::HeaderMap;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::{cli::Failure, model::money::Usd};
+
+const KEY: &str = "sk-demo";
+/// Calls without a deadline use a key of their own, so that the provider's bill
+/// tells them apart.
+pub const DIRECT_KEY: &str = "sk-direct";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    Evals,
+    Summaries,
+    Agents,
+    Embeddings,
+    Soon,
+    Interactive,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 6] = [
+        Kind::Evals,
+        Kind::Summaries,
+        Kind::Agents,
+        Kind::Embeddings,
+        Kind::Soon,
+        Kind::Interactive,
+    ];
+
+    /// The mix: mostly work that can wait.
+    pub fn of(number: usize) -> Kind {
+        match number % 20 {
+            0..8 => Kind::Evals,
+            8..12 => Kind::Summaries,
+            12..15 => Kind::Agents,
+            15..18 => Kind::Embeddings,
+            18 => Kind::Soon,
+            _ => Kind::Interactive,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Evals => "evals, gpt-4o-mini",
+            Kind::Summaries => "summaries, gpt-4.1",
+            Kind::Agents => "agents, gpt-5.4 (responses)",
+            Kind::Embeddings => "embeddings",
+            Kind::Soon => "needed soon, gpt-4o-mini",
+            Kind::Interactive => "interactive, gpt-4o-mini",
+        }
+    }
+
+    pub fn deadline(self) -> Option<Duration> {
+        match self {
+            Kind::Evals | Kind::Embeddings => Some(Duration::from_secs(35)),
+            Kind::Summaries => Some(Duration::from_secs(25)),
+            Kind::Agents => Some(Duration::from_secs(30)),
+            Kind::Soon => Some(Duration::from_secs(4)),
+            Kind::Interactive => None,
+        }
+    }
+
+    fn path(self) -> &'static str {
+        match self {
+            Kind::Agents => "/v1/responses",
+            Kind::Embeddings => "/v1/embeddings",
+            _ => "/v1/chat/completions",
+        }
+    }
+
+    fn body(self, number: usize) -> Value {
+        let chat = |model: &str, task: &str| {
+            let text = format!(
+                "{task} #{number}: {}",
+                "The quick brown fox jumps. ".repeat(40)
+            );
+            json!({
+                "model": model,
+                "messages": [{"role": "user", "content": text}],
+                "metadata": {"sim": "tokens=300"},
+            })
+        };
+        match self {
+            Kind::Evals => chat("gpt-4o-mini", "Grade this answer"),
+            Kind::Summaries => chat("gpt-4.1", "Summarise this ticket"),
+            Kind::Soon => chat("gpt-4o-mini", "Route this call"),
+            Kind::Interactive => chat("gpt-4o-mini", "Chat"),
+            Kind::Agents => json!({
+                "model": "gpt-5.4",
+                "input": format!("Step {number}: read the page and note what changed."),
+                "metadata": {"sim": "tokens=200"},
+            }),
+            Kind::Embeddings => json!({
+                "model": "text-embedding-3-small",
+                "input": format!("Document {number}. {}", "It is about foxes. ".repeat(60)),
+            }),
+        }
+    }
+}
+
+/// One call, as its caller saw it.
+#[derive(Debug)]
+pub struct Done {
+    pub kind: Kind,
+    pub status: Option<u16>,
+    pub lane: Option<String>,
+    pub rescued: bool,
+    pub on_time: bool,
+    /// The answer belongs to this call.
+    pub right: bool,
+    pub paid: Usd,
+    pub saved: Usd,
+}
+
+/// What the ledger says of the demo's tenant.
+#[derive(Debug, Default)]
+pub struct Savings {
+    pub paid: Usd,
+    pub standard: Usd,
+}
+
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+}
+
+impl Client {
+    pub fn new(base: &str) -> Result<Client, Failure> {
+        // Plain HTTP on loopback, yet reqwest wants a TLS provider to be there.
+        let _another_was_first = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .build()
+            .map_err(other)?;
+        Ok(Client {
+            http,
+            base: base.to_owned(),
+        })
+    }
+
+    pub async fn call(&self, kind: Kind, number: usize) -> Done {
+        let started = Instant::now();
+        let key = if kind.deadline().is_some() {
+            KEY
+        } else {
+            DIRECT_KEY
+        };
+        let mut call = self
+            .http
+            .post(format!("{}{}", self.base, kind.path()))
+            .bearer_auth(key)
+            .json(&kind.body(number));
+        if let Some(deadline) = kind.deadline() {
+            call = call.header(
+                "Offpeak-Deadline",
+                humantime::format_duration(deadline).to_string(),
+            );
+        }
+        let mut done = Done {
+            kind,
+            status: None,
+            lane: None,
+            rescued: false,
+            on_time: false,
+            right: false,
+            paid: Usd::ZERO,
+            saved: Usd::ZERO,
+        };
+        let Ok(reply) = call.send().await else {
+            return done;
+        };
+        let headers = reply.headers().clone();
+        done.status = Some(reply.status().as_u16());
+        let Ok(body) = reply.json::<Value>().await else {
+            return done;
+        };
+        done.on_time = kind
+            .deadline()
+            .is_none_or(|deadline| started.elapsed() <= deadline);
+        done.right = is_answer(kind, &body, number);
+        done.lane = text(&headers, "offpeak-lane");
+        done.rescued =
+            text(&headers, "offpeak-reason").is_some_and(|why| why.starts_with("rescued"));
+        done.paid = amount(&headers, "offpeak-cost-usd");
+        done.saved = amount(&headers, "offpeak-saved-usd");
+        done
+    }
+
+    pub async fn savings(&self) -> Result<Savings, Failure> {
+        let call = self
+            .http
+            .get(format!("{}/offpeak/v1/savings", self.base))
+            .bearer_auth(KEY);
+        let reply = call.send().await.map_err(other)?;
+        let body: Value = reply.json().await.map_err(other)?;
+        let field = |name: &str| {
+            let amount = body["total"][name]
+                .as_str()
+                .and_then(|text| text.parse().ok());
+            amount.ok_or_else(|| Failure::Other(format!("no total.{name} in the savings: {body}")))
+        };
+        Ok(Savings {
+            paid: field("cost_usd")?,
+            standard: field("standard_usd")?,
+        })
+    }
+}
+
+/// The simulator's answers repeat the question.
+fn is_answer(kind: Kind, body: &Value, number: usize) -> bool {
+    match kind {
+        Kind::Embeddings => body["data"][0]["embedding"]
+            .as_array()
+            .is_some_and(|v| !v.is_empty()),
+        Kind::Agents => body["output"]
+            .to_string()
+            .contains(&format!("Step {number}:")),
+        _ => body["choices"][0]["message"]["content"]
+            .as_str()
+            .is_some_and(|content| content.contains(&format!("#{number}:"))),
+    }
+}
+
+fn text(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name)?.to_str().ok().map(str::to_owned)
+}
+
+fn amount(headers: &HeaderMap, name: &str) -> Usd {
+    text(headers, name)
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_default()
+}
+
+fn other(error: reqwest::Error) -> Failure {
+    Failure::Other(error.to_string())
+}

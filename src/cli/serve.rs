@@ -1,0 +1,56 @@
+//! `offpeak serve`.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use tokio_util::task::TaskTracker;
+
+use super::{Failure, log};
+use crate::{
+    app::{App, Secrets, Settings},
+    config::Config,
+    model::secret::Secret,
+};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Where to listen [default: 127.0.0.1:8080].
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// The provider's base URL [default: https://api.openai.com/v1].
+    #[arg(long, value_name = "BASE_URL")]
+    upstream: Option<String>,
+    /// Where requests, answers and generated secrets are kept [default: offpeak-data].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Settings that differ from the defaults; every key is in config/default.toml.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+pub async fn run(args: Args) -> Result<ExitCode, Failure> {
+    let flags = [
+        ("server.listen", args.listen),
+        ("upstream.base_url", args.upstream),
+        ("store.data_dir", args.data_dir),
+    ];
+    let flags: Vec<(&str, String)> = flags
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value?)))
+        .collect();
+    let config = Config::load(args.config.as_deref(), std::env::vars_os(), &flags)?;
+    log::start(&config.section("log")?)?;
+    let settings = Settings::read(&config)?;
+    let upstream = settings.provider.base_url.clone();
+    let secret = |name: &str| std::env::var(name).ok().map(Secret::new);
+    let secrets = Secrets {
+        master_key: secret("OFFPEAK_MASTER_KEY"),
+        admin_token: secret("OFFPEAK_ADMIN_TOKEN"),
+    };
+    let tasks = TaskTracker::new();
+    let stop = super::stop_on_signal(&tasks);
+    let app = App::start(settings, secrets).await?;
+    // The one line that scripts wait for: the server accepts from here on.
+    println!("offpeak listens on http://{} for {upstream}", app.address());
+    app.run(stop).await?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,57 @@
+//! `offpeak simulator`: the provider without the bill.
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+
+use tokio_util::task::TaskTracker;
+
+use super::{Failure, log};
+use crate::{
+    app::SystemClock,
+    simulator::{Settings, Simulator, serve},
+};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Where to listen; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:8090")]
+    listen: SocketAddr,
+    /// Two runs with the same seed and the same calls give the same answers.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How many times faster than real time batches and calls run.
+    #[arg(long)]
+    speed: Option<f64>,
+    /// The median time of a batch line, before `--speed`: `7m`.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    turnaround: Option<Duration>,
+    /// All settings, as in src/simulator/default.toml.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+pub async fn run(args: Args) -> Result<ExitCode, Failure> {
+    log::start(&log::Settings {
+        filter: "warn".into(),
+        format: log::Format::Text,
+    })?;
+    let mut settings = match &args.config {
+        None => Settings::default(),
+        Some(path) => toml::from_str(&std::fs::read_to_string(path)?)
+            .map_err(|error| Failure::Other(format!("{}: {error}", path.display())))?,
+    };
+    settings.seed = args.seed.unwrap_or(settings.seed);
+    settings.speed = args.speed.unwrap_or(settings.speed);
+    settings.latency.turnaround_median = args
+        .turnaround
+        .unwrap_or(settings.latency.turnaround_median);
+    let tasks = TaskTracker::new();
+    let stop = super::stop_on_signal(&tasks);
+    let listener = tokio::net::TcpListener::bind(args.listen).await?;
+    println!(
+        "the simulator listens on http://{}/v1",
+        listener.local_addr()?
+    );
+    let simulator = Simulator::new(settings, SystemClock::new().now());
+    serve(listener, simulator, stop).await;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,133 @@
+//! Whose call it is: the key it presents, with the headers and the query that
+//! change where its work runs (DESIGN.md §2, *credential*).
+
+use http::{HeaderMap, HeaderName, Uri, header};
+
+use super::{Edge, errors::ApiError};
+use crate::{engine::Caller, ports::Credential};
+
+/// The caller, known by fingerprints of what it presents. A caller without a
+/// key is a tenant too, for upstreams that want none.
+///
+/// # Errors
+/// 400 where a header of the credential stands twice or is not printable.
+pub fn caller(edge: &Edge, headers: &HeaderMap, uri: &Uri) -> Result<Caller, ApiError> {
+    credential(headers, uri).map(|credential| edge.engine.caller(credential))
+}
+
+/// What the call presents.
+///
+/// # Errors
+/// As [`caller`].
+pub fn credential(headers: &HeaderMap, uri: &Uri) -> Result<Credential, ApiError> {
+    let mut presented = Vec::new();
+    for name in &ALLOWED {
+        if let Some(value) = single(headers, name)? {
+            presented.push((name.as_str().to_owned(), value.to_owned()));
+        }
+    }
+    Ok(Credential {
+        headers: presented,
+        query: api_version(uri),
+    })
+}
+
+/// Why no batch can run this call: an `OpenAI-Beta` header asks for behaviour
+/// that a batch line cannot ask for. The header goes with the credential, so
+/// that the live call carries it.
+///
+/// # Errors
+/// As [`caller`].
+pub fn live_only(
+    headers: &HeaderMap,
+    credential: &mut Credential,
+) -> Result<Option<String>, ApiError> {
+    let Some(value) = single(headers, &OPENAI_BETA)? else {
+        return Ok(None);
+    };
+    let name = OPENAI_BETA.as_str().to_owned();
+    credential.headers.push((name, value.to_owned()));
+    Ok(Some(format!("OpenAI-Beta {value} is not batchable")))
+}
+
+const OPENAI_BETA: HeaderName = HeaderName::from_static("openai-beta");
+
+static ALLOWED: [HeaderName; 4] = [
+    header::AUTHORIZATION,
+    HeaderName::from_static("api-key"),
+    HeaderName::from_static("openai-organization"),
+    HeaderName::from_static("openai-project"),
+];
+
+/// `api-version=…`, as it came.
+fn api_version(uri: &Uri) -> Option<String> {
+    let mut pairs = uri.query()?.split('&');
+    pairs.find(|pair| is_api_version(pair)).map(str::to_owned)
+}
+
+/// The one query parameter that a deferred call may have.
+pub fn is_api_version(pair: &str) -> bool {
+    pair.split('=').next() == Some("api-version")
+}
+
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, ApiError> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        let message = format!("The header `{name}` is given more than once. Give it once.");
+        return Err(ApiError::bad("duplicate_header", message));
+    }
+    value.to_str().map(Some).map_err(|_| {
+        let message = format!("The header `{name}` holds characters that are not visible ASCII.");
+        ApiError::bad("invalid_header", message)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(fields: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            headers.append(name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn only_what_decides_where_work_runs_is_kept() {
+        let headers = headers(&[
+            ("Authorization", "Bearer k"),
+            ("OpenAI-Project", "p"),
+            ("x-request-id", "r"),
+        ]);
+        let uri = "/v1/embeddings?a=b&api-version=v1".parse().unwrap();
+        let found = credential(&headers, &uri).unwrap();
+        let expected = [("authorization", "Bearer k"), ("openai-project", "p")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(found.headers, expected);
+        assert_eq!(found.query.as_deref(), Some("api-version=v1"));
+    }
+
+    #[test]
+    fn a_beta_goes_live_and_is_sent_along() {
+        let headers = headers(&[("OpenAI-Beta", "realtime=v1")]);
+        let mut found = credential(&headers, &Uri::default()).unwrap();
+        let reason = live_only(&headers, &mut found).unwrap().unwrap();
+        assert_eq!(reason, "OpenAI-Beta realtime=v1 is not batchable");
+        assert_eq!(found.headers[0].0, "openai-beta");
+    }
+
+    #[test]
+    fn two_keys_are_one_too_many() {
+        let headers = headers(&[("authorization", "a"), ("authorization", "b")]);
+        assert_eq!(
+            credential(&headers, &Uri::default()).unwrap_err().status(),
+            400
+        );
+    }
+}

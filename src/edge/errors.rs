@@ -1,0 +1,287 @@
+//! Errors of our own, in the shape that OpenAI's have (WIRE.md §3): all four
+//! keys present, and `x-should-retry: false` wherever a retry would only buy
+//! the same call again.
+
+use std::time::Duration;
+
+use axum::response::IntoResponse;
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+
+use crate::{
+    engine::{AdmitError, FeedError, Refused, error_body},
+    model::{body::Refusal, deadline::BadDeadline},
+    ports::StoreError,
+};
+
+/// Read by both SDKs before they send a call again.
+pub const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
+/// An error that we answer with.
+#[derive(Debug, Clone)]
+pub struct ApiError {
+    status: StatusCode,
+    message: String,
+    kind: &'static str,
+    param: Option<&'static str>,
+    code: Option<&'static str>,
+    retry: Retry,
+}
+
+/// Whether the same call may be sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Retry {
+    Never,
+    /// Nothing was taken in, or what was taken in is found again.
+    After(Duration),
+}
+
+impl ApiError {
+    /// The caller's mistake: 4xx, `invalid_request_error`, never retried.
+    pub fn invalid(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        ApiError {
+            status,
+            message: message.into(),
+            kind: "invalid_request_error",
+            param: None,
+            code: Some(code),
+            retry: Retry::Never,
+        }
+    }
+
+    /// 400.
+    pub fn bad(code: &'static str, message: impl Into<String>) -> Self {
+        ApiError::invalid(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    /// 404.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        ApiError::invalid(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    /// 401.
+    pub fn unauthorized(message: impl Into<String>) -> Self {
+        ApiError {
+            kind: "authentication_error",
+            ..ApiError::invalid(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
+        }
+    }
+
+    /// Our own failure or the provider's: never retried, unless
+    /// [`retry_after`](ApiError::retry_after) says so.
+    pub fn server(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        ApiError {
+            kind: "api_error",
+            ..ApiError::invalid(status, code, message)
+        }
+    }
+
+    /// The header or field at fault.
+    pub fn param(self, param: &'static str) -> Self {
+        ApiError {
+            param: Some(param),
+            ..self
+        }
+    }
+
+    /// The same call may be sent again, after this long (whole seconds, at
+    /// least one).
+    pub fn retry_after(self, after: Duration) -> Self {
+        ApiError {
+            retry: Retry::After(after),
+            ..self
+        }
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// `{"error":{…}}`.
+    pub fn body(&self) -> bytes::Bytes {
+        error_body(&self.message, self.kind, self.param, self.code)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> axum::response::Response {
+        let mut response = Response::new(axum::body::Body::from(self.body()));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, JSON);
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        match self.retry {
+            Retry::Never => {
+                headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+            }
+            Retry::After(after) => {
+                headers.insert(header::RETRY_AFTER, seconds(after));
+            }
+        }
+        response
+    }
+}
+
+pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Whole seconds, rounded up, at least one: `Retry-After` holds no fractions.
+pub fn seconds(duration: Duration) -> HeaderValue {
+    let whole = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    HeaderValue::from(whole.max(1))
+}
+
+impl From<BadDeadline> for ApiError {
+    fn from(bad: BadDeadline) -> Self {
+        ApiError::bad("invalid_deadline", bad.to_string()).param("Offpeak-Deadline")
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        ApiError {
+            status: StatusCode::BAD_REQUEST,
+            message: refusal.message(),
+            kind: "invalid_request_error",
+            param: refusal.param(),
+            code: refusal.code(),
+            retry: Retry::Never,
+        }
+    }
+}
+
+/// How long to wait before the store is asked again.
+const STORE_PAUSE: Duration = Duration::from_secs(5);
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        let (status, code) = match &error {
+            StoreError::Full => (StatusCode::INSUFFICIENT_STORAGE, "storage_full"),
+            StoreError::Io(_) | StoreError::Corrupt(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "storage_failed")
+            }
+            StoreError::Closed => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
+        };
+        tracing::error!(%error, code, "a call could not be served");
+        // The store's own words may name paths: they are for the log.
+        let message = match error {
+            StoreError::Full => {
+                "Offpeak's disk is full: no call with a deadline can be taken in. \
+                 Calls without a deadline work."
+            }
+            StoreError::Closed => "Offpeak is shutting down. Send the call again.",
+            StoreError::Io(_) | StoreError::Corrupt(_) => {
+                "Offpeak's store failed: no call with a deadline can be served. \
+                 Calls without a deadline work."
+            }
+        };
+        ApiError::server(status, code, message).retry_after(STORE_PAUSE)
+    }
+}
+
+impl From<FeedError> for ApiError {
+    fn from(error: FeedError) -> Self {
+        match error {
+            FeedError::Expired { .. } => {
+                ApiError::invalid(StatusCode::GONE, "cursor_expired", error.to_string())
+                    .param("after")
+            }
+            FeedError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::IdempotencyReused => ApiError::invalid(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "idempotency_key_reused",
+                "This Idempotency-Key was used with a different request body. \
+                 Send the same body, or a new key.",
+            )
+            .param("Idempotency-Key"),
+            Refused::QueueFull { open, retry_after } => ApiError {
+                kind: "rate_limit_error",
+                ..ApiError::invalid(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "queue_full",
+                    format!(
+                        "Offpeak's queue is full: {open} calls are waiting. \
+                         Send the call later, or without a deadline."
+                    ),
+                )
+                .retry_after(retry_after)
+            },
+            Refused::NotFirm => ApiError {
+                kind: "rate_limit_error",
+                ..ApiError::invalid(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "deadline_not_firm",
+                    "So many calls are waiting that this deadline could only be met with \
+                     luck, and deadline.strict is set. Accepted: a later call, \
+                     `Offpeak-On-Late: wait`, or no deadline.",
+                )
+                .param("Offpeak-Deadline")
+            },
+            Refused::PassThrough => ApiError::server(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "queue_full",
+                refused.to_string(),
+            ),
+        }
+    }
+}
+
+/// The provider's own refusal, byte for byte, as a final answer.
+pub fn forwarded(status: u16, body: bytes::Bytes) -> axum::response::Response {
+    let mut response = Response::new(axum::body::Body::from(body));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, JSON);
+    headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+    response
+}
+
+/// An answer to a call that was not taken in.
+pub fn not_admitted(error: AdmitError) -> axum::response::Response {
+    match error {
+        AdmitError::Refused(refused) => ApiError::from(refused).into_response(),
+        AdmitError::Provider { status, body } => forwarded(status, body),
+        AdmitError::Store(error) => ApiError::from(error).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_ours_has_all_four_keys_and_is_not_bought_again() {
+        let error = ApiError::bad("bad_thing", "It is bad.");
+        let body: serde_json::Value = serde_json::from_slice(&error.body()).unwrap();
+        assert_eq!(
+            body,
+            serde_json::json!({"error": {
+                "message": "It is bad.", "type": "invalid_request_error",
+                "param": null, "code": "bad_thing",
+            }})
+        );
+        let response = error.into_response();
+        assert_eq!(response.status(), 400);
+        assert_eq!(response.headers()[SHOULD_RETRY], "false");
+    }
+
+    #[test]
+    fn what_was_not_taken_in_may_be_sent_again() {
+        let response = ApiError::from(StoreError::Full).into_response();
+        assert_eq!(response.status(), 507);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "5");
+        assert!(!response.headers().contains_key(SHOULD_RETRY));
+        let full = Refused::QueueFull {
+            open: 3,
+            retry_after: Duration::from_millis(1200),
+        };
+        let response = ApiError::from(full).into_response();
+        assert_eq!(response.status(), 429);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "2");
+    }
+}

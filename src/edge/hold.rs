@@ -1,0 +1,341 @@
+//! Callers who wait on the line (DESIGN.md §1, *Holding*).
+//!
+//! An ending within `drip_after` is answered as it is. After that a 200 goes
+//! out, and white space until the answer comes, because idle connections die.
+//! What failed then cannot be said any more: the connection is cut, the caller's
+//! SDK sends the call again, and that call takes the request over and gets the
+//! true status. With `Prefer: wait=N` nothing drips: the status stays open until
+//! the answer or the 202.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderValue, StatusCode, header};
+use http_body::Frame;
+use tokio::time::timeout;
+
+use super::{
+    Edge,
+    errors::{self, ApiError},
+    outcome::Answer,
+    prefer::Preference,
+    stub::{self, Facts},
+};
+use crate::{
+    engine::{Engine, Hold, Waiter},
+    model::{
+        id::RequestKey,
+        request::{Outcome, Request, State},
+    },
+    ports::{Content, StoreError},
+};
+
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Until then an outcome keeps its own status; then 200 and white space.
+    #[serde(with = "crate::model::time::human")]
+    pub drip_after: Duration,
+    #[serde(with = "crate::model::time::human")]
+    pub drip_interval: Duration,
+    /// The same as `drip_after`, for `stream: true`.
+    #[serde(with = "crate::model::time::human")]
+    pub stream_silence: Duration,
+    /// Between two comments of a stream that waits.
+    #[serde(with = "crate::model::time::human")]
+    pub heartbeat: Duration,
+    /// The longest `Prefer: wait=N`.
+    #[serde(with = "crate::model::time::human")]
+    pub max_wait: Duration,
+}
+
+/// Answers a call whose caller waits, with JSON.
+pub async fn hold(edge: Arc<Edge>, mut held: Held, prefer: Preference) -> Response {
+    let patience = prefer.wait.unwrap_or(edge.settings.hold.drip_after);
+    match timeout(patience, held.ended()).await {
+        Ok(Ok(ended)) => held.answer(ended),
+        Ok(Err(error)) => ApiError::from(error).into_response(),
+        Err(_) if prefer.wait.is_some() => held.accepted(&edge, prefer).await,
+        Err(_) => drip(held, edge.settings.hold.drip_interval).await,
+    }
+}
+
+/// A caller on the line, with the request that it waits for.
+pub struct Held {
+    pub request: Arc<Request>,
+    pub guarantee: &'static str,
+    pub hold: Hold,
+    ending: Ending,
+}
+
+/// Waits for a request's ending; reads the store only when woken.
+pub struct Ending {
+    pub engine: Arc<Engine>,
+    key: RequestKey,
+    waiter: Waiter,
+    /// Something may have happened since the store was last read.
+    look: bool,
+}
+
+pub enum Ended {
+    Done {
+        outcome: Outcome,
+        answer: Bytes,
+    },
+    /// Erased.
+    Gone,
+}
+
+impl Ended {
+    /// The caller's own doing: nobody else waits for an answer. A request that
+    /// was erased has no holder any more, so these are told to whoever waits.
+    pub fn is_withdrawn(&self) -> bool {
+        match self {
+            Ended::Gone => true,
+            Ended::Done { outcome, .. } => outcome.state == State::Cancelled,
+        }
+    }
+}
+
+impl Ending {
+    /// `look`: it may have ended before the waiter was registered.
+    pub fn new(engine: Arc<Engine>, key: RequestKey, waiter: Waiter, look: bool) -> Self {
+        Ending {
+            engine,
+            key,
+            waiter,
+            look,
+        }
+    }
+
+    /// Can be dropped and called again without missing anything.
+    pub async fn ended(&mut self) -> Result<Ended, StoreError> {
+        loop {
+            if self.look {
+                match self.engine.load(self.key).await? {
+                    None => return Ok(Ended::Gone),
+                    Some(stored) => {
+                        if let Content::Done { outcome, answer } = stored.content {
+                            return Ok(Ended::Done { outcome, answer });
+                        }
+                    }
+                }
+                self.look = false;
+            }
+            self.waiter.woken().await;
+            self.look = true;
+        }
+    }
+}
+
+impl Held {
+    /// `joined`: the request was there before this call, and may have ended.
+    pub fn new(
+        engine: Arc<Engine>,
+        request: Arc<Request>,
+        mut hold: Hold,
+        joined: bool,
+        guarantee: &'static str,
+    ) -> Self {
+        let key = request.key;
+        let (waiter, look) = match hold.waiter() {
+            Some(waiter) => (waiter, joined),
+            None => (engine.waiter(key), true),
+        };
+        Held {
+            request,
+            guarantee,
+            hold,
+            ending: Ending::new(engine, key, waiter, look),
+        }
+    }
+
+    pub async fn ended(&mut self) -> Result<Ended, StoreError> {
+        self.ending.ended().await
+    }
+
+    /// Whether another call has taken the request over.
+    pub fn is_replaced(&self) -> bool {
+        !self.hold.is_current()
+    }
+
+    /// The answer with its own status; nothing has been sent yet.
+    pub fn answer(self, ended: Ended) -> Response {
+        if !ended.is_withdrawn() && self.is_replaced() {
+            return replaced().into_response();
+        }
+        match ended {
+            Ended::Gone => Answer::gone().into_response(),
+            Ended::Done { outcome, answer } => {
+                let answer = Answer::json(&self.request, &outcome, answer, self.guarantee);
+                let body = self.deliver(answer.body.clone());
+                answer.with_body(body)
+            }
+        }
+    }
+
+    /// 202: the caller waited as long as it wanted to.
+    pub async fn accepted(self, edge: &Edge, prefer: Preference) -> Response {
+        let view = match edge.engine.view(self.request.key).await {
+            Ok(view) => view,
+            Err(error) => {
+                tracing::warn!(%error, "a request's state is told as it was at admission");
+                None
+            }
+        };
+        let facts = match &view {
+            Some(view) => Facts::open(view),
+            None => Facts::admitted(&self.request, self.guarantee),
+        };
+        let bytes = stub::body(&facts);
+        let response = stub::accepted_with(edge, &facts, prefer, Body::empty());
+        response.map(|_| self.deliver(bytes))
+    }
+
+    /// A body that lets go of the request once it was handed out to its end.
+    pub fn deliver(self, bytes: Bytes) -> Body {
+        Body::new(self.into_delivery(bytes))
+    }
+
+    pub fn into_delivery(self, bytes: Bytes) -> Delivery {
+        Delivery::new(bytes, self.ending.engine, self.hold)
+    }
+}
+
+/// Said to a call that another one, which it says replaces it, took over from.
+pub fn replaced() -> ApiError {
+    ApiError::invalid(
+        StatusCode::CONFLICT,
+        "request_taken_over",
+        "The same call was sent again, and that call gets the answer.",
+    )
+}
+
+/// 200 at once, white space, then the answer.
+async fn drip(held: Held, interval: Duration) -> Response {
+    let mut response = Response::new(Body::empty());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, errors::JSON);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Facts::admitted(&held.request, held.guarantee).describe(headers);
+    let dripping = stream::unfold(Drip::Waiting(Box::new(held)), move |drip| {
+        drip.next(interval)
+    });
+    response.map(|_| Body::from_stream(dripping))
+}
+
+enum Drip {
+    Waiting(Box<Held>),
+    Sending(Delivery),
+    Over,
+}
+
+/// The connection is closed on this; it is the caller who is told, by the cut.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer cannot be given on this connection")]
+pub struct Cut;
+
+type Step<S> = Option<(Result<Bytes, Cut>, S)>;
+
+impl Drip {
+    async fn next(self, interval: Duration) -> Step<Drip> {
+        match self {
+            Drip::Waiting(mut held) => match timeout(interval, held.ended()).await {
+                Err(_) if held.is_replaced() => Some((Err(Cut), Drip::Over)),
+                Err(_) => Some((Ok(Bytes::from_static(b" ")), Drip::Waiting(held))),
+                Ok(Ok(Ended::Done { outcome, answer })) if !held.is_replaced() => {
+                    let answer = Answer::json(&held.request, &outcome, answer, held.guarantee);
+                    if !answer.status.is_success() {
+                        return Some((Err(Cut), Drip::Over));
+                    }
+                    let delivery = held.into_delivery(answer.body);
+                    delivery
+                        .step()
+                        .await
+                        .map(|(sent, rest)| (Ok(sent), Drip::Sending(rest)))
+                }
+                Ok(_) => Some((Err(Cut), Drip::Over)),
+            },
+            Drip::Sending(delivery) => {
+                let (sent, rest) = delivery.step().await?;
+                Some((Ok(sent), Drip::Sending(rest)))
+            }
+            Drip::Over => None,
+        }
+    }
+}
+
+/// The most handed out at once: how much of an answer may be lost with a
+/// connection although it counts as written.
+const PIECE: usize = 64 * 1024;
+
+/// Bytes that are handed out to their end before the hold is let go.
+///
+/// Its length is not told beforehand: hyper asks a body of known length only for
+/// its bytes, never for its end, and drops it the same way whether they were
+/// written or not.
+pub struct Delivery {
+    rest: Bytes,
+    engine: Arc<Engine>,
+    hold: Option<Hold>,
+    flushing: bool,
+}
+
+impl Delivery {
+    fn new(rest: Bytes, engine: Arc<Engine>, hold: Hold) -> Self {
+        Delivery {
+            rest,
+            engine,
+            hold: Some(hold),
+            flushing: false,
+        }
+    }
+
+    /// The next piece; `None` once all of it was handed out, which is noted.
+    pub async fn step(mut self) -> Option<(Bytes, Delivery)> {
+        let piece = std::future::poll_fn(|cx| self.poll_piece(cx)).await?;
+        Some((piece, self))
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if !self.rest.is_empty() {
+            let length = self.rest.len().min(PIECE);
+            return Poll::Ready(Some(self.rest.split_to(length)));
+        }
+        if !self.flushing {
+            // hyper writes what it has before it asks again. A connection that
+            // is gone then takes the hold with it, and leaves an orphan.
+            self.flushing = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if let Some(hold) = self.hold.take() {
+            hold.delivered(&self.engine);
+        }
+        Poll::Ready(None)
+    }
+}
+
+impl http_body::Body for Delivery {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let piece = self.get_mut().poll_piece(cx);
+        piece.map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+    }
+}

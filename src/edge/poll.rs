@@ -1,0 +1,244 @@
+//! What may be asked of an `op_…` id under the provider's own paths. Such an id
+//! never goes upstream: what is not served here is 404.
+
+use std::sync::Arc;
+
+use axum::response::Response;
+use http::{HeaderMap, Method, Uri};
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::{
+    Edge, ask, auth,
+    errors::{self, ApiError},
+    hold::{Ended, Ending},
+    outcome::Answer,
+    stub::{self, Facts},
+};
+use crate::{
+    engine::{Cancelled, Erased},
+    model::{
+        endpoint::Endpoint,
+        id::{RequestId, RequestKey},
+    },
+    ports::{Content, Stored},
+};
+
+/// An `op_…` id in a path, and what is asked of it.
+#[derive(Debug, PartialEq)]
+pub struct Target {
+    endpoint: Endpoint,
+    id: RequestId,
+    act: Act,
+}
+
+#[derive(Debug, PartialEq)]
+enum Act {
+    Get,
+    Cancel,
+    Delete,
+}
+
+/// Reads `/v1/{endpoint}/op_…[/cancel]`. `None` for a path without such an id.
+///
+/// # Errors
+/// 404 for an id that is none, an endpoint that has none, and for sub-resources
+/// and methods that are not served.
+pub fn target(method: &Method, path: &str) -> Option<Result<Target, ApiError>> {
+    let at = path.find("/op_")?;
+    let (before, rest) = (&path[..at], &path[at + 1..]);
+    let (id, below) = match rest.split_once('/') {
+        Some((id, below)) => (id, Some(below)),
+        None => (rest, None),
+    };
+    let act = match (method.as_str(), below) {
+        ("GET", None) => Act::Get,
+        ("DELETE", None) => Act::Delete,
+        ("POST", Some("cancel")) => Act::Cancel,
+        _ => {
+            let message = format!("{method} {path} is not served for Offpeak's own ids.");
+            return Some(Err(ApiError::not_found(message)));
+        }
+    };
+    let known = Endpoint::from_path(before).zip(id.parse().ok());
+    Some(match known {
+        Some((endpoint, id)) => Ok(Target { endpoint, id, act }),
+        None => Err(unknown(id)),
+    })
+}
+
+/// Answers what is asked of an id.
+pub async fn answer(
+    edge: Arc<Edge>,
+    target: Target,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    let caller = auth::caller(&edge, &headers, &uri)?;
+    let key = RequestKey {
+        tenant: caller.tenant,
+        id: target.id,
+    };
+    drop(caller);
+    match target.act {
+        Act::Get => get(edge, target.endpoint, key, headers, uri).await,
+        Act::Cancel => cancel(edge, target.endpoint, key).await,
+        Act::Delete => delete(edge, target.endpoint, key).await,
+    }
+}
+
+/// 202 and the stub while it is open, then the provider's status and body. With
+/// `Prefer: wait=N` the stub is held back for as long.
+async fn get(
+    edge: Arc<Edge>,
+    endpoint: Endpoint,
+    key: RequestKey,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    let streams = |pair: &str| pair.split_once('=') == Some(("stream", "true"));
+    if uri
+        .query()
+        .is_some_and(|query| query.split('&').any(streams))
+    {
+        let message = "The answer to a deferred request cannot be streamed when it is fetched. \
+                       Accepted: the same call without `stream=true`.";
+        return Err(ApiError::bad("stream_unsupported", message).param("stream"));
+    }
+    let prefer = ask::preference(&headers, edge.settings.hold.max_wait);
+    drop((headers, uri));
+    let waiter = edge.engine.waiter(key);
+    let request = match load(&edge, endpoint, key).await? {
+        Stored {
+            request,
+            content: Content::Done { outcome, answer },
+        } => {
+            let guarantee = edge.engine.guarantee_of(&request);
+            return Ok(Answer::json(&request, &outcome, answer, guarantee).into_response());
+        }
+        Stored { request, .. } => Box::new(request),
+    };
+    if let Some(wait) = prefer.wait {
+        let mut ending = Ending::new(edge.engine.clone(), key, waiter, false);
+        match timeout(wait, ending.ended()).await {
+            Err(_) => {}
+            Ok(ended) => {
+                return Ok(match ended? {
+                    Ended::Gone => Answer::gone().into_response(),
+                    Ended::Done { outcome, answer } => {
+                        let guarantee = edge.engine.guarantee_of(&request);
+                        Answer::json(&request, &outcome, answer, guarantee).into_response()
+                    }
+                });
+            }
+        }
+    }
+    pending(&edge, key, prefer).await
+}
+
+async fn pending(
+    edge: &Edge,
+    key: RequestKey,
+    prefer: super::prefer::Preference,
+) -> Result<Response, ApiError> {
+    let Some(view) = edge.engine.view(key).await? else {
+        return Err(unknown(&key.id.to_string()));
+    };
+    // It may have ended since.
+    if let Content::Done { outcome, answer } = &view.stored.content {
+        let request = &view.stored.request;
+        let answer = Answer::json(request, outcome, answer.clone(), view.guarantee);
+        return Ok(answer.into_response());
+    }
+    Ok(stub::accepted(edge, &Facts::open(&view), prefer))
+}
+
+/// 410 `request_cancelled`, of a response 200 with its status; the answer of a
+/// request that had ended before.
+async fn cancel(
+    edge: Arc<Edge>,
+    endpoint: Endpoint,
+    key: RequestKey,
+) -> Result<Response, ApiError> {
+    load(&edge, endpoint, key).await?;
+    if let Cancelled::Unknown = edge.engine.cancel(key).await? {
+        return Err(unknown(&key.id.to_string()));
+    }
+    pending(&edge, key, Default::default()).await
+}
+
+/// What the SDKs expect of a deletion.
+async fn delete(
+    edge: Arc<Edge>,
+    endpoint: Endpoint,
+    key: RequestKey,
+) -> Result<Response, ApiError> {
+    load(&edge, endpoint, key).await?;
+    if edge.engine.erase(key).await? == Erased::Unknown {
+        return Err(unknown(&key.id.to_string()));
+    }
+    let object = match endpoint {
+        Endpoint::ChatCompletions => "chat.completion.deleted",
+        endpoint => endpoint.object(),
+    };
+    let body = json!({"id": key.id, "object": object, "deleted": true}).to_string();
+    let mut response = Response::new(axum::body::Body::from(body));
+    let headers = response.headers_mut();
+    headers.insert(http::header::CONTENT_TYPE, errors::JSON);
+    Ok(response)
+}
+
+async fn load(edge: &Edge, endpoint: Endpoint, key: RequestKey) -> Result<Stored, ApiError> {
+    match edge.engine.load(key).await? {
+        Some(stored) if stored.request.endpoint == endpoint => Ok(stored),
+        _ => Err(unknown(&key.id.to_string())),
+    }
+}
+
+/// Another tenant's id is as unknown as one that never was.
+fn unknown(id: &str) -> ApiError {
+    let shown: String = id.chars().take(64).collect();
+    ApiError::not_found(format!(
+        "There is no request `{shown}` of this key at this endpoint."
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn which_paths_name_one_of_ours() {
+        let id = RequestId::from_bytes([7; 16]);
+        let read = |method: Method, path: &str| {
+            let path = path.replace("OP", &id.to_string());
+            target(&method, &path).map(|target| target.map(|target| (target.endpoint, target.act)))
+        };
+        for (method, path, expected) in [
+            (
+                Method::GET,
+                "/v1/chat/completions/OP",
+                Some((Endpoint::ChatCompletions, Act::Get)),
+            ),
+            (
+                Method::POST,
+                "/v1/responses/OP/cancel",
+                Some((Endpoint::Responses, Act::Cancel)),
+            ),
+            (
+                Method::DELETE,
+                "/v1/embeddings/OP",
+                Some((Endpoint::Embeddings, Act::Delete)),
+            ),
+            (Method::POST, "/v1/chat/completions/OP", None),
+            (Method::GET, "/v1/chat/completions/OP/messages", None),
+            (Method::GET, "/v1/responses/OP/input_items", None),
+            (Method::GET, "/v1/files/OP", None),
+            (Method::GET, "/v1/responses/op_1", None),
+            (Method::GET, "/v1/responses/OP/op_1", None),
+        ] {
+            assert_eq!(read(method, path).unwrap().ok(), expected, "{path}");
+        }
+        assert!(read(Method::GET, "/v1/chat/completions/chatcmpl-op_1").is_none());
+    }
+}

@@ -1,0 +1,213 @@
+//! `stream: true` with a deadline, answered as server-sent events.
+//!
+//! Silence first, so that an early failure keeps its status; then comments until
+//! the answer is there and told as events. A call that runs live at once is
+//! passed on as it streams in. What fails once the stream has begun is told by
+//! an error event; a live stream that breaks off is cut, as the provider's was.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use tokio::time::timeout;
+
+use super::{
+    Edge,
+    errors::ApiError,
+    hold::{Cut, Delivery, Ended, Held},
+    outcome::{self, Answer},
+    prefer::Preference,
+    replay::HEARTBEAT,
+    stub::Facts,
+};
+use crate::{
+    engine::{Tap, TapEvent},
+    ports::StoreError,
+};
+
+/// Answers a call whose caller waits, with events.
+pub async fn hold(
+    edge: Arc<Edge>,
+    mut held: Held,
+    prefer: Preference,
+    include_usage: bool,
+) -> Response {
+    let tap = held.hold.tap();
+    let mut waiting = Waiting {
+        held,
+        tap,
+        include_usage,
+    };
+    let settings = &edge.settings.hold;
+    let patience = prefer.wait.unwrap_or(settings.stream_silence);
+    match timeout(patience, waiting.heard()).await {
+        Ok(Ok(Heard::Ended(ended))) => waiting.answer(ended),
+        Ok(Ok(Heard::Begin(headers, tap))) => {
+            let mut response = waiting.begin();
+            pass_on(&headers, response.headers_mut());
+            with_body(
+                response,
+                Events::Live(Box::new(waiting), tap),
+                settings.heartbeat,
+            )
+        }
+        Ok(Err(error)) => ApiError::from(error).into_response(),
+        Err(_) if prefer.wait.is_some() => waiting.held.accepted(&edge, prefer).await,
+        Err(_) => {
+            let response = waiting.begin();
+            with_body(
+                response,
+                Events::Begun(Box::new(waiting)),
+                settings.heartbeat,
+            )
+        }
+    }
+}
+
+struct Waiting {
+    held: Held,
+    tap: Option<Tap>,
+    include_usage: bool,
+}
+
+enum Heard {
+    /// The provider's stream begins.
+    Begin(HeaderMap, Tap),
+    Ended(Ended),
+}
+
+impl Waiting {
+    /// Can be dropped and called again without missing anything.
+    async fn heard(&mut self) -> Result<Heard, StoreError> {
+        while let Some(tap) = &mut self.tap {
+            tokio::select! {
+                // A stream that has begun goes first: its bytes are the answer.
+                biased;
+                event = tap.next() => match (event, self.tap.take()) {
+                    (Some(TapEvent::Begin { headers }), Some(tap)) => {
+                        return Ok(Heard::Begin(headers, tap));
+                    }
+                    // It was not streamed, or broke before it began: the
+                    // ending will tell.
+                    _ => break,
+                },
+                ended = self.held.ended() => return ended.map(Heard::Ended),
+            }
+        }
+        self.held.ended().await.map(Heard::Ended)
+    }
+
+    /// The answer where nothing has been sent yet.
+    fn answer(self, ended: Ended) -> Response {
+        match ended {
+            Ended::Done { outcome, answer } if outcome.status < 300 && !self.held.is_replaced() => {
+                let mut response = self.begin();
+                let request = &self.held.request;
+                Facts::ended(request, &outcome, self.held.guarantee)
+                    .describe(response.headers_mut());
+                let events = outcome::events(request, &outcome, &answer, self.include_usage);
+                response.map(|_| self.held.deliver(events))
+            }
+            ended => self.held.answer(ended),
+        }
+    }
+
+    fn begin(&self) -> Response {
+        let mut response = Response::new(Body::empty());
+        let headers = response.headers_mut();
+        let events = HeaderValue::from_static("text/event-stream; charset=utf-8");
+        headers.insert(header::CONTENT_TYPE, events);
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+        Facts::admitted(&self.held.request, self.held.guarantee).describe(headers);
+        response
+    }
+
+    fn tell(self, ended: Ended) -> Delivery {
+        let events = match ended {
+            Ended::Gone => outcome::failure(&Answer::gone().body),
+            Ended::Done { outcome, answer } => {
+                outcome::events(&self.held.request, &outcome, &answer, self.include_usage)
+            }
+        };
+        self.held.into_delivery(events)
+    }
+}
+
+/// What the provider says of the call itself: its request id, its rate limits
+/// (WIRE.md §3). Framing and connection are ours.
+fn pass_on(from: &HeaderMap, to: &mut HeaderMap) {
+    let ours = |name: &HeaderName| {
+        [
+            header::CONTENT_LENGTH,
+            header::TRANSFER_ENCODING,
+            header::CONNECTION,
+            header::DATE,
+            header::CACHE_CONTROL,
+            header::SET_COOKIE,
+        ]
+        .contains(name)
+            || name.as_str() == "keep-alive"
+            || name.as_str().starts_with("offpeak-")
+    };
+    for (name, value) in from.iter().filter(|(name, _)| !ours(name)) {
+        to.insert(name.clone(), value.clone());
+    }
+}
+
+fn with_body(response: Response, events: Events, heartbeat: Duration) -> Response {
+    let stream = stream::unfold(events, move |events| events.next(heartbeat));
+    response.map(|_| Body::from_stream(stream))
+}
+
+enum Events {
+    /// The head is out, and nothing else.
+    Begun(Box<Waiting>),
+    Waiting(Box<Waiting>),
+    Live(Box<Waiting>, Tap),
+    Sending(Delivery),
+    Over,
+}
+
+impl Events {
+    async fn next(self, heartbeat: Duration) -> Option<(Result<Bytes, Cut>, Events)> {
+        let mut events = self;
+        loop {
+            events = match events {
+                Events::Begun(waiting) => {
+                    return Some((Ok(Bytes::from_static(HEARTBEAT)), Events::Waiting(waiting)));
+                }
+                Events::Waiting(mut waiting) => match timeout(heartbeat, waiting.heard()).await {
+                    Err(_) if !waiting.held.is_replaced() => Events::Begun(waiting),
+                    Ok(Ok(Heard::Begin(_, tap))) => Events::Live(waiting, tap),
+                    Ok(Ok(Heard::Ended(ended)))
+                        if !waiting.held.is_replaced() || ended.is_withdrawn() =>
+                    {
+                        Events::Sending(waiting.tell(ended))
+                    }
+                    _ => return Some((Err(Cut), Events::Over)),
+                },
+                Events::Live(waiting, mut tap) => match tap.next().await {
+                    Some(TapEvent::Chunk(bytes)) => {
+                        return Some((Ok(bytes), Events::Live(waiting, tap)));
+                    }
+                    Some(TapEvent::Begin { .. }) => Events::Live(waiting, tap),
+                    Some(TapEvent::End) => {
+                        Events::Sending(waiting.held.into_delivery(Bytes::new()))
+                    }
+                    Some(TapEvent::Broken) | None => return Some((Err(Cut), Events::Over)),
+                },
+                Events::Sending(delivery) => {
+                    let (sent, rest) = delivery.step().await?;
+                    return Some((Ok(sent), Events::Sending(rest)));
+                }
+                Events::Over => return None,
+            };
+        }
+    }
+}

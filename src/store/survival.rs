@@ -1,0 +1,259 @@
+//! What a store on disk goes through: kills, full disks, damaged files.
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use super::{
+    KvStore, OpenError, SledStore,
+    codec::seal,
+    conformance::{admission, admit, at, content, open, request, settings, settle},
+    kv::{Batch, End, Kv, Pair, Span},
+    memory::MemoryKv,
+    records::meta,
+    sled::SledKv,
+    staging::Staging,
+    writer::{Horizon, Writer},
+};
+use crate::ports::{Admitted, Content, Store, StoreError};
+
+const CHILD: &str = "OFFPEAK_TEST_KILLED_CHILD";
+
+/// The child admits and settles, and says so when it is told so.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by acknowledged_work_survives_a_kill, as a process to kill"]
+async fn killed_child() {
+    let given = env::var(CHILD).expect("the parent says where, and where to begin");
+    let (dir, first) = given.split_once('|').expect("two words");
+    let store = Arc::new(open(Path::new(dir)));
+    let next = Arc::new(AtomicU64::new(first.parse().expect("a number")));
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let (store, next) = (store.clone(), next.clone());
+        tasks.spawn(async move {
+            loop {
+                let n = next.fetch_add(1, Ordering::Relaxed);
+                // Some are large enough for chunks.
+                let body = vec![n as u8; if n.is_multiple_of(50) { 200_000 } else { 2000 }];
+                admit(&*store, &request(1, n), &body).await;
+                println!("\nadmitted {n}");
+                if n.is_multiple_of(3) {
+                    settle(&*store, &request(1, n), at(n), &body[1..]).await;
+                    println!("\nsettled {n}");
+                }
+            }
+        });
+    }
+    tasks.join_all().await;
+}
+
+#[tokio::test]
+async fn acknowledged_work_survives_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    for first in [0, 1_000_000, 2_000_000] {
+        let mut child = Command::new(env::current_exe().unwrap())
+            .args(["--exact", "store::survival::killed_child"])
+            .args(["--ignored", "--nocapture", "--quiet"])
+            .env(CHILD, format!("{}|{first}", dir.path().display()))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut said = Vec::new();
+        for line in lines {
+            let line = line.unwrap();
+            if let Some((what, n)) = line.split_once(' ')
+                && let Ok(n) = n.parse::<u64>()
+            {
+                said.push((what.to_owned(), n));
+            }
+            if said.len() == 400 {
+                child.kill().unwrap();
+            }
+        }
+        child.wait().unwrap();
+        assert!(said.len() >= 400, "it worked until it was killed");
+
+        let store = open(dir.path());
+        let left = store.scan_queue(None, usize::MAX).await.unwrap();
+        for (what, n) in said {
+            let asked = request(1, n);
+            let found = content(&store, &asked).await;
+            match what.as_str() {
+                "settled" => assert!(matches!(found, Some(Content::Done { .. })), "{n}"),
+                _ => assert!(found.is_some(), "{n}"),
+            }
+            let open = matches!(found, Some(Content::Open { .. }));
+            let queued = left.iter().any(|(_, entry)| entry.key == asked.key);
+            assert_eq!(open, queued, "{n}");
+        }
+    }
+}
+
+/// A disk that fails when it is told to.
+#[derive(Default)]
+struct Disk {
+    map: MemoryKv,
+    fails: AtomicBool,
+    free: AtomicU64,
+}
+
+impl Kv for Arc<Disk> {
+    fn get(&self, key: &[u8]) -> Result<Option<bytes::Bytes>, StoreError> {
+        self.map.get(key)
+    }
+
+    fn scan(&self, span: &Span, from: End, limit: usize) -> Result<Vec<Pair>, StoreError> {
+        self.map.scan(span, from, limit)
+    }
+
+    fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+        if self.fails.load(Ordering::SeqCst) {
+            return Err(StoreError::Io(std::io::ErrorKind::StorageFull.into()));
+        }
+        self.map.apply(batch)
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.map.sync()
+    }
+
+    fn disk_bytes(&self) -> Result<u64, StoreError> {
+        self.map.disk_bytes()
+    }
+
+    fn free_bytes(&self) -> Result<u64, StoreError> {
+        Ok(self.free.load(Ordering::SeqCst))
+    }
+}
+
+fn on(disk: &Arc<Disk>, threads: bool) -> KvStore<Arc<Disk>> {
+    let kv = Arc::new(disk.clone());
+    let horizon = Arc::new(Horizon::new());
+    let staging = Staging::new(kv.clone(), horizon.clone(), 1000).unwrap();
+    let writer = match threads {
+        true => Writer::threads(kv.clone(), horizon.clone(), staging).unwrap(),
+        false => Writer::inline(horizon.clone(), staging),
+    };
+    KvStore {
+        writer,
+        kv,
+        horizon,
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_calls_but_still_takes_answers() {
+    for threads in [false, true] {
+        let disk = Arc::new(Disk::default());
+        disk.free.store(10_000, Ordering::SeqCst);
+        let store = on(&disk, threads);
+        let (first, second) = (request(1, 1), request(1, 2));
+        admit(&store, &first, b"1").await;
+
+        disk.free.store(1000, Ordering::SeqCst);
+        let refused = store.admit(admission(&second, b"2")).await;
+        assert!(matches!(refused, Err(StoreError::Full)), "{refused:?}");
+        assert_eq!(content(&store, &second).await, None);
+        settle(&store, &first, at(1), b"answer").await;
+
+        disk.free.store(10_000, Ordering::SeqCst);
+        admit(&store, &second, b"2").await;
+    }
+}
+
+#[tokio::test]
+async fn a_failed_write_is_told_and_the_next_one_goes_on() {
+    for threads in [false, true] {
+        let disk = Arc::new(Disk::default());
+        disk.free.store(10_000, Ordering::SeqCst);
+        let store = on(&disk, threads);
+        let (first, second) = (request(1, 1), request(1, 2));
+        admit(&store, &first, b"1").await;
+
+        disk.fails.store(true, Ordering::SeqCst);
+        let failed = store.admit(admission(&second, b"2")).await;
+        assert!(matches!(failed, Err(StoreError::Io(_))), "{failed:?}");
+        assert!(content(&store, &first).await.is_some(), "reads go on");
+
+        disk.fails.store(false, Ordering::SeqCst);
+        let again = store.admit(admission(&second, b"2")).await.unwrap();
+        assert_eq!(again, Admitted::New);
+        let before = settle(&store, &first, at(1), b"answer").await;
+        assert!(before < settle(&store, &second, at(2), b"answer").await);
+    }
+}
+
+#[tokio::test]
+async fn a_format_from_the_future_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    let kv = SledKv::open(&dir.path().join("store"), 1 << 20).unwrap();
+    kv.apply([(meta::format_key(), Some(seal(&2u32)))].into())
+        .unwrap();
+    kv.sync().unwrap();
+    drop(kv);
+    let refused = SledStore::open(&settings(dir.path())).err().unwrap();
+    assert!(
+        matches!(
+            refused,
+            OpenError::Newer {
+                found: 2,
+                known: 1,
+                ..
+            }
+        ),
+        "{refused}"
+    );
+}
+
+async fn a_store_of(requests: u64, dir: &Path) {
+    let store = Arc::new(open(dir));
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..requests {
+        let store = store.clone();
+        tasks.spawn(async move { admit(&*store, &request(1, n), &[n as u8; 2000]).await });
+    }
+    tasks.join_all().await;
+}
+
+/// Nothing is lost in silence: it does not open, and says where and what to do.
+#[tokio::test]
+async fn damaged_files_are_told() {
+    let cut: fn(&mut Vec<u8>) = |file| file.truncate(file.len() / 2);
+    let end_cut: fn(&mut Vec<u8>) = |file| file.truncate(file.len() - 1_000_000);
+    let emptied: fn(&mut Vec<u8>) = |file| file.clear();
+    let garbled: fn(&mut Vec<u8>) = |file| file.iter_mut().for_each(|byte| *byte ^= 0x5a);
+    for (name, damage) in [
+        ("cut", cut),
+        ("end cut", end_cut),
+        ("emptied", emptied),
+        ("garbled", garbled),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        a_store_of(3000, dir.path()).await;
+        let path = dir.path().join("store/db");
+        let mut file = fs::read(&path).unwrap();
+        damage(&mut file);
+        fs::write(&path, file).unwrap();
+        let Err(refused) = SledStore::open(&settings(dir.path())) else {
+            panic!("{name}: it opened");
+        };
+        let told = refused.to_string();
+        assert!(
+            matches!(refused, OpenError::Damaged { .. }),
+            "{name}: {told}"
+        );
+        assert!(
+            told.contains(&dir.path().display().to_string()),
+            "{name}: {told}"
+        );
+    }
+}
