@@ -2,6 +2,7 @@
 
 mod app;
 mod edge;
+mod engine;
 mod layout;
 mod namespace;
 mod settings;
