@@ -4,8 +4,14 @@ mod clock;
 mod settings;
 
 use std::{
-    fs::OpenOptions, io::Write as _, net::SocketAddr, os::unix::fs::OpenOptionsExt as _,
-    path::Path, sync::Arc, time::Duration,
+    fs::{OpenOptions, Permissions},
+    io::Write as _,
+    net::SocketAddr,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::Path,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
 };
 
 use thiserror::Error;
@@ -46,6 +52,8 @@ pub struct Secrets {
 pub struct App {
     server: Server<axum::Router>,
     engine: Arc<Engine>,
+    /// Tells the edge.
+    stopping: CancellationToken,
     address: SocketAddr,
     grace: Duration,
 }
@@ -104,12 +112,13 @@ impl App {
             settings: settings.engine,
         })
         .await?;
-        let edge = Edge {
-            engine: engine.clone(),
-            passthrough: passthrough.for_another_worker(),
-            settings: settings.edge,
+        let edge = Edge::new(
+            engine.clone(),
+            passthrough.for_another_worker(),
+            settings.edge,
             admin_token,
-        };
+        );
+        let stopping = edge.stopping.clone();
         let listen = edge::server::Settings {
             listen: settings.server.listen,
             workers: settings.server.workers,
@@ -123,6 +132,7 @@ impl App {
         Ok(App {
             server,
             engine,
+            stopping,
             address,
             grace: settings.server.shutdown_grace,
         })
@@ -139,7 +149,14 @@ impl App {
     /// # Errors
     /// When a worker thread cannot be started, or died.
     pub async fn run(self, stop: CancellationToken) -> std::io::Result<()> {
-        let served = self.server.run(stop).await;
+        let mut serving = pin!(self.server.run(stop.clone()));
+        let served = tokio::select! {
+            served = &mut serving => served,
+            () = stop.cancelled() => {
+                self.stopping.cancel();
+                serving.await
+            }
+        };
         self.engine.stop(self.grace).await;
         served
     }
@@ -159,7 +176,11 @@ fn admin_token(given: Option<Secret>, dir: &Path, vault: &Vault) -> Result<Secre
         .truncate(true)
         .mode(0o600)
         .open(dir.join("admin.token"));
-    file.and_then(|mut file| file.write_all(token.as_bytes()))
-        .map_err(StartError::AdminToken)?;
+    // A file that was there before keeps its mode unless told otherwise.
+    file.and_then(|mut file| {
+        file.set_permissions(Permissions::from_mode(0o600))?;
+        file.write_all(token.as_bytes())
+    })
+    .map_err(StartError::AdminToken)?;
     Ok(Secret::new(token))
 }

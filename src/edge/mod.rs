@@ -8,6 +8,7 @@ mod calls;
 pub mod deadline;
 pub mod errors;
 pub mod hold;
+pub mod namespace;
 mod outcome;
 pub mod passthrough;
 mod poll;
@@ -29,6 +30,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::StatusCode;
+use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{engine::Engine, model::secret::Secret};
@@ -42,6 +44,9 @@ pub struct Edge {
     pub settings: Settings,
     /// Opens `/offpeak/admin/…`.
     pub admin_token: Secret,
+    /// Cancelled when the process begins to stop: who waits for nothing in
+    /// particular is answered, and no more work is asked for.
+    pub stopping: CancellationToken,
 }
 
 #[derive(Debug, Clone)]
@@ -50,10 +55,28 @@ pub struct Settings {
     pub hold: hold::Settings,
 }
 
+impl Edge {
+    pub fn new(
+        engine: Arc<Engine>,
+        passthrough: Passthrough,
+        settings: Settings,
+        admin_token: Secret,
+    ) -> Self {
+        Edge {
+            engine,
+            passthrough,
+            settings,
+            admin_token,
+            stopping: CancellationToken::new(),
+        }
+    }
+}
+
 /// What [`route::route`] does not send straight through. Bodies are bounded where
 /// they are read, and nowhere else.
 pub fn router(edge: Arc<Edge>) -> Router {
     Router::new()
+        .merge(namespace::routes())
         .fallback(calls::handle)
         .layer(CatchPanicLayer::custom(panicked))
         .with_state(edge)

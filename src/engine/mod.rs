@@ -50,7 +50,7 @@ pub use waiters::Waiter;
 
 use crate::{
     ledger::Prices,
-    model::time::Timestamp,
+    model::{batch::Batch, time::Timestamp},
     ports::{Clock, Deliver, Provider, Store, StoreError, Vault},
 };
 
@@ -159,6 +159,21 @@ impl Engine {
 
     pub fn counts(&self) -> Counts {
         self.summary.lock().counts()
+    }
+
+    /// Batches that have not ended, in no order.
+    pub fn open_batches(&self) -> Vec<Batch> {
+        let summary = self.summary.lock();
+        let batches = summary.batches.values().map(|tracked| &tracked.batch);
+        batches
+            .filter(|batch| batch.state.is_open())
+            .cloned()
+            .collect()
+    }
+
+    /// Bytes on disk, as last measured.
+    pub fn disk_bytes(&self) -> u64 {
+        self.disk_bytes.load(Ordering::Relaxed)
     }
 
     /// Stops packing and submitting, never rescue.

@@ -3,5 +3,6 @@
 mod app;
 mod edge;
 mod layout;
+mod namespace;
 mod settings;
 mod wire;

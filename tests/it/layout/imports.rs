@@ -468,8 +468,8 @@ mod tests {
             ),
             (
                 "cli::demo",
-                "use crate::simulator;",
-                "1: `cli` may not import `simulator`",
+                "use crate::engine;",
+                "1: `cli` may not import `engine`",
             ),
             (
                 "main",

@@ -1,0 +1,208 @@
+//! `/offpeak/admin/`: what an operator sees and does, with the admin token.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{FromRequestParts, State},
+    response::Response,
+    routing::{get, post},
+};
+use http::{HeaderMap, header, request::Parts};
+use serde::Serialize;
+
+use super::{json, view::Shown};
+use crate::{
+    edge::{Edge, errors::ApiError},
+    engine::Engine,
+    model::{
+        batch::{Batch, BatchState},
+        id::{BatchId, TenantId},
+        secret::Secret,
+        time::Timestamp,
+    },
+};
+
+pub fn routes() -> Router<Arc<Edge>> {
+    Router::new()
+        .route("/offpeak/admin/status", get(status))
+        .route("/offpeak/admin/pause", post(pause))
+        .route("/offpeak/admin/resume", post(resume))
+        .route("/offpeak/admin/flush", post(flush))
+}
+
+/// The most batches that are listed; the counts count all.
+const MAX_BATCHES: usize = 500;
+
+async fn status(State(edge): State<Arc<Edge>>, _: Operator) -> Result<Response, ApiError> {
+    tell(&edge.engine)
+}
+
+async fn pause(State(edge): State<Arc<Edge>>, _: Operator) -> Result<Response, ApiError> {
+    edge.engine.pause();
+    tracing::warn!("an operator paused packing and submitting");
+    tell(&edge.engine)
+}
+
+async fn resume(State(edge): State<Arc<Edge>>, _: Operator) -> Result<Response, ApiError> {
+    edge.engine.resume();
+    tracing::info!("an operator resumed packing and submitting");
+    tell(&edge.engine)
+}
+
+async fn flush(State(edge): State<Arc<Edge>>, _: Operator) -> Result<Response, ApiError> {
+    edge.engine.flush();
+    tracing::info!("an operator had everything packed that waits");
+    tell(&edge.engine)
+}
+
+/// A caller with the admin token.
+struct Operator;
+
+impl FromRequestParts<Arc<Edge>> for Operator {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, edge: &Arc<Edge>) -> Result<Self, ApiError> {
+        match is_operator(&parts.headers, &edge.admin_token) {
+            true => Ok(Operator),
+            false => Err(ApiError::unauthorized(
+                "This path takes the admin token: `Authorization: Bearer TOKEN`.",
+            )),
+        }
+    }
+}
+
+fn is_operator(headers: &HeaderMap, token: &Secret) -> bool {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return false;
+    };
+    let Some((scheme, presented)) = value.as_bytes().split_at_checked(b"Bearer ".len()) else {
+        return false;
+    };
+    // Digests of equal length, compared in constant time (blake3's `Hash: Eq`):
+    // nothing is told of the token by how long it takes. No token opens nothing.
+    scheme.eq_ignore_ascii_case(b"Bearer ")
+        && !token.expose().is_empty()
+        && blake3::hash(presented) == blake3::hash(token.expose().as_bytes())
+}
+
+#[derive(Serialize)]
+struct Status {
+    object: &'static str,
+    now: Shown<Timestamp>,
+    paused: bool,
+    requests: Requests,
+    open_batches: usize,
+    /// Earliest deadline first.
+    batches: Vec<BatchView>,
+}
+
+#[derive(Serialize)]
+struct Requests {
+    open: u64,
+    queued: u64,
+    in_batches: u64,
+    live: u64,
+}
+
+#[derive(Serialize)]
+struct BatchView {
+    id: Shown<BatchId>,
+    state: BatchState,
+    created_at: Shown<Timestamp>,
+    age_seconds: u64,
+    reason: String,
+    tenant: Shown<TenantId>,
+    endpoint: &'static str,
+    model: String,
+    lines: u32,
+    bytes: u64,
+    earliest_deadline: Shown<Timestamp>,
+    submitted_at: Option<Shown<Timestamp>>,
+    provider_id: Option<String>,
+    provider_status: Option<String>,
+    /// Failed tries of the step it is at.
+    tries: u32,
+    last_error: Option<String>,
+}
+
+fn tell(engine: &Engine) -> Result<Response, ApiError> {
+    let now = engine.now();
+    let counts = engine.counts();
+    let mut batches = engine.open_batches();
+    batches.sort_by_key(|batch| (batch.earliest_deadline, batch.id));
+    json(&Status {
+        object: "offpeak.status",
+        now: Shown(now),
+        paused: engine.is_paused(),
+        requests: Requests {
+            open: counts.open(),
+            queued: counts.queued,
+            in_batches: counts.in_batches,
+            live: counts.live,
+        },
+        open_batches: batches.len(),
+        batches: batches
+            .into_iter()
+            .take(MAX_BATCHES)
+            .map(|batch| BatchView::new(batch, now))
+            .collect(),
+    })
+}
+
+impl BatchView {
+    fn new(batch: Batch, now: Timestamp) -> BatchView {
+        BatchView {
+            id: Shown(batch.id),
+            state: batch.state,
+            created_at: Shown(batch.created),
+            age_seconds: now.since(batch.created).as_secs(),
+            reason: batch.reason,
+            tenant: Shown(batch.tenant),
+            endpoint: batch.endpoint.path(),
+            model: batch.model,
+            lines: batch.lines,
+            bytes: batch.bytes,
+            earliest_deadline: Shown(batch.earliest_deadline),
+            submitted_at: batch.submitted.map(Shown),
+            provider_id: batch.provider_id,
+            provider_status: batch.provider_status,
+            tries: batch.tries,
+            last_error: batch.last_error,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_token_opens() {
+        let token = Secret::new("adm_secret");
+        let asks = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::AUTHORIZATION, value.parse().unwrap());
+            }
+            headers
+        };
+        for good in ["Bearer adm_secret", "bearer adm_secret"] {
+            assert!(is_operator(&asks(&[good]), &token));
+        }
+        for bad in [
+            &[][..],
+            &["Bearer adm_secre"],
+            &["Bearer adm_secret2"],
+            &["Bearer "],
+            &["Bearer"],
+            &["adm_secret"],
+            &["Basic adm_secret"],
+            &["Bearer adm_secret", "Bearer adm_secret"],
+        ] {
+            assert!(!is_operator(&asks(bad), &token), "{bad:?}");
+        }
+        assert!(!is_operator(&asks(&["Bearer "]), &Secret::new("")));
+    }
+}

@@ -1,0 +1,122 @@
+//! Offpeak's own paths: what a caller asks about its requests (`/offpeak/v1/`),
+//! what an operator does (`/offpeak/admin/`), and what a supervisor reads
+//! (`/healthz`, `/readyz`, `/metrics`). docs/http-api.md tells it to users.
+
+mod admin;
+mod cursor;
+mod health;
+mod query;
+mod requests;
+mod results;
+mod savings;
+mod view;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{FromRequestParts, State},
+    response::{IntoResponse, Response},
+    routing::{any, get, post},
+};
+use http::{StatusCode, header, request::Parts};
+use serde::Serialize;
+
+use self::query::BadQuery;
+use super::{Edge, auth, errors::ApiError};
+use crate::model::id::TenantId;
+
+/// Everything below `/offpeak/`, and the supervisor's three. Nothing that
+/// stands there falls through to the upstream.
+pub fn routes() -> Router<Arc<Edge>> {
+    Router::new()
+        .route("/offpeak/v1/requests", get(requests::list))
+        .route("/offpeak/v1/requests/{id}", get(requests::show))
+        .route("/offpeak/v1/requests/{id}/cancel", post(requests::cancel))
+        .route(
+            "/offpeak/v1/requests/{id}/redeliver",
+            post(requests::redeliver),
+        )
+        .route("/offpeak/v1/results", get(results::feed))
+        .route("/offpeak/v1/savings", get(savings))
+        .route("/offpeak/v1/webhook-secret", get(webhook_secret))
+        .merge(admin::routes())
+        .merge(health::routes())
+        .method_not_allowed_fallback(wrong_method)
+        .route("/offpeak", any(unknown_path))
+        .route("/offpeak/", any(unknown_path))
+        .route("/offpeak/{*rest}", any(unknown_path))
+}
+
+/// Who asks: the same credential as the calls themselves.
+struct Tenant(TenantId);
+
+impl FromRequestParts<Arc<Edge>> for Tenant {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, edge: &Arc<Edge>) -> Result<Self, ApiError> {
+        let caller = auth::caller(edge, &parts.headers, &parts.uri)?;
+        Ok(Tenant(caller.tenant))
+    }
+}
+
+async fn savings(
+    State(edge): State<Arc<Edge>>,
+    Tenant(tenant): Tenant,
+) -> Result<Response, ApiError> {
+    let ledger = edge.engine.ledger(tenant).await?;
+    json(&savings::Savings::of(&ledger))
+}
+
+async fn webhook_secret(
+    State(edge): State<Arc<Edge>>,
+    Tenant(tenant): Tenant,
+) -> Result<Response, ApiError> {
+    #[derive(Serialize)]
+    struct Secret {
+        object: &'static str,
+        secret: String,
+    }
+    json(&Secret {
+        object: "offpeak.webhook_secret",
+        secret: edge.engine.webhook_secret(tenant),
+    })
+}
+
+async fn unknown_path() -> ApiError {
+    ApiError::not_found("There is no such path. docs/http-api.md lists Offpeak's own.")
+}
+
+async fn wrong_method() -> ApiError {
+    let message = "This path takes another method. docs/http-api.md lists Offpeak's own paths.";
+    ApiError::invalid(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        message,
+    )
+}
+
+/// What is told here changes from one moment to the next and is the caller's
+/// alone: no cache may keep it.
+fn json(answer: &impl Serialize) -> Result<Response, ApiError> {
+    let body = serde_json::to_vec(answer).map_err(|error| {
+        tracing::error!(%error, "an answer cannot be written as JSON");
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        ApiError::server(status, "internal_error", "The answer cannot be written.")
+    })?;
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    Ok((headers, body).into_response())
+}
+
+impl From<BadQuery> for ApiError {
+    fn from(bad: BadQuery) -> Self {
+        let error = ApiError::bad(bad.code, bad.message);
+        match bad.param {
+            Some(param) => error.param(param),
+            None => error,
+        }
+    }
+}

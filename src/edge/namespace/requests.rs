@@ -1,0 +1,161 @@
+//! `/offpeak/v1/requests`: list, look at, cancel, send the webhook again.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Path, RawQuery, State},
+    response::Response,
+};
+use http::StatusCode;
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::{Tenant, cursor::ListCursor, json, query::ListQuery, view::RequestView};
+use crate::{
+    edge::{Edge, errors::ApiError},
+    engine::{Cancelled, Engine, View},
+    model::id::{RequestId, RequestKey, TenantId},
+    ports::{Content, StoreError},
+};
+
+/// Requests read together. They come with their bodies, so few.
+const PAGE: usize = 8;
+
+/// The most requests looked at for one answer: a filter that matches nothing
+/// gives an empty page with a cursor, not a scan of all there is.
+const MAX_LOOKED_AT: usize = 1000;
+
+pub async fn list(
+    State(edge): State<Arc<Edge>>,
+    Tenant(tenant): Tenant,
+    RawQuery(query): RawQuery,
+) -> Result<Response, ApiError> {
+    let query = ListQuery::parse(query.as_deref())?;
+    json(&page(&edge.engine, tenant, &query).await?)
+}
+
+pub async fn show(
+    State(edge): State<Arc<Edge>>,
+    Tenant(tenant): Tenant,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    let key = key(tenant, &id)?;
+    described(&edge.engine, key).await
+}
+
+/// Cancelling what is cancelled is a success.
+pub async fn cancel(
+    State(edge): State<Arc<Edge>>,
+    Tenant(tenant): Tenant,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    let key = key(tenant, &id)?;
+    match edge.engine.cancel(key).await? {
+        Cancelled::Yes(_) => described(&edge.engine, key).await,
+        Cancelled::Unknown => Err(no_such(&id)),
+        Cancelled::TooLate(outcome) => {
+            let state = outcome.state.as_str();
+            let message = format!("The request {id} cannot be cancelled: it has {state}.");
+            Err(conflict("request_finished", message))
+        }
+    }
+}
+
+/// 202: the courier sends it, not this call.
+pub async fn redeliver(
+    State(edge): State<Arc<Edge>>,
+    Tenant(tenant): Tenant,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    let key = key(tenant, &id)?;
+    let stored = edge.engine.load(key).await?;
+    let stored = stored.ok_or_else(|| no_such(&id))?;
+    if stored.request.webhook.is_none() {
+        let message = format!("The request {id} has no webhook.");
+        return Err(conflict("no_webhook", message));
+    }
+    if let Content::Open { .. } = stored.content {
+        let message = format!("The request {id} has not ended: there is nothing to deliver.");
+        return Err(conflict("request_open", message));
+    }
+    drop(stored);
+    if !edge.engine.redeliver(key).await? {
+        // Erased in between.
+        return Err(no_such(&id));
+    }
+    let mut response = described(&edge.engine, key).await?;
+    *response.status_mut() = StatusCode::ACCEPTED;
+    Ok(response)
+}
+
+#[derive(Serialize)]
+struct Page {
+    object: &'static str,
+    data: Vec<Box<RawValue>>,
+    /// There are older requests that were not looked at.
+    has_more: bool,
+    /// `after` of the next page.
+    next: Option<String>,
+}
+
+async fn page(engine: &Arc<Engine>, tenant: TenantId, query: &ListQuery) -> Result<Page, ApiError> {
+    let now = engine.now();
+    let mut data = Vec::new();
+    let mut last: Option<RequestId> = query.start();
+    let mut looked_at = 0;
+    let has_more = 'pages: loop {
+        let views = engine.list(tenant, last, PAGE).await?;
+        let is_last_page = views.len() < PAGE;
+        for view in &views {
+            if query.ends_at(&view.stored.request) {
+                break 'pages false;
+            }
+            if data.len() == query.limit() || looked_at == MAX_LOOKED_AT {
+                break 'pages true;
+            }
+            looked_at += 1;
+            last = Some(view.stored.request.key.id);
+            if query.takes(&view.stored.request, view.state) {
+                data.push(raw(&RequestView::new(view, now))?);
+            }
+        }
+        if is_last_page {
+            break false;
+        }
+    };
+    let next = last.filter(|_| has_more);
+    Ok(Page {
+        object: "list",
+        data,
+        has_more,
+        next: next.map(|id| ListCursor(id).encode()),
+    })
+}
+
+fn raw(view: &RequestView<'_>) -> Result<Box<RawValue>, ApiError> {
+    to_raw_value(view).map_err(|error| {
+        tracing::error!(%error, "a request cannot be written as JSON");
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        ApiError::server(status, "internal_error", "The answer cannot be written.")
+    })
+}
+
+async fn described(engine: &Arc<Engine>, key: RequestKey) -> Result<Response, ApiError> {
+    let view: Result<Option<View>, StoreError> = engine.view(key).await;
+    let view = view?.ok_or_else(|| no_such(&key.id.to_string()))?;
+    json(&RequestView::new(&view, engine.now()))
+}
+
+/// An id that is no id, and one of another tenant, are told apart by nothing.
+fn key(tenant: TenantId, id: &str) -> Result<RequestKey, ApiError> {
+    let id = id.parse().map_err(|_| no_such(id))?;
+    Ok(RequestKey { tenant, id })
+}
+
+fn no_such(id: &str) -> ApiError {
+    ApiError::not_found(format!("No request with id '{id}'.")).param("id")
+}
+
+fn conflict(code: &'static str, message: String) -> ApiError {
+    ApiError::invalid(StatusCode::CONFLICT, code, message)
+}
