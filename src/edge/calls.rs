@@ -288,7 +288,8 @@ async fn prepare(
         checked.map_err(|reason| ask::bad_webhook(&reason))?;
     }
     let mut credential = auth::credential(&parts.headers, &parts.uri)?;
-    let live_only = auth::live_only(&parts.headers, &mut credential)?;
+    let unnamed = || (!scan.names_model).then(|| "a batch line must name its model".to_owned());
+    let live_only = auth::live_only(&parts.headers, &mut credential)?.or_else(unnamed);
     let caller = edge.engine.caller(credential);
     let body = resolved(edge, &caller, &scan, body).await?;
     let shape = shape(&scan, endpoint);
