@@ -4,6 +4,8 @@ use std::{
     fs, io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -84,19 +86,34 @@ fn check_length(dir: &Path) -> Result<(), sled::Error> {
 
 impl Drop for Closing {
     fn drop(&mut self) {
-        // sled may still be shortening the log in the background; while it does,
-        // it holds the lock, and the length is not known.
-        let quiet = rustix::fs::flock(&self.log, FlockOperation::NonBlockingLockExclusive);
-        if quiet.is_err() {
+        if !self.alone() {
+            tracing::warn!("the database is still busy; the length of its log is not noted");
             return;
         }
         let noted = self
             .log
             .metadata()
-            .and_then(|log| fs::write(self.dir.join(CLOSED), log.len().to_string()));
+            .and_then(|log| fs::write(self.dir.join(CLOSED), log.len().to_string()))
+            .and_then(|()| Ok(rustix::fs::flock(&self.log, FlockOperation::Unlock)?));
         if let Err(error) = noted {
             tracing::warn!(%error, "the length of the database's log could not be noted");
         }
+    }
+}
+
+impl Closing {
+    /// sled's own threads may still be shortening the log, and hold its lock
+    /// while they do. They have no end to wait for, so the lock is tried, for two
+    /// seconds at most.
+    fn alone(&self) -> bool {
+        (0..2000).any(|_| {
+            let lock = FlockOperation::NonBlockingLockExclusive;
+            let locked = rustix::fs::flock(&self.log, lock).is_ok();
+            if !locked {
+                thread::park_timeout(Duration::from_millis(1));
+            }
+            locked
+        })
     }
 }
 
