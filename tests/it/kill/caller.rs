@@ -73,6 +73,29 @@ impl Call {
         }
     }
 
+    /// The simulator's steering words, in place of the ordinary ones.
+    pub fn steered(mut self, words: &str) -> Self {
+        let mut body: Value = serde_json::from_str(&self.body).unwrap();
+        body["metadata"] = json!({"sim": words});
+        self.body = body.to_string();
+        self
+    }
+
+    /// The same without a deadline: it passes through.
+    pub fn straight(mut self) -> Self {
+        self.headers
+            .retain(|(name, _)| !name.starts_with("offpeak"));
+        self
+    }
+
+    /// A longer question.
+    pub fn padded(mut self, bytes: usize) -> Self {
+        let mut body: Value = serde_json::from_str(&self.body).unwrap();
+        body["user"] = "x".repeat(bytes).into();
+        self.body = body.to_string();
+        self
+    }
+
     pub fn path(&self) -> &'static str {
         match self.mode {
             Mode::Background => "/v1/responses",
@@ -131,7 +154,6 @@ fn request_id(headers: &HeaderMap) -> Option<String> {
 pub struct Broken {
     /// The request that the head named before that.
     pub request: Option<String>,
-    pub error: reqwest::Error,
 }
 
 #[derive(Clone)]
@@ -176,7 +198,7 @@ impl Client {
     }
 
     async fn read(&self, request: reqwest::RequestBuilder) -> Result<Reply, Broken> {
-        let broken = |request| move |error| Broken { request, error };
+        let broken = |request| move |_: reqwest::Error| Broken { request };
         let mut response = request.send().await.map_err(broken(None))?;
         let (status, headers) = (response.status(), response.headers().clone());
         let mut body = Vec::new();

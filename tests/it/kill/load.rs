@@ -130,7 +130,7 @@ impl Load {
         for tries in 0.. {
             match self.client.send(&up, &done.call, tries).await {
                 Ok(reply) => return reply,
-                Err(Broken { request, .. }) => {
+                Err(Broken { request }) => {
                     done.breaks += usize::from(request.is_none());
                     done.requests.extend(request);
                     up = self.server.after(up.start).await;

@@ -3,10 +3,14 @@
 
 mod caller;
 mod crash;
+mod data_dir;
+mod full_disk;
 mod hooks;
 mod load;
 mod process;
 mod provider;
+mod stop;
+mod unreachable;
 
 use std::{future::Future, time::Duration};
 
