@@ -30,14 +30,15 @@ async fn a_stop_answers_what_it_can_and_leaves_the_rest_to_the_next_start() {
     let load = Load::new(server.clone(), client.clone(), "");
 
     // Two seconds and ten, once they are in batches.
-    let held = |number, sim: &str| {
+    let held = |number, model: &str, sim: &str| {
         let mode = [Mode::Held, Mode::Stream, Mode::Wait][number % 3];
-        Call::new(number, KEY, MODEL, mode, "5m").steered(sim)
+        Call::new(number, KEY, model, mode, "5m").steered(sim)
     };
-    let soon_done: Vec<Call> = (0..6).map(|n| held(n, "slow=100s")).collect();
+    // Of two models, so that they share no batch.
+    let soon_done: Vec<Call> = (0..6).map(|n| held(n, MODEL, "slow=100s")).collect();
     let late: Vec<Call> = (6..12)
         // Not the one that is answered 202 after a second.
-        .map(|n| held(if n % 3 == 2 { n + 10 } else { n }, "slow=900s"))
+        .map(|n| held(if n % 3 == 2 { n + 10 } else { n }, "gpt-4.1", "slow=900s"))
         .collect();
     let (mut early, mut waiting) = (JoinSet::new(), JoinSet::new());
     for (calls, tasks) in [(&soon_done, &mut early), (&late, &mut waiting)] {
