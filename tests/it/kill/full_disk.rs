@@ -10,6 +10,7 @@ use std::{
 };
 
 use http::StatusCode;
+use offpeak::simulator::Operation;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
@@ -164,8 +165,8 @@ impl Scene {
 async fn within_the_reserve_only_answers_are_written() {
     let Some(disk) = Disk::mount() else { return };
     let dir = tempfile::tempdir().unwrap();
-    let scene = scene(&disk, &dir.path().join("stderr"), "24000000").await;
-    let filler = disk.fill(30_000_000);
+    let scene = scene(&disk, &dir.path().join("stderr"), "0").await;
+    let filler = disk.fill(38_000_000);
     let mut tasks = JoinSet::new();
     let error = scene.until_refused(&mut tasks).await;
     assert_eq!(error["code"], "storage_full");
@@ -177,13 +178,37 @@ async fn within_the_reserve_only_answers_are_written() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_reserve_nothing_that_was_acknowledged_is_lost() {
+async fn a_disk_that_others_fill_to_the_last_byte_delays_answers_only() {
     let Some(disk) = Disk::mount() else { return };
     let dir = tempfile::tempdir().unwrap();
     let scene = scene(&disk, &dir.path().join("stderr"), "0").await;
-    let filler = disk.fill(6_000_000);
     let mut tasks = JoinSet::new();
-    scene.until_refused(&mut tasks).await;
+    for number in 0..30 {
+        let mode = [Mode::Held, Mode::Async, Mode::Stream][number % 3];
+        let call = Call::new(number, KEY, MODEL, mode, "10m").steered("slow=60s");
+        let load = scene.load.clone();
+        tasks.spawn(async move {
+            let done = load.see_through(call).await;
+            assert_eq!((done.requests.len(), done.breaks), (1, 0));
+        });
+    }
+    scene
+        .provider
+        .until("all lines in batches", |simulator| {
+            simulator.log().custom_ids.len() == 30
+        })
+        .await;
+    let filler = disk.fill(0);
+    let error = scene.until_refused(&mut tasks).await;
+    assert_eq!(error["code"], "storage_full");
+    // Their results are there to be read, and cannot be kept.
+    scene
+        .provider
+        .until("a harvest", |simulator| {
+            let operations = simulator.log().operations;
+            operations.contains_key(&Operation::FileContent)
+        })
+        .await;
     scene.passes_through().await;
     fs::remove_file(filler).unwrap();
     scene.takes_calls_again().await;
