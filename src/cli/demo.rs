@@ -5,7 +5,7 @@ mod calls;
 mod progress;
 mod report;
 
-use std::{process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -24,6 +24,8 @@ use crate::{
 
 /// How much faster than real time the simulated provider runs.
 const SPEED: f64 = 120.0;
+/// The calls come in over this long, so that there are many batches.
+const ARRIVALS: Duration = Duration::from_secs(8);
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -88,7 +90,11 @@ async fn make_calls(
     let mut running = JoinSet::new();
     for number in 0..calls {
         let client = client.clone();
-        running.spawn(async move { client.call(Kind::of(number), number).await });
+        let arrival = ARRIVALS.mul_f64(number as f64 / calls as f64);
+        running.spawn(async move {
+            tokio::time::sleep(arrival).await;
+            client.call(Kind::of(number), number).await
+        });
     }
     let mut progress = Progress::start(calls);
     let mut report = Report::default();
@@ -115,7 +121,7 @@ fn provider(seed: u64) -> simulator::Settings {
         speed: SPEED,
         ..Default::default()
     };
-    settings.latency.turnaround_median = std::time::Duration::from_secs(7 * 60);
+    settings.latency.turnaround_median = Duration::from_secs(7 * 60);
     settings.latency.turnaround_sigma = 0.9;
     settings.latency.stalled_share = 0.15;
     settings

@@ -57,7 +57,7 @@ pub async fn hold(
             )
         }
         Ok(Err(error)) => ApiError::from(error).into_response(),
-        Err(_) if prefer.wait.is_some() => waiting.held.accepted(&edge, prefer).await,
+        Err(_) if prefer.wait.is_some() => Box::pin(waiting.held.accepted(&edge, prefer)).await,
         Err(_) => {
             let response = waiting.begin();
             with_body(
@@ -84,18 +84,17 @@ enum Heard {
 impl Waiting {
     /// Can be dropped and called again without missing anything.
     async fn heard(&mut self) -> Result<Heard, StoreError> {
-        while let Some(tap) = &mut self.tap {
+        if let Some(tap) = &mut self.tap {
             tokio::select! {
                 // A stream that has begun goes first: its bytes are the answer.
                 biased;
-                event = tap.next() => match (event, self.tap.take()) {
-                    (Some(TapEvent::Begin { headers }), Some(tap)) => {
+                // Another event: it was not streamed, or broke before it began,
+                // and the ending will tell.
+                event = tap.next() => {
+                    if let (Some(TapEvent::Begin { headers }), Some(tap)) = (event, self.tap.take()) {
                         return Ok(Heard::Begin(headers, tap));
                     }
-                    // It was not streamed, or broke before it began: the
-                    // ending will tell.
-                    _ => break,
-                },
+                }
                 ended = self.held.ended() => return ended.map(Heard::Ended),
             }
         }
@@ -170,7 +169,7 @@ enum Events {
     Begun(Box<Waiting>),
     Waiting(Box<Waiting>),
     Live(Box<Waiting>, Tap),
-    Sending(Delivery),
+    Sending(Box<Delivery>),
     Over,
 }
 
@@ -188,7 +187,7 @@ impl Events {
                     Ok(Ok(Heard::Ended(ended)))
                         if !waiting.held.is_replaced() || ended.is_withdrawn() =>
                     {
-                        Events::Sending(waiting.tell(ended))
+                        Events::Sending(Box::new(waiting.tell(ended)))
                     }
                     _ => return Some((Err(Cut), Events::Over)),
                 },
@@ -198,13 +197,13 @@ impl Events {
                     }
                     Some(TapEvent::Begin { .. }) => Events::Live(waiting, tap),
                     Some(TapEvent::End) => {
-                        Events::Sending(waiting.held.into_delivery(Bytes::new()))
+                        Events::Sending(Box::new(waiting.held.into_delivery(Bytes::new())))
                     }
                     Some(TapEvent::Broken) | None => return Some((Err(Cut), Events::Over)),
                 },
-                Events::Sending(delivery) => {
-                    let (sent, rest) = delivery.step().await?;
-                    return Some((Ok(sent), Events::Sending(rest)));
+                Events::Sending(mut delivery) => {
+                    let piece = delivery.next().await?;
+                    return Some((Ok(piece), Events::Sending(delivery)));
                 }
                 Events::Over => return None,
             };

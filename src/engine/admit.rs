@@ -182,6 +182,7 @@ impl Engine {
     }
 
     fn withdraw(&self, request: &Request, place: &Place) {
+        self.taps.take(request.key);
         self.holders.forget(request.key, request.digest);
         self.summary.lock().exit(place, &request.entry());
     }
@@ -397,7 +398,9 @@ impl Engine {
                 if first || full {
                     self.signals.packer.notify_one();
                 }
-                if first {
+                // In a bucket that has begun, each has its own deadline.
+                let fails = cohort.on_late == OnLate::Fail && cohort.bucket.start <= self.now();
+                if first || fails {
                     self.signals.rescuer.notify_one();
                 }
             }

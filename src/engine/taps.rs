@@ -45,6 +45,10 @@ impl Taps {
         Tap(receiver)
     }
 
+    pub fn len(&self) -> usize {
+        self.senders.lock().len()
+    }
+
     pub fn take(&self, key: RequestKey) -> Option<mpsc::Sender<TapEvent>> {
         self.senders.lock().remove(&key)
     }

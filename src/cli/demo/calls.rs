@@ -58,9 +58,9 @@ impl Kind {
 
     pub fn deadline(self) -> Option<Duration> {
         match self {
-            Kind::Evals | Kind::Embeddings => Some(Duration::from_secs(45)),
-            Kind::Summaries => Some(Duration::from_secs(30)),
-            Kind::Agents => Some(Duration::from_secs(40)),
+            Kind::Evals | Kind::Embeddings => Some(Duration::from_secs(35)),
+            Kind::Summaries => Some(Duration::from_secs(25)),
+            Kind::Agents => Some(Duration::from_secs(30)),
             Kind::Soon => Some(Duration::from_secs(4)),
             Kind::Interactive => None,
         }
