@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use super::{
     Edge,
     errors::ApiError,
-    hold::{Cut, Delivery, Ended, Held},
+    hold::{Cut, Delivery, Ended, Held, waited},
     outcome::{self, Answer},
     prefer::Preference,
     replay::HEARTBEAT,
@@ -45,9 +45,9 @@ pub async fn hold(
     };
     let settings = &edge.settings.hold;
     let patience = prefer.wait.unwrap_or(settings.stream_silence);
-    match timeout(patience, waiting.heard()).await {
-        Ok(Ok(Heard::Ended(ended))) => waiting.answer(ended),
-        Ok(Ok(Heard::Begin(headers, tap))) => {
+    match waited(&edge, prefer, patience, waiting.heard()).await {
+        Some(Ok(Heard::Ended(ended))) => waiting.answer(ended),
+        Some(Ok(Heard::Begin(headers, tap))) => {
             let mut response = waiting.begin();
             pass_on(&headers, response.headers_mut());
             with_body(
@@ -56,9 +56,9 @@ pub async fn hold(
                 settings.heartbeat,
             )
         }
-        Ok(Err(error)) => ApiError::from(error).into_response(),
-        Err(_) if prefer.wait.is_some() => Box::pin(waiting.held.accepted(&edge, prefer)).await,
-        Err(_) => {
+        Some(Err(error)) => ApiError::from(error).into_response(),
+        None if prefer.wait.is_some() => Box::pin(waiting.held.accepted(&edge, prefer)).await,
+        None => {
             let response = waiting.begin();
             with_body(
                 response,

@@ -179,6 +179,40 @@ async fn a_wait_ends_with_202() {
 }
 
 #[tokio::test]
+async fn a_stop_answers_who_asked_for_a_202_after_a_while() {
+    // Longer than any test: what a stop does not answer by itself is a hang.
+    let grace = ("OFFPEAK_SERVER__SHUTDOWN_GRACE", "10m");
+    let mut app = TestApp::with(&[grace]).await;
+    let wait = [SIX_HOURS, "prefer: wait=600"];
+    let mut held = app.caller().await;
+    held.call(CHAT, &wait, chat("warm", "")).await;
+    held.send(CHAT, &wait, chat("held", "never")).await;
+    let mut poll = app.caller().await;
+    let queued = [SIX_HOURS, "prefer: respond-async"];
+    let id = poll
+        .call(CHAT, &queued, chat("polled", "never"))
+        .await
+        .head
+        .id();
+    let get = format!("GET /v1/chat/completions/{id}");
+    poll.send(&get, &["prefer: wait=600"], "").await;
+    // Taken in before the stop: its question is at the provider.
+    while !app
+        .simulator
+        .log()
+        .requests
+        .iter()
+        .any(|request| request.prompt == "held")
+    {
+        tokio::task::yield_now().await;
+    }
+    app.restart().await;
+    assert_eq!(held.answer().await.status(), 202);
+    assert_eq!(poll.answer().await.status(), 202);
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn many_wait_and_each_gets_its_own() {
     let app = TestApp::with(&[SOON]).await;
     let mut callers = Vec::new();
