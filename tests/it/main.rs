@@ -3,6 +3,7 @@
 mod app;
 mod edge;
 mod engine;
+mod kill;
 mod layout;
 mod namespace;
 mod settings;
