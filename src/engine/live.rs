@@ -234,7 +234,7 @@ impl Engine {
         }
         let message = format!("The provider could not be reached: {note}");
         let body = error_body(&message, "api_error", None, Some("upstream_unreachable"));
-        let reason = "gave up long after the deadline: the provider cannot be reached".into();
+        let reason = format!("gave up after the deadline: {note}");
         let places = self.places_of(request);
         let ending = self.own_ending(request, places, State::Failed, 502, reason, body);
         self.settle(vec![ending]).await?;

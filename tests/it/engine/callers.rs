@@ -121,6 +121,7 @@ async fn a_caller_who_comes_back_finds_the_request() {
     let call = ask("held").held();
     let first = world.admit(&call).await;
     let key = first.request.key;
+    world.pass(SECOND).await;
     // Equal calls on purpose stay separate.
     let other = world.admit(&call).await;
     assert!(!other.joined && other.request.key != key);

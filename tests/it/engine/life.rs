@@ -61,6 +61,10 @@ impl Hooks {
         self.script.lock().extend(outcomes);
     }
 
+    pub fn take_everything(&self) {
+        self.script.lock().clear();
+    }
+
     /// Event ids, in the order of arrival.
     pub fn ids(&self) -> Vec<String> {
         self.seen.lock().iter().map(|seen| seen.1.clone()).collect()

@@ -32,7 +32,7 @@ async fn a_running_batch_is_cancelled_harvested_and_run_live() {
     let world = World::new().await;
     let slow = |n: usize| match n {
         0..3 => ask(format!("quick {n}")),
-        _ => ask(format!("slow {n}")).sim("slow=20h"),
+        _ => ask(format!("slow {n}")).sim("never"),
     };
     let keys = world.ask_many(6, |n| slow(n).within(3 * HOUR)).await;
     let outcomes = world.all_done(&keys).await;
@@ -51,9 +51,7 @@ async fn a_running_batch_is_cancelled_harvested_and_run_live() {
 async fn a_slow_cancel_is_not_waited_for() {
     let world = World::new().await;
     world.fault(Operation::CancelBatch, Kind::SlowCancel { by: 5 * HOUR });
-    let key = world
-        .ask(&ask("slow").sim("slow=20h").within(3 * HOUR))
-        .await;
+    let key = world.ask(&ask("slow").sim("never").within(3 * HOUR)).await;
     let outcome = world.outcome(key).await;
     succeeded(&outcome);
     assert_eq!(outcome.source, Source::Live);
@@ -72,15 +70,14 @@ async fn an_answer_after_last_call_is_paid_twice_and_counted_once() {
         code: None,
     };
     world.faults(Operation::CancelBatch, refused, 1000);
+    world.fault(Operation::CreateBatch, Kind::Slow { by: 4 * HOUR });
     // The first harvest is cut short after both lines were read, and repeated.
     world.sim.inject(offpeak::simulator::Fault {
         after: 0,
         ..offpeak::simulator::Fault::once(Operation::FileContent, Kind::Truncated)
     });
     let keys = world
-        .ask_many(40, |n| {
-            ask(format!("slow {n}")).sim("slow=4h").within(3 * HOUR)
-        })
+        .ask_many(40, |n| ask(format!("slow {n}")).within(3 * HOUR))
         .await;
     for outcome in world.all_done(&keys).await {
         succeeded(&outcome);
@@ -152,7 +149,7 @@ async fn a_rescue_during_an_ambiguous_create() {
     world.fault(Operation::CreateBatch, Kind::ReplyLost);
     world.faults(Operation::ListBatches, Kind::Lag { by: 4 * HOUR }, 100_000);
     let key = world
-        .ask(&ask("hidden").sim("slow=20h").within(3 * HOUR))
+        .ask(&ask("hidden").sim("never").within(3 * HOUR))
         .await;
     let outcome = world.outcome(key).await;
     succeeded(&outcome);

@@ -61,11 +61,7 @@ async fn a_dead_letter_can_be_sent_again() {
     );
     let tries = world.hooks.ids().len();
     assert!((10..40).contains(&tries), "{tries}");
-    world.hooks.answer_with([]);
-    while world.hooks.ids().len() < 100 {
-        assert!(world.engine().redeliver(key).await.unwrap());
-        world.pass(80 * HOUR).await;
-    }
+    world.hooks.take_everything();
     assert!(world.engine().redeliver(key).await.unwrap());
     world.finish().await;
     let status = world.store.delivery_status(key).await.unwrap();
