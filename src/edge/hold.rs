@@ -65,6 +65,8 @@ pub async fn hold(edge: Arc<Edge>, mut held: Held, prefer: Preference) -> Respon
     match timeout(patience, held.ended()).await {
         Ok(Ok(ended)) => held.answer(ended),
         Ok(Err(error)) => ApiError::from(error).into_response(),
+        // Its caller may be there after all: a cut would be sent again, and bought.
+        Err(_) if held.is_replaced() => replaced().into_response(),
         Err(_) if prefer.wait.is_some() => held.accepted(&edge, prefer).await,
         Err(_) => drip(held, edge.settings.hold.drip_interval).await,
     }
