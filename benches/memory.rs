@@ -21,7 +21,7 @@ use tokio::{
     process::{Child, Command},
     task::JoinSet,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 #[tokio::main]
 async fn main() {
@@ -102,9 +102,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let upstream = format!("http://{}/v1", listener.local_addr().expect("bound"));
         let stop = CancellationToken::new();
-        // Ends with the process.
-        let _serving =
-            tokio::task::spawn(simulator::serve(listener, simulator.clone(), stop.clone()));
+        TaskTracker::new().spawn(simulator::serve(listener, simulator.clone(), stop.clone()));
         let mut child = Command::new(env!("CARGO_BIN_EXE_offpeak"))
             .args([
                 "serve",

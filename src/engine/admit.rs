@@ -119,7 +119,11 @@ impl Engine {
                 .store
                 .by_idempotency(call.caller.tenant, idempotency)
                 .await?
-            && let Some(admitted) = self.join(&call, digest, body_digest, known).await?
+            && let Some(admitted) = {
+                let horizon = self.now() - self.settings.admission.idempotency_ttl;
+                self.join(&call, digest, body_digest, known, horizon)
+                    .await?
+            }
         {
             return Ok(admitted);
         }
@@ -144,6 +148,7 @@ impl Engine {
         let request = Arc::new(admission.request.clone());
         let (place, destination) = (admission.place, admission.destination.clone());
         let body_digest = admission.body_digest;
+        let horizon = admission.idempotency_horizon;
         let hold = self.begin_hold(&request, call.retry, place);
         // The queue is shared with the packer: counted before it can be seen, so
         // that no turn finds a line that was never counted.
@@ -167,7 +172,10 @@ impl Engine {
             Ok(ports::Admitted::Known(known)) => {
                 self.withdraw(&request, &place);
                 drop(hold);
-                match self.join(&call, request.digest, body_digest, known).await? {
+                match self
+                    .join(&call, request.digest, body_digest, known, horizon)
+                    .await?
+                {
                     Some(admitted) => Ok(admitted),
                     None => Err(
                         StoreError::Corrupt("an idempotency key names no request".into()).into(),
@@ -182,6 +190,7 @@ impl Engine {
     }
 
     fn withdraw(&self, request: &Request, place: &Place) {
+        self.taps.take(request.key);
         self.holders.forget(request.key, request.digest);
         self.summary.lock().exit(place, &request.entry());
     }
@@ -302,13 +311,15 @@ impl Engine {
         Ok(None)
     }
 
-    /// Joins the request that holds the idempotency key; none where it is free.
+    /// Joins the request that holds the idempotency key; none where it is free,
+    /// because that request finished before `horizon`.
     async fn join(
         self: &Arc<Self>,
         call: &Call,
         digest: CallDigest,
         body: CallDigest,
         known: ports::Idempotent,
+        horizon: Timestamp,
     ) -> Result<Option<Admitted>, AdmitError> {
         let key = RequestKey {
             tenant: call.caller.tenant,
@@ -318,7 +329,7 @@ impl Engine {
             return Ok(None);
         };
         if let ports::Content::Done { outcome, .. } = &stored.content
-            && outcome.finished + self.settings.admission.idempotency_ttl <= self.now()
+            && outcome.finished < horizon
         {
             return Ok(None);
         }
@@ -397,7 +408,9 @@ impl Engine {
                 if first || full {
                     self.signals.packer.notify_one();
                 }
-                if first {
+                // In a bucket that has begun, each has its own deadline.
+                let fails = cohort.on_late == OnLate::Fail && cohort.bucket.start <= self.now();
+                if first || fails {
                     self.signals.rescuer.notify_one();
                 }
             }
@@ -432,11 +445,13 @@ impl Hold {
         if let Some(grip) = self.grip.take() {
             engine.holders.forget(grip.key, grip.digest);
             let (store, key, digest) = (engine.store.clone(), grip.key, grip.digest);
-            engine.tasks.spawn(async move {
+            let release = async move {
                 if let Err(error) = store.release(key, digest).await {
                     tracing::warn!(id = %key.id, %error, "a delivered answer was not noted");
                 }
-            });
+            };
+            // On the engine's runtime: the caller's may be about to end.
+            engine.tasks.spawn_on(release, &engine.runtime);
         }
     }
 }

@@ -59,7 +59,6 @@ impl Engine {
             if let Some((_, Settled::Unknown)) = settled.into_iter().next() {
                 return Ok(Cancelled::Unknown);
             }
-            self.backoffs.forget(&key);
         }
         Ok(match self.store.load(key).await? {
             None => Cancelled::Unknown,

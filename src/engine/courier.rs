@@ -1,7 +1,7 @@
 //! Webhooks: tried until they arrive, for `webhook.horizon` at most, then kept
 //! as dead letters. The same event id at every try.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -16,17 +16,22 @@ use crate::{
 use super::{Engine, drive::Next, settings::HookSettings};
 
 const PAGE: usize = 256;
+/// The pause before looking whether an acknowledgement has been sent.
+const UNFLUSHED_PAUSE: Duration = Duration::from_millis(20);
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 impl Engine {
     pub(super) async fn courier_turn(self: &Arc<Self>) -> Result<Next, StoreError> {
         let now = self.now();
+        let mut next = Next::OnSignal;
         for delivery in self.store.due_deliveries(now, PAGE).await? {
             if self.inflight.deliveries.len() >= self.settings.webhook.max_concurrent as usize {
                 return Ok(Next::OnSignal);
             }
             if self.unflushed.contains(&delivery.key) {
                 // Its acknowledgement is still on the way: a moment's matter.
-                return Ok(Next::At(now + std::time::Duration::from_millis(20)));
+                next = Next::At(now + UNFLUSHED_PAUSE);
+                continue;
             }
             let Some(in_hand) = self.inflight.deliveries.begin(delivery.key) else {
                 continue;
@@ -35,17 +40,15 @@ impl Engine {
             self.tasks.spawn(async move {
                 if let Err(error) = engine.deliver(delivery).await {
                     tracing::error!(id = %delivery.key.id, %error, "delivering");
+                    // It stays due: not sent over and over while the store fails.
+                    tokio::time::sleep(AFTER_FAILURE).await;
                 }
                 drop(in_hand);
                 engine.signals.courier.notify_one();
             });
         }
-        Ok(self
-            .store
-            .next_delivery()
-            .await?
-            .filter(|due| *due > now)
-            .map_or(Next::OnSignal, Next::At))
+        let later = self.store.next_delivery().await?.filter(|due| *due > now);
+        Ok(next.sooner(later.map_or(Next::OnSignal, Next::At)))
     }
 
     async fn deliver(self: &Arc<Self>, delivery: Delivery) -> Result<(), StoreError> {

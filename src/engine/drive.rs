@@ -98,6 +98,7 @@ impl Engine {
                     }
                 };
                 tokio::select! {
+                    biased;
                     () = engine.stop.cancelled() => {}
                     () = signal(&engine).notified() => {}
                     () = tokio::time::sleep(sleep) => {}

@@ -1,7 +1,10 @@
 //! Terminal provider batch → one ending or one return for every line. Both files
 //! are read by `custom_id`, whatever the status and the counts say (WIRE.md §1).
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -13,7 +16,7 @@ use crate::{
         attempt::{Attempt, AttemptId, AttemptState, Lane},
         batch::{Batch, BatchEvent},
         id::{RequestId, RequestKey},
-        request::{Entry, Framing, Outcome, Place, Request, Source, State},
+        request::{Framing, Outcome, Place, Request, Source, State},
     },
     policy::{rescue, retry},
     ports::{
@@ -57,23 +60,41 @@ impl Engine {
             provider!(self.harvest_file(batch, file, credential).await?);
         }
         let mut to_live = false;
-        if remote.status == RemoteStatus::Failed {
+        if remote.status == RemoteStatus::Failed && is_too_much(&remote.errors) {
+            let pause = self.settings.submit.retry_max;
+            tracing::warn!(batch = %batch.id, ?pause, "too many tokens are enqueued; packing waits");
+            let until = self.now() + pause;
+            self.summary.lock().creates(batch.credential).put_off(until);
+        } else if remote.status == RemoteStatus::Failed {
             to_live = provider!(self.part_poison(batch, remote, credential).await?);
         }
         self.return_the_rest(batch, to_live).await?;
         let files = [&batch.input_file, &remote.output_file, &remote.error_file];
         let litter: Vec<String> = files.into_iter().flatten().cloned().collect();
         batch.litter.extend(litter);
+        self.settled(batch).await.map(Ok)
+    }
+
+    async fn settled(self: &Arc<Self>, batch: &mut Batch) -> Result<(), StoreError> {
         batch.settled = Some(self.now());
         self.advance(batch, BatchEvent::Settle, self.now()).await?;
         for signal in [
             &self.signals.packer,
+            &self.signals.rescuer,
             &self.signals.live,
             &self.signals.janitor,
         ] {
             signal.notify_one();
         }
-        Ok(Ok(()))
+        Ok(())
+    }
+
+    /// A batch that the provider has forgotten: nothing will come of it any more.
+    pub(super) async fn give_up(self: &Arc<Self>, batch: &mut Batch) -> Result<(), StoreError> {
+        tracing::error!(batch = %batch.id, "the provider does not know the batch any more");
+        self.return_the_rest(batch, false).await?;
+        batch.litter.extend(batch.input_file.clone());
+        self.settled(batch).await
     }
 
     async fn harvest_file(
@@ -108,7 +129,7 @@ impl Engine {
         batch: &Batch,
         lines: Vec<ResultLine>,
     ) -> Result<u32, StoreError> {
-        let mut answers: HashMap<RequestId, (Request, Outcome, Bytes)> = HashMap::new();
+        let mut answers: BTreeMap<RequestId, (Request, Outcome, Bytes)> = BTreeMap::new();
         for line in lines {
             let Ok(id) = line.custom_id.parse::<RequestId>() else {
                 tracing::warn!(batch = %batch.id, "a line of somebody else's in our batch");
@@ -122,9 +143,6 @@ impl Engine {
             else {
                 continue;
             };
-            if retry::is_retryable(status) {
-                continue;
-            }
             let key = RequestKey {
                 tenant: batch.tenant,
                 id,
@@ -132,6 +150,11 @@ impl Engine {
             let Some(stored) = self.store.load(key).await? else {
                 continue;
             };
+            // Another time, while there is time.
+            let last = stored.request.deadline + self.settings.live.give_up_after;
+            if retry::is_retryable(status) && self.now() < last {
+                continue;
+            }
             let outcome = self.line_outcome(batch, &stored.request, status, request, &body);
             answers.insert(id, (stored.request, outcome, body));
         }
@@ -205,6 +228,10 @@ impl Engine {
         outcome: &Outcome,
         earlier: &Outcome,
     ) -> Result<(), StoreError> {
+        if outcome.state != State::Succeeded {
+            // Errors are not billed.
+            return Ok(());
+        }
         let attempt = Attempt {
             id: AttemptId::Batch(batch.id),
             started: batch.submitted.unwrap_or(batch.created),
@@ -256,8 +283,10 @@ impl Engine {
                 });
             }
         }
+        // Lines that the file does not have tell nobody anything.
+        let unknown = bad.is_empty();
         self.settle_lines(batch, bad).await?;
-        Ok(Ok(false))
+        Ok(Ok(unknown))
     }
 
     async fn return_the_rest(
@@ -271,16 +300,11 @@ impl Engine {
             return Ok(());
         }
         tracing::info!(batch = %batch.id, lines = rest.len(), "lines without an answer");
-        let place = |entry: &Entry| match to_live {
+        let place = match to_live {
             true => Place::Live,
-            false => rescue::after_return(now, entry.deadline, batch.cohort, &self.settings.rescue),
+            false => rescue::after_return(now, batch.cohort, &self.settings.rescue),
         };
-        let (live, queue): (Vec<Entry>, Vec<Entry>) = rest
-            .into_iter()
-            .partition(|entry| place(entry) == Place::Live);
-        self.relocate_all(&live, Place::Line(batch.id), Place::Live)
-            .await?;
-        self.relocate_all(&queue, Place::Line(batch.id), Place::Queue(batch.cohort))
+        self.relocate_all(&rest, Place::Line(batch.id), place)
             .await?;
         Ok(())
     }
@@ -306,6 +330,14 @@ impl Engine {
             attempt,
         }
     }
+}
+
+/// The provider holds as many tokens of ours as it allows: nothing is wrong with
+/// any line (WIRE.md §1).
+fn is_too_much(errors: &[RemoteError]) -> bool {
+    errors
+        .iter()
+        .any(|error| error.code.as_deref() == Some("token_limit_exceeded"))
 }
 
 /// The provider's own words, in the shape of the endpoint's errors.

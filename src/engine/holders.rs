@@ -8,7 +8,10 @@ use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 
-use crate::model::id::{CallDigest, RequestKey};
+use crate::model::{
+    id::{CallDigest, RequestKey},
+    time::Timestamp,
+};
 
 #[derive(Default)]
 pub(super) struct Holders {
@@ -78,6 +81,21 @@ impl Holders {
             .entry(digest)
             .or_default()
             .push(Held { key, holder: None });
+    }
+
+    pub fn len(&self) -> usize {
+        self.calls.lock().values().map(Vec::len).sum()
+    }
+
+    /// Orphans of requests from before `horizon`.
+    pub fn orphans_before(&self, horizon: Timestamp) -> Vec<(RequestKey, CallDigest)> {
+        let calls = self.calls.lock();
+        let held = calls
+            .iter()
+            .flat_map(|(digest, held)| held.iter().map(move |held| (held, *digest)));
+        held.filter(|(held, _)| held.holder.is_none() && held.key.id.born() < horizon)
+            .map(|(held, digest)| (held.key, digest))
+            .collect()
     }
 
     /// Forgets a request: its answer was delivered, or it is gone.

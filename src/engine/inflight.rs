@@ -8,6 +8,23 @@ use std::{
 
 use parking_lot::Mutex;
 
+/// Sizes of what is kept in memory: none grows with the requests that are done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// Steps of batches, live calls and deliveries that run now.
+    pub in_hand: usize,
+    /// Held calls, orphans among them.
+    pub held: usize,
+    /// Requests and feeds that somebody waits for.
+    pub waiting: usize,
+    /// Callers who get, or will get, a live answer as it streams.
+    pub taps: usize,
+    /// Live calls that wait before their next try.
+    pub backing_off: usize,
+    /// Requests whose acknowledgement is not on the wire yet.
+    pub unflushed: usize,
+}
+
 pub(super) struct Inflight<K> {
     keys: Arc<Mutex<HashSet<K>>>,
 }
@@ -66,6 +83,10 @@ impl<K: Hash + Eq + Copy> Mentions<K> {
             key,
             counts: self.counts.clone(),
         }
+    }
+
+    pub fn len(&self) -> usize {
+        self.counts.lock().len()
     }
 
     pub fn contains(&self, key: &K) -> bool {

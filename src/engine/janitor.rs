@@ -1,7 +1,7 @@
 //! Keeps house: old results, provider files, credentials that no work needs.
 
 use std::{
-    collections::HashSet,
+    collections::BTreeSet,
     sync::{Arc, atomic::Ordering},
 };
 
@@ -26,6 +26,11 @@ impl Engine {
             }
         }
         self.store.purge_batches(horizon).await?;
+        for (key, digest) in self.holders.orphans_before(horizon) {
+            if self.store.load(key).await?.is_none() {
+                self.holders.forget(key, digest);
+            }
+        }
         for batch in self.tracked(|batch| !batch.state.is_open() && !batch.litter.is_empty()) {
             self.clear_litter(batch).await?;
         }
@@ -56,7 +61,7 @@ impl Engine {
 
     async fn drop_credentials(&self) -> Result<(), StoreError> {
         let _gate = self.credentials.gate.write().await;
-        let idle: HashSet<CredentialId> = {
+        let idle: BTreeSet<CredentialId> = {
             let summary = self.summary.lock();
             let destinations = summary.destinations.values();
             let idle = destinations.filter(|destination| !summary.has_work(destination.tenant));

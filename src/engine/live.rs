@@ -1,13 +1,11 @@
 //! Ordinary calls at the ordinary price: what was too close for a batch, what
 //! was rescued, and what a batch cannot do. Earliest deadline first.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use parking_lot::Mutex;
-use serde::Deserialize;
-use tokio::sync::mpsc;
 
 use crate::{
     ledger,
@@ -15,19 +13,27 @@ use crate::{
         attempt::{Attempt, AttemptEvent, AttemptId, AttemptState, Lane},
         body,
         id::RequestKey,
-        request::{Entry, Framing, Outcome, Request, Shape, Source, State, Usage},
+        request::{Entry, Framing, Outcome, Place, Request, Shape, Source, State, Usage},
         time::Timestamp,
     },
     policy::retry,
     ports::{Content, LiveCall, LiveReply, ProviderError, StoreError},
 };
 
-use super::{Engine, TapEvent, drive::Next, settling::error_body};
+use super::{
+    Engine, TapEvent,
+    drive::Next,
+    settling::{error_body, error_code},
+    taps::Spout,
+};
 
 /// Entries a read of the live queue.
 const PAGE: usize = 256;
 /// The most that an answer may hold.
 const MAX_ANSWER: usize = 256 << 20;
+
+/// Begins the note of an attempt that was not sent: its number is free again.
+const UNREACHED: &str = "not sent";
 
 /// Calls that wait before their next try, and how often they have tried.
 #[derive(Default)]
@@ -45,6 +51,7 @@ enum Reply {
         status: u16,
         request: Option<String>,
         framing: Framing,
+        asked: Option<Duration>,
         body: Bytes,
     },
     Failed(ProviderError),
@@ -106,13 +113,13 @@ impl Engine {
                 status,
                 request: provider_request,
                 framing,
+                asked,
                 body,
             } => {
                 if self.should_retry(&request, &attempt, status, &body) {
                     self.close(&request, attempt, format!("answered {status}"))
                         .await?;
-                    self.backoffs.put_off(self, key, None);
-                    return Ok(());
+                    return self.try_again(key, asked).await;
                 }
                 attempt.state = transition(&attempt, AttemptEvent::Answer)?;
                 let outcome = self.live_outcome(&request, status, provider_request, framing, &body);
@@ -127,7 +134,7 @@ impl Engine {
         let earlier = self.store.attempts(request.key).await?;
         let number = earlier
             .iter()
-            .filter(|a| a.id.lane() == Lane::Standard)
+            .filter(|a| a.id.lane() == Lane::Standard && !a.note.starts_with(UNREACHED))
             .count() as u32
             + 1;
         let attempt = Attempt {
@@ -155,23 +162,19 @@ impl Engine {
         self.store.put_attempt(request.key, attempt).await
     }
 
-    async fn call(
-        &self,
-        request: &Request,
-        body: &Bytes,
-        tap: Option<&mpsc::Sender<TapEvent>>,
-    ) -> Reply {
+    async fn call(&self, request: &Request, body: &Bytes, tap: Option<&Spout>) -> Reply {
         let credential = match self.credential(request.credential).await {
             Ok(credential) => credential,
             Err(error) => return Reply::Failed(error),
         };
         let streams = tap.is_some() && matches!(request.shape, Shape::Stream { .. });
-        let body = match streams {
-            true => body.clone(),
-            false => match without_stream(body) {
-                Ok(body) => body,
-                Err(refusal) => return Reply::Failed(ProviderError::Local(refusal.message())),
-            },
+        let strip = match streams {
+            true => body::Strip::STREAMED,
+            false => body::Strip::STANDARD,
+        };
+        let body = match stripped(body, strip) {
+            Ok(body) => body,
+            Err(refusal) => return Reply::Failed(ProviderError::Local(refusal.message())),
         };
         let call = LiveCall {
             endpoint: request.endpoint,
@@ -184,13 +187,16 @@ impl Engine {
         }
     }
 
-    /// Errors that say nothing about the call are tried again, a few times.
+    /// Errors that say nothing about the call are tried again, a few times; where
+    /// the provider only wants us slower, for as long as the deadline allows.
     fn should_retry(&self, request: &Request, attempt: &Attempt, status: u16, body: &[u8]) -> bool {
         let AttemptId::Live(number) = attempt.id else {
             return false;
         };
         let spent = error_code(body).is_some_and(|code| retry::is_spent(&code));
-        let retry = retry::is_retryable(status) && !spent && number < self.settings.live.attempts;
+        let left = number < self.settings.live.attempts
+            || (status == 429 && self.now() < request.deadline);
+        let retry = retry::is_retryable(status) && !spent && left;
         if retry {
             tracing::warn!(id = %request.key.id, status, number, "a live call is tried again");
         }
@@ -202,32 +208,46 @@ impl Engine {
         request: &Request,
         attempt: Attempt,
         error: ProviderError,
-        tap: Option<mpsc::Sender<TapEvent>>,
+        tap: Option<Spout>,
     ) -> Result<(), StoreError> {
         if let Some(tap) = tap {
-            // A caller who has left does not need to know.
-            let _left = tap.send(TapEvent::Broken).await;
+            tap.send(TapEvent::Broken).await;
         }
         let note = error.to_string();
         tracing::warn!(id = %request.key.id, %error, "a live call failed");
-        if error.may_have_happened() {
+        // A call that was lost may have been billed: after the deadline, only so
+        // many of them.
+        let patience = if error.may_have_happened() {
+            let last = attempt.id >= AttemptId::Live(self.settings.live.attempts);
             self.lose_sight(request, attempt, &note).await?;
+            match last {
+                true => Duration::ZERO,
+                false => self.settings.live.give_up_after,
+            }
         } else {
-            self.close(request, attempt, note.clone()).await?;
-        }
-        let give_up = request.deadline + self.settings.live.give_up_after;
-        if self.now() < give_up {
-            self.backoffs
-                .put_off(self, request.key, error.retry_after());
-            return Ok(());
+            self.close(request, attempt, format!("{UNREACHED}: {note}"))
+                .await?;
+            self.settings.live.give_up_after
+        };
+        if self.now() < request.deadline + patience {
+            return self.try_again(request.key, error.retry_after()).await;
         }
         let message = format!("The provider could not be reached: {note}");
         let body = error_body(&message, "api_error", None, Some("upstream_unreachable"));
-        let reason = "gave up long after the deadline: the provider cannot be reached".into();
+        let reason = format!("gave up after the deadline: {note}");
         let places = self.places_of(request);
         let ending = self.own_ending(request, places, State::Failed, 502, reason, body);
         self.settle(vec![ending]).await?;
-        self.backoffs.forget(&request.key);
+        Ok(())
+    }
+
+    /// Puts the next try off, and keeps nothing of a request that has ended
+    /// meanwhile.
+    async fn try_again(&self, key: RequestKey, asked: Option<Duration>) -> Result<(), StoreError> {
+        self.backoffs.put_off(self, key, asked);
+        if self.store.place(key, &[]).await? != Some(Place::Live) {
+            self.backoffs.forget(&key);
+        }
         Ok(())
     }
 
@@ -276,7 +296,7 @@ impl Engine {
         outcome: Outcome,
         body: Bytes,
         mut attempt: Attempt,
-        tap: Option<mpsc::Sender<TapEvent>>,
+        tap: Option<Spout>,
     ) -> Result<(), StoreError> {
         attempt.ended = Some(outcome.finished);
         attempt.usage = outcome.usage;
@@ -289,13 +309,12 @@ impl Engine {
             Some(attempt.clone()),
         );
         let settled = self.settle(vec![ending]).await?;
-        self.backoffs.forget(&request.key);
         if let Some((_, crate::ports::Settled::Before(earlier))) = settled.into_iter().next() {
             self.account_late_live(request, &outcome, &earlier, attempt)
                 .await?;
         }
         if let Some(tap) = tap {
-            let _left = tap.send(TapEvent::End).await;
+            tap.send(TapEvent::End).await;
         }
         Ok(())
     }
@@ -309,6 +328,11 @@ impl Engine {
         earlier: &Outcome,
         mut attempt: Attempt,
     ) -> Result<(), StoreError> {
+        if outcome.state != State::Succeeded {
+            // Errors are not billed.
+            attempt.state = AttemptState::Ended;
+            return self.store.put_attempt(request.key, attempt).await;
+        }
         attempt.state = AttemptState::Late;
         attempt.note = format!("answered after the request had {}", earlier.state.as_str());
         let row = ledger::late_answer(outcome, earlier.source != Source::Offpeak);
@@ -320,6 +344,10 @@ impl Engine {
 }
 
 impl Backoffs {
+    pub fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+
     fn until(&self, key: &RequestKey) -> Timestamp {
         self.0
             .lock()
@@ -327,7 +355,7 @@ impl Backoffs {
             .map_or(Timestamp::ZERO, |backoff| backoff.until)
     }
 
-    fn put_off(&self, engine: &Engine, key: RequestKey, asked: Option<std::time::Duration>) {
+    fn put_off(&self, engine: &Engine, key: RequestKey, asked: Option<Duration>) {
         let settings = &engine.settings.live;
         let mut backoffs = self.0.lock();
         let backoff = backoffs.entry(key).or_default();
@@ -350,7 +378,7 @@ fn transition(attempt: &Attempt, event: AttemptEvent) -> Result<AttemptState, St
 }
 
 /// Reads the whole reply, passing a success on to a caller who streams.
-async fn read_reply(mut reply: LiveReply, tap: Option<&mpsc::Sender<TapEvent>>) -> Reply {
+async fn read_reply(mut reply: LiveReply, tap: Option<&Spout>) -> Reply {
     let header = |name: &str| {
         reply
             .headers
@@ -359,6 +387,7 @@ async fn read_reply(mut reply: LiveReply, tap: Option<&mpsc::Sender<TapEvent>>) 
             .map(str::to_owned)
     };
     let request = header("x-request-id");
+    let asked = retry::asked(&reply.headers);
     let is_stream =
         header("content-type").is_some_and(|kind| kind.starts_with("text/event-stream"));
     let framing = if is_stream {
@@ -366,13 +395,12 @@ async fn read_reply(mut reply: LiveReply, tap: Option<&mpsc::Sender<TapEvent>>) 
     } else {
         Framing::Json
     };
-    let tap = tap.filter(|_| is_stream && reply.status < 400);
+    let mut tap = tap.filter(|_| is_stream && reply.status < 400);
     if let Some(tap) = tap {
-        let _left = tap
-            .send(TapEvent::Begin {
-                headers: reply.headers.clone(),
-            })
-            .await;
+        tap.send(TapEvent::Begin {
+            headers: reply.headers.clone(),
+        })
+        .await;
     }
     let mut body = BytesMut::new();
     while let Some(chunk) = reply.body.next().await {
@@ -384,34 +412,25 @@ async fn read_reply(mut reply: LiveReply, tap: Option<&mpsc::Sender<TapEvent>>) 
             return Reply::Failed(ProviderError::Malformed("the answer is too large".into()));
         }
         body.extend_from_slice(&chunk);
-        if let Some(tap) = tap {
-            let _left = tap.send(TapEvent::Chunk(chunk)).await;
+        if let Some(spout) = tap
+            && !spout.send(TapEvent::Chunk(chunk)).await
+        {
+            tap = None;
         }
     }
     Reply::Answered {
         status: reply.status,
         request,
         framing,
+        asked,
         body: body.freeze(),
     }
 }
 
-/// What a caller sent who does not get the answer as a stream.
-fn without_stream(body: &[u8]) -> Result<Bytes, body::Refusal> {
+/// What the caller sent, less what would answer it in another way.
+fn stripped(body: &[u8], strip: body::Strip) -> Result<Bytes, body::Refusal> {
     let mut out = Vec::with_capacity(body.len());
-    let edit = body::Edit::strip(body::Strip::STANDARD);
+    let edit = body::Edit::strip(strip);
     body::line_body(body, &edit, &mut out)?;
     Ok(out.into())
-}
-
-fn error_code(body: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Body {
-        error: Error,
-    }
-    #[derive(Deserialize)]
-    struct Error {
-        code: Option<String>,
-    }
-    serde_json::from_slice::<Body>(body).ok()?.error.code
 }

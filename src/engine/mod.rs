@@ -42,6 +42,7 @@ pub use answer::{FeedError, View};
 pub use cancel::{Cancelled, Erased};
 pub use courier::event_body;
 pub use credentials::Caller;
+pub use inflight::Gauges;
 pub use settings::{AdmissionSettings, HookSettings, OnFull, RetentionSettings, Settings};
 pub use settling::error_body;
 pub use summary::Counts;
@@ -90,13 +91,17 @@ pub struct Engine {
     flushing: AtomicBool,
 
     tasks: TaskTracker,
+    runtime: tokio::runtime::Handle,
     stop: CancellationToken,
 }
 
 /// What the reconcilers have in hand.
 #[derive(Default)]
 struct Inflights {
+    /// A batch's next step, whichever it is: one at a time.
     batches: inflight::Inflight<crate::model::id::BatchId>,
+    /// Those of them that upload or create.
+    submits: inflight::Inflight<crate::model::id::BatchId>,
     live: inflight::Inflight<crate::model::id::RequestKey>,
     deliveries: inflight::Inflight<crate::model::id::RequestKey>,
 }
@@ -119,6 +124,7 @@ impl Engine {
             paused: AtomicBool::new(false),
             flushing: AtomicBool::new(false),
             tasks: TaskTracker::new(),
+            runtime: tokio::runtime::Handle::current(),
             stop: CancellationToken::new(),
             store: parts.store,
             provider: parts.provider,
@@ -159,6 +165,19 @@ impl Engine {
 
     pub fn counts(&self) -> Counts {
         self.summary.lock().counts()
+    }
+
+    /// What is kept in memory for callers and for work in hand.
+    pub fn gauges(&self) -> Gauges {
+        let inflight = &self.inflight;
+        Gauges {
+            in_hand: inflight.batches.len() + inflight.live.len() + inflight.deliveries.len(),
+            held: self.holders.len(),
+            waiting: self.waiters.len(),
+            taps: self.taps.len(),
+            backing_off: self.backoffs.len(),
+            unflushed: self.unflushed.len(),
+        }
     }
 
     /// Batches that have not ended, in no order.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use crate::{
     model::{
-        batch::Batch,
         id::BatchId,
         request::{Cohort, Entry, OnLate, Place, State},
         time::Timestamp,
@@ -71,7 +70,7 @@ impl Engine {
         match batch.cohort.on_late {
             OnLate::Wait => Ok(Next::OnSignal),
             OnLate::Fail if deadline > now => Ok(Next::At(deadline)),
-            OnLate::Fail => self.fail_lines(batch).await,
+            OnLate::Fail => self.fail_lines(&tracked).await,
             OnLate::Rescue => {
                 let due = self.settings.rescue.due(deadline);
                 let last_call = self.settings.rescue.last_call(deadline);
@@ -129,10 +128,11 @@ impl Engine {
             .map_or(Next::OnSignal, Next::At))
     }
 
-    async fn fail_lines(self: &Arc<Self>, batch: &Batch) -> Result<Next, StoreError> {
+    async fn fail_lines(self: &Arc<Self>, tracked: &Tracked) -> Result<Next, StoreError> {
+        let batch = &tracked.batch;
         let (due, next) = self.due_lines(batch.id, |line| line.deadline).await?;
         self.fail_late(&due).await?;
-        if next == Next::OnSignal {
+        if next == Next::OnSignal && !tracked.wanted {
             self.want_back(batch.id);
         }
         Ok(next)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::Deserialize;
 
 use crate::{
     model::{
@@ -25,6 +26,9 @@ impl Engine {
         let keys: Vec<RequestKey> = endings.iter().map(|ending| ending.key).collect();
         let settled = self.store.settle(endings).await?;
         for (key, settled) in keys.iter().zip(&settled) {
+            self.backoffs.forget(key);
+            // Whoever still listens there hears the end of it.
+            self.taps.take(*key);
             if let Settled::Now {
                 entry,
                 place,
@@ -87,4 +91,17 @@ pub fn error_body(message: &str, kind: &str, param: Option<&str>, code: Option<&
     })
     .to_string()
     .into()
+}
+
+/// The `code` of a provider's error.
+pub(super) fn error_code(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Body {
+        error: Error,
+    }
+    #[derive(Deserialize)]
+    struct Error {
+        code: Option<String>,
+    }
+    serde_json::from_slice::<Body>(body).ok()?.error.code
 }

@@ -21,7 +21,7 @@ use crate::{
     ports::{Content, Credential, ProviderError, RemoteBatch, Store, StoreError, Upload},
 };
 
-use super::{Engine, drive::Next};
+use super::{Engine, drive::Next, settling::error_code};
 
 /// Lines are read into pieces of about this size on their way out.
 const PIECE: usize = 64 * 1024;
@@ -32,26 +32,30 @@ impl Engine {
     pub(super) async fn submit_turn(self: &Arc<Self>) -> Result<Next, StoreError> {
         let now = self.now();
         let mut next = Next::OnSignal;
-        for (batch, due) in self.batches_to_submit() {
+        for (id, due) in self.batches_to_submit() {
             if due > now {
                 next = next.sooner(Next::At(due));
                 continue;
             }
             // Whoever finishes signals: the turn goes on with the rest then.
-            if self.inflight.batches.len() >= self.settings.submit.max_concurrent as usize {
+            if self.inflight.submits.len() >= self.settings.submit.max_concurrent as usize {
                 break;
             }
-            let Some(in_hand) = self.inflight.batches.begin(batch.id) else {
+            let Some(in_hand) = self.inflight.batches.begin(id) else {
                 continue;
             };
+            // Read once it is in hand: nobody else takes its next step now.
+            let Some(batch) = self.batch_in(id, &[BatchState::Sealed, BatchState::Uploaded]) else {
+                continue;
+            };
+            let submitting = self.inflight.submits.begin(id);
             let engine = self.clone();
             self.tasks.spawn(async move {
-                let id = batch.id;
                 if let Err(error) = engine.submit_step(batch).await {
                     tracing::error!(batch = %id, %error, "submitting");
                     engine.put_off(id, Duration::from_secs(1));
                 }
-                drop(in_hand);
+                drop((in_hand, submitting));
                 engine.signals.submitter.notify_one();
                 engine.signals.watcher.notify_one();
             });
@@ -59,39 +63,54 @@ impl Engine {
         Ok(next)
     }
 
-    /// Sealed and uploaded batches, the earliest deadline first. A pause holds
-    /// back all but those whose create may have happened.
-    fn batches_to_submit(&self) -> Vec<(Batch, Timestamp)> {
+    /// Sealed and uploaded batches, the longest due first. A pause holds back all
+    /// but those whose create may have happened and those wanted back.
+    fn batches_to_submit(&self) -> Vec<(BatchId, Timestamp)> {
         let paused = self.is_paused();
         let summary = self.summary.lock();
-        let mut batches: Vec<(Batch, Timestamp)> = summary
+        let mut batches: Vec<_> = summary
             .batches
             .values()
             .filter(|tracked| {
                 matches!(
                     tracked.batch.state,
                     BatchState::Sealed | BatchState::Uploaded
-                ) && (!paused || tracked.batch.create_sent.is_some())
+                ) && (!paused || tracked.wanted || tracked.batch.create_sent.is_some())
             })
-            .map(|tracked| (tracked.batch.clone(), tracked.due))
+            .map(|tracked| {
+                (
+                    tracked.due,
+                    tracked.batch.earliest_deadline,
+                    tracked.batch.id,
+                )
+            })
             .collect();
-        batches.sort_by_key(|(batch, due)| (*due, batch.earliest_deadline));
-        batches
+        drop(summary);
+        batches.sort();
+        batches.into_iter().map(|(due, _, id)| (id, due)).collect()
+    }
+
+    /// The batch as it is, where it is in one of these states.
+    pub(super) fn batch_in(&self, id: BatchId, states: &[BatchState]) -> Option<Batch> {
+        let summary = self.summary.lock();
+        let batch = &summary.batches.get(&id)?.batch;
+        states.contains(&batch.state).then(|| batch.clone())
     }
 
     async fn submit_step(self: &Arc<Self>, mut batch: Batch) -> Result<(), StoreError> {
+        let sent = batch.create_sent.is_some();
+        if !sent && (self.is_wanted(batch.id) || self.lines_of(batch.id).await?.is_empty()) {
+            return self.dissolve(batch).await;
+        }
         let credential = match self.credential(batch.credential).await {
             Ok(credential) => credential,
             Err(error) => return self.try_later(batch, error).await,
         };
-        if batch.create_sent.is_some() {
+        if sent {
             return self.find_created(batch, &credential).await;
         }
         if batch.state == BatchState::Sealed {
             let lines = self.lines_of(batch.id).await?;
-            if lines.is_empty() || self.is_wanted(batch.id) {
-                return self.dissolve(batch).await;
-            }
             match self
                 .provider
                 .upload(&credential, self.upload_of(&batch, lines))
@@ -224,11 +243,13 @@ impl Engine {
         let hopeless = matches!(
             error,
             ProviderError::Refused {
-                status: 400 | 404 | 413 | 415 | 422,
+                status: 400 | 401 | 403 | 404 | 413 | 415 | 422,
                 ..
             }
         );
-        if hopeless && batch.create_sent.is_none() {
+        let too_much = matches!(&error, ProviderError::Refused { body, .. }
+            if error_code(body).as_deref() == Some("token_limit_exceeded"));
+        if hopeless && !too_much && batch.create_sent.is_none() {
             tracing::warn!(batch = %batch.id, %error, "the provider refuses the batch; its lines go live");
             return self.dissolve(batch).await;
         }

@@ -1,7 +1,10 @@
 //! What the store holds open, counted: small, rebuilt at start, and equal to a
 //! rescan at any moment of rest.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use crate::{
     model::{
@@ -16,14 +19,16 @@ use crate::{
 use super::Settings;
 
 pub(super) struct Summary {
-    pub queue: HashMap<Cohort, Waiting>,
+    pub queue: BTreeMap<Cohort, Waiting>,
     pub destinations: HashMap<DestinationId, Destination>,
-    pub batches: HashMap<BatchId, Tracked>,
+    pub batches: BTreeMap<BatchId, Tracked>,
     /// Open requests by tenant, wherever they are.
     open: HashMap<TenantId, u64>,
-    queued: u64,
-    live: u64,
-    lines: u64,
+    /// A request's moves can be told in another order than they were made, so
+    /// that a count is below zero for a moment: these are signed.
+    queued: i64,
+    live: i64,
+    lines: i64,
     creates: HashMap<CredentialId, Rate>,
     polls: HashMap<CredentialId, Rate>,
     create_rate: Rate,
@@ -63,9 +68,9 @@ impl Summary {
         let creates = (f64::from(packing.creates_per_hour) * kept) as u32;
         let polls = settings.watch.polls_per_second.max(0.001);
         Summary {
-            queue: HashMap::new(),
+            queue: BTreeMap::new(),
             destinations: HashMap::new(),
-            batches: HashMap::new(),
+            batches: BTreeMap::new(),
             open: HashMap::new(),
             queued: 0,
             live: 0,
@@ -119,7 +124,9 @@ impl Summary {
                 self.queued += 1;
                 let waiting = self.queue.entry(*cohort).or_default();
                 waiting.add(entry);
-                return waiting.lines == 1;
+                let first = waiting.lines == 1;
+                self.drop_empty(cohort);
+                return first;
             }
             Place::Line(_) => self.lines += 1,
             Place::Live => self.live += 1,
@@ -130,29 +137,35 @@ impl Summary {
     fn depart(&mut self, place: &Place, entry: &Entry) {
         match place {
             Place::Queue(cohort) => {
-                self.queued = self.queued.saturating_sub(1);
-                if let Some(waiting) = self.queue.get_mut(cohort) {
-                    waiting.subtract(entry);
-                    if waiting.lines == 0 {
-                        self.queue.remove(cohort);
-                    }
-                }
+                self.queued -= 1;
+                self.queue.entry(*cohort).or_default().subtract(entry);
+                self.drop_empty(cohort);
             }
-            Place::Line(_) => self.lines = self.lines.saturating_sub(1),
-            Place::Live => self.live = self.live.saturating_sub(1),
+            Place::Line(_) => self.lines -= 1,
+            Place::Live => self.live -= 1,
+        }
+    }
+
+    fn drop_empty(&mut self, cohort: &Cohort) {
+        if self
+            .queue
+            .get(cohort)
+            .is_some_and(|waiting| waiting.lines == 0)
+        {
+            self.queue.remove(cohort);
         }
     }
 
     /// All open requests. Asked at every admission.
     pub fn open(&self) -> u64 {
-        self.queued + self.lines + self.live
+        (self.queued + self.lines + self.live).max(0) as u64
     }
 
     pub fn counts(&self) -> Counts {
         Counts {
-            queued: self.queued,
-            in_batches: self.lines,
-            live: self.live,
+            queued: self.queued.max(0) as u64,
+            in_batches: self.lines.max(0) as u64,
+            live: self.live.max(0) as u64,
             batches: self
                 .batches
                 .values()

@@ -37,6 +37,10 @@ impl Waiters {
         }
     }
 
+    pub fn len(&self) -> usize {
+        self.requests.lock().len() + self.feeds.lock().len()
+    }
+
     pub fn wake(&self, key: RequestKey) {
         wake(&self.requests, &key);
         wake(&self.feeds, &key.tenant);

@@ -1,11 +1,12 @@
 //! Looks at submitted batches: less often as they age, never more often in all
 //! than the control-call budget allows.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     model::{
         batch::{Batch, BatchEvent, BatchState},
+        id::{BatchId, CredentialId},
         time::Timestamp,
     },
     policy::{poll, retry},
@@ -14,27 +15,34 @@ use crate::{
 
 use super::{Engine, drive::Next};
 
+/// A day, and two hours for clocks and for a provider that is late itself.
+const LONGEST_LIFE: Duration = Duration::from_secs(26 * 3600);
+
 impl Engine {
     pub(super) async fn watch_turn(self: &Arc<Self>) -> Result<Next, StoreError> {
         let now = self.now();
         let mut next = Next::OnSignal;
-        for (batch, due) in self.batches_to_watch() {
+        for (id, credential, due) in self.batches_to_watch() {
             if due > now {
                 next = next.sooner(Next::At(due));
                 continue;
             }
-            let ready = self.summary.lock().polls(batch.credential).ready_at();
+            let ready = self.summary.lock().polls(credential).ready_at();
             if ready > now {
                 next = next.sooner(Next::At(ready));
                 continue;
             }
-            let Some(in_hand) = self.inflight.batches.begin(batch.id) else {
+            let Some(in_hand) = self.inflight.batches.begin(id) else {
                 continue;
             };
-            self.summary.lock().polls(batch.credential).take(now);
+            // Read once it is in hand: nobody else takes its next step now.
+            let watched = [BatchState::Submitted, BatchState::Cancelling];
+            let Some(batch) = self.batch_in(id, &watched) else {
+                continue;
+            };
+            self.summary.lock().polls(credential).take(now);
             let engine = self.clone();
             self.tasks.spawn(async move {
-                let id = batch.id;
                 if let Err(error) = engine.look(batch).await {
                     tracing::error!(batch = %id, %error, "watching");
                     engine.put_off(id, engine.settings.watch.poll_interval);
@@ -46,9 +54,9 @@ impl Engine {
         Ok(next)
     }
 
-    fn batches_to_watch(&self) -> Vec<(Batch, Timestamp)> {
+    fn batches_to_watch(&self) -> Vec<(BatchId, CredentialId, Timestamp)> {
         let summary = self.summary.lock();
-        let mut batches: Vec<(Batch, Timestamp)> = summary
+        let mut batches: Vec<_> = summary
             .batches
             .values()
             .filter(|tracked| {
@@ -57,10 +65,22 @@ impl Engine {
                     BatchState::Submitted | BatchState::Cancelling
                 )
             })
-            .map(|tracked| (tracked.batch.clone(), tracked.due))
+            .map(|tracked| {
+                let batch = &tracked.batch;
+                (
+                    tracked.due,
+                    batch.earliest_deadline,
+                    batch.id,
+                    batch.credential,
+                )
+            })
             .collect();
-        batches.sort_by_key(|(batch, due)| (*due, batch.earliest_deadline));
+        drop(summary);
+        batches.sort();
+        let batches = batches.into_iter();
         batches
+            .map(|(due, _, id, credential)| (id, credential, due))
+            .collect()
     }
 
     async fn look(self: &Arc<Self>, mut batch: Batch) -> Result<(), StoreError> {
@@ -76,6 +96,9 @@ impl Engine {
         };
         let remote = match self.provider.batch(&credential, &id).await {
             Ok(remote) => remote,
+            Err(error) if is_gone(&error) && self.is_past_its_window(&batch) => {
+                return self.give_up(&mut batch).await;
+            }
             Err(error) => return self.look_later(batch, error).await,
         };
         batch.tries = 0;
@@ -83,6 +106,9 @@ impl Engine {
         if remote.status.is_terminal() {
             return match self.harvest(&mut batch, &remote, &credential).await? {
                 Ok(()) => Ok(()),
+                Err(error) if is_gone(&error) && self.is_past_its_window(&batch) => {
+                    self.give_up(&mut batch).await
+                }
                 Err(error) => self.look_later(batch, error).await,
             };
         }
@@ -91,6 +117,11 @@ impl Engine {
         }
         self.touch(batch);
         Ok(())
+    }
+
+    /// A batch ends at most 24 hours after its creation (WIRE.md §1).
+    fn is_past_its_window(&self, batch: &Batch) -> bool {
+        batch.submitted.unwrap_or(batch.created) + LONGEST_LIFE < self.now()
     }
 
     async fn ask_to_cancel(
@@ -133,4 +164,15 @@ impl Engine {
         self.summary.lock().track(batch, due);
         Ok(())
     }
+}
+
+/// The provider says that there is nothing, or nothing for us.
+fn is_gone(error: &ProviderError) -> bool {
+    matches!(
+        error,
+        ProviderError::Refused {
+            status: 401 | 403 | 404 | 410,
+            ..
+        }
+    )
 }

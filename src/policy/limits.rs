@@ -33,6 +33,11 @@ impl Rate {
         self.full_at - self.every * (self.burst - 1)
     }
 
+    /// None before `until`.
+    pub fn put_off(&mut self, until: Timestamp) {
+        self.full_at = self.full_at.max(until + self.every * (self.burst - 1));
+    }
+
     /// Takes one, where one is left.
     pub fn take(&mut self, now: Timestamp) -> bool {
         if self.ready_at() > now {

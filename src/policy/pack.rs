@@ -26,9 +26,10 @@ pub struct Settings {
 /// What waits in one cohort's queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Waiting {
-    pub lines: u64,
-    pub bytes: u64,
-    pub inputs: u64,
+    /// Below zero for the moment in which a leaving is told before its coming.
+    pub lines: i64,
+    pub bytes: i64,
+    pub inputs: i64,
     /// When the oldest of it was admitted.
     pub oldest: Timestamp,
 }
@@ -36,27 +37,28 @@ pub struct Waiting {
 impl Waiting {
     pub fn add(&mut self, entry: &Entry) {
         let born = entry.key.id.born();
-        self.oldest = if self.lines == 0 {
+        self.oldest = if self.lines <= 0 {
             born
         } else {
             self.oldest.min(born)
         };
         self.lines += 1;
-        self.bytes += u64::from(entry.line_bytes);
-        self.inputs += u64::from(entry.inputs);
+        self.bytes += i64::from(entry.line_bytes);
+        self.inputs += i64::from(entry.inputs);
     }
 
     pub fn is_full(&self, settings: &Settings) -> bool {
-        self.lines >= u64::from(settings.max_lines)
-            || self.bytes >= settings.max_bytes
-            || self.inputs >= settings.max_embedding_inputs
+        let reaches = |count: i64, limit: u64| u64::try_from(count).is_ok_and(|n| n >= limit);
+        reaches(self.lines, settings.max_lines.into())
+            || reaches(self.bytes, settings.max_bytes)
+            || reaches(self.inputs, settings.max_embedding_inputs)
     }
 
     /// Takes `entry` away; `oldest` stays a lower bound until the queue is read.
     pub fn subtract(&mut self, entry: &Entry) {
-        self.lines = self.lines.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(u64::from(entry.line_bytes));
-        self.inputs = self.inputs.saturating_sub(u64::from(entry.inputs));
+        self.lines -= 1;
+        self.bytes -= i64::from(entry.line_bytes);
+        self.inputs -= i64::from(entry.inputs);
     }
 }
 

@@ -34,15 +34,11 @@ impl Settings {
     }
 }
 
-/// Where a request goes whose attempt ended without an answer.
-pub fn after_return(
-    now: Timestamp,
-    deadline: Timestamp,
-    cohort: Cohort,
-    settings: &Settings,
-) -> Place {
+/// Where a cohort's requests go whose attempt ended without an answer: all the
+/// same way, by the earliest instant of their bucket, as they wait in the queue.
+pub fn after_return(now: Timestamp, cohort: Cohort, settings: &Settings) -> Place {
     match cohort.on_late {
-        OnLate::Rescue if settings.due(deadline) <= now => Place::Live,
+        OnLate::Rescue if settings.due(cohort.bucket.start) <= now => Place::Live,
         _ => Place::Queue(cohort),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::HeaderMap;
 use serde::Deserialize;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -41,6 +42,18 @@ pub struct SubmitSettings {
     pub max_concurrent: u32,
 }
 
+/// A provider that asks for more patience than this is asked again after it.
+const LONGEST_ASKED: Duration = Duration::from_secs(3600);
+
+/// What a live reply asks for (WIRE.md §3). A date is not read: it would need
+/// the provider's clock.
+pub fn asked(headers: &HeaderMap) -> Option<Duration> {
+    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
+    let millis = number("retry-after-ms").map(|millis| millis / 1000.0);
+    let seconds = millis.or_else(|| number("retry-after"))?;
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
 /// Exponential backoff with full jitter above half: `tries` counts from 1, and
 /// `chance` is uniform in 0..=u128::MAX. The provider's own word wins.
 pub fn backoff(
@@ -51,7 +64,7 @@ pub fn backoff(
     chance: u128,
 ) -> Duration {
     if let Some(asked) = asked {
-        return asked.max(base);
+        return asked.min(LONGEST_ASKED).max(base);
     }
     let step = base
         .saturating_mul(1 << tries.saturating_sub(1).min(20))

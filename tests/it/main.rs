@@ -1,5 +1,10 @@
 //! The integration tests: one binary, one module a subject.
 
+mod app;
+mod edge;
+mod engine;
+mod kill;
 mod layout;
 mod namespace;
 mod settings;
+mod wire;

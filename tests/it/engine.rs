@@ -1,0 +1,17 @@
+//! The whole engine against the simulator, in virtual time: real wire code over
+//! pipes, real vault, the store in memory. A day takes milliseconds.
+
+mod asking;
+mod crash;
+mod day;
+mod life;
+mod world;
+
+mod batches;
+mod callers;
+mod crashes;
+mod house;
+mod live;
+mod rescue;
+mod submit;
+mod webhooks;

@@ -1,0 +1,311 @@
+//! A store and a provider that die: from then on nothing is heard of them, as
+//! if the process had been killed. What was done before stays done.
+
+use std::{future::Future, sync::Arc};
+
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+use offpeak::{
+    model::{
+        attempt::{Attempt, AttemptId},
+        batch::Batch,
+        endpoint::Endpoint,
+        id::{BatchId, CallDigest, CredentialId, RequestId, RequestKey, TenantId},
+        ledger::{LedgerKey, LedgerRow},
+        request::{Cohort, Destination, Entry, Place},
+        time::Timestamp,
+    },
+    ports::*,
+};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+/// One life of the process, and its diary.
+pub struct Life {
+    dead: CancellationToken,
+    steps: Mutex<Steps>,
+    clock: Arc<dyn Clock>,
+}
+
+#[derive(Default)]
+struct Steps {
+    /// Commits and effects until death; none: for ever.
+    left: Option<u32>,
+    taken: u32,
+    diary: Vec<String>,
+}
+
+impl Life {
+    pub fn new(clock: Arc<dyn Clock>, left: Option<u32>) -> Arc<Life> {
+        let steps = Steps {
+            left,
+            ..Steps::default()
+        };
+        Arc::new(Life {
+            dead: CancellationToken::new(),
+            steps: Mutex::new(steps),
+            clock,
+        })
+    }
+
+    pub fn end(&self) {
+        self.dead.cancel();
+    }
+
+    pub async fn ended(&self) {
+        self.dead.cancelled().await;
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.dead.is_cancelled()
+    }
+
+    pub fn steps(&self) -> u32 {
+        self.steps.lock().taken
+    }
+
+    pub fn diary(&self) -> Vec<String> {
+        self.steps.lock().diary.clone()
+    }
+
+    /// The dead hear nothing.
+    async fn hear<T>(&self, what: impl Future<Output = T>) -> T {
+        match self.dead.run_until_cancelled(what).await {
+            Some(heard) if !self.is_over() => heard,
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Something that the world remembers. The last one's reply is not heard.
+    async fn step<T>(&self, name: String, what: impl Future<Output = T>) -> T {
+        let done = self.hear(what).await;
+        {
+            let mut steps = self.steps.lock();
+            steps.taken += 1;
+            steps.diary.push(format!("{} {name}", self.clock.now()));
+            if steps.left == Some(steps.taken) {
+                self.dead.cancel();
+            }
+        }
+        self.hear(async { done }).await
+    }
+}
+
+/// A store or a provider with this life.
+pub struct Mortal<T: ?Sized> {
+    pub inner: Arc<T>,
+    pub life: Arc<Life>,
+}
+
+macro_rules! commit {
+    ($self:ident, $name:expr, $call:expr) => {
+        $self.life.step($name, $call).await
+    };
+}
+
+#[async_trait]
+impl Store for Mortal<dyn Store> {
+    async fn admit(&self, admission: Admission) -> Result<Admitted, StoreError> {
+        let name = format!("admit {} {:?}", admission.request.key.id, admission.place);
+        commit!(self, name, self.inner.admit(admission))
+    }
+    async fn load(&self, key: RequestKey) -> Result<Option<Stored>, StoreError> {
+        self.life.hear(self.inner.load(key)).await
+    }
+    async fn place(&self, key: RequestKey, of: &[BatchId]) -> Result<Option<Place>, StoreError> {
+        self.life.hear(self.inner.place(key, of)).await
+    }
+    async fn relocate(&self, moves: Vec<Relocation>) -> Result<Vec<bool>, StoreError> {
+        let name = match moves.first() {
+            Some(first) => format!("relocate {} {:?}→{:?}", moves.len(), first.from, first.to),
+            None => "relocate nothing".into(),
+        };
+        commit!(self, name, self.inner.relocate(moves))
+    }
+    async fn settle(&self, endings: Vec<Ending>) -> Result<Vec<Settled>, StoreError> {
+        let told = endings
+            .iter()
+            .map(|e| format!(" {}={}", e.key.id, e.outcome.status));
+        let name = format!("settle{}", told.collect::<String>());
+        commit!(self, name, self.inner.settle(endings))
+    }
+    async fn list(
+        &self,
+        tenant: TenantId,
+        before: Option<RequestId>,
+        limit: usize,
+    ) -> Result<Vec<Stored>, StoreError> {
+        self.life.hear(self.inner.list(tenant, before, limit)).await
+    }
+    async fn erase(&self, key: RequestKey) -> Result<bool, StoreError> {
+        commit!(self, format!("erase {}", key.id), self.inner.erase(key))
+    }
+    async fn by_idempotency(
+        &self,
+        tenant: TenantId,
+        idempotency: CallDigest,
+    ) -> Result<Option<Idempotent>, StoreError> {
+        let found = self.inner.by_idempotency(tenant, idempotency);
+        self.life.hear(found).await
+    }
+    async fn release(&self, key: RequestKey, digest: CallDigest) -> Result<(), StoreError> {
+        let name = format!("release {}", key.id);
+        commit!(self, name, self.inner.release(key, digest))
+    }
+    async fn unreleased(&self) -> Result<Vec<(CallDigest, RequestKey)>, StoreError> {
+        self.life.hear(self.inner.unreleased()).await
+    }
+    async fn put_attempt(&self, key: RequestKey, attempt: Attempt) -> Result<(), StoreError> {
+        let name = format!("attempt {} {:?} {:?}", key.id, attempt.id, attempt.state);
+        commit!(self, name, self.inner.put_attempt(key, attempt))
+    }
+    async fn account(
+        &self,
+        key: RequestKey,
+        attempt: Attempt,
+        ledger: LedgerEntry,
+    ) -> Result<bool, StoreError> {
+        let name = format!("account {} {:?} {:?}", key.id, attempt.id, attempt.state);
+        commit!(self, name, self.inner.account(key, attempt, ledger))
+    }
+    async fn attempts(&self, key: RequestKey) -> Result<Vec<Attempt>, StoreError> {
+        self.life.hear(self.inner.attempts(key)).await
+    }
+    async fn open_attempts(&self) -> Result<Vec<(RequestKey, AttemptId)>, StoreError> {
+        self.life.hear(self.inner.open_attempts()).await
+    }
+    async fn scan_queue(
+        &self,
+        after: Option<(Cohort, RequestKey)>,
+        limit: usize,
+    ) -> Result<Vec<(Cohort, Entry)>, StoreError> {
+        self.life.hear(self.inner.scan_queue(after, limit)).await
+    }
+    async fn queued(&self, cohort: Cohort, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        self.life.hear(self.inner.queued(cohort, limit)).await
+    }
+    async fn live(
+        &self,
+        after: Option<(Timestamp, RequestKey)>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.life.hear(self.inner.live(after, limit)).await
+    }
+    async fn lines(
+        &self,
+        batch: BatchId,
+        after: Option<RequestId>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.life.hear(self.inner.lines(batch, after, limit)).await
+    }
+    async fn put_batch(&self, batch: &Batch) -> Result<(), StoreError> {
+        let name = format!("batch {} {:?}", batch.id, batch.state);
+        commit!(self, name, self.inner.put_batch(batch))
+    }
+    async fn batches(&self, since: Timestamp) -> Result<Vec<Batch>, StoreError> {
+        self.life.hear(self.inner.batches(since)).await
+    }
+    async fn destinations(&self) -> Result<Vec<Destination>, StoreError> {
+        self.life.hear(self.inner.destinations()).await
+    }
+    async fn credential(&self, id: CredentialId) -> Result<Option<Vec<u8>>, StoreError> {
+        self.life.hear(self.inner.credential(id)).await
+    }
+    async fn drop_credential(&self, id: CredentialId) -> Result<(), StoreError> {
+        let name = "drop credential".into();
+        commit!(self, name, self.inner.drop_credential(id))
+    }
+    async fn feed(&self, of: TenantId, after: u64, limit: usize) -> Result<FeedPage, StoreError> {
+        self.life.hear(self.inner.feed(of, after, limit)).await
+    }
+    async fn due_deliveries(
+        &self,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Delivery>, StoreError> {
+        self.life.hear(self.inner.due_deliveries(now, limit)).await
+    }
+    async fn next_delivery(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.life.hear(self.inner.next_delivery()).await
+    }
+    async fn record_delivery(
+        &self,
+        delivery: Delivery,
+        status: DeliveryStatus,
+    ) -> Result<(), StoreError> {
+        let name = format!("delivery {} {status:?}", delivery.key.id);
+        commit!(self, name, self.inner.record_delivery(delivery, status))
+    }
+    async fn delivery_status(&self, key: RequestKey) -> Result<Option<DeliveryStatus>, StoreError> {
+        self.life.hear(self.inner.delivery_status(key)).await
+    }
+    async fn ledger(&self, of: TenantId) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError> {
+        self.life.hear(self.inner.ledger(of)).await
+    }
+    async fn purge(&self, horizon: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.life.hear(self.inner.purge(horizon, limit)).await
+    }
+    async fn purge_batches(&self, horizon: Timestamp) -> Result<(), StoreError> {
+        self.life.hear(self.inner.purge_batches(horizon)).await
+    }
+    async fn disk_bytes(&self) -> Result<u64, StoreError> {
+        self.life.hear(self.inner.disk_bytes()).await
+    }
+}
+
+#[async_trait]
+impl Provider for Mortal<dyn Provider> {
+    async fn upload(&self, by: &Credential, upload: Upload) -> Result<String, ProviderError> {
+        let name = format!("upload {}", upload.name);
+        commit!(self, name, self.inner.upload(by, upload))
+    }
+    async fn create_batch(
+        &self,
+        by: &Credential,
+        input_file: &str,
+        endpoint: Endpoint,
+        tag: BatchId,
+    ) -> Result<RemoteBatch, ProviderError> {
+        let name = format!("create {tag}");
+        let created = self.inner.create_batch(by, input_file, endpoint, tag);
+        commit!(self, name, created)
+    }
+    async fn batch(&self, by: &Credential, id: &str) -> Result<RemoteBatch, ProviderError> {
+        self.life.hear(self.inner.batch(by, id)).await
+    }
+    async fn batches(
+        &self,
+        by: &Credential,
+        after: Option<&str>,
+    ) -> Result<RemotePage, ProviderError> {
+        self.life.hear(self.inner.batches(by, after)).await
+    }
+    async fn cancel_batch(&self, by: &Credential, id: &str) -> Result<(), ProviderError> {
+        let name = "cancel batch".into();
+        commit!(self, name, self.inner.cancel_batch(by, id))
+    }
+    async fn results(
+        &self,
+        by: &Credential,
+        file: &str,
+    ) -> Result<BoxStream<'static, Result<ResultLine, ProviderError>>, ProviderError> {
+        self.life.hear(self.inner.results(by, file)).await
+    }
+    async fn input_lines(
+        &self,
+        by: &Credential,
+        file: &str,
+    ) -> Result<BoxStream<'static, Result<String, ProviderError>>, ProviderError> {
+        self.life.hear(self.inner.input_lines(by, file)).await
+    }
+    async fn delete_file(&self, by: &Credential, file: &str) -> Result<(), ProviderError> {
+        commit!(self, "delete file".into(), self.inner.delete_file(by, file))
+    }
+    async fn model(&self, by: &Credential, model: &str) -> Result<(), ProviderError> {
+        self.life.hear(self.inner.model(by, model)).await
+    }
+    async fn run(&self, by: &Credential, call: LiveCall) -> Result<LiveReply, ProviderError> {
+        commit!(self, "live call".into(), self.inner.run(by, call))
+    }
+}

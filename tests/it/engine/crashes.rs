@@ -1,0 +1,78 @@
+//! Killed anywhere, and started again: nothing is lost, and nothing is bought
+//! twice by us.
+
+use std::time::Duration;
+
+use offpeak::model::request::OnLate;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+use super::{
+    asking::{HOUR, MINUTE, ask},
+    world::{Allow, World},
+};
+
+const KILLED: Allow = Allow {
+    resubmission: false,
+    lost_files: true,
+    unaccounted: true,
+};
+
+async fn work(world: &World) {
+    for number in 0..12 {
+        let call = ask(format!("q{number}")).webhook();
+        let call = match number % 4 {
+            0 => call.within(2 * MINUTE),
+            1 => call.within(2 * HOUR).sim("never"),
+            2 => call.on_late(OnLate::Wait).within(HOUR),
+            _ => call,
+        };
+        world.ask(&call).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn killed_at_any_moment() {
+    for seed in 0..12 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut world =
+            World::seeded(seed, None, |settings, _| settings.packing.max_lines = 3).await;
+        work(&world).await;
+        for _ in 0..10 {
+            let longest: u64 = if random.random_bool(0.5) {
+                2_000
+            } else {
+                900_000
+            };
+            world
+                .pass(Duration::from_millis(random.random_range(0..longest)))
+                .await;
+            world.restart(None).await;
+            world.check_counts().await;
+        }
+        world.finish_allowing(KILLED).await;
+    }
+}
+
+/// Dies after the first commit or effect, in its next life after the second, …
+#[tokio::test(start_paused = true)]
+async fn killed_after_every_commit_and_effect() {
+    for steps in 1..60 {
+        let mut world = World::new().await;
+        work(&world).await;
+        world.restart(Some(steps)).await;
+        world.die_within(30 * HOUR).await;
+        world.restart(None).await;
+        world.finish_allowing(KILLED).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_graceful_stop_leaves_the_rest_for_the_next_start() {
+    let mut world = World::new().await;
+    work(&world).await;
+    world.pass(5 * MINUTE).await;
+    world.engine().stop(Duration::from_secs(20)).await;
+    assert_eq!(world.engine().gauges().in_hand, 0);
+    world.restart(None).await;
+    world.finish().await;
+}

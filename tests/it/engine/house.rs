@@ -1,0 +1,42 @@
+//! What is kept, and for how long.
+
+use super::{
+    asking::{HOUR, MINUTE, ask},
+    world::{World, succeeded},
+};
+
+#[tokio::test(start_paused = true)]
+async fn results_and_orphans_are_kept_for_a_time() {
+    let world = World::with(|settings, _| settings.retention.results = 10 * HOUR).await;
+    let key = world.ask(&ask("kept")).await;
+    let orphan = world.ask(&ask("orphan").held()).await;
+    world.all_done(&[key, orphan]).await;
+    world.finish().await;
+    world.pass(9 * HOUR).await;
+    assert!(world.engine().load(key).await.unwrap().is_some());
+    assert_eq!(world.engine().gauges().held, 1);
+    world.pass(2 * HOUR).await;
+    assert!(world.engine().load(key).await.unwrap().is_none());
+    assert_eq!(world.batches().await, []);
+    assert_eq!(world.engine().gauges().held, 0);
+    assert_eq!(world.store.unreleased().await.unwrap(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_are_kept_only_while_there_is_work() {
+    let mut world = World::new().await;
+    let credential = world.admit(&ask("first")).await.request.credential;
+    let kept = async |world: &World| world.store.credential(credential).await.unwrap().is_some();
+    assert!(kept(&world).await);
+    world.finish().await;
+    world.pass(2 * MINUTE).await;
+    assert!(!kept(&world).await);
+
+    let again = world.ask(&ask("again")).await;
+    assert!(kept(&world).await);
+    world.restart(None).await;
+    succeeded(&world.outcome(again).await);
+    world.finish().await;
+    world.pass(2 * MINUTE).await;
+    assert!(!kept(&world).await);
+}

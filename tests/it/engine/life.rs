@@ -1,0 +1,139 @@
+//! What the world around the engine needs: time, chance, a receiver of webhooks,
+//! and a pipe to the simulator that can be cut.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use offpeak::{
+    model::time::Timestamp,
+    ports::{Clock, Deliver, HookEvent, HookOutcome},
+    provider::connect::BoxError,
+    simulator::{self, Simulator},
+};
+use parking_lot::Mutex;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tokio::{io::DuplexStream, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Wall time that moves with tokio's clock, and seeded chance.
+pub struct Virtual {
+    start: Timestamp,
+    origin: Instant,
+    random: Mutex<StdRng>,
+}
+
+impl Virtual {
+    pub fn new(start: Timestamp, seed: u64) -> Self {
+        Virtual {
+            start,
+            origin: Instant::now(),
+            random: Mutex::new(StdRng::seed_from_u64(seed)),
+        }
+    }
+}
+
+impl Clock for Virtual {
+    fn now(&self) -> Timestamp {
+        self.start + self.origin.elapsed()
+    }
+
+    fn random(&self) -> u128 {
+        self.random.lock().random()
+    }
+}
+
+/// Receives webhooks; answers as scripted, then takes everything.
+#[derive(Default)]
+pub struct Hooks {
+    seen: Mutex<Vec<(Timestamp, String, String)>>,
+    script: Mutex<VecDeque<HookOutcome>>,
+}
+
+impl Hooks {
+    pub fn answer_with(&self, outcomes: impl IntoIterator<Item = HookOutcome>) {
+        self.script.lock().extend(outcomes);
+    }
+
+    pub fn take_everything(&self) {
+        self.script.lock().clear();
+    }
+
+    /// Event ids, in the order of arrival.
+    pub fn ids(&self) -> Vec<String> {
+        self.seen.lock().iter().map(|seen| seen.1.clone()).collect()
+    }
+
+    pub fn bodies(&self) -> Vec<String> {
+        self.seen.lock().iter().map(|seen| seen.2.clone()).collect()
+    }
+
+    pub fn times(&self) -> Vec<Timestamp> {
+        self.seen.lock().iter().map(|seen| seen.0).collect()
+    }
+}
+
+#[async_trait]
+impl Deliver for Hooks {
+    fn check(&self, target: &str) -> Result<(), String> {
+        match target.starts_with("https://") {
+            true => Ok(()),
+            false => Err("not https".into()),
+        }
+    }
+
+    async fn deliver(&self, event: HookEvent) -> HookOutcome {
+        let body = String::from_utf8_lossy(&event.body).into_owned();
+        self.seen.lock().push((event.now, event.id, body));
+        let next = self.script.lock().pop_front();
+        next.unwrap_or(HookOutcome::Delivered)
+    }
+}
+
+/// Connections to the simulator, which can be down.
+#[derive(Clone)]
+pub struct Line {
+    simulator: Arc<Simulator>,
+    tasks: TaskTracker,
+    down: Arc<AtomicBool>,
+    cut: Arc<Mutex<CancellationToken>>,
+}
+
+impl Line {
+    pub fn to(simulator: Arc<Simulator>) -> Self {
+        Line {
+            simulator,
+            tasks: TaskTracker::new(),
+            down: Arc::default(),
+            cut: Arc::default(),
+        }
+    }
+
+    /// Cuts every connection and takes no new one for `lasting`.
+    pub fn go_down(&self, lasting: Duration) {
+        self.down.store(true, Ordering::Relaxed);
+        std::mem::take(&mut *self.cut.lock()).cancel();
+        let down = self.down.clone();
+        self.tasks.spawn(async move {
+            tokio::time::sleep(lasting).await;
+            down.store(false, Ordering::Relaxed);
+        });
+    }
+
+    pub async fn dial(self) -> Result<DuplexStream, BoxError> {
+        if self.down.load(Ordering::Relaxed) {
+            return Err("the provider is down".into());
+        }
+        let (ours, theirs) = tokio::io::duplex(256 * 1024);
+        let cut = self.cut.lock().clone();
+        let serving = simulator::serve_connection(theirs, self.simulator.clone());
+        self.tasks.spawn(cut.run_until_cancelled_owned(serving));
+        Ok(ours)
+    }
+}

@@ -1,0 +1,193 @@
+//! Calls that run now.
+
+use offpeak::{
+    engine::TapEvent,
+    model::{
+        attempt::AttemptState,
+        request::{Source, State},
+    },
+    simulator::{Kind, Lane, Operation},
+};
+
+use super::{
+    asking::{Ask, HOUR, MINUTE, SECOND, ask},
+    world::{Allow, World, succeeded},
+};
+
+fn soon(text: &str) -> Ask {
+    ask(text).within(10 * MINUTE)
+}
+
+fn status(status: u16, after: Option<u64>, code: Option<&str>) -> Kind {
+    Kind::Status {
+        status,
+        retry_after_seconds: after,
+        code: code.map(str::to_owned),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_close_for_a_batch() {
+    let world = World::new().await;
+    let outcome = world.outcome(world.ask(&soon("now")).await).await;
+    succeeded(&outcome);
+    assert_eq!(outcome.source, Source::Live);
+    world.finish().await;
+    assert_eq!(world.sim.bill().calls(Lane::Standard), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn errors_that_pass_are_tried_again() {
+    for code in [429, 500, 503] {
+        let world = World::new().await;
+        world.faults(Operation::Chat, status(code, None, None), 3);
+        let key = world.ask(&soon("flaky")).await;
+        succeeded(&world.outcome(key).await);
+        assert_eq!(world.store.attempts(key).await.unwrap().len(), 4);
+        world.finish().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_error_is_the_answer() {
+    let world = World::new().await;
+    world.faults(Operation::Chat, status(500, None, None), 100);
+    let outcome = world.outcome(world.ask(&soon("broken")).await).await;
+    assert_eq!((outcome.state, outcome.status), (State::Failed, 500));
+    world.finish().await;
+    assert_eq!(world.sim.log().operations[&Operation::Chat], 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_wants_us_slower_is_obeyed() {
+    let world = World::new().await;
+    world.faults(Operation::Chat, status(429, Some(20), None), 8);
+    let key = world.ask(&soon("patient")).await;
+    let outcome = world.outcome(key).await;
+    succeeded(&outcome);
+    let took = key.id.born().until(outcome.finished);
+    assert!((160 * SECOND..170 * SECOND).contains(&took), "{took:?}");
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_waiting_cures_ends_at_once() {
+    for (code, name) in [(429, Some("insufficient_quota")), (401, None), (400, None)] {
+        let world = World::new().await;
+        world.faults(Operation::Chat, status(code, None, name), 100);
+        let outcome = world.outcome(world.ask(&soon("spent")).await).await;
+        assert_eq!((outcome.state, outcome.status), (State::Failed, code));
+        world.finish().await;
+        assert_eq!(world.sim.log().operations[&Operation::Chat], 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_nobody_saw_end_is_unaccounted() {
+    let world = World::new().await;
+    world.fault(Operation::Chat, Kind::ReplyLost);
+    let key = world.ask(&soon("lost")).await;
+    succeeded(&world.outcome(key).await);
+    let attempts = world.store.attempts(key).await.unwrap();
+    let states: Vec<AttemptState> = attempts.iter().map(|attempt| attempt.state).collect();
+    assert_eq!(states, [AttemptState::Unaccounted, AttemptState::Answered]);
+    let unaccounted = true;
+    world
+        .finish_allowing(Allow {
+            unaccounted,
+            ..Allow::default()
+        })
+        .await;
+    assert_eq!(world.ledger().await.unaccounted, 1);
+    assert_eq!(world.sim.bill().calls(Lane::Standard), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_are_always_lost_are_not_bought_for_ever() {
+    let world = World::new().await;
+    world.faults(Operation::Chat, Kind::ReplyLost, 1_000_000);
+    let outcome = world.outcome(world.ask(&soon("lost")).await).await;
+    assert_eq!((outcome.state, outcome.status), (State::Failed, 502));
+    assert!(world.sim.bill().calls(Lane::Standard) < 60);
+    let unaccounted = true;
+    world
+        .finish_allowing(Allow {
+            unaccounted,
+            ..Allow::default()
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_so_many_at_a_time_the_earliest_deadline_first() {
+    let world = World::with(|settings, _| settings.live.max_concurrent = 3).await;
+    world.engine().pause();
+    let keys = world
+        .ask_many(12, |n| {
+            let within = 2 * HOUR - SECOND * n as u32;
+            ask(format!("q{n}")).sim("slow=60s").within(within)
+        })
+        .await;
+    let outcomes = world.all_done(&keys).await;
+    for pair in outcomes.windows(2) {
+        assert!(
+            pair[0].finished + 5 * SECOND >= pair[1].finished,
+            "out of order"
+        );
+    }
+    let first = outcomes
+        .iter()
+        .map(|outcome| outcome.finished)
+        .min()
+        .unwrap();
+    let last = outcomes
+        .iter()
+        .map(|outcome| outcome.finished)
+        .max()
+        .unwrap();
+    assert!(first.until(last) >= 180 * SECOND, "four rounds of three");
+    world.engine().resume();
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_streaming_caller_gets_the_stream() {
+    let world = World::new().await;
+    let mut call = soon("stream me").held();
+    call.stream = true;
+    let mut admitted = world.admit(&call).await;
+    let mut tap = admitted.hold.tap().expect("it goes live at once");
+    let mut events = String::new();
+    let mut bytes = Vec::new();
+    while let Some(event) = tap.next().await {
+        match event {
+            TapEvent::Begin { .. } => events.push('b'),
+            TapEvent::Chunk(chunk) => bytes.extend_from_slice(&chunk),
+            TapEvent::End => events.push('e'),
+            TapEvent::Broken => events.push('x'),
+        }
+    }
+    assert_eq!(events, "be");
+    let (outcome, answer) = world.done(admitted.request.key).await;
+    succeeded(&outcome);
+    assert_eq!(answer.as_bytes(), bytes);
+    assert!(answer.contains("[DONE]"));
+    admitted.hold.delivered(world.engine());
+    drop(tap);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tap_ends_with_its_request() {
+    let world = World::with(|settings, _| settings.live.max_concurrent = 1).await;
+    world.ask(&soon("in the way").sim("slow=60s")).await;
+    world.pass(SECOND).await;
+    let mut call = soon("never run").held();
+    call.stream = true;
+    let mut admitted = world.admit(&call).await;
+    let mut tap = admitted.hold.tap().unwrap();
+    world.engine().cancel(admitted.request.key).await.unwrap();
+    assert!(tap.next().await.is_none());
+    admitted.hold.delivered(world.engine());
+    world.finish().await;
+}

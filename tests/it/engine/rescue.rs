@@ -1,0 +1,183 @@
+//! Leaving a batch that would be late, and what a late answer costs.
+
+use offpeak::{
+    model::{
+        batch::BatchState,
+        request::{OnLate, Source, State},
+    },
+    simulator::{Kind, Lane, Operation},
+};
+
+use super::{
+    asking::{HOUR, MINUTE, SECOND, ask},
+    world::{Allow, World, succeeded},
+};
+
+#[tokio::test(start_paused = true)]
+async fn what_was_never_packed_goes_live() {
+    let world = World::new().await;
+    world.engine().pause();
+    let call = ask("stuck").within(2 * HOUR);
+    let deadline = world.now() + 2 * HOUR;
+    let outcome = world.outcome(world.ask(&call).await).await;
+    succeeded(&outcome);
+    assert_eq!(outcome.source, Source::Live);
+    assert!(outcome.finished < deadline && outcome.finished + 40 * MINUTE > deadline);
+    world.engine().resume();
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_running_batch_is_cancelled_harvested_and_run_live() {
+    let world = World::new().await;
+    let slow = |n: usize| match n {
+        0..3 => ask(format!("quick {n}")),
+        _ => ask(format!("slow {n}")).sim("never"),
+    };
+    let keys = world.ask_many(6, |n| slow(n).within(3 * HOUR)).await;
+    let outcomes = world.all_done(&keys).await;
+    outcomes.iter().for_each(succeeded);
+    for (number, outcome) in outcomes.iter().enumerate() {
+        let live = outcome.source == Source::Live;
+        assert_eq!(live, number >= 3, "{number}: {outcome:?}");
+        assert!(outcome.finished <= keys[number].id.born() + 3 * HOUR);
+    }
+    let ledger = world.ledger().await;
+    assert_eq!((ledger.rescued, ledger.paid_twice, ledger.late), (3, 0, 0));
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_cancel_is_not_waited_for() {
+    let world = World::new().await;
+    world.fault(Operation::CancelBatch, Kind::SlowCancel { by: 5 * HOUR });
+    let key = world.ask(&ask("slow").sim("never").within(3 * HOUR)).await;
+    let outcome = world.outcome(key).await;
+    succeeded(&outcome);
+    assert_eq!(outcome.source, Source::Live);
+    assert!(outcome.finished <= key.id.born() + 3 * HOUR);
+    world.finish().await;
+    assert_eq!(world.sim.bill().calls(Lane::Batch), 0);
+}
+
+/// The cancel goes unanswered, and the line is run in both lanes.
+#[tokio::test(start_paused = true)]
+async fn an_answer_after_last_call_is_paid_twice_and_counted_once() {
+    let world = World::new().await;
+    let refused = Kind::Status {
+        status: 500,
+        retry_after_seconds: None,
+        code: None,
+    };
+    world.faults(Operation::CancelBatch, refused, 1000);
+    world.fault(Operation::CreateBatch, Kind::Slow { by: 4 * HOUR });
+    // The first harvest is cut short after both lines were read, and repeated.
+    world.sim.inject(offpeak::simulator::Fault {
+        after: 0,
+        ..offpeak::simulator::Fault::once(Operation::FileContent, Kind::Truncated)
+    });
+    let keys = world
+        .ask_many(40, |n| ask(format!("slow {n}")).within(3 * HOUR))
+        .await;
+    for outcome in world.all_done(&keys).await {
+        succeeded(&outcome);
+        assert_eq!(outcome.source, Source::Live);
+    }
+    world.finish().await;
+    let ledger = world.ledger().await;
+    assert_eq!((ledger.paid_twice, ledger.rescued), (40, 40));
+    assert_eq!(world.sim.bill().calls(Lane::Batch), 40);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_would_rather_wait_is_late_and_cheap() {
+    let world = World::new().await;
+    let call = ask("slow")
+        .sim("slow=5h")
+        .within(HOUR)
+        .on_late(OnLate::Wait);
+    let outcome = world.outcome(world.ask(&call).await).await;
+    succeeded(&outcome);
+    assert!(matches!(outcome.source, Source::Batch(_)));
+    world.finish().await;
+    assert_eq!(world.ledger().await.late, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_would_rather_fail_does_so_at_the_deadline() {
+    let world = World::new().await;
+    let fails = |text: &str, within| ask(text).within(within).on_late(OnLate::Fail);
+    let fast = world.ask(&fails("fast", HOUR)).await;
+    let slow = world
+        .ask(&fails("slow", HOUR + MINUTE).sim("slow=5h"))
+        .await;
+    let slower = world
+        .ask(&fails("slower", HOUR + 70 * SECOND).sim("slow=5h"))
+        .await;
+    world.pass(20 * SECOND).await;
+    world.engine().pause();
+    let queued = world.ask(&fails("queued", HOUR)).await;
+    let soon = world.ask(&fails("soon", HOUR - 7 * SECOND)).await;
+    succeeded(&world.outcome(fast).await);
+    for (key, within) in [
+        (slow, HOUR + MINUTE),
+        (slower, HOUR + 70 * SECOND),
+        (queued, HOUR),
+        (soon, HOUR - 7 * SECOND),
+    ] {
+        let outcome = world.outcome(key).await;
+        assert_eq!((outcome.state, outcome.status), (State::Failed, 504));
+        let late = (key.id.born() + within).until(outcome.finished);
+        assert!(late <= SECOND, "{late:?} late");
+    }
+    world.engine().resume();
+    world.finish().await;
+    assert!(
+        world
+            .sim
+            .log()
+            .batches
+            .iter()
+            .all(|batch| batch.status != "in_progress")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rescue_during_an_ambiguous_create() {
+    let world = World::with(|settings, _| settings.submit.visibility_window = 20 * HOUR).await;
+    // It was created, its reply lost, and it shows in the list after the deadline.
+    world.fault(Operation::CreateBatch, Kind::ReplyLost);
+    world.faults(Operation::ListBatches, Kind::Lag { by: 4 * HOUR }, 100_000);
+    let key = world
+        .ask(&ask("hidden").sim("never").within(3 * HOUR))
+        .await;
+    let outcome = world.outcome(key).await;
+    succeeded(&outcome);
+    assert_eq!(outcome.source, Source::Live);
+    assert!(outcome.finished <= key.id.born() + 3 * HOUR);
+    world.finish().await;
+    let log = world.sim.log();
+    assert_eq!(log.batches.len(), 1);
+    assert_eq!(log.batches[0].status, "cancelled");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_provider_is_dead_for_an_hour() {
+    let world = World::new().await;
+    world.ask_many(5, |n| ask(format!("before {n}"))).await;
+    world.pass(MINUTE).await;
+    world.line.go_down(HOUR);
+    world.ask_many(5, |n| ask(format!("during {n}"))).await;
+    let soon = world.ask(&ask("soon").within(2 * MINUTE)).await;
+    succeeded(&world.outcome(soon).await);
+    assert_eq!(world.store.attempts(soon).await.unwrap().len(), 1);
+    world
+        .finish_allowing(Allow {
+            unaccounted: true,
+            lost_files: true,
+            ..Allow::default()
+        })
+        .await;
+    let state = |batch: &offpeak::model::batch::Batch| batch.state == BatchState::Settled;
+    assert!(world.batches().await.iter().all(state));
+}

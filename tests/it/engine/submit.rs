@@ -1,0 +1,129 @@
+//! Uploading and creating, once.
+
+use offpeak::{
+    model::request::{OnLate, Source, State},
+    simulator::{Kind, Operation},
+};
+
+use super::{
+    asking::{HOUR, MINUTE, SECOND, ask},
+    world::{Allow, World, succeeded},
+};
+
+const LOST: Allow = Allow {
+    resubmission: false,
+    lost_files: true,
+    unaccounted: false,
+};
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_create_is_adopted_and_never_repeated() {
+    for kind in [
+        Kind::ReplyLost,
+        Kind::StatusAfter { status: 500 },
+        Kind::HangAfter,
+    ] {
+        let world = World::new().await;
+        world.fault(Operation::CreateBatch, kind.clone());
+        world.faults(Operation::ListBatches, Kind::Lag { by: MINUTE }, 1000);
+        let keys = world.ask_many(3, |n| ask(format!("q{n}"))).await;
+        world.all_done(&keys).await.iter().for_each(succeeded);
+        world.finish().await;
+        assert_eq!(world.sim.log().batches.len(), 1, "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_create_that_never_happened_is_made_again_with_a_new_file() {
+    for kind in [Kind::Reset, Kind::Hang] {
+        let world = World::new().await;
+        world.fault(Operation::CreateBatch, kind.clone());
+        let keys = world.ask_many(3, |n| ask(format!("q{n}"))).await;
+        world.all_done(&keys).await.iter().for_each(succeeded);
+        world.finish().await;
+        let log = world.sim.log();
+        assert_eq!(log.batches.len(), 1, "{kind:?}");
+        assert_eq!(log.operations[&Operation::UploadFile], 2, "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_upload_is_made_again() {
+    let world = World::new().await;
+    world.fault(Operation::UploadFile, Kind::ReplyLost);
+    let keys = world.ask_many(3, |n| ask(format!("q{n}"))).await;
+    world.all_done(&keys).await.iter().for_each(succeeded);
+    world.finish_allowing(LOST).await;
+    assert_eq!(world.sim.log().batches.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_provider_says_when_to_come_back() {
+    for on in [Operation::UploadFile, Operation::CreateBatch] {
+        let world = World::new().await;
+        let status = Kind::Status {
+            status: 429,
+            retry_after_seconds: Some(300),
+            code: None,
+        };
+        world.fault(on, status);
+        let key = world.ask(&ask("patient")).await;
+        world.pass(290 * SECOND).await;
+        assert_eq!(world.sim.log().operations[&on], 1);
+        let outcome = world.outcome(key).await;
+        assert!(matches!(outcome.source, Source::Batch(_)));
+        world.finish().await;
+        assert_eq!(world.sim.log().operations[&on], 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revoked_key_ends_what_it_was_to_pay_for() {
+    for on_late in [OnLate::Rescue, OnLate::Wait] {
+        let world = World::new().await;
+        let call = ask("nobody pays").key("sk-bad-key").on_late(on_late);
+        let (outcome, answer) = world.done(world.ask(&call).await).await;
+        assert_eq!((outcome.state, outcome.status), (State::Failed, 401));
+        assert!(answer.contains("Incorrect API key"), "{answer}");
+        world.finish().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lines_cancelled_while_their_file_is_sent() {
+    let world = World::new().await;
+    world.fault(Operation::UploadFile, Kind::Delay { by: 2 * MINUTE });
+    let keys = world.ask_many(4, |n| ask(format!("q{n}"))).await;
+    world.pass(MINUTE).await;
+    world.engine().cancel(keys[1]).await.unwrap();
+    let outcomes = world.all_done(&keys).await;
+    assert_eq!(outcomes[1].state, State::Cancelled);
+    assert_eq!(
+        outcomes
+            .iter()
+            .filter(|o| o.state == State::Succeeded)
+            .count(),
+        3
+    );
+    world.finish_allowing(LOST).await;
+    // It was in the file already: paid for nothing, and said so.
+    assert_eq!(world.ledger().await.paid_twice, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_harvest_does_not_hold_up_submitting() {
+    let world = World::with(|settings, _| settings.packing.max_lines = 1).await;
+    world.ask_many(8, |n| ask(format!("q{n}"))).await;
+    world.pass(5 * MINUTE).await;
+    world.faults(Operation::FileContent, Kind::SlowBody { over: 2 * HOUR }, 8);
+    world.pass(30 * MINUTE).await;
+    let late = world.ask(&ask("late").within(4 * HOUR)).await;
+    world.pass(30 * SECOND).await;
+    assert_eq!(
+        world.sim.log().batches.len(),
+        9,
+        "submitted while eight are harvested"
+    );
+    world.outcome(late).await;
+    world.finish().await;
+}

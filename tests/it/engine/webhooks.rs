@@ -1,0 +1,101 @@
+//! Results that are delivered.
+
+use offpeak::{
+    model::request::OnLate,
+    ports::{DeliveryStatus, HookOutcome},
+};
+
+use super::{
+    asking::{HOUR, MINUTE, SECOND, ask},
+    world::World,
+};
+
+fn retry() -> HookOutcome {
+    HookOutcome::Retry {
+        reason: "500".into(),
+        after: None,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_webhook_arrives_and_is_the_same_at_every_try() {
+    let world = World::new().await;
+    world.hooks.answer_with([retry(), retry()]);
+    let key = world.ask(&ask("tell me").webhook()).await;
+    world.finish().await;
+    let ids = world.hooks.ids();
+    assert_eq!(ids, [key.id.event(), key.id.event(), key.id.event()]);
+    let times = world.hooks.times();
+    let waits: Vec<u64> = times
+        .windows(2)
+        .map(|pair| pair[0].until(pair[1]).as_secs())
+        .collect();
+    assert!(
+        (3..7).contains(&waits[0]) && (15..25).contains(&waits[1]),
+        "{waits:?}"
+    );
+    let bodies = world.hooks.bodies();
+    assert!(bodies.iter().all(|body| *body == bodies[0]));
+    assert!(
+        bodies[0].contains(r#""type":"offpeak.request.succeeded""#),
+        "{}",
+        bodies[0]
+    );
+    let status = world.store.delivery_status(key).await.unwrap();
+    assert!(matches!(
+        status,
+        Some(DeliveryStatus::Delivered { tries: 3, .. })
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_can_be_sent_again() {
+    let world = World::new().await;
+    world.hooks.answer_with((0..100).map(|_| retry()));
+    let key = world.ask(&ask("tell me").webhook()).await;
+    world.finish().await;
+    let status = world.store.delivery_status(key).await.unwrap();
+    assert!(
+        matches!(status, Some(DeliveryStatus::Dead { .. })),
+        "{status:?}"
+    );
+    let tries = world.hooks.ids().len();
+    assert!((10..40).contains(&tries), "{tries}");
+    world.hooks.take_everything();
+    assert!(world.engine().redeliver(key).await.unwrap());
+    world.finish().await;
+    let status = world.store.delivery_status(key).await.unwrap();
+    assert!(
+        matches!(status, Some(DeliveryStatus::Delivered { .. })),
+        "{status:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_is_gone_is_left_alone() {
+    let world = World::new().await;
+    let reason = "410".to_owned();
+    world.hooks.answer_with([HookOutcome::GiveUp { reason }]);
+    let call = ask("late").webhook().on_late(OnLate::Fail).within(MINUTE);
+    world.ask(&call).await;
+    world.finish().await;
+    assert_eq!(world.hooks.ids().len(), 1);
+    assert!(world.hooks.bodies()[0].contains("offpeak.request.failed"));
+}
+
+/// One caller who is slow to take its answer does not keep the others waiting.
+#[tokio::test(start_paused = true)]
+async fn never_before_its_own_acknowledgement() {
+    let world = World::new().await;
+    let held = world
+        .admit(&ask("held").held().webhook().within(MINUTE))
+        .await;
+    let plain = world.ask(&ask("plain").webhook().within(MINUTE)).await;
+    world.pass(HOUR).await;
+    assert_eq!(world.hooks.ids(), [plain.id.event()]);
+    let key = held.request.key;
+    held.hold.delivered(world.engine());
+    world.pass(SECOND).await;
+    assert_eq!(world.hooks.ids(), [plain.id.event(), key.id.event()]);
+    world.finish().await;
+}

@@ -1,0 +1,123 @@
+//! A data directory that cannot be used: said in one sentence that names it,
+//! exit code 2.
+
+use std::{
+    fs,
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustix::process::Signal;
+
+use super::{
+    caller::{Call, Client, Mode},
+    load::Load,
+    process::{Revived, Setup},
+    provider::{Provider, quick},
+};
+
+const KEY: &str = "sk-north.one";
+
+/// The one sentence that a start with this directory ends with.
+async fn refusal(setup: &Setup) -> String {
+    let (code, stderr) = setup.refused().await;
+    assert_eq!(code, Some(2), "{stderr}");
+    let lines: Vec<&str> = stderr.lines().collect();
+    let [sentence] = lines[..] else {
+        panic!("more than a sentence, or less: {stderr}");
+    };
+    let dir = setup.data_dir.display().to_string();
+    assert!(sentence.starts_with("offpeak: "), "{sentence}");
+    assert!(sentence.contains(&dir), "{sentence} does not name {dir}");
+    sentence.to_owned()
+}
+
+/// A database with work in it, closed or killed.
+async fn used(dir: &Path, signal: Signal) -> Setup {
+    let provider = Provider::start(quick()).await;
+    let setup = Setup::new(&provider.upstream(), &dir.join("data"));
+    let server = Arc::new(Revived::start(setup.clone(), &dir.join("stderr")).await);
+    let load = Load::new(server.clone(), Client::new(provider.trap.clone()), "");
+    for number in 0..40 {
+        let call = Call::new(number, KEY, "gpt-4o-mini", Mode::Async, "1h").padded(40_000);
+        let up = server.up();
+        load.client.send(&up, &call, 0).await.unwrap();
+    }
+    server.signal(signal);
+    server.ended().await;
+    setup
+}
+
+fn database(setup: &Setup) -> PathBuf {
+    setup.data_dir.join("store").join("db")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_another_process_uses() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new("http://127.0.0.1:1/v1", &dir.path().join("data"));
+    let first = setup.start(&dir.path().join("stderr")).await;
+    let told = refusal(&setup).await;
+    assert!(told.contains("in use"), "{told}");
+    first.signal(Signal::TERM);
+    assert_eq!(first.ended().await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_whose_database_was_cut_short() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = used(dir.path(), Signal::TERM).await;
+    let length = fs::metadata(database(&setup)).unwrap().len();
+    for left in [length / 2, 5, 0] {
+        let file = fs::File::options()
+            .write(true)
+            .open(database(&setup))
+            .unwrap();
+        file.set_len(left).unwrap();
+        let told = refusal(&setup).await;
+        assert!(told.contains("damaged"), "{told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_whose_database_has_other_bytes() {
+    for signal in [Signal::TERM, Signal::KILL] {
+        let dir = tempfile::tempdir().unwrap();
+        let setup = used(dir.path(), signal).await;
+        let file = fs::File::options()
+            .read(true)
+            .write(true)
+            .open(database(&setup))
+            .unwrap();
+        let length = file.metadata().unwrap().len();
+        // Everywhere, so that every segment is hit.
+        for at in (0..length).step_by(512) {
+            file.write_at(&[0x5a; 8], at).unwrap();
+        }
+        drop(file);
+        let told = refusal(&setup).await;
+        assert!(told.contains("damaged"), "{told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_cannot_be_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "not a directory").unwrap();
+    // Not even root can make a directory in either.
+    for place in [file.join("data"), "/proc/offpeak-data".into()] {
+        refusal(&Setup::new("http://127.0.0.1:1/v1", &place)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_with_a_bad_master_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new("http://127.0.0.1:1/v1", &dir.path().join("data"));
+    fs::create_dir(&setup.data_dir).unwrap();
+    fs::write(setup.data_dir.join("master.key"), "short").unwrap();
+    let told = refusal(&setup).await;
+    assert!(told.contains("master.key"), "{told}");
+}
