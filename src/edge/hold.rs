@@ -65,6 +65,8 @@ pub async fn hold(edge: Arc<Edge>, mut held: Held, prefer: Preference) -> Respon
     match waited(&edge, prefer, patience, held.ended()).await {
         Some(Ok(ended)) => held.answer(ended),
         Some(Err(error)) => ApiError::from(error).into_response(),
+        // Its caller may be there after all: a cut would be sent again, and bought.
+        None if held.is_replaced() => replaced().into_response(),
         None if prefer.wait.is_some() => Box::pin(held.accepted(&edge, prefer)).await,
         None => drip(held, edge.settings.hold.drip_interval).await,
     }

@@ -6,5 +6,6 @@ mod engine;
 mod kill;
 mod layout;
 mod namespace;
+mod sdk;
 mod settings;
 mod wire;
