@@ -159,10 +159,14 @@ fn fault(random: &mut StdRng) -> Fault {
         Kind::Unlisted { lasting: MINUTE },
     ];
     match random.random_range(0..10) {
-        0..5 => Fault::once(
-            *anywhere.choose(random).unwrap(),
-            on_any.choose(random).unwrap().clone(),
-        ),
+        0..5 => {
+            let on = *anywhere.choose(random).unwrap();
+            match on_any.choose(random).unwrap().clone() {
+                // An error that is billed: nobody but the provider knows.
+                Kind::StatusAfter { .. } if on == On::Chat => Fault::once(on, Kind::Reset),
+                kind => Fault::once(on, kind),
+            }
+        }
         5..9 => Fault::once(On::CreateBatch, on_batches.choose(random).unwrap().clone()),
         _ => Fault::once(On::CancelBatch, Kind::SlowCancel { by: HOUR }),
     }
