@@ -97,6 +97,7 @@ impl Engine {
                         AFTER_FAILURE
                     }
                 };
+                tracing::trace!(reconciler = name, ?sleep, "turned");
                 tokio::select! {
                     biased;
                     () = engine.stop.cancelled() => {}

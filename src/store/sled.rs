@@ -1,9 +1,11 @@
 //! sled, kept to what it does well (DESIGN.md §6).
 
 use std::{
+    cell::Cell,
     fs, io,
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{self, AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    sync::Once,
     thread,
     time::Duration,
 };
@@ -49,8 +51,8 @@ impl SledKv {
             .segment_size(SEGMENT)
             .flush_every_ms(None);
         check_length(dir)?;
-        let db = catch_unwind(AssertUnwindSafe(|| config.open()))
-            .unwrap_or_else(|_| Err(damaged("its log cannot be read")))?;
+        let db = without_panics(|| config.open())
+            .unwrap_or_else(|| Err(damaged("its log cannot be read")))?;
         if db.is_empty() && dir.join(CREATED).exists() {
             return Err(damaged("its log is empty"));
         }
@@ -69,6 +71,27 @@ impl SledKv {
     pub fn created(&self) -> io::Result<()> {
         fs::File::create(self.closing.dir.join(CREATED))?.sync_all()
     }
+}
+
+thread_local! {
+    /// This thread's panics are caught and told in other words.
+    static CAUGHT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// None where `act` panicked; no panic's text reaches standard error.
+fn without_panics<T>(act: impl FnOnce() -> T) -> Option<T> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| match CAUGHT.get() {
+            true => tracing::debug!(%panic, "sled cannot open the database"),
+            false => usual(panic),
+        }));
+    });
+    CAUGHT.set(true);
+    let done = catch_unwind(AssertUnwindSafe(act));
+    CAUGHT.set(false);
+    done.ok()
 }
 
 fn check_length(dir: &Path) -> Result<(), sled::Error> {

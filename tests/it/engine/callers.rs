@@ -144,6 +144,9 @@ async fn a_caller_who_comes_back_finds_the_request() {
     back.hold.delivered(world.engine());
     other.hold.delivered(world.engine());
     world.finish().await;
+    // Noted in the background.
+    world.pass(SECOND).await;
+    assert_eq!(world.store.unreleased().await.unwrap(), []);
     // What was delivered is never joined.
     world.restart(None).await;
     let fresh = world.admit(&resent).await;

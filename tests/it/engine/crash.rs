@@ -60,10 +60,6 @@ impl Life {
         self.dead.is_cancelled()
     }
 
-    pub fn steps(&self) -> u32 {
-        self.steps.lock().taken
-    }
-
     pub fn diary(&self) -> Vec<String> {
         self.steps.lock().diary.clone()
     }

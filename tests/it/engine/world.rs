@@ -8,6 +8,7 @@ use std::{
 };
 
 use axum::body::Body;
+use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use offpeak::{
     config::Config,
@@ -162,10 +163,6 @@ impl World {
 
     pub fn engine(&self) -> &Arc<Engine> {
         &self.engine
-    }
-
-    pub fn life(&self) -> &Arc<Life> {
-        &self.life
     }
 
     pub fn now(&self) -> Timestamp {
@@ -490,6 +487,15 @@ impl World {
         }
         let asked = self.asked.lock().len() as u64;
         assert_eq!(ledger.requests, asked, "requests in the ledger: {ledger:?}");
+    }
+}
+
+/// Its engine would live on in this test's next world.
+impl Drop for World {
+    fn drop(&mut self) {
+        self.life.end();
+        // The first poll says stop; what hangs is not waited for.
+        let _hanging = self.engine.stop(Duration::ZERO).now_or_never();
     }
 }
 

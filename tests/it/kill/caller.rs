@@ -182,7 +182,7 @@ impl Client {
             request = request.header(*name, value);
         }
         // SDKs count their re-sends; the libraries on top of them do not.
-        if call.number % 2 == 0 {
+        if call.number.is_multiple_of(2) {
             request = request.header("x-stainless-retry-count", tries.min(2));
         }
         self.read(request.body(call.body.clone())).await

@@ -73,17 +73,16 @@ impl Setup {
         command
     }
 
-    /// Starts one that is to fail: its exit code and what it wrote to stderr.
-    pub async fn refused(&self) -> (Option<i32>, String) {
-        let mut command = self.command();
-        let run = tokio::task::spawn_blocking(move || command.output().unwrap());
-        let output = soon("an exit", run).await.unwrap();
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        (output.status.code(), stderr)
-    }
-
     /// Starts it and waits until it accepts calls.
     pub async fn start(&self, stderr: &Path) -> Process {
+        match self.try_start(stderr).await {
+            Ok(process) => process,
+            Err(Refusal { code, told }) => panic!("it did not start: {code:?}\n{told}"),
+        }
+    }
+
+    /// `stderr` gets what it says, behind what is there.
+    pub async fn try_start(&self, stderr: &Path) -> Result<Process, Refusal> {
         let log = File::options()
             .create(true)
             .append(true)
@@ -98,16 +97,26 @@ impl Setup {
         let address = line
             .strip_prefix("offpeak listens on ")
             .and_then(|rest| rest.split(' ').next());
-        let Some(address) = address else {
-            let told = fs::read_to_string(stderr).unwrap_or_default();
-            panic!("it did not start: {line:?}\n{told}");
-        };
-        Process {
-            base: address.to_owned(),
+        let process = Process {
+            base: address.unwrap_or_default().to_owned(),
             child,
             _stdout: stdout,
+        };
+        if address.is_some() {
+            return Ok(process);
         }
+        Err(Refusal {
+            code: process.ended().await.code(),
+            told: fs::read_to_string(stderr).unwrap(),
+        })
     }
+}
+
+/// Why it did not start.
+pub struct Refusal {
+    pub code: Option<i32>,
+    /// All that it wrote to standard error.
+    pub told: String,
 }
 
 fn first_line(mut stdout: BufReader<ChildStdout>) -> (String, BufReader<ChildStdout>) {
