@@ -116,7 +116,7 @@ describe('failures that come late', TOGETHER, () => {
       const call = client.chat.completions.create(
         chat(askAnew(), directed(`status=${status}`)),
         // Told as soon as it is known, however long that takes: nothing drips.
-        deferred({ 'Offpeak-Deadline': '6s', Prefer: 'wait=60' }),
+        deferred({ 'Offpeak-Deadline': '4s', Prefer: 'wait=60' }),
       );
       assertShape(await failure(call, kind));
       assert.equal(await purchases(client), 1);

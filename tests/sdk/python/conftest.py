@@ -3,6 +3,7 @@ provider's log, and a webhook receiver."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import queue
@@ -111,8 +112,9 @@ def wait_for_purchase(client: OpenAI) -> None:
 
 
 class Receiver:
-    """Takes webhooks on WEBHOOK_PORT. The first delivery is refused with 503
-    when `fail_first` is set, so that a second attempt must come."""
+    """Takes webhooks on WEBHOOK_PORT, which the test processes have in turn. The
+    first delivery is refused with 503 when `fail_first` is set, so that a second
+    attempt must come."""
 
     def __init__(self, fail_first: bool = False):
         self.deliveries: queue.Queue[tuple[dict, bytes]] = queue.Queue()
@@ -131,6 +133,8 @@ class Receiver:
                 pass
 
         port = int(os.environ["WEBHOOK_PORT"])
+        self.turn = open(__file__)
+        fcntl.flock(self.turn, fcntl.LOCK_EX)
         self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{port}/hook"
         self.thread = threading.Thread(target=self.server.serve_forever)
@@ -143,6 +147,7 @@ class Receiver:
         self.server.shutdown()
         self.thread.join()
         self.server.server_close()
+        self.turn.close()
 
     def next(self, timeout: float = 60) -> tuple[dict, bytes]:
         return self.deliveries.get(timeout=timeout)

@@ -92,7 +92,7 @@ def test_what_the_sdk_would_retry(client, question, status, kind):
     with pytest.raises(kind) as caught:
         client.chat.completions.create(
             **chat(question, **directed(f"status={status}")),
-            extra_headers={"Offpeak-Deadline": "6s"},
+            extra_headers={"Offpeak-Deadline": "4s"},
         )
     assert_shape(caught.value)
     assert purchases(client) == 1

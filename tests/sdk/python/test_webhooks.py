@@ -9,9 +9,6 @@ import pytest
 
 from conftest import DEADLINE, Receiver, chat, directed, own_api, tries
 
-# One after the other: they listen on the same port.
-pytestmark = pytest.mark.xdist_group("webhooks")
-
 
 def submit(client, receiver, text, **more):
     raw = client.chat.completions.with_raw_response.create(
