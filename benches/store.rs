@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -39,7 +39,10 @@ use tokio::{task::JoinSet, time::Instant};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-const TASKS: u64 = 512;
+/// Callers at a time: as in the bench of the whole server, and as many as leave
+/// a commit's own time to be seen.
+const ACCEPT_TASKS: u64 = 512;
+const DEPTH_TASKS: u64 = 64;
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 const TENANT: TenantId = TenantId([1; 16]);
 const BATCH: u64 = 1000;
@@ -85,7 +88,7 @@ async fn accept(dir: &Path) {
     let store = open(dir);
     let requests = 200_000;
     let watch = Watch::start(dir);
-    let admitted = fill(&store, 0..requests).await;
+    let admitted = fill(&store, ACCEPT_TASKS, 0..requests).await;
     admitted.report("admit", &watch);
     let line = Place::Line(batch_of(0));
     let settled = settle(&store, 0..requests, |n| queued(n).from, line).await;
@@ -96,11 +99,11 @@ async fn depth(dir: &Path, requests: u64) {
     let store = open(dir);
     let watch = Watch::start(dir);
     let tenth = requests / 10;
-    let first = fill(&store, 0..tenth).await;
+    let first = fill(&store, DEPTH_TASKS, 0..tenth).await;
     first.report("fill, first tenth", &watch);
-    let middle = fill(&store, tenth..9 * tenth).await;
+    let middle = fill(&store, DEPTH_TASKS, tenth..9 * tenth).await;
     middle.report("fill, between", &watch);
-    let last = fill(&store, 9 * tenth..requests).await;
+    let last = fill(&store, DEPTH_TASKS, 9 * tenth..requests).await;
     last.report("fill, last tenth", &watch);
     println!(
         "accept rate at the start / at the end: {:.2}",
@@ -151,7 +154,7 @@ async fn depth(dir: &Path, requests: u64) {
         .await
         .report("settle, 50 a call", &watch);
 
-    let end = fill(&store, requests..requests + tenth).await;
+    let end = fill(&store, DEPTH_TASKS, requests..requests + tenth).await;
     end.report("fill behind it all", &watch);
     println!(
         "accept rate at the start / at the end: {:.2}",
@@ -181,7 +184,7 @@ async fn depth(dir: &Path, requests: u64) {
     }
     .report("purge, 50 a call", &watch);
 
-    let second = fill(&store, requests + tenth..2 * requests).await;
+    let second = fill(&store, DEPTH_TASKS, requests + tenth..2 * requests).await;
     second.report("fill again", &watch);
     println!(
         "accept rate at the start / at the end: {:.2}",
@@ -189,12 +192,12 @@ async fn depth(dir: &Path, requests: u64) {
     );
 }
 
-async fn fill(store: &Arc<SledStore>, range: std::ops::Range<u64>) -> Phase {
+async fn fill(store: &Arc<SledStore>, callers: u64, range: std::ops::Range<u64>) -> Phase {
     let count = range.end - range.start;
     let next = Arc::new(AtomicU64::new(range.start));
     let began = Instant::now();
     let mut tasks = JoinSet::new();
-    for _ in 0..TASKS {
+    for _ in 0..callers {
         let (store, next, end) = (store.clone(), next.clone(), range.end);
         tasks.spawn(async move {
             let mut latencies = Vec::new();
@@ -210,10 +213,13 @@ async fn fill(store: &Arc<SledStore>, range: std::ops::Range<u64>) -> Phase {
             }
         });
     }
+    let probe = Probe::start(store);
     let latencies = tasks.join_all().await.into_iter().flatten().collect();
+    let took = began.elapsed();
+    probe.report().await;
     Phase {
         count,
-        took: began.elapsed(),
+        took,
         latencies,
     }
 }
@@ -226,6 +232,7 @@ async fn settle(
 ) -> Phase {
     let count = range.end - range.start;
     let answer = Bytes::from(noise(1024, 0));
+    let probe = Probe::start(store);
     let began = Instant::now();
     let mut latencies = Vec::new();
     for part in range.step_by(50) {
@@ -237,9 +244,11 @@ async fn settle(
         assert!(settled.iter().all(|one| matches!(one, Settled::Now { .. })));
         latencies.push(at.elapsed());
     }
+    let took = began.elapsed();
+    probe.report().await;
     Phase {
         count,
-        took: began.elapsed(),
+        took,
         latencies,
     }
 }
@@ -250,21 +259,67 @@ struct Phase {
     latencies: Vec<Duration>,
 }
 
+/// One caller beside the load, who writes a small record every 5 ms: what a
+/// commit takes, apart from the queue of the load itself.
+struct Probe {
+    stop: Arc<AtomicBool>,
+    task: JoinSet<Vec<Duration>>,
+}
+
+impl Probe {
+    fn start(store: &Arc<SledStore>) -> Probe {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut task = JoinSet::new();
+        let (store, stopped) = (store.clone(), stop.clone());
+        task.spawn(async move {
+            let mut latencies = Vec::new();
+            let key = RequestKey {
+                tenant: TENANT,
+                id: RequestId::MIN,
+            };
+            while !stopped.load(Ordering::Relaxed) {
+                let at = Instant::now();
+                store
+                    .release(key, CallDigest([0; 16]))
+                    .await
+                    .expect("it is released");
+                latencies.push(at.elapsed());
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            latencies
+        });
+        Probe { stop, task }
+    }
+
+    async fn report(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let latencies = self.task.join_all().await.concat();
+        println!("{:24} {}", "  a small commit beside", quantiles(latencies));
+    }
+}
+
+fn quantiles(mut latencies: Vec<Duration>) -> String {
+    latencies.sort();
+    let quantile = |part: f64| latencies[((latencies.len() - 1) as f64 * part) as usize];
+    format!(
+        "p50 {:>8.2?}  p99 {:>8.2?}  max {:>8.2?}",
+        quantile(0.5),
+        quantile(0.99),
+        quantile(1.0)
+    )
+}
+
 impl Phase {
     fn rate(&self) -> f64 {
         self.count as f64 / self.took.as_secs_f64()
     }
 
     fn report(&self, name: &str, watch: &Watch) {
-        let mut sorted = self.latencies.clone();
-        sorted.sort();
-        let quantile = |part: f64| sorted[((sorted.len() - 1) as f64 * part) as usize];
         println!(
-            "{name:24} {:>8.0}/s  p50 {:>8.2?}  p99 {:>8.2?}  max {:>8.2?}",
+            "{name:24} {:>8.0}/s  {:>5.1} µs of CPU each  {}",
             self.rate(),
-            quantile(0.5),
-            quantile(0.99),
-            quantile(1.0),
+            watch.processor().as_secs_f64() * 1e6 / self.count as f64,
+            quantiles(self.latencies.clone()),
         );
         watch.report(name);
     }
@@ -273,13 +328,23 @@ impl Phase {
 /// What the process and its database weigh.
 struct Watch {
     dir: PathBuf,
+    /// CPU time at the last report, in clock ticks of 10 ms.
+    ticks: AtomicU64,
 }
 
 impl Watch {
     fn start(dir: &Path) -> Watch {
         Watch {
             dir: dir.to_path_buf(),
+            ticks: AtomicU64::new(ticks()),
         }
+    }
+
+    /// CPU time since it was last asked for.
+    fn processor(&self) -> Duration {
+        let ticks = ticks();
+        let last = self.ticks.swap(ticks, Ordering::Relaxed);
+        Duration::from_millis((ticks - last) * 10)
     }
 
     fn report(&self, name: &str) {
@@ -296,6 +361,20 @@ impl Watch {
             bytes_below(&self.dir) >> 20,
         );
     }
+}
+
+fn ticks() -> u64 {
+    let stat = fs::read_to_string("/proc/self/stat").expect("linux tells of processes");
+    let fields = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace();
+    fields
+        .skip(11)
+        .take(2)
+        .filter_map(|ticks| ticks.parse::<u64>().ok())
+        .sum()
 }
 
 fn bytes_below(dir: &Path) -> u64 {

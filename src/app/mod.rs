@@ -4,8 +4,14 @@ mod clock;
 mod settings;
 
 use std::{
-    fs::OpenOptions, io::Write as _, net::SocketAddr, os::unix::fs::OpenOptionsExt as _,
-    path::Path, pin::pin, sync::Arc, time::Duration,
+    fs::{OpenOptions, Permissions},
+    io::Write as _,
+    net::SocketAddr,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::Path,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
 };
 
 use thiserror::Error;
@@ -170,7 +176,11 @@ fn admin_token(given: Option<Secret>, dir: &Path, vault: &Vault) -> Result<Secre
         .truncate(true)
         .mode(0o600)
         .open(dir.join("admin.token"));
-    file.and_then(|mut file| file.write_all(token.as_bytes()))
-        .map_err(StartError::AdminToken)?;
+    // A file that was there before keeps its mode unless told otherwise.
+    file.and_then(|mut file| {
+        file.set_permissions(Permissions::from_mode(0o600))?;
+        file.write_all(token.as_bytes())
+    })
+    .map_err(StartError::AdminToken)?;
     Ok(Secret::new(token))
 }

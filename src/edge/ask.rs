@@ -249,7 +249,8 @@ mod tests {
         let plain = r#"{"model":"m","input":"x"}"#;
         let streamed = r#"{"model":"m","input":"x","stream":true}"#;
         let background = r#"{"model":"m","input":"x","background":true}"#;
-        let table: &[(&[(&str, &str)], &str, Option<bool>)] = &[
+        type Row<'a> = (&'a [(&'a str, &'a str)], &'a str, Option<bool>);
+        let table: &[Row<'_>] = &[
             (&[], plain, Some(true)),
             (&[("prefer", "wait=5")], plain, Some(true)),
             (&[("prefer", "respond-async")], plain, Some(false)),

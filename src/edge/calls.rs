@@ -17,7 +17,9 @@ use super::{
     auth,
     errors::{self, ApiError},
     hold::{self, Held},
-    outcome, poll, read,
+    outcome,
+    passthrough::Passthrough,
+    poll, read,
     route::{DEADLINE, DEADLINE_ALIAS},
     stream,
     stub::{self, Facts},
@@ -48,11 +50,11 @@ pub async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> Response
         }
     };
     match way {
-        Way::Through(reason) => through(&edge, parts, body, reason).await,
+        Way::Through(reason) => Box::pin(through(&edge, parts, body, reason)).await,
         Way::Ours(target) => {
             let (headers, uri) = (parts.headers, parts.uri);
-            drop(body);
-            let answered = poll::answer(edge, target, headers, uri).await;
+            read::discard(body, most).await;
+            let answered = Box::pin(poll::answer(edge, target, headers, uri)).await;
             answered.unwrap_or_else(IntoResponse::into_response)
         }
         Way::Defer(endpoint, deadline) => defer(edge, parts, body, endpoint, deadline).await,
@@ -119,11 +121,9 @@ fn deferrable(edge: &Edge, parts: &Parts) -> Option<Endpoint> {
     let endpoint =
         Endpoint::from_path(parts.uri.path()).filter(|_| parts.method == Method::POST)?;
     let listed = &edge.engine.settings().admission.endpoints;
-    let path = endpoint.path();
-    let short = path.strip_prefix("/v1").unwrap_or(path);
     let query = parts.uri.query().unwrap_or_default();
     let plain = query.is_empty() || query.split('&').all(auth::is_api_version);
-    let found = listed.iter().any(|one| one == path || one == short);
+    let found = listed.iter().any(|one| one == endpoint.path());
     (found && plain).then_some(endpoint)
 }
 
@@ -163,10 +163,10 @@ async fn through(
     reason: Option<&'static str>,
 ) -> Response {
     strip_ours(&mut parts.headers);
-    let response = edge
-        .passthrough
-        .forward(Request::from_parts(parts, body))
-        .await;
+    // The server's own, for its thread's connections.
+    let own = parts.extensions.remove::<Arc<Passthrough>>();
+    let passthrough = own.as_deref().unwrap_or(&edge.passthrough);
+    let response = passthrough.forward(Request::from_parts(parts, body)).await;
     let mut response = response.map(Body::new);
     if let Some(reason) = reason {
         response
@@ -187,8 +187,8 @@ fn strip_ours(headers: &mut HeaderMap) {
     }
 }
 
-/// Takes the call in and answers it. Admission is boxed, so that a held call
-/// does not carry its room along.
+/// Takes the call in and answers it. Whatever is over before the caller waits is
+/// boxed, here and in [`hold`], so that a held call does not carry its room along.
 async fn defer(
     edge: Arc<Edge>,
     parts: Parts,
@@ -212,7 +212,7 @@ async fn defer(
         false => {
             let held = Held::new(engine, request, hold, joined, guarantee);
             match joined {
-                true => held.accepted(&edge, reply.prefer).await,
+                true => Box::pin(held.accepted(&edge, reply.prefer)).await,
                 false => at_once(&edge, held, reply.prefer),
             }
         }
@@ -288,7 +288,8 @@ async fn prepare(
         checked.map_err(|reason| ask::bad_webhook(&reason))?;
     }
     let mut credential = auth::credential(&parts.headers, &parts.uri)?;
-    let live_only = auth::live_only(&parts.headers, &mut credential)?;
+    let unnamed = || (!scan.names_model).then(|| "a batch line must name its model".to_owned());
+    let live_only = auth::live_only(&parts.headers, &mut credential)?.or_else(unnamed);
     let caller = edge.engine.caller(credential);
     let body = resolved(edge, &caller, &scan, body).await?;
     let shape = shape(&scan, endpoint);
@@ -440,7 +441,8 @@ mod tests {
             headers.insert(name, http::HeaderValue::from_static("x"));
         }
         strip_ours(&mut headers);
-        let left: Vec<_> = headers.keys().map(|name| name.as_str()).collect();
-        assert_eq!(left, ["prefer", "authorization"]);
+        let mut left: Vec<_> = headers.keys().map(|name| name.as_str()).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["authorization", "prefer"]);
     }
 }

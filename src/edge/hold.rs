@@ -62,11 +62,34 @@ pub struct Settings {
 /// Answers a call whose caller waits, with JSON.
 pub async fn hold(edge: Arc<Edge>, mut held: Held, prefer: Preference) -> Response {
     let patience = prefer.wait.unwrap_or(edge.settings.hold.drip_after);
-    match timeout(patience, held.ended()).await {
-        Ok(Ok(ended)) => held.answer(ended),
-        Ok(Err(error)) => ApiError::from(error).into_response(),
-        Err(_) if prefer.wait.is_some() => held.accepted(&edge, prefer).await,
-        Err(_) => drip(held, edge.settings.hold.drip_interval).await,
+    match waited(&edge, prefer, patience, held.ended()).await {
+        Some(Ok(ended)) => held.answer(ended),
+        Some(Err(error)) => ApiError::from(error).into_response(),
+        // Its caller may be there after all: a cut would be sent again, and bought.
+        None if held.is_replaced() => replaced().into_response(),
+        None if prefer.wait.is_some() => Box::pin(held.accepted(&edge, prefer)).await,
+        None => drip(held, edge.settings.hold.drip_interval).await,
+    }
+}
+
+/// What `waits` for, unless `patience` ends first. Who asked for a 202 after some
+/// time gets it when the server stops, rather than a cut connection.
+pub async fn waited<T>(
+    edge: &Edge,
+    prefer: Preference,
+    patience: Duration,
+    waits: impl Future<Output = T>,
+) -> Option<T> {
+    let stops = async {
+        match prefer.wait {
+            Some(_) => edge.stopping.cancelled().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        got = timeout(patience, waits) => got.ok(),
+        () = stops => None,
     }
 }
 
@@ -237,7 +260,7 @@ async fn drip(held: Held, interval: Duration) -> Response {
 
 enum Drip {
     Waiting(Box<Held>),
-    Sending(Delivery),
+    Sending(Box<Delivery>),
     Over,
 }
 
@@ -259,21 +282,19 @@ impl Drip {
                     if !answer.status.is_success() {
                         return Some((Err(Cut), Drip::Over));
                     }
-                    let delivery = held.into_delivery(answer.body);
-                    delivery
-                        .step()
-                        .await
-                        .map(|(sent, rest)| (Ok(sent), Drip::Sending(rest)))
+                    send(Box::new(held.into_delivery(answer.body))).await
                 }
                 Ok(_) => Some((Err(Cut), Drip::Over)),
             },
-            Drip::Sending(delivery) => {
-                let (sent, rest) = delivery.step().await?;
-                Some((Ok(sent), Drip::Sending(rest)))
-            }
+            Drip::Sending(delivery) => send(delivery).await,
             Drip::Over => None,
         }
     }
+}
+
+async fn send(mut delivery: Box<Delivery>) -> Step<Drip> {
+    let piece = delivery.next().await?;
+    Some((Ok(piece), Drip::Sending(delivery)))
 }
 
 /// The most handed out at once: how much of an answer may be lost with a
@@ -303,9 +324,8 @@ impl Delivery {
     }
 
     /// The next piece; `None` once all of it was handed out, which is noted.
-    pub async fn step(mut self) -> Option<(Bytes, Delivery)> {
-        let piece = std::future::poll_fn(|cx| self.poll_piece(cx)).await?;
-        Some((piece, self))
+    pub async fn next(&mut self) -> Option<Bytes> {
+        std::future::poll_fn(|cx| self.poll_piece(cx)).await
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
@@ -337,5 +357,37 @@ impl http_body::Body for Delivery {
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let piece = self.get_mut().poll_piece(cx);
         piece.map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edge::{calls, stream};
+
+    fn size3<A, B, C, F>(_: fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    fn size4<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    fn size2<A, B, F>(_: fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Ten thousand callers may wait: each costs what these hold.
+    #[test]
+    fn who_waits_is_small() {
+        let sizes = [
+            ("a call", size2(calls::handle)),
+            ("a held call", size3(hold)),
+            ("a held stream", size4(stream::hold)),
+            ("a holder", size_of::<Held>()),
+            ("a dripping body", size2(Drip::next)),
+        ];
+        let large: Vec<_> = sizes.iter().filter(|(_, size)| *size > 4096).collect();
+        assert!(large.is_empty(), "{sizes:?}");
     }
 }

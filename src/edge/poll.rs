@@ -6,12 +6,11 @@ use std::sync::Arc;
 use axum::response::Response;
 use http::{HeaderMap, Method, Uri};
 use serde_json::json;
-use tokio::time::timeout;
 
 use super::{
     Edge, ask, auth,
     errors::{self, ApiError},
-    hold::{Ended, Ending},
+    hold::{Ended, Ending, waited},
     outcome::Answer,
     stub::{self, Facts},
 };
@@ -120,17 +119,14 @@ async fn get(
     };
     if let Some(wait) = prefer.wait {
         let mut ending = Ending::new(edge.engine.clone(), key, waiter, false);
-        match timeout(wait, ending.ended()).await {
-            Err(_) => {}
-            Ok(ended) => {
-                return Ok(match ended? {
-                    Ended::Gone => Answer::gone().into_response(),
-                    Ended::Done { outcome, answer } => {
-                        let guarantee = edge.engine.guarantee_of(&request);
-                        Answer::json(&request, &outcome, answer, guarantee).into_response()
-                    }
-                });
-            }
+        if let Some(ended) = waited(&edge, prefer, wait, ending.ended()).await {
+            return Ok(match ended? {
+                Ended::Gone => Answer::gone().into_response(),
+                Ended::Done { outcome, answer } => {
+                    let guarantee = edge.engine.guarantee_of(&request);
+                    Answer::json(&request, &outcome, answer, guarantee).into_response()
+                }
+            });
         }
     }
     pending(&edge, key, prefer).await

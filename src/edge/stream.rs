@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use super::{
     Edge,
     errors::ApiError,
-    hold::{Cut, Delivery, Ended, Held},
+    hold::{Cut, Delivery, Ended, Held, waited},
     outcome::{self, Answer},
     prefer::Preference,
     replay::HEARTBEAT,
@@ -45,9 +45,9 @@ pub async fn hold(
     };
     let settings = &edge.settings.hold;
     let patience = prefer.wait.unwrap_or(settings.stream_silence);
-    match timeout(patience, waiting.heard()).await {
-        Ok(Ok(Heard::Ended(ended))) => waiting.answer(ended),
-        Ok(Ok(Heard::Begin(headers, tap))) => {
+    match waited(&edge, prefer, patience, waiting.heard()).await {
+        Some(Ok(Heard::Ended(ended))) => waiting.answer(ended),
+        Some(Ok(Heard::Begin(headers, tap))) => {
             let mut response = waiting.begin();
             pass_on(&headers, response.headers_mut());
             with_body(
@@ -56,9 +56,9 @@ pub async fn hold(
                 settings.heartbeat,
             )
         }
-        Ok(Err(error)) => ApiError::from(error).into_response(),
-        Err(_) if prefer.wait.is_some() => waiting.held.accepted(&edge, prefer).await,
-        Err(_) => {
+        Some(Err(error)) => ApiError::from(error).into_response(),
+        None if prefer.wait.is_some() => Box::pin(waiting.held.accepted(&edge, prefer)).await,
+        None => {
             let response = waiting.begin();
             with_body(
                 response,
@@ -84,18 +84,17 @@ enum Heard {
 impl Waiting {
     /// Can be dropped and called again without missing anything.
     async fn heard(&mut self) -> Result<Heard, StoreError> {
-        while let Some(tap) = &mut self.tap {
+        if let Some(tap) = &mut self.tap {
             tokio::select! {
                 // A stream that has begun goes first: its bytes are the answer.
                 biased;
-                event = tap.next() => match (event, self.tap.take()) {
-                    (Some(TapEvent::Begin { headers }), Some(tap)) => {
+                // Another event: it was not streamed, or broke before it began,
+                // and the ending will tell.
+                event = tap.next() => {
+                    if let (Some(TapEvent::Begin { headers }), Some(tap)) = (event, self.tap.take()) {
                         return Ok(Heard::Begin(headers, tap));
                     }
-                    // It was not streamed, or broke before it began: the
-                    // ending will tell.
-                    _ => break,
-                },
+                }
                 ended = self.held.ended() => return ended.map(Heard::Ended),
             }
         }
@@ -170,7 +169,7 @@ enum Events {
     Begun(Box<Waiting>),
     Waiting(Box<Waiting>),
     Live(Box<Waiting>, Tap),
-    Sending(Delivery),
+    Sending(Box<Delivery>),
     Over,
 }
 
@@ -188,7 +187,7 @@ impl Events {
                     Ok(Ok(Heard::Ended(ended)))
                         if !waiting.held.is_replaced() || ended.is_withdrawn() =>
                     {
-                        Events::Sending(waiting.tell(ended))
+                        Events::Sending(Box::new(waiting.tell(ended)))
                     }
                     _ => return Some((Err(Cut), Events::Over)),
                 },
@@ -198,13 +197,13 @@ impl Events {
                     }
                     Some(TapEvent::Begin { .. }) => Events::Live(waiting, tap),
                     Some(TapEvent::End) => {
-                        Events::Sending(waiting.held.into_delivery(Bytes::new()))
+                        Events::Sending(Box::new(waiting.held.into_delivery(Bytes::new())))
                     }
                     Some(TapEvent::Broken) | None => return Some((Err(Cut), Events::Over)),
                 },
-                Events::Sending(delivery) => {
-                    let (sent, rest) = delivery.step().await?;
-                    return Some((Ok(sent), Events::Sending(rest)));
+                Events::Sending(mut delivery) => {
+                    let piece = delivery.next().await?;
+                    return Some((Ok(piece), Events::Sending(delivery)));
                 }
                 Events::Over => return None,
             };

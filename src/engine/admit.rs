@@ -445,11 +445,13 @@ impl Hold {
         if let Some(grip) = self.grip.take() {
             engine.holders.forget(grip.key, grip.digest);
             let (store, key, digest) = (engine.store.clone(), grip.key, grip.digest);
-            engine.tasks.spawn(async move {
+            let release = async move {
                 if let Err(error) = store.release(key, digest).await {
                     tracing::warn!(id = %key.id, %error, "a delivered answer was not noted");
                 }
-            });
+            };
+            // On the engine's runtime: the caller's may be about to end.
+            engine.tasks.spawn_on(release, &engine.runtime);
         }
     }
 }

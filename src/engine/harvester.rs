@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
 
 use crate::{
@@ -29,6 +29,8 @@ use super::Engine;
 
 /// Lines settled in one commit.
 const CHUNK: usize = 48;
+/// Requests read at the same time: each read waits for the sync before it.
+const LOADS: usize = 16;
 /// Bytes of answers held before they are settled.
 const CHUNK_BYTES: usize = 4 << 20;
 
@@ -129,35 +131,14 @@ impl Engine {
         batch: &Batch,
         lines: Vec<ResultLine>,
     ) -> Result<u32, StoreError> {
+        let mut found = stream::iter(lines)
+            .map(|line| self.read_line(batch, line))
+            .buffer_unordered(LOADS);
         let mut answers: BTreeMap<RequestId, (Request, Outcome, Bytes)> = BTreeMap::new();
-        for line in lines {
-            let Ok(id) = line.custom_id.parse::<RequestId>() else {
-                tracing::warn!(batch = %batch.id, "a line of somebody else's in our batch");
-                continue;
-            };
-            let LineAnswer::Answered {
-                status,
-                request,
-                body,
-            } = line.answer
-            else {
-                continue;
-            };
-            let key = RequestKey {
-                tenant: batch.tenant,
-                id,
-            };
-            let Some(stored) = self.store.load(key).await? else {
-                continue;
-            };
-            // Another time, while there is time.
-            let last = stored.request.deadline + self.settings.live.give_up_after;
-            if retry::is_retryable(status) && self.now() < last {
-                continue;
-            }
-            let outcome = self.line_outcome(batch, &stored.request, status, request, &body);
-            answers.insert(id, (stored.request, outcome, body));
+        while let Some(answer) = found.try_next().await? {
+            answers.extend(answer.map(|answer| (answer.0.key.id, answer)));
         }
+        drop(found);
         let endings = answers
             .values()
             .map(|(request, outcome, body)| {
@@ -180,6 +161,41 @@ impl Engine {
             }
         }
         Ok(now)
+    }
+
+    /// What a line of a result file is to its request; nothing where it holds no
+    /// answer that counts.
+    async fn read_line(
+        &self,
+        batch: &Batch,
+        line: ResultLine,
+    ) -> Result<Option<(Request, Outcome, Bytes)>, StoreError> {
+        let Ok(id) = line.custom_id.parse::<RequestId>() else {
+            tracing::warn!(batch = %batch.id, "a line of somebody else's in our batch");
+            return Ok(None);
+        };
+        let LineAnswer::Answered {
+            status,
+            request,
+            body,
+        } = line.answer
+        else {
+            return Ok(None);
+        };
+        let key = RequestKey {
+            tenant: batch.tenant,
+            id,
+        };
+        let Some(stored) = self.store.load(key).await? else {
+            return Ok(None);
+        };
+        // Another time, while there is time.
+        let last = stored.request.deadline + self.settings.live.give_up_after;
+        if retry::is_retryable(status) && self.now() < last {
+            return Ok(None);
+        }
+        let outcome = self.line_outcome(batch, &stored.request, status, request, &body);
+        Ok(Some((stored.request, outcome, body)))
     }
 
     fn other_places(&self, request: &Request, batch: &Batch) -> Vec<Place> {

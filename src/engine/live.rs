@@ -6,7 +6,6 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
 
 use crate::{
     ledger,
@@ -25,6 +24,7 @@ use super::{
     Engine, TapEvent,
     drive::Next,
     settling::{error_body, error_code},
+    taps::Spout,
 };
 
 /// Entries a read of the live queue.
@@ -162,12 +162,7 @@ impl Engine {
         self.store.put_attempt(request.key, attempt).await
     }
 
-    async fn call(
-        &self,
-        request: &Request,
-        body: &Bytes,
-        tap: Option<&mpsc::Sender<TapEvent>>,
-    ) -> Reply {
+    async fn call(&self, request: &Request, body: &Bytes, tap: Option<&Spout>) -> Reply {
         let credential = match self.credential(request.credential).await {
             Ok(credential) => credential,
             Err(error) => return Reply::Failed(error),
@@ -213,11 +208,10 @@ impl Engine {
         request: &Request,
         attempt: Attempt,
         error: ProviderError,
-        tap: Option<mpsc::Sender<TapEvent>>,
+        tap: Option<Spout>,
     ) -> Result<(), StoreError> {
         if let Some(tap) = tap {
-            // A caller who has left does not need to know.
-            let _left = tap.send(TapEvent::Broken).await;
+            tap.send(TapEvent::Broken).await;
         }
         let note = error.to_string();
         tracing::warn!(id = %request.key.id, %error, "a live call failed");
@@ -302,7 +296,7 @@ impl Engine {
         outcome: Outcome,
         body: Bytes,
         mut attempt: Attempt,
-        tap: Option<mpsc::Sender<TapEvent>>,
+        tap: Option<Spout>,
     ) -> Result<(), StoreError> {
         attempt.ended = Some(outcome.finished);
         attempt.usage = outcome.usage;
@@ -320,7 +314,7 @@ impl Engine {
                 .await?;
         }
         if let Some(tap) = tap {
-            let _left = tap.send(TapEvent::End).await;
+            tap.send(TapEvent::End).await;
         }
         Ok(())
     }
@@ -384,7 +378,7 @@ fn transition(attempt: &Attempt, event: AttemptEvent) -> Result<AttemptState, St
 }
 
 /// Reads the whole reply, passing a success on to a caller who streams.
-async fn read_reply(mut reply: LiveReply, tap: Option<&mpsc::Sender<TapEvent>>) -> Reply {
+async fn read_reply(mut reply: LiveReply, tap: Option<&Spout>) -> Reply {
     let header = |name: &str| {
         reply
             .headers
@@ -401,13 +395,12 @@ async fn read_reply(mut reply: LiveReply, tap: Option<&mpsc::Sender<TapEvent>>) 
     } else {
         Framing::Json
     };
-    let tap = tap.filter(|_| is_stream && reply.status < 400);
+    let mut tap = tap.filter(|_| is_stream && reply.status < 400);
     if let Some(tap) = tap {
-        let _left = tap
-            .send(TapEvent::Begin {
-                headers: reply.headers.clone(),
-            })
-            .await;
+        tap.send(TapEvent::Begin {
+            headers: reply.headers.clone(),
+        })
+        .await;
     }
     let mut body = BytesMut::new();
     while let Some(chunk) = reply.body.next().await {
@@ -419,8 +412,10 @@ async fn read_reply(mut reply: LiveReply, tap: Option<&mpsc::Sender<TapEvent>>) 
             return Reply::Failed(ProviderError::Malformed("the answer is too large".into()));
         }
         body.extend_from_slice(&chunk);
-        if let Some(tap) = tap {
-            let _left = tap.send(TapEvent::Chunk(chunk)).await;
+        if let Some(spout) = tap
+            && !spout.send(TapEvent::Chunk(chunk)).await
+        {
+            tap = None;
         }
     }
     Reply::Answered {

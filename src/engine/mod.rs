@@ -91,6 +91,7 @@ pub struct Engine {
     flushing: AtomicBool,
 
     tasks: TaskTracker,
+    runtime: tokio::runtime::Handle,
     stop: CancellationToken,
 }
 
@@ -123,6 +124,7 @@ impl Engine {
             paused: AtomicBool::new(false),
             flushing: AtomicBool::new(false),
             tasks: TaskTracker::new(),
+            runtime: tokio::runtime::Handle::current(),
             stop: CancellationToken::new(),
             store: parts.store,
             provider: parts.provider,

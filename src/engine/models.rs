@@ -17,6 +17,9 @@ use super::{Engine, credentials::Caller};
 
 /// How long "no" and "cannot say" are believed: a key may be mended any moment.
 const DOUBT_TTL: Duration = Duration::from_secs(10);
+/// The longest that a call waits for the check: a provider that says nothing must
+/// not keep calls from being taken in.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Distinct models remembered; over it, what has expired is dropped.
 const REMEMBERED: usize = 10_000;
 
@@ -68,14 +71,19 @@ impl Engine {
     }
 
     async fn ask(&self, caller: &Caller, model: &str) -> Answer {
-        match self.provider.model(&caller.presented, model).await {
-            Ok(()) => Answer::Fine,
-            Err(ProviderError::Refused { status, body, .. })
+        let asked = self.provider.model(&caller.presented, model);
+        match tokio::time::timeout(PATIENCE, asked).await {
+            Ok(Ok(())) => Answer::Fine,
+            Ok(Err(ProviderError::Refused { status, body, .. }))
                 if status == 401 || (status == 404 && is_model_not_found(&body)) =>
             {
                 Answer::Refused { status, body }
             }
-            Err(error) => {
+            Err(_) => {
+                tracing::debug!(model, "the model check had no answer; letting it in");
+                Answer::Unknown
+            }
+            Ok(Err(error)) => {
                 tracing::debug!(%error, model, "the model could not be checked; letting it in");
                 Answer::Unknown
             }

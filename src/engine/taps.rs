@@ -1,6 +1,10 @@
 //! Callers who get a live answer as it streams in.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -10,6 +14,9 @@ use crate::model::id::RequestKey;
 
 /// Chunks that may wait for a slow caller before the provider is slowed down.
 const DEPTH: usize = 16;
+/// How long a caller may take for one chunk. A slower one would keep a live call
+/// open that others wait for; it is cut off, and may ask for the whole answer.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Default)]
 pub(super) struct Taps {
@@ -49,7 +56,30 @@ impl Taps {
         self.senders.lock().len()
     }
 
-    pub fn take(&self, key: RequestKey) -> Option<mpsc::Sender<TapEvent>> {
-        self.senders.lock().remove(&key)
+    pub fn take(&self, key: RequestKey) -> Option<Spout> {
+        let sender = self.senders.lock().remove(&key)?;
+        Some(Spout {
+            sender,
+            cut: AtomicBool::new(false),
+        })
+    }
+}
+
+/// The engine's end.
+pub(super) struct Spout {
+    sender: mpsc::Sender<TapEvent>,
+    /// Something was not sent: what came after it would be a lie.
+    cut: AtomicBool,
+}
+
+impl Spout {
+    /// False, from then on, where the caller has left or is too slow.
+    pub async fn send(&self, event: TapEvent) -> bool {
+        if self.cut.load(Ordering::Relaxed) {
+            return false;
+        }
+        let sent = self.sender.send_timeout(event, PATIENCE).await.is_ok();
+        self.cut.store(!sent, Ordering::Relaxed);
+        sent
     }
 }

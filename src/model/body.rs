@@ -24,6 +24,9 @@ pub const DEFAULT_MODERATION_MODEL: &str = "omni-moderation-latest";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scan {
     pub model: String,
+    /// False where `model` is the provider's default: a batch line cannot do
+    /// without one (WIRE.md §1, `missing_required_parameter`).
+    pub names_model: bool,
     pub stream: bool,
     /// `stream_options.include_usage`.
     pub include_usage: bool,
@@ -101,6 +104,7 @@ impl Reading {
             model: None,
             content: false,
             scan: Scan {
+                names_model: false,
                 model: String::new(),
                 stream: false,
                 include_usage: false,
@@ -296,6 +300,7 @@ impl Reading {
     }
 
     fn finish(self) -> Result<Scan, Refusal> {
+        let names_model = self.model.is_some();
         let model = match (self.model, self.endpoint) {
             (Some(model), _) => model,
             (None, Endpoint::Moderations) => DEFAULT_MODERATION_MODEL.to_owned(),
@@ -308,7 +313,11 @@ impl Reading {
                 Endpoint::Responses | Endpoint::Embeddings | Endpoint::Moderations => "input",
             }));
         }
-        Ok(Scan { model, ..self.scan })
+        Ok(Scan {
+            model,
+            names_model,
+            ..self.scan
+        })
     }
 }
 

@@ -66,7 +66,7 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Bytes of pages that are kept in memory.
     pub cache_bytes: u64,
-    /// Bytes of the disk that admissions leave free.
+    /// Bytes of the disk that admissions leave free; 32 MiB at least.
     pub reserve_bytes: u64,
 }
 

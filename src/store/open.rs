@@ -16,6 +16,10 @@ use crate::ports::StoreError;
 
 /// The version of the layouts in [`records`](super::records).
 const FORMAT: u32 = 1;
+/// Kept free whatever the settings say: sled fails for good once a write of its
+/// own finds the disk full. An eighth of it, two of sled's segments, is left
+/// free by every commit.
+const LEAST_RESERVE: u64 = 32 << 20;
 
 impl MemoryStore {
     pub fn new() -> Self {
@@ -67,7 +71,8 @@ impl SledStore {
                 known: FORMAT,
             });
         }
-        let staging = Staging::new(kv.clone(), horizon.clone(), settings.reserve_bytes);
+        let reserve = settings.reserve_bytes.max(LEAST_RESERVE);
+        let staging = Staging::new(kv.clone(), horizon.clone(), reserve);
         let mut staging = staging.map_err(damaged)?;
         prepare(&mut staging, found).map_err(damaged)?;
         kv.sync().map_err(damaged)?;

@@ -1,9 +1,13 @@
 //! sled, kept to what it does well (DESIGN.md §6).
 
 use std::{
+    cell::Cell,
     fs, io,
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{self, AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    sync::Once,
+    thread,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -47,8 +51,8 @@ impl SledKv {
             .segment_size(SEGMENT)
             .flush_every_ms(None);
         check_length(dir)?;
-        let db = catch_unwind(AssertUnwindSafe(|| config.open()))
-            .unwrap_or_else(|_| Err(damaged("its log cannot be read")))?;
+        let db = without_panics(|| config.open())
+            .unwrap_or_else(|| Err(damaged("its log cannot be read")))?;
         if db.is_empty() && dir.join(CREATED).exists() {
             return Err(damaged("its log is empty"));
         }
@@ -69,6 +73,27 @@ impl SledKv {
     }
 }
 
+thread_local! {
+    /// This thread's panics are caught and told in other words.
+    static CAUGHT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// None where `act` panicked; no panic's text reaches standard error.
+fn without_panics<T>(act: impl FnOnce() -> T) -> Option<T> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| match CAUGHT.get() {
+            true => tracing::debug!(%panic, "sled cannot open the database"),
+            false => usual(panic),
+        }));
+    });
+    CAUGHT.set(true);
+    let done = catch_unwind(AssertUnwindSafe(act));
+    CAUGHT.set(false);
+    done.ok()
+}
+
 fn check_length(dir: &Path) -> Result<(), sled::Error> {
     let Ok(closed) = fs::read_to_string(dir.join(CLOSED)) else {
         return Ok(());
@@ -84,19 +109,34 @@ fn check_length(dir: &Path) -> Result<(), sled::Error> {
 
 impl Drop for Closing {
     fn drop(&mut self) {
-        // sled may still be shortening the log in the background; while it does,
-        // it holds the lock, and the length is not known.
-        let quiet = rustix::fs::flock(&self.log, FlockOperation::NonBlockingLockExclusive);
-        if quiet.is_err() {
+        if !self.alone() {
+            tracing::warn!("the database is still busy; the length of its log is not noted");
             return;
         }
         let noted = self
             .log
             .metadata()
-            .and_then(|log| fs::write(self.dir.join(CLOSED), log.len().to_string()));
+            .and_then(|log| fs::write(self.dir.join(CLOSED), log.len().to_string()))
+            .and_then(|()| Ok(rustix::fs::flock(&self.log, FlockOperation::Unlock)?));
         if let Err(error) = noted {
             tracing::warn!(%error, "the length of the database's log could not be noted");
         }
+    }
+}
+
+impl Closing {
+    /// sled's own threads may still be shortening the log, and hold its lock
+    /// while they do. They have no end to wait for, so the lock is tried, for two
+    /// seconds at most.
+    fn alone(&self) -> bool {
+        (0..2000).any(|_| {
+            let lock = FlockOperation::NonBlockingLockExclusive;
+            let locked = rustix::fs::flock(&self.log, lock).is_ok();
+            if !locked {
+                thread::park_timeout(Duration::from_millis(1));
+            }
+            locked
+        })
     }
 }
 

@@ -120,11 +120,13 @@ impl<K: Kv> Staging<K> {
             return Ok(());
         }
         let batch = std::mem::take(&mut self.batch);
-        self.bytes = 0;
+        let bytes = std::mem::take(&mut self.bytes) as u64;
         self.horizon.begin();
         let applied = self
-            .roomy(self.reserve / 8)
+            .roomy((self.reserve / 8).saturating_add(bytes))
             .and_then(|()| self.kv.apply(batch));
+        // A group may hold many commits; the disk is asked once.
+        self.free = self.free.saturating_sub(bytes);
         if let Err(error) = &applied {
             self.failure = Some(again(error));
             // The reservation may have been in what was lost.

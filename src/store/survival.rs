@@ -11,13 +11,16 @@ use std::{
     },
 };
 
+use bytes::Bytes;
+
 use super::{
     KvStore, OpenError, SledStore,
+    changes::payload,
     codec::seal,
     conformance::{admission, admit, at, content, open, request, settings, settle},
     kv::{Batch, End, Kv, Pair, Span},
     memory::MemoryKv,
-    records::meta,
+    records::{chunk::Side, meta},
     sled::SledKv,
     staging::Staging,
     writer::{Horizon, Writer},
@@ -102,11 +105,12 @@ async fn acknowledged_work_survives_a_kill() {
 struct Disk {
     map: MemoryKv,
     fails: AtomicBool,
+    panics: AtomicBool,
     free: AtomicU64,
 }
 
 impl Kv for Arc<Disk> {
-    fn get(&self, key: &[u8]) -> Result<Option<bytes::Bytes>, StoreError> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.map.get(key)
     }
 
@@ -115,6 +119,7 @@ impl Kv for Arc<Disk> {
     }
 
     fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+        assert!(!self.panics.load(Ordering::SeqCst), "as the test wants it");
         if self.fails.load(Ordering::SeqCst) {
             return Err(StoreError::Io(std::io::ErrorKind::StorageFull.into()));
         }
@@ -189,6 +194,41 @@ async fn a_failed_write_is_told_and_the_next_one_goes_on() {
         let before = settle(&store, &first, at(1), b"answer").await;
         assert!(before < settle(&store, &second, at(2), b"answer").await);
     }
+}
+
+#[tokio::test]
+async fn a_writer_that_dies_leaves_a_store_to_read() {
+    let disk = Arc::new(Disk::default());
+    disk.free.store(10_000, Ordering::SeqCst);
+    let store = on(&disk, true);
+    let (first, second) = (request(1, 1), request(1, 2));
+    admit(&store, &first, b"1").await;
+    disk.panics.store(true, Ordering::SeqCst);
+    for _ in 0..2 {
+        let closed = store.admit(admission(&second, b"2")).await;
+        assert!(matches!(closed, Err(StoreError::Closed)), "{closed:?}");
+    }
+    assert!(content(&store, &first).await.is_some());
+}
+
+#[tokio::test]
+async fn chunks_that_nothing_names_are_swept() {
+    let disk = Arc::new(Disk::default());
+    disk.free.store(u64::MAX, Ordering::SeqCst);
+    let store = on(&disk, false);
+    let (kept, lost) = (request(1, 1), request(1, 2));
+    let large = Bytes::from(vec![7; 300_000]);
+    admit(&store, &kept, &large).await;
+    let before = disk.disk_bytes().unwrap();
+    let swept = store.change(move |staging| {
+        payload::write(staging, lost.key, Side::Body, &large)?;
+        // As if the process died between the journal and the record.
+        payload::write(staging, kept.key, Side::Answer, &large)?;
+        payload::sweep(staging)
+    });
+    assert_eq!(swept.await.unwrap(), 2);
+    assert_eq!(disk.disk_bytes().unwrap(), before);
+    assert!(content(&store, &request(1, 1)).await.is_some());
 }
 
 #[tokio::test]

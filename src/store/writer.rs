@@ -162,6 +162,7 @@ fn make_changes<K: Kv>(
 }
 
 fn sync_groups<K: Kv>(kv: &K, horizon: &Horizon, unsynced: &blocking::Receiver<Group>) {
+    let _last = Last(horizon);
     while let Ok(first) = unsynced.recv() {
         let groups: Vec<Group> = std::iter::once(first).chain(unsynced.try_iter()).collect();
         let failure = kv.sync().err();
@@ -179,6 +180,16 @@ fn sync_groups<K: Kv>(kv: &K, horizon: &Horizon, unsynced: &blocking::Receiver<G
 
 fn named(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<thread::JoinHandle<()>> {
     thread::Builder::new().name(name.into()).spawn(run)
+}
+
+/// When nothing will be synced any more, nobody waits for it: a store whose
+/// writer has died is still read.
+struct Last<'a>(&'a Horizon);
+
+impl Drop for Last<'_> {
+    fn drop(&mut self) {
+        self.0.synced(u64::MAX);
+    }
 }
 
 /// How far commits are applied, and how far they are synced.

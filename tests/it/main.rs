@@ -1,5 +1,11 @@
 //! The integration tests: one binary, one module a subject.
 
+mod app;
+mod edge;
 mod engine;
+mod kill;
 mod layout;
+mod namespace;
+mod sdk;
 mod settings;
+mod wire;

@@ -206,7 +206,7 @@ impl Client {
             amount.ok_or_else(|| Failure::Other(format!("no total.{name} in the savings: {body}")))
         };
         Ok(Savings {
-            paid: field("cost_usd")?,
+            paid: field("paid_usd")?,
             standard: field("standard_usd")?,
         })
     }

@@ -98,7 +98,7 @@ impl Sums {
             map.serialize_entry(name, &count)?;
         }
         map.serialize_entry("usage", &UsageView::from(row.usage))?;
-        map.serialize_entry("cost_usd", &Shown(row.paid))?;
+        map.serialize_entry("paid_usd", &Shown(row.paid))?;
         map.serialize_entry("standard_usd", &Shown(row.standard))?;
         map.serialize_entry("saved_usd", &Shown(row.standard - row.paid))
     }

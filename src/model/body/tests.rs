@@ -28,6 +28,7 @@ fn what_a_scan_reads() {
     assert_eq!(
         plain,
         Scan {
+            names_model: true,
             model: "m".to_owned(),
             stream: false,
             include_usage: false,
@@ -48,6 +49,7 @@ fn what_a_scan_reads() {
     assert_eq!(
         full,
         Scan {
+            names_model: true,
             model: "gpt-4o".to_owned(),
             stream: true,
             include_usage: true,
@@ -134,6 +136,7 @@ fn accepted_bodies() {
     }
     let moderation = scan(br#"{"input":"x"}"#, Moderations).unwrap();
     assert_eq!(moderation.model, DEFAULT_MODERATION_MODEL);
+    assert!(!moderation.names_model);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{
     super::{
-        kv::Kv,
+        kv::{Kv, Span},
         records::{
             chunk::{self, Side},
             request::Payload,
@@ -96,20 +96,8 @@ pub fn sweep<K: Kv>(staging: &mut Staging<K>) -> Result<usize, StoreError> {
             }
             None => false,
         };
-        let chunks = chunk::all(key, side);
-        loop {
-            if named {
-                break;
-            }
-            let found = staging.scan(&chunks, 16)?;
-            if found.is_empty() {
-                break;
-            }
-            for (chunk, _) in found {
-                let mut step = Step::default();
-                step.delete(chunk.to_vec());
-                staging.stage(step)?;
-            }
+        if !named {
+            remove_all(staging, &chunk::all(key, side))?;
         }
         let mut step = Step::default();
         step.delete(name.to_vec());
@@ -117,4 +105,19 @@ pub fn sweep<K: Kv>(staging: &mut Staging<K>) -> Result<usize, StoreError> {
     }
     staging.cut()?;
     Ok(journal.len())
+}
+
+/// A few at a time: the scan reads the chunks themselves.
+fn remove_all<K: Kv>(staging: &mut Staging<K>, chunks: &Span) -> Result<(), StoreError> {
+    loop {
+        let found = staging.scan(chunks, 16)?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        for (chunk, _) in found {
+            let mut step = Step::default();
+            step.delete(chunk.to_vec());
+            staging.stage(step)?;
+        }
+    }
 }

@@ -8,25 +8,32 @@ import {
   APIError,
   AuthenticationError,
   BadRequestError,
+  InternalServerError,
   NotFoundError,
   PermissionDeniedError,
+  RateLimitError,
   UnprocessableEntityError,
 } from 'openai';
 
 import {
-  API_KEY,
   DRIP_AFTER,
   askAnew,
   batchLines,
   chat,
+  collect,
   connect,
   deferred,
   directed,
+  ownApi,
+  purchases,
   slow,
   tries,
 } from './world.mjs';
 
 const client = connect();
+
+// The tests of a group mostly wait: they do so together.
+const TOGETHER = { concurrency: 8 };
 
 /** The error that a call ends with, of this class. */
 async function failure(call, kind) {
@@ -45,7 +52,7 @@ function assertShape(error) {
   assert.equal(error.headers.get('x-should-retry'), 'false');
 }
 
-describe('what the provider refuses', () => {
+describe('what the provider refuses', TOGETHER, () => {
   for (const [status, kind] of [
     [400, BadRequestError],
     [401, AuthenticationError],
@@ -54,6 +61,7 @@ describe('what the provider refuses', () => {
     [422, UnprocessableEntityError],
   ]) {
     test(`with ${status}`, async () => {
+      const client = connect();
       const question = askAnew();
       const call = client.chat.completions.create(
         chat(question, directed(`status=${status}`)),
@@ -67,18 +75,56 @@ describe('what the provider refuses', () => {
   }
 });
 
-test('a failure after dripping cuts the call, and the next one gets the true status', async () => {
-  const question = askAnew();
-  const call = chat(question, slow(DRIP_AFTER + 2, 'status=400'));
-  // The body breaks under the SDK, which neither wraps nor retries that.
-  const cut = await failure(client.chat.completions.create(call, deferred()), Error);
-  assert.ok(!(cut instanceof APIError && cut.status), `${cut}`);
-  const error = await failure(client.chat.completions.create(call, deferred()), BadRequestError);
-  assertShape(error);
-  assert.deepEqual([await tries(question), await batchLines(question)], [1, 1]);
+describe('failures that come late', TOGETHER, () => {
+  test('after dripping: a cut, and the next call gets the true status', async () => {
+    const client = connect();
+    const question = askAnew();
+    const call = chat(question, slow(DRIP_AFTER + 2, 'status=400'));
+    // The body breaks under the SDK, which neither wraps nor retries that.
+    const cut = await failure(client.chat.completions.create(call, deferred()), Error);
+    assert.ok(!(cut instanceof APIError && cut.status), `${cut}`);
+    const error = await failure(client.chat.completions.create(call, deferred()), BadRequestError);
+    assertShape(error);
+    assert.equal(await purchases(client), 1);
+    assert.deepEqual([await tries(question), await batchLines(question)], [1, 1]);
+  });
+
+  test('before the heartbeats of a stream: with the status', async () => {
+    const client = connect();
+    const question = askAnew();
+    const call = chat(question, { ...directed('status=400'), stream: true });
+    assertShape(await failure(client.chat.completions.create(call, deferred()), BadRequestError));
+    assert.deepEqual([await tries(question), await batchLines(question)], [1, 1]);
+  });
+
+  test('after the heartbeats of a stream: as an event', async () => {
+    const client = connect();
+    const question = askAnew();
+    const call = chat(question, { ...slow(DRIP_AFTER + 2, 'status=400'), stream: true });
+    const stream = await client.chat.completions.create(call, deferred());
+    assert.ok((await failure(collect(stream), APIError)).message);
+    assert.deepEqual([await tries(question), await batchLines(question)], [1, 1]);
+  });
+
+  // The proxy has tried as often as it was worth; the SDK does not add to that.
+  for (const [status, kind] of [
+    [429, RateLimitError],
+    [500, InternalServerError],
+  ]) {
+    test(`at the deadline, with ${status}, which the SDK would retry`, async () => {
+      const client = connect();
+      const call = client.chat.completions.create(
+        chat(askAnew(), directed(`status=${status}`)),
+        // Told as soon as it is known, however long that takes: nothing drips.
+        deferred({ 'Offpeak-Deadline': '6s', Prefer: 'wait=60' }),
+      );
+      assertShape(await failure(call, kind));
+      assert.equal(await purchases(client), 1);
+    });
+  }
 });
 
-describe('bad deadlines', () => {
+describe('bad deadlines', TOGETHER, () => {
   for (const deadline of ['0s', 'soon', '6', '-1h', '15M', '8days', '2001-01-01T00:00:00Z']) {
     test(deadline, async () => {
       const question = askAnew();
@@ -92,7 +138,7 @@ describe('bad deadlines', () => {
   }
 });
 
-describe('bad requests', () => {
+describe('bad requests', TOGETHER, () => {
   for (const [name, headers, body] of [
     ['a stream with respond-async', { Prefer: 'respond-async' }, { stream: true }],
     ['an unknown webhook name', { 'Offpeak-Webhook': 'no-such-endpoint' }, {}],
@@ -134,12 +180,13 @@ test('an idempotency key with another body', async () => {
 });
 
 test('cancelled is gone', async () => {
+  const client = connect();
   const question = askAnew();
   const stub = await client.chat.completions.create(
     chat(question, slow(600)),
     deferred({ Prefer: 'respond-async' }),
   );
-  await client.post(`/chat/completions/${stub.id}/cancel`);
+  assert.equal((await ownApi(client, `requests/${stub.id}/cancel`, 'POST')).status, 'cancelled');
   const error = await failure(client.chat.completions.retrieve(stub.id), APIError);
   assert.equal(error.status, 410);
   assert.equal(error.code, 'request_cancelled');
@@ -152,6 +199,6 @@ test("another tenant's request is not found", async () => {
     chat(askAnew()),
     deferred({ Prefer: 'respond-async' }),
   );
-  const stranger = connect({ apiKey: `${API_KEY}-other` });
+  const stranger = connect();
   await failure(stranger.chat.completions.retrieve(stub.id), NotFoundError);
 });

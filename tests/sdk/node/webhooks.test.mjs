@@ -5,12 +5,12 @@ import { test } from 'node:test';
 
 import { InvalidWebhookSignatureError } from 'openai';
 
-import { askAnew, chat, connect, deferred, ownApi, receive, tries } from './world.mjs';
+import { askAnew, chat, connect, deferred, directed, ownApi, receive, tries } from './world.mjs';
 
 test('a result is delivered again under the same id until it is taken', async (t) => {
   const client = connect();
   const question = askAnew();
-  const { secret } = await ownApi('webhook-secret');
+  const { secret } = await ownApi(client, 'webhook-secret');
   const receiver = await receive([503]);
   t.after(() => receiver.close());
 
@@ -38,4 +38,21 @@ test('a result is delivered again under the same id until it is taken', async (t
     InvalidWebhookSignatureError,
   );
   assert.equal(await tries(question), 1);
+});
+
+test('a failure is delivered', async (t) => {
+  const client = connect();
+  const { secret } = await ownApi(client, 'webhook-secret');
+  const receiver = await receive();
+  t.after(() => receiver.close());
+
+  const stub = await client.chat.completions.create(
+    chat(askAnew(), directed('status=400')),
+    deferred({ 'Offpeak-Webhook': receiver.url }),
+  );
+  const { headers, body } = await receiver.next();
+  const event = await client.webhooks.unwrap(body, headers, secret);
+  assert.equal(event.type, 'offpeak.request.failed');
+  assert.deepEqual([event.data.id, event.data.status_code], [stub.id, 400]);
+  assert.ok(event.data.response.error.message);
 });

@@ -11,7 +11,6 @@ export const OFFPEAK_URL = required('OFFPEAK_URL').replace(/\/$/, '');
 export const SIM_URL = required('SIM_URL').replace(/\/$/, '');
 const SIM_SPEED = Number(process.env.SIM_SPEED ?? 60);
 export const DRIP_AFTER = Number(process.env.DRIP_AFTER ?? 2);
-export const API_KEY = process.env.OFFPEAK_API_KEY ?? 'sk-sdk-tests';
 export const MODEL = 'gpt-4o-mini';
 export const DEADLINE = { 'Offpeak-Deadline': '6h' };
 
@@ -21,9 +20,13 @@ function required(name) {
   return value;
 }
 
-/** A client as an app makes it, but for the address and the key. */
+/**
+ * A client as an app makes it, but for the address and the key. A key of its own
+ * makes it a tenant of its own: its calls share no batch with the calls of other
+ * tests, whose slow lines it would wait for.
+ */
 export function connect(options = {}) {
-  return new OpenAI({ baseURL: `${OFFPEAK_URL}/v1`, apiKey: API_KEY, ...options });
+  return new OpenAI({ baseURL: `${OFFPEAK_URL}/v1`, apiKey: `sk-${randomUUID()}`, ...options });
 }
 
 /** A question that nobody has asked before; the provider's log finds it. */
@@ -68,13 +71,29 @@ export async function batchLines(text) {
   return sum((await seen(text)).map((entry) => entry.batches.length));
 }
 
-/** Reads Offpeak's own namespace as the tests' tenant. */
-export async function ownApi(path) {
+/** Calls Offpeak's own namespace with a client's key. */
+export async function ownApi(client, path, method = 'GET') {
   const response = await fetch(`${OFFPEAK_URL}/offpeak/v1/${path}`, {
-    headers: { Authorization: `Bearer ${API_KEY}` },
+    method,
+    headers: { Authorization: `Bearer ${client.apiKey}` },
   });
   if (!response.ok) throw new Error(`${path}: ${response.status} ${await response.text()}`);
   return response.json();
+}
+
+/** How many requests the proxy took in with a client's key. */
+export async function purchases(client) {
+  const page = await ownApi(client, 'requests?limit=100');
+  if (page.has_more) throw new Error('too many to count');
+  return page.data.length;
+}
+
+/** Until a call that is under way is on the proxy's disk. */
+export async function waitForPurchase(client) {
+  const giveUp = Date.now() + 30_000;
+  while ((await purchases(client)) === 0) {
+    if (Date.now() > giveUp) throw new Error('the call never arrived');
+  }
 }
 
 export async function collect(iterable) {

@@ -7,6 +7,7 @@ import json
 import os
 import queue
 import threading
+import time
 import urllib.request
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,16 +19,19 @@ OFFPEAK_URL = os.environ["OFFPEAK_URL"].rstrip("/")
 SIM_URL = os.environ["SIM_URL"].rstrip("/")
 SIM_SPEED = float(os.environ.get("SIM_SPEED", "60"))
 DRIP_AFTER = float(os.environ.get("DRIP_AFTER", "2"))
-API_KEY = os.environ.get("OFFPEAK_API_KEY", "sk-sdk-tests")
 MODEL = "gpt-4o-mini"
 DEADLINE = {"Offpeak-Deadline": "6h"}
 
 
 def connect(**options) -> OpenAI:
-    """A client as an app makes it, but for the address and the key."""
-    options.setdefault("base_url", f"{OFFPEAK_URL}/v1")
-    options.setdefault("api_key", API_KEY)
-    return OpenAI(**options)
+    """A client as an app makes it, but for the address and the key. A key of its
+    own makes it a tenant of its own: its calls share no batch with the calls of
+    other tests, whose slow lines it would wait for."""
+    return OpenAI(**{"base_url": f"{OFFPEAK_URL}/v1", "api_key": new_key(), **options})
+
+
+def new_key() -> str:
+    return f"sk-{uuid.uuid4().hex}"
 
 
 @pytest.fixture
@@ -81,13 +85,29 @@ def batch_lines(text: str) -> int:
     return sum(len(entry["batches"]) for entry in seen(text))
 
 
-def own_api(path: str) -> dict:
-    """Reads Offpeak's own namespace as the tests' tenant."""
+def own_api(client: OpenAI, path: str, method: str = "GET") -> dict:
+    """Calls Offpeak's own namespace with a client's key."""
     request = urllib.request.Request(
-        f"{OFFPEAK_URL}/offpeak/v1/{path}", headers={"Authorization": f"Bearer {API_KEY}"}
+        f"{OFFPEAK_URL}/offpeak/v1/{path}",
+        headers={"Authorization": f"Bearer {client.api_key}"},
+        method=method,
     )
     with urllib.request.urlopen(request, timeout=10) as response:
         return json.load(response)
+
+
+def purchases(client: OpenAI) -> int:
+    """How many requests the proxy took in with a client's key."""
+    page = own_api(client, "requests?limit=100")
+    assert not page["has_more"]
+    return len(page["data"])
+
+
+def wait_for_purchase(client: OpenAI) -> None:
+    """Until a call that another thread makes is on the proxy's disk."""
+    give_up = time.monotonic() + 30
+    while purchases(client) == 0:
+        assert time.monotonic() < give_up, "the call never arrived"
 
 
 class Receiver:

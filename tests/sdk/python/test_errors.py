@@ -7,7 +7,6 @@ import openai
 import pytest
 
 from conftest import (
-    API_KEY,
     DEADLINE,
     DRIP_AFTER,
     MODEL,
@@ -16,6 +15,8 @@ from conftest import (
     chat,
     connect,
     directed,
+    own_api,
+    purchases,
     slow,
     tries,
 )
@@ -56,6 +57,45 @@ def test_failure_after_dripping(client, question):
         )
     assert_shape(caught.value)
     assert (tries(question), batch_lines(question)) == (1, 1)
+
+
+def test_a_stream_that_the_provider_refuses(client, question):
+    """Early enough, the failure keeps its status."""
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(
+            **chat(question, **directed("status=400")), stream=True, extra_headers=DEADLINE
+        )
+    assert_shape(caught.value)
+    assert (tries(question), batch_lines(question)) == (1, 1)
+
+
+def test_a_stream_that_fails_after_heartbeats(client, question):
+    """The status is out already: the failure is an event."""
+    stream = client.chat.completions.create(
+        **chat(question, **slow(DRIP_AFTER + 2, "status=400")),
+        stream=True,
+        extra_headers=DEADLINE,
+    )
+    with pytest.raises(openai.APIError) as caught:
+        list(stream)
+    assert caught.value.message
+    assert (tries(question), batch_lines(question)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(429, openai.RateLimitError), (500, openai.InternalServerError)],
+)
+def test_what_the_sdk_would_retry(client, question, status, kind):
+    """A failure that stays until the deadline comes once, although the SDK retries
+    such a status: the proxy has tried as often as it was worth."""
+    with pytest.raises(kind) as caught:
+        client.chat.completions.create(
+            **chat(question, **directed(f"status={status}")),
+            extra_headers={"Offpeak-Deadline": "6s"},
+        )
+    assert_shape(caught.value)
+    assert purchases(client) == 1
 
 
 def test_a_failure_that_was_delivered_is_not_joined(client, question):
@@ -134,7 +174,7 @@ def test_cancelled_is_gone(client, question):
     stub = client.chat.completions.create(
         **chat(question, **slow(600)), extra_headers={**DEADLINE, "Prefer": "respond-async"}
     )
-    client.post(f"/chat/completions/{stub.id}/cancel", cast_to=object)
+    assert own_api(client, f"requests/{stub.id}/cancel", "POST")["status"] == "cancelled"
     with pytest.raises(openai.APIStatusError) as caught:
         client.chat.completions.retrieve(stub.id)
     assert caught.value.status_code == 410
@@ -158,7 +198,7 @@ def test_another_tenants_request_is_not_found(client, question):
     stub = client.chat.completions.create(
         **chat(question), extra_headers={**DEADLINE, "Prefer": "respond-async"}
     )
-    with connect(api_key=f"{API_KEY}-other") as stranger:
+    with connect() as stranger:
         for call in (stranger.chat.completions.retrieve, stranger.chat.completions.delete):
             with pytest.raises(openai.NotFoundError):
                 call(stub.id)

@@ -9,6 +9,9 @@ import pytest
 
 from conftest import DEADLINE, Receiver, chat, directed, own_api, tries
 
+# One after the other: they listen on the same port.
+pytestmark = pytest.mark.xdist_group("webhooks")
+
 
 def submit(client, receiver, text, **more):
     raw = client.chat.completions.with_raw_response.create(
@@ -23,7 +26,7 @@ def lowered(headers: dict) -> dict:
 
 
 def test_success_is_delivered_and_verified(client, question):
-    secret = own_api("webhook-secret")["secret"]
+    secret = own_api(client, "webhook-secret")["secret"]
     with Receiver() as receiver:
         op = submit(client, receiver, question)
         headers, body = receiver.next()
@@ -54,7 +57,7 @@ def test_failure_is_delivered(client, question):
         op = submit(client, receiver, question, **directed("status=400"))
         headers, body = receiver.next()
     event = client.webhooks.unwrap(
-        body, headers, secret=own_api("webhook-secret")["secret"]
+        body, headers, secret=own_api(client, "webhook-secret")["secret"]
     )
     assert event.type == "offpeak.request.failed"
     data = json.loads(body)["data"]
@@ -63,7 +66,7 @@ def test_failure_is_delivered(client, question):
 
 
 def test_an_attempt_that_fails_is_repeated_under_the_same_id(client, question):
-    secret = own_api("webhook-secret")["secret"]
+    secret = own_api(client, "webhook-secret")["secret"]
     with Receiver(fail_first=True) as receiver:
         submit(client, receiver, question)
         first, second = receiver.next(), receiver.next()

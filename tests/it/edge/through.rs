@@ -1,0 +1,101 @@
+//! Calls that only look deferred, and deadlines in the path.
+
+use super::{CHAT, SIX_HOURS, chat};
+use crate::app::TestApp;
+
+#[tokio::test]
+async fn what_no_batch_takes_passes_through() {
+    let app = TestApp::start().await;
+    let mut caller = app.caller().await;
+    for (line, headers) in [
+        ("GET /v1/models", &[SIX_HOURS][..]),
+        ("GET /v1/models", &["x-deadline: 6h"]),
+        ("GET /within/6h/v1/models", &[]),
+        ("GET /within/1day%202h/v1/models?limit=2", &[]),
+    ] {
+        let answer = caller.call(line, headers, "").await;
+        assert_eq!(answer.status(), 200, "{line}");
+        assert_eq!(answer.json()["object"], "list");
+        assert_eq!(answer.head.value("offpeak-reason"), "not-deferrable");
+    }
+    let answer = caller.call("GET /v1/models", &[], "").await;
+    assert_eq!(answer.head.get("offpeak-reason"), None);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_deadline_may_stand_in_the_path() {
+    let app = TestApp::start().await;
+    let mut caller = app.caller().await;
+    let line = "POST /within/6h/v1/chat/completions";
+    let answer = caller.call(line, &[], chat("prefixed", "")).await;
+    assert_eq!(
+        (answer.status(), answer.head.value("offpeak-lane")),
+        (200, "batch")
+    );
+    let header = &["offpeak-deadline: 1s"];
+    let answer = caller.call(line, header, chat("header wins", "")).await;
+    assert_eq!(
+        (answer.status(), answer.head.value("offpeak-lane")),
+        (200, "standard")
+    );
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_full_queue_lets_calls_through_or_says_when_to_come_again() {
+    let full = ("OFFPEAK_ADMISSION__MAX_OPEN", "1");
+    let app = TestApp::with(&[full, ("OFFPEAK_ADMISSION__ON_FULL", "live")]).await;
+    let mut caller = app.caller().await;
+    let headers = &[SIX_HOURS, "prefer: respond-async"];
+    assert_eq!(
+        caller
+            .call(CHAT, headers, chat("a", "never"))
+            .await
+            .status(),
+        202
+    );
+    let answer = caller.call(CHAT, headers, chat("passed", "")).await;
+    assert_eq!(
+        (answer.status(), answer.head.value("offpeak-reason")),
+        (200, "queue-full")
+    );
+    assert_eq!(answer.json()["object"], "chat.completion");
+    app.finish().await;
+
+    let app = TestApp::with(&[full]).await;
+    let mut caller = app.caller().await;
+    assert_eq!(
+        caller
+            .call(CHAT, headers, chat("a", "never"))
+            .await
+            .status(),
+        202
+    );
+    let answer = caller.call(CHAT, headers, chat("refused", "")).await;
+    assert_eq!(
+        (answer.status(), answer.error_code().as_str()),
+        (429, "queue_full")
+    );
+    assert!(answer.head.get("retry-after").is_some());
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_beta_header_goes_live_and_along() {
+    let app = TestApp::start().await;
+    let mut caller = app.caller().await;
+    let headers = &[SIX_HOURS, "openai-beta: new-thing=v1"];
+    let answer = caller.call(CHAT, headers, chat("beta", "")).await;
+    assert_eq!(
+        (answer.status(), answer.head.value("offpeak-lane")),
+        (200, "standard")
+    );
+    let reason = answer.head.value("offpeak-reason");
+    assert!(
+        reason.contains("OpenAI-Beta new-thing=v1 is not batchable"),
+        "{reason}"
+    );
+    assert!(app.simulator.log().batches.is_empty());
+    app.finish().await;
+}

@@ -1,0 +1,216 @@
+//! A disk that is full: calls with a deadline are refused for the moment, what
+//! was taken in is answered, and everything else goes on.
+
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+};
+
+use http::StatusCode;
+use offpeak::simulator::Operation;
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use super::{
+    caller::{Call, Client, Mode},
+    load::Load,
+    process::{Revived, Setup},
+    provider::{Provider, quick},
+    soon,
+};
+
+const KEY: &str = "sk-north.one";
+const MODEL: &str = "gpt-4o-mini";
+
+/// A small disk of its own; none where this machine lets us mount nothing.
+struct Disk {
+    path: PathBuf,
+    _above: tempfile::TempDir,
+}
+
+impl Disk {
+    fn mount() -> Option<Disk> {
+        let above = tempfile::tempdir().unwrap();
+        let path = above.path().join("disk");
+        fs::create_dir(&path).unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=64m", "tmpfs"])
+            .arg(&path)
+            .output();
+        let refused = match mounted {
+            Ok(output) if output.status.success() => {
+                return Some(Disk {
+                    path,
+                    _above: above,
+                });
+            }
+            Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
+            Err(error) => error.to_string(),
+        };
+        assert_ne!(
+            std::env::var("OFFPEAK_REQUIRE_ALL").as_deref(),
+            Ok("1"),
+            "no disk of 64 MB could be mounted: {refused}"
+        );
+        println!("SKIPPED: no disk of 64 MB could be mounted: {refused}");
+        None
+    }
+
+    /// Leaves `left` bytes free.
+    fn fill(&self, left: u64) -> PathBuf {
+        let disk = rustix::fs::statvfs(&self.path).unwrap();
+        let free = disk.f_bavail * disk.f_frsize;
+        let path = self.path.join("filler");
+        let mut file = File::create(&path).unwrap();
+        for _ in 0..free.saturating_sub(left) / 4096 {
+            file.write_all(&[1; 4096]).unwrap();
+        }
+        path
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount")
+            .arg("--lazy")
+            .arg(&self.path)
+            .status();
+        assert!(unmounted.is_ok_and(|status| status.success()));
+    }
+}
+
+struct Scene {
+    provider: Arc<Provider>,
+    server: Arc<Revived>,
+    load: Arc<Load>,
+}
+
+async fn scene(disk: &Disk, stderr: &Path, reserve: &str) -> Scene {
+    let provider = Provider::start(quick()).await;
+    let setup = Setup::new(&provider.upstream(), &disk.path.join("data"))
+        .with("OFFPEAK_STORE__RESERVE_BYTES", reserve);
+    let server = Arc::new(Revived::start(setup, stderr).await);
+    let load = Load::new(server.clone(), Client::new(provider.trap.clone()), "");
+    Scene {
+        provider,
+        server,
+        load,
+    }
+}
+
+impl Scene {
+    /// Takes calls in until one is refused; the others are seen through.
+    async fn until_refused(&self, tasks: &mut JoinSet<()>) -> Value {
+        let up = self.server.up();
+        for number in 0..2000 {
+            let call = Call::new(number, KEY, MODEL, Mode::Keyed, "10m").padded(100_000);
+            let reply = self.load.client.send(&up, &call, 0).await.unwrap();
+            match reply.status {
+                StatusCode::ACCEPTED => {
+                    let load = self.load.clone();
+                    // Its key finds the same request.
+                    tasks.spawn(async move {
+                        let done = load.see_through(call).await;
+                        assert_eq!(done.requests.len(), 1);
+                    });
+                }
+                status => {
+                    assert!(status.is_server_error(), "{status} {}", reply.body);
+                    assert!(reply.headers.contains_key("retry-after"), "{reply:?}");
+                    assert!(!reply.headers.contains_key("x-should-retry"), "{reply:?}");
+                    let error: Value = serde_json::from_str(&reply.body).unwrap();
+                    let error = error["error"].clone();
+                    for name in ["message", "type", "param", "code"] {
+                        assert!(error.get(name).is_some(), "{error}");
+                    }
+                    return error;
+                }
+            }
+        }
+        panic!("the disk is not full");
+    }
+
+    async fn passes_through(&self) {
+        let call = Call::new(7777, KEY, MODEL, Mode::Held, "1h").straight();
+        let reply = self.load.client.send(&self.server.up(), &call, 0).await;
+        let reply = reply.unwrap();
+        assert_eq!(reply.status, StatusCode::OK, "{}", reply.body);
+        assert!(call.is_answered_by(&reply.body));
+    }
+
+    /// Once there is room again.
+    async fn takes_calls_again(&self) {
+        let call = Call::new(8888, KEY, MODEL, Mode::Held, "10m");
+        self.load.see_through(call).await;
+    }
+
+    async fn all_answered(&self, mut tasks: JoinSet<()>) {
+        assert!(!tasks.is_empty());
+        while let Some(done) = soon("all answers", tasks.join_next()).await {
+            done.unwrap();
+        }
+        assert_eq!(
+            self.provider.simulator.log().resubmitted(),
+            Vec::<&str>::new()
+        );
+        let log = self.server.log();
+        assert!(!log.contains("panicked"), "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn within_the_reserve_only_answers_are_written() {
+    let Some(disk) = Disk::mount() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let scene = scene(&disk, &dir.path().join("stderr"), "0").await;
+    let filler = disk.fill(38_000_000);
+    let mut tasks = JoinSet::new();
+    let error = scene.until_refused(&mut tasks).await;
+    assert_eq!(error["code"], "storage_full");
+    scene.passes_through().await;
+    // All of them, although the disk stays as full as it is.
+    scene.all_answered(tasks).await;
+    fs::remove_file(filler).unwrap();
+    scene.takes_calls_again().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_others_fill_to_the_last_byte_delays_answers_only() {
+    let Some(disk) = Disk::mount() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let scene = scene(&disk, &dir.path().join("stderr"), "0").await;
+    let mut tasks = JoinSet::new();
+    for number in 0..30 {
+        let mode = [Mode::Held, Mode::Async, Mode::Stream][number % 3];
+        let call = Call::new(number, KEY, MODEL, mode, "10m").steered("slow=60s");
+        let load = scene.load.clone();
+        tasks.spawn(async move {
+            let done = load.see_through(call).await;
+            assert_eq!((done.requests.len(), done.breaks), (1, 0));
+        });
+    }
+    scene
+        .provider
+        .until("all lines in batches", |simulator| {
+            simulator.log().custom_ids.len() == 30
+        })
+        .await;
+    let filler = disk.fill(0);
+    let error = scene.until_refused(&mut tasks).await;
+    assert_eq!(error["code"], "storage_full");
+    // Their results are there to be read, and cannot be kept.
+    scene
+        .provider
+        .until("a harvest", |simulator| {
+            let operations = simulator.log().operations;
+            operations.contains_key(&Operation::FileContent)
+        })
+        .await;
+    scene.passes_through().await;
+    fs::remove_file(filler).unwrap();
+    scene.takes_calls_again().await;
+    scene.all_answered(tasks).await;
+}

@@ -1,0 +1,231 @@
+//! `offpeak serve` as a child process.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead as _, BufReader, Read as _},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::sync::watch;
+
+use super::soon;
+
+/// What a day is played with in seconds.
+pub const FAST: &[(&str, &str)] = &[
+    ("OFFPEAK_PACKING__LINGER", "150ms"),
+    ("OFFPEAK_PACKING__CREATES_PER_HOUR", "1000000"),
+    ("OFFPEAK_SUBMIT__VISIBILITY_WINDOW", "2s"),
+    ("OFFPEAK_SUBMIT__RETRY_BASE", "100ms"),
+    ("OFFPEAK_SUBMIT__RETRY_MAX", "500ms"),
+    ("OFFPEAK_WATCH__POLL_INTERVAL", "100ms"),
+    ("OFFPEAK_WATCH__POLLS_PER_SECOND", "200"),
+    ("OFFPEAK_RESCUE__RESERVE", "2s"),
+    ("OFFPEAK_LIVE__EXPECTED", "100ms"),
+    ("OFFPEAK_LIVE__RETRY_BASE", "100ms"),
+    ("OFFPEAK_LIVE__RETRY_MAX", "500ms"),
+    ("OFFPEAK_HOLD__DRIP_AFTER", "400ms"),
+    ("OFFPEAK_HOLD__DRIP_INTERVAL", "200ms"),
+    ("OFFPEAK_HOLD__STREAM_SILENCE", "300ms"),
+    ("OFFPEAK_HOLD__HEARTBEAT", "200ms"),
+    ("OFFPEAK_RETENTION__SWEEP_INTERVAL", "300ms"),
+    ("OFFPEAK_STORE__RESERVE_BYTES", "0"),
+    ("OFFPEAK_WEBHOOK__FIRST_RETRY", "100ms"),
+    ("OFFPEAK_SERVER__WORKERS", "2"),
+];
+
+/// How to start a server.
+#[derive(Clone)]
+pub struct Setup {
+    pub upstream: String,
+    pub data_dir: PathBuf,
+    pub environment: Vec<(String, String)>,
+}
+
+impl Setup {
+    pub fn new(upstream: &str, data_dir: &Path) -> Self {
+        let owned = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
+        Setup {
+            upstream: upstream.to_owned(),
+            data_dir: data_dir.to_owned(),
+            environment: FAST.iter().map(owned).collect(),
+        }
+    }
+
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_offpeak"));
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--upstream"])
+            .arg(&self.upstream)
+            .arg("--data-dir")
+            .arg(&self.data_dir)
+            .env_clear()
+            .envs(self.environment.iter().cloned())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Starts it and waits until it accepts calls.
+    pub async fn start(&self, stderr: &Path) -> Process {
+        match self.try_start(stderr).await {
+            Ok(process) => process,
+            Err(Refusal { code, told }) => panic!("it did not start: {code:?}\n{told}"),
+        }
+    }
+
+    /// `stderr` gets what it says, behind what is there.
+    pub async fn try_start(&self, stderr: &Path) -> Result<Process, Refusal> {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(stderr)
+            .unwrap();
+        let mut command = self.command();
+        command.stdout(Stdio::piped()).stderr(log);
+        let mut child = command.spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let reading = tokio::task::spawn_blocking(move || first_line(stdout));
+        let (line, stdout) = soon("the line with the address", reading).await.unwrap();
+        let address = line
+            .strip_prefix("offpeak listens on ")
+            .and_then(|rest| rest.split(' ').next());
+        let process = Process {
+            base: address.unwrap_or_default().to_owned(),
+            child,
+            _stdout: stdout,
+        };
+        if address.is_some() {
+            return Ok(process);
+        }
+        Err(Refusal {
+            code: process.ended().await.code(),
+            told: fs::read_to_string(stderr).unwrap(),
+        })
+    }
+}
+
+/// Why it did not start.
+pub struct Refusal {
+    pub code: Option<i32>,
+    /// All that it wrote to standard error.
+    pub told: String,
+}
+
+fn first_line(mut stdout: BufReader<ChildStdout>) -> (String, BufReader<ChildStdout>) {
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    (line, stdout)
+}
+
+/// A running server; killed when dropped.
+pub struct Process {
+    /// `http://ADDRESS`.
+    pub base: String,
+    child: Child,
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Process {
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub async fn ended(mut self) -> ExitStatus {
+        let waiting = tokio::task::spawn_blocking(move || self.child.wait().unwrap());
+        soon("the end of the process", waiting).await.unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail where it has ended and was waited for, which is as well.
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// A server that is up at times: callers wait for the next one where a
+/// connection broke.
+pub struct Revived {
+    setup: Setup,
+    pub stderr: PathBuf,
+    process: Mutex<Option<Process>>,
+    up: watch::Sender<Up>,
+}
+
+/// The n-th start, and where that one listens.
+#[derive(Clone, Default)]
+pub struct Up {
+    pub start: u32,
+    pub base: Arc<str>,
+}
+
+impl Revived {
+    pub async fn start(setup: Setup, stderr: &Path) -> Self {
+        let revived = Revived {
+            setup,
+            stderr: stderr.to_owned(),
+            process: Mutex::new(None),
+            up: watch::Sender::new(Up::default()),
+        };
+        revived.again().await;
+        revived
+    }
+
+    pub async fn again(&self) {
+        let process = self.setup.start(&self.stderr).await;
+        let base = process.base.as_str().into();
+        *self.process.lock() = Some(process);
+        self.up.send_modify(|up| {
+            up.start += 1;
+            up.base = base;
+        });
+    }
+
+    pub fn pid(&self) -> Pid {
+        self.process.lock().as_ref().unwrap().pid()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        self.process.lock().as_ref().unwrap().signal(signal);
+    }
+
+    pub async fn ended(&self) -> ExitStatus {
+        let process = self.process.lock().take().unwrap();
+        process.ended().await
+    }
+
+    /// The one that was started last.
+    pub fn up(&self) -> Up {
+        self.up.borrow().clone()
+    }
+
+    /// The first one after the `start`-th.
+    pub async fn after(&self, start: u32) -> Up {
+        let mut watch = self.up.subscribe();
+        let next = watch.wait_for(|up| up.start > start);
+        soon("another start", next).await.unwrap().clone()
+    }
+
+    pub fn log(&self) -> String {
+        let mut log = String::new();
+        File::open(&self.stderr)
+            .unwrap()
+            .read_to_string(&mut log)
+            .unwrap();
+        log
+    }
+}
