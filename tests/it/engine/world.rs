@@ -196,14 +196,18 @@ impl World {
         }
     }
 
-    /// Lives on; where it dies meanwhile, with `steps` in its next life.
-    pub async fn live_on(&mut self, time: Duration, steps: Option<u32>) {
+    /// Lives on; where it dies meanwhile, with `steps` in its next life, and with
+    /// more in each after that: a start alone takes some.
+    pub async fn live_on(&mut self, time: Duration, mut steps: Option<u32>) {
         let until = tokio::time::Instant::now() + time;
         loop {
             let life = self.life.clone();
             tokio::select! {
                 biased;
-                () = life.ended() => self.restart(steps).await,
+                () = life.ended() => {
+                    self.restart(steps).await;
+                    steps = steps.map(|steps| steps * 2);
+                }
                 () = tokio::time::sleep_until(until) => return,
             }
         }
