@@ -43,7 +43,7 @@ pub struct Done {
     pub call: Call,
     /// Every request that an answer to it named.
     pub requests: BTreeSet<String>,
-    /// The connection broke before anything was read.
+    /// How often the connection broke before the whole answer or 202 was read.
     pub breaks: usize,
 }
 
@@ -131,7 +131,7 @@ impl Load {
             match self.client.send(&up, &done.call, tries).await {
                 Ok(reply) => return reply,
                 Err(Broken { request }) => {
-                    done.breaks += usize::from(request.is_none());
+                    done.breaks += 1;
                     done.requests.extend(request);
                     up = self.server.after(up.start).await;
                 }
