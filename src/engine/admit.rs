@@ -442,7 +442,8 @@ impl Hold {
 
     /// The answer was written to its end: nobody takes this request over.
     pub fn delivered(mut self, engine: &Arc<Engine>) {
-        if let Some(grip) = self.grip.take() {
+        // Whoever took it over waits for the answer too, and may be cut off yet.
+        if let Some(grip) = self.grip.take().filter(Grip::is_current) {
             engine.holders.forget(grip.key, grip.digest);
             let (store, key, digest) = (engine.store.clone(), grip.key, grip.digest);
             let release = async move {

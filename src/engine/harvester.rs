@@ -313,6 +313,7 @@ impl Engine {
         let now = self.now();
         let rest = self.lines_of(batch.id).await?;
         if rest.is_empty() {
+            self.summary.lock().forgive(&batch.cohort);
             return Ok(());
         }
         tracing::info!(batch = %batch.id, lines = rest.len(), "lines without an answer");
@@ -320,6 +321,17 @@ impl Engine {
             true => Place::Live,
             false => rescue::after_return(now, batch.cohort, &self.settings.rescue),
         };
+        if let Place::Queue(cohort) = place {
+            // What fails at once would otherwise go round as fast as the provider
+            // allows, and use up the creates of everybody else.
+            let (base, max) = (
+                self.settings.submit.retry_base,
+                self.settings.submit.retry_max,
+            );
+            let chance = self.clock.random();
+            let pause = |times| retry::backoff(times, base, max, None, chance);
+            self.summary.lock().hold_back(cohort, now, pause);
+        }
         self.relocate_all(&rest, Place::Line(batch.id), place)
             .await?;
         Ok(())

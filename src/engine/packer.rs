@@ -60,7 +60,7 @@ impl Engine {
                     return Ok(Next::OnSignal);
                 };
                 let credential = destination.credential;
-                let create_at = summary.creates(credential).ready_at();
+                let create_at = summary.create_at(&cohort, credential);
                 pack::decide(&waiting, now, create_at, flush, &self.settings.packing)
             };
             match decision {

@@ -29,6 +29,8 @@ pub(super) struct Summary {
     queued: i64,
     live: i64,
     lines: i64,
+    /// Cohorts whose lines came back from their batch without an answer.
+    returned: HashMap<Cohort, Returned>,
     creates: HashMap<CredentialId, Rate>,
     polls: HashMap<CredentialId, Rate>,
     create_rate: Rate,
@@ -44,6 +46,15 @@ pub(super) struct Tracked {
     /// The rescuer wants its lines back.
     pub wanted: bool,
 }
+
+#[derive(Clone, Copy, Default)]
+struct Returned {
+    until: Timestamp,
+    times: u32,
+}
+
+/// A cohort that has been quiet for so long begins anew.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
 
 /// How much is open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,6 +86,7 @@ impl Summary {
             queued: 0,
             live: 0,
             lines: 0,
+            returned: HashMap::new(),
             creates: HashMap::new(),
             polls: HashMap::new(),
             create_rate: Rate::of(creates, hour),
@@ -210,6 +222,35 @@ impl Summary {
             .filter(|tracked| tracked.batch.cohort == *cohort && tracked.batch.state.is_open())
             .map(|tracked| tracked.batch.id)
             .collect()
+    }
+
+    /// Lines of the cohort came back: the next batch of it waits for `pause`, which
+    /// is told how often this has happened in a row.
+    pub fn hold_back(
+        &mut self,
+        cohort: Cohort,
+        now: Timestamp,
+        pause: impl FnOnce(u32) -> Duration,
+    ) {
+        self.returned
+            .retain(|_, returned| returned.until + FORGIVEN_AFTER > now);
+        let returned = self.returned.entry(cohort).or_default();
+        returned.times += 1;
+        returned.until = now + pause(returned.times);
+    }
+
+    /// A batch of the cohort came back whole.
+    pub fn forgive(&mut self, cohort: &Cohort) {
+        self.returned.remove(cohort);
+    }
+
+    /// When the next batch of the cohort may be created.
+    pub fn create_at(&mut self, cohort: &Cohort, credential: CredentialId) -> Timestamp {
+        let held_back = self
+            .returned
+            .get(cohort)
+            .map_or(Timestamp::ZERO, |held| held.until);
+        self.creates(credential).ready_at().max(held_back)
     }
 
     pub fn creates(&mut self, credential: CredentialId) -> &mut Rate {

@@ -69,10 +69,10 @@ pub fn guarantee(
     }
 }
 
-/// A duration as people say it, to the second once it is longer than that.
+/// A duration as people say it, to the nearest second once it is longer than that.
 pub fn words(duration: Duration) -> String {
     let rounded = if duration >= Duration::from_secs(1) {
-        Duration::from_secs(duration.as_secs())
+        Duration::from_secs((duration + Duration::from_millis(500)).as_secs())
     } else {
         Duration::from_millis(duration.as_millis() as u64)
     };

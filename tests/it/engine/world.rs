@@ -130,8 +130,10 @@ impl World {
             let _set_before = tracing_subscriber::fmt().with_env_filter(filter).try_init();
         }
         let mut settings = settings();
-        let mut provider = simulator::Settings::default();
-        provider.seed = seed;
+        let mut provider = simulator::Settings {
+            seed,
+            ..Default::default()
+        };
         provider.latency.turnaround_sigma = 0.0;
         provider.latency.stalled_share = 0.0;
         provider.latency.live_sigma = 0.0;
@@ -430,7 +432,8 @@ impl World {
                 *seen.entry(entry.key).or_default() += 1;
             }
         }
-        for (key, text) in self.asked.lock().clone() {
+        let asked = self.asked.lock().clone();
+        for (key, text) in asked {
             let stored = self.store.load(key).await.unwrap();
             let times = seen.get(&key).copied().unwrap_or(0);
             assert_eq!(times, u32::from(stored.is_some()), "{text}: in the feed");
