@@ -15,6 +15,7 @@ use std::{
 };
 
 use thiserror::Error;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -47,6 +48,10 @@ pub struct Secrets {
     /// `OFFPEAK_ADMIN_TOKEN`; without it, a file in the data directory.
     pub admin_token: Option<Secret>,
 }
+
+/// What the engine gets to write down what it has in hand, when the connections
+/// have used up the grace period.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// A server that is bound and working, and not yet accepting.
 pub struct App {
@@ -150,14 +155,18 @@ impl App {
     /// When a worker thread cannot be started, or died.
     pub async fn run(self, stop: CancellationToken) -> std::io::Result<()> {
         let mut serving = pin!(self.server.run(stop.clone()));
+        let mut left = self.grace;
         let served = tokio::select! {
             served = &mut serving => served,
             () = stop.cancelled() => {
+                let stopped = Instant::now();
                 self.stopping.cancel();
-                serving.await
+                let served = serving.await;
+                left = left.saturating_sub(stopped.elapsed()).max(LAST_MOMENT);
+                served
             }
         };
-        self.engine.stop(self.grace).await;
+        self.engine.stop(left).await;
         served
     }
 }
@@ -170,12 +179,16 @@ fn admin_token(given: Option<Secret>, dir: &Path, vault: &Vault) -> Result<Secre
     }
     let bytes = vault.fingerprint("admin token", &[]);
     let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let path = dir.join("admin.token");
+    if std::fs::read_to_string(&path).is_ok_and(|known| known == token) {
+        return Ok(Secret::new(token));
+    }
     let file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
-        .open(dir.join("admin.token"));
+        .open(path);
     // A file that was there before keeps its mode unless told otherwise.
     file.and_then(|mut file| {
         file.set_permissions(Permissions::from_mode(0o600))?;

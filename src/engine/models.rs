@@ -50,7 +50,7 @@ impl Engine {
     /// Refuses with the provider's 401, or its 404 `model_not_found`; anything
     /// else counts as unknown and is let in.
     pub(super) async fn check_model(
-        &self,
+        self: &Arc<Self>,
         caller: &Caller,
         model: &str,
     ) -> Result<(), (u16, Bytes)> {
@@ -63,11 +63,23 @@ impl Engine {
             self.now(),
             self.settings.admission.model_cache,
         );
-        let answer = verdict.answer.get_or_init(|| self.ask(caller, model)).await;
+        let answer = verdict
+            .answer
+            .get_or_init(|| self.ask_here(caller, model))
+            .await;
         match answer {
             Answer::Refused { status, body } => Err((*status, body.clone())),
             Answer::Fine | Answer::Unknown => Ok(()),
         }
+    }
+
+    /// On the engine's own runtime: it drives the connection that this opens, and
+    /// others use it when the caller's runtime has ended.
+    async fn ask_here(self: &Arc<Self>, caller: &Caller, model: &str) -> Answer {
+        let (engine, caller, model) = (self.clone(), caller.clone(), model.to_owned());
+        let asking = async move { engine.ask(&caller, &model).await };
+        let asked = self.tasks.spawn_on(asking, &self.runtime).await;
+        asked.unwrap_or(Answer::Unknown)
     }
 
     async fn ask(&self, caller: &Caller, model: &str) -> Answer {

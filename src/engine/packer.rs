@@ -22,8 +22,10 @@ use super::{Engine, drive::Next};
 /// Lines claimed in one commit: two writes each, within what sled takes without
 /// growing (DESIGN.md §6).
 const CLAIM: usize = 96;
-/// The pause where a cohort is counted but its requests are not visible yet.
+/// The pause where a cohort is counted but its requests are not visible yet; it
+/// doubles while they stay so, as they do where the store failed to take them.
 const COMMIT_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_COMMIT_PAUSE: Duration = Duration::from_secs(10);
 
 impl Engine {
     pub(super) async fn pack_turn(self: &Arc<Self>) -> Result<Next, StoreError> {
@@ -67,11 +69,20 @@ impl Engine {
                 Decision::Wait { until } => return Ok(Next::At(until)),
                 Decision::Pack { reason } => {
                     if !self.fill(cohort, now, reason).await? {
-                        return Ok(Next::At(now + COMMIT_PAUSE));
+                        return Ok(Next::At(now + self.commit_pause(cohort)));
                     }
                 }
             }
         }
+    }
+
+    fn commit_pause(&self, cohort: Cohort) -> Duration {
+        let mut summary = self.summary.lock();
+        let Some(waiting) = summary.queue.get_mut(&cohort) else {
+            return COMMIT_PAUSE;
+        };
+        waiting.unseen = (waiting.unseen + 1).min(16);
+        (COMMIT_PAUSE * (1 << (waiting.unseen - 1))).min(LONGEST_COMMIT_PAUSE)
     }
 
     /// Fills and seals one batch. False where there was nothing to claim.

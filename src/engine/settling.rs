@@ -24,11 +24,19 @@ impl Engine {
             return Ok(Vec::new());
         }
         let keys: Vec<RequestKey> = endings.iter().map(|ending| ending.key).collect();
-        let settled = self.store.settle(endings).await?;
+        let settled = match self.store.settle(endings).await {
+            Ok(settled) => settled,
+            Err(error) => {
+                // Some of them may have ended all the same: who waits looks.
+                keys.iter().for_each(|key| self.waiters.wake(*key));
+                return Err(error);
+            }
+        };
         for (key, settled) in keys.iter().zip(&settled) {
             self.backoffs.forget(key);
             // Whoever still listens there hears the end of it.
             self.taps.take(*key);
+            self.waiters.wake(*key);
             if let Settled::Now {
                 entry,
                 place,
@@ -40,7 +48,6 @@ impl Engine {
                     Some(place) => self.summary.lock().exit(place, entry),
                     None => tracing::error!(id = %key.id, "ended, and was in no place we knew of"),
                 }
-                self.waiters.wake(*key);
                 if *webhook {
                     self.signals.courier.notify_one();
                 }

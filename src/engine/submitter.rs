@@ -195,8 +195,15 @@ impl Engine {
                     let again = self.now() + self.settings.submit.retry_base;
                     return self.save(&batch, again.min(visible)).await;
                 }
+                // Without its file, a batch that shows up later fails validation
+                // and costs nothing: only then may there be another.
+                if let Some(file) = &batch.input_file
+                    && let Err(error) = self.provider.delete_file(credential, file).await
+                {
+                    return self.try_later(batch, error).await;
+                }
                 tracing::warn!(batch = %batch.id, "no batch came of the create; starting over");
-                batch.litter.extend(batch.input_file.take());
+                batch.input_file = None;
                 batch.create_sent = None;
                 self.advance(&mut batch, BatchEvent::StartOver, self.now())
                     .await

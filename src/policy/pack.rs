@@ -32,10 +32,13 @@ pub struct Waiting {
     pub inputs: i64,
     /// When the oldest of it was admitted.
     pub oldest: Timestamp,
+    /// Looks in a row that found none of it in the store.
+    pub unseen: u32,
 }
 
 impl Waiting {
     pub fn add(&mut self, entry: &Entry) {
+        self.unseen = 0;
         let born = entry.key.id.born();
         self.oldest = if self.lines <= 0 {
             born
@@ -167,6 +170,7 @@ pub(super) mod tests {
             bytes: 10,
             inputs: 1,
             oldest: Timestamp::from_secs(999),
+            unseen: 0,
         };
         let ripe = Waiting {
             oldest: Timestamp::from_secs(995),
