@@ -318,7 +318,12 @@ impl Engine {
         }
         tracing::info!(batch = %batch.id, lines = rest.len(), "lines without an answer");
         let place = match to_live {
-            true => Place::Live,
+            true => {
+                // `Offpeak-On-Late: wait` goes too: waiting would not cure it.
+                tracing::warn!(batch = %batch.id, on_late = ?batch.cohort.on_late,
+                    "the provider refuses the batch; its lines go live, at the ordinary price");
+                Place::Live
+            }
             false => rescue::after_return(now, batch.cohort, &self.settings.rescue),
         };
         if let Place::Queue(cohort) = place {

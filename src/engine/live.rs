@@ -13,7 +13,7 @@ use crate::{
         attempt::{Attempt, AttemptEvent, AttemptId, AttemptState, Lane},
         body,
         id::RequestKey,
-        request::{Entry, Framing, Outcome, Place, Request, Shape, Source, State, Usage},
+        request::{Entry, Framing, OnLate, Outcome, Place, Request, Shape, Source, State, Usage},
         time::Timestamp,
     },
     policy::retry,
@@ -32,9 +32,6 @@ const PAGE: usize = 256;
 /// The most that an answer may hold.
 const MAX_ANSWER: usize = 256 << 20;
 
-/// Begins the note of an attempt that was not sent: its number is free again.
-const UNREACHED: &str = "not sent";
-
 /// Calls that wait before their next try, and how often they have tried.
 #[derive(Default)]
 pub(super) struct Backoffs(Mutex<HashMap<RequestKey, Backoff>>);
@@ -43,6 +40,9 @@ pub(super) struct Backoffs(Mutex<HashMap<RequestKey, Backoff>>);
 struct Backoff {
     until: Timestamp,
     tries: u32,
+    /// Tries that the provider answered with an error. Not durable: nothing was
+    /// paid for them.
+    answered: u32,
 }
 
 /// What came of one live call.
@@ -52,6 +52,8 @@ enum Reply {
         request: Option<String>,
         framing: Framing,
         asked: Option<Duration>,
+        /// The provider's own word that another try would not help.
+        last_word: bool,
         body: Bytes,
     },
     Failed(ProviderError),
@@ -90,7 +92,7 @@ impl Engine {
         self.tasks.spawn(async move {
             if let Err(error) = engine.run(entry.key).await {
                 tracing::error!(id = %entry.key.id, %error, "a live call");
-                engine.backoffs.put_off(&engine, entry.key, None);
+                engine.backoffs.put_off(&engine, entry.key, None, None);
             }
             drop(in_hand);
             engine.signals.live.notify_one();
@@ -105,6 +107,9 @@ impl Engine {
             return Ok(());
         };
         let request = stored.request;
+        if fails_late(&request) && request.deadline <= self.now() {
+            return self.fail_late(&[request.entry()]).await;
+        }
         let mut attempt = self.open_attempt(&request).await?;
         let tap = self.taps.take(key);
         let reply = self.call(&request, &body, tap.as_ref()).await;
@@ -114,12 +119,13 @@ impl Engine {
                 request: provider_request,
                 framing,
                 asked,
+                last_word,
                 body,
             } => {
-                if self.should_retry(&request, &attempt, status, &body) {
+                if !last_word && self.should_retry(&request, status, &body) {
                     self.close(&request, attempt, format!("answered {status}"))
                         .await?;
-                    return self.try_again(key, asked).await;
+                    return self.try_again(&request, asked).await;
                 }
                 attempt.state = transition(&attempt, AttemptEvent::Answer)?;
                 let outcome = self.live_outcome(&request, status, provider_request, framing, &body);
@@ -130,11 +136,12 @@ impl Engine {
     }
 
     /// Durable before the call is sent: after a crash it counts as unaccounted.
+    /// A try that ended and cost nothing gives its number to the next.
     async fn open_attempt(&self, request: &Request) -> Result<Attempt, StoreError> {
         let earlier = self.store.attempts(request.key).await?;
         let number = earlier
             .iter()
-            .filter(|a| a.id.lane() == Lane::Standard && !a.note.starts_with(UNREACHED))
+            .filter(|a| a.id.lane() == Lane::Standard && a.state != AttemptState::Ended)
             .count() as u32
             + 1;
         let attempt = Attempt {
@@ -187,16 +194,15 @@ impl Engine {
         }
     }
 
-    /// Errors that say nothing about the call are tried again, a few times; where
-    /// the provider only wants us slower, for as long as the deadline allows.
-    fn should_retry(&self, request: &Request, attempt: &Attempt, status: u16, body: &[u8]) -> bool {
-        let AttemptId::Live(number) = attempt.id else {
-            return false;
-        };
+    /// Errors that say nothing about the call, and are not billed, are tried again
+    /// until the deadline; after it, only up to so many tries in all.
+    fn should_retry(&self, request: &Request, status: u16, body: &[u8]) -> bool {
         let spent = error_code(body).is_some_and(|code| retry::is_spent(&code));
-        let left = number < self.settings.live.attempts
-            || (status == 429 && self.now() < request.deadline);
-        let retry = retry::is_retryable(status) && !spent && left;
+        if spent || !retry::is_retryable(status) {
+            return false;
+        }
+        let number = self.backoffs.answered(request.key);
+        let retry = self.now() < request.deadline || number < self.settings.live.attempts;
         if retry {
             tracing::warn!(id = %request.key.id, status, number, "a live call is tried again");
         }
@@ -215,26 +221,45 @@ impl Engine {
         }
         let note = error.to_string();
         tracing::warn!(id = %request.key.id, %error, "a live call failed");
-        // A call that was lost may have been billed: after the deadline, only so
-        // many of them.
-        let patience = if error.may_have_happened() {
-            let last = attempt.id >= AttemptId::Live(self.settings.live.attempts);
+        // A call that was lost may have been billed: however far the deadline is,
+        // only so many of them are bought.
+        if error.may_have_happened() {
+            let lost = match attempt.id {
+                AttemptId::Live(number) => number,
+                AttemptId::Batch(_) => 0,
+            };
             self.lose_sight(request, attempt, &note).await?;
-            match last {
-                true => Duration::ZERO,
-                false => self.settings.live.give_up_after,
+            if lost >= self.settings.live.attempts {
+                let message = format!(
+                    "The answers of {lost} calls were lost on their way from the provider, which \
+                     may have billed them; the call is not made again. Last: {note}"
+                );
+                let reason = format!("gave up after {lost} lost answers: {note}");
+                return self
+                    .end_failed(request, "upstream_lost", &message, reason)
+                    .await;
             }
         } else {
-            self.close(request, attempt, format!("{UNREACHED}: {note}"))
+            self.close(request, attempt, format!("not sent: {note}"))
                 .await?;
-            self.settings.live.give_up_after
-        };
-        if self.now() < request.deadline + patience {
-            return self.try_again(request.key, error.retry_after()).await;
+        }
+        if self.now() < request.deadline + self.settings.live.give_up_after {
+            return self.try_again(request, error.retry_after()).await;
         }
         let message = format!("The provider could not be reached: {note}");
-        let body = error_body(&message, "api_error", None, Some("upstream_unreachable"));
         let reason = format!("gave up after the deadline: {note}");
+        self.end_failed(request, "upstream_unreachable", &message, reason)
+            .await
+    }
+
+    async fn end_failed(
+        self: &Arc<Self>,
+        request: &Request,
+        code: &str,
+        message: &str,
+        reason: String,
+    ) -> Result<(), StoreError> {
+        let body = error_body(message, "api_error", None, Some(code));
         let places = self.places_of(request);
         let ending = self.own_ending(request, places, State::Failed, 502, reason, body);
         self.settle(vec![ending]).await?;
@@ -242,9 +267,16 @@ impl Engine {
     }
 
     /// Puts the next try off, and keeps nothing of a request that has ended
-    /// meanwhile.
-    async fn try_again(&self, key: RequestKey, asked: Option<Duration>) -> Result<(), StoreError> {
-        self.backoffs.put_off(self, key, asked);
+    /// meanwhile. What fails when it is late has its next turn, and its end, no
+    /// later than the deadline.
+    async fn try_again(
+        &self,
+        request: &Request,
+        asked: Option<Duration>,
+    ) -> Result<(), StoreError> {
+        let key = request.key;
+        let latest = fails_late(request).then_some(request.deadline);
+        self.backoffs.put_off(self, key, asked, latest);
         if self.store.place(key, &[]).await? != Some(Place::Live) {
             self.backoffs.forget(&key);
         }
@@ -266,12 +298,17 @@ impl Engine {
         let bill = self
             .prices
             .bill(&request.model, Lane::Standard, &metered.usage);
-        let reason = match request.lane {
-            Lane::Batch => format!(
+        let reason = match (request.lane, request.cohort.on_late) {
+            (Lane::Batch, OnLate::Rescue) => format!(
                 "rescued: the batch would not have answered in time ({})",
                 request.reason
             ),
-            Lane::Standard => request.reason.clone(),
+            // Only a batch that is refused for good sends these here.
+            (Lane::Batch, OnLate::Wait | OnLate::Fail) => format!(
+                "at the ordinary price: the provider refused the batch ({})",
+                request.reason
+            ),
+            (Lane::Standard, _) => request.reason.clone(),
         };
         Outcome {
             state: if status < 400 {
@@ -355,19 +392,39 @@ impl Backoffs {
             .map_or(Timestamp::ZERO, |backoff| backoff.until)
     }
 
-    fn put_off(&self, engine: &Engine, key: RequestKey, asked: Option<Duration>) {
+    /// Counts one more answer that was an error, and says how many there were.
+    fn answered(&self, key: RequestKey) -> u32 {
+        let mut backoffs = self.0.lock();
+        let backoff = backoffs.entry(key).or_default();
+        backoff.answered += 1;
+        backoff.answered
+    }
+
+    fn put_off(
+        &self,
+        engine: &Engine,
+        key: RequestKey,
+        asked: Option<Duration>,
+        latest: Option<Timestamp>,
+    ) {
         let settings = &engine.settings.live;
         let mut backoffs = self.0.lock();
         let backoff = backoffs.entry(key).or_default();
         backoff.tries += 1;
         let (base, max) = (settings.retry_base, settings.retry_max);
         let pause = retry::backoff(backoff.tries, base, max, asked, engine.clock.random());
-        backoff.until = engine.now() + pause;
+        let until = engine.now() + pause;
+        backoff.until = latest.map_or(until, |latest| until.min(latest));
     }
 
     pub(super) fn forget(&self, key: &RequestKey) {
         self.0.lock().remove(key);
     }
+}
+
+/// `Offpeak-On-Late: fail`.
+fn fails_late(request: &Request) -> bool {
+    request.cohort.on_late == OnLate::Fail
 }
 
 fn transition(attempt: &Attempt, event: AttemptEvent) -> Result<AttemptState, StoreError> {
@@ -388,6 +445,7 @@ async fn read_reply(mut reply: LiveReply, tap: Option<&Spout>) -> Reply {
     };
     let request = header("x-request-id");
     let asked = retry::asked(&reply.headers);
+    let last_word = header("x-should-retry").is_some_and(|word| word.trim() == "false");
     let is_stream =
         header("content-type").is_some_and(|kind| kind.starts_with("text/event-stream"));
     let framing = if is_stream {
@@ -423,6 +481,7 @@ async fn read_reply(mut reply: LiveReply, tap: Option<&Spout>) -> Reply {
         request,
         framing,
         asked,
+        last_word,
         body: body.freeze(),
     }
 }

@@ -152,14 +152,14 @@ impl Engine {
     }
 
     /// `Offpeak-On-Late: fail` at the deadline.
-    async fn fail_late(self: &Arc<Self>, entries: &[Entry]) -> Result<(), StoreError> {
+    pub(super) async fn fail_late(self: &Arc<Self>, entries: &[Entry]) -> Result<(), StoreError> {
         for chunk in entries.chunks(PAGE / 2) {
             let mut endings = Vec::with_capacity(chunk.len());
             for entry in chunk {
                 let Some(stored) = self.store.load(entry.key).await? else {
                     continue;
                 };
-                let message = "The deadline passed before the discount lane answered, and the \
+                let message = "The deadline passed before the provider answered, and the \
                     call asked to fail rather than to be late (Offpeak-On-Late: fail).";
                 let body = error_body(message, "timeout_error", None, Some("deadline_exceeded"));
                 endings.push(self.own_ending(

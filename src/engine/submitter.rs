@@ -257,7 +257,7 @@ impl Engine {
         let too_much = matches!(&error, ProviderError::Refused { body, .. }
             if error_code(body).as_deref() == Some("token_limit_exceeded"));
         if hopeless && !too_much && batch.create_sent.is_none() {
-            tracing::warn!(batch = %batch.id, %error, "the provider refuses the batch; its lines go live");
+            tracing::warn!(batch = %batch.id, %error, on_late = ?batch.cohort.on_late, "the provider refuses the batch; its lines go live, at the ordinary price");
             return self.dissolve(batch).await;
         }
         batch.tries += 1;
@@ -273,7 +273,9 @@ impl Engine {
         self.save(&batch, self.now() + pause).await
     }
 
-    /// A batch that will not reach the provider: its lines run live.
+    /// A batch that will not reach the provider: its lines run live. That holds for
+    /// `Offpeak-On-Late: wait` too, for no later batch would be taken either, and
+    /// for `fail` until the deadline.
     async fn dissolve(self: &Arc<Self>, mut batch: Batch) -> Result<(), StoreError> {
         let lines = self.lines_of(batch.id).await?;
         self.relocate_all(&lines, Place::Line(batch.id), Place::Live)

@@ -4,7 +4,7 @@ use offpeak::{
     engine::TapEvent,
     model::{
         attempt::AttemptState,
-        request::{Source, State},
+        request::{OnLate, Source, State},
     },
     simulator::{Kind, Lane, Operation},
 };
@@ -43,19 +43,95 @@ async fn errors_that_pass_are_tried_again() {
         world.faults(Operation::Chat, status(code, None, None), 3);
         let key = world.ask(&soon("flaky")).await;
         succeeded(&world.outcome(key).await);
-        assert_eq!(world.store.attempts(key).await.unwrap().len(), 4);
+        let attempts = world.store.attempts(key).await.unwrap();
+        assert_eq!(attempts.len(), 1, "tries that cost nothing leave nothing");
+        assert_eq!(world.sim.log().operations[&Operation::Chat], 4);
         world.finish().await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_error_is_the_answer() {
+async fn the_last_error_before_the_deadline_is_the_answer() {
     let world = World::new().await;
-    world.faults(Operation::Chat, status(500, None, None), 100);
-    let outcome = world.outcome(world.ask(&soon("broken")).await).await;
+    world.faults(Operation::Chat, status(500, None, None), 1_000);
+    let key = world.ask(&soon("broken")).await;
+    let outcome = world.outcome(key).await;
     assert_eq!((outcome.state, outcome.status), (State::Failed, 500));
+    let took = key.id.born().until(outcome.finished);
+    assert!((10 * MINUTE..11 * MINUTE).contains(&took), "{took:?}");
+    assert_eq!(world.store.attempts(key).await.unwrap().len(), 1);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_minutes_is_waited_out() {
+    let world = World::new().await;
+    world.faults(Operation::Chat, status(503, None, None), 15);
+    let key = world.ask(&soon("patient")).await;
+    let outcome = world.outcome(key).await;
+    succeeded(&outcome);
+    assert!(key.id.born().until(outcome.finished) > 2 * MINUTE);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_deadline_only_so_many_tries() {
+    let world = World::new().await;
+    world.faults(Operation::Chat, status(429, None, None), 1_000);
+    let outcome = world
+        .outcome(world.ask(&soon("late").within(SECOND)).await)
+        .await;
+    assert_eq!((outcome.state, outcome.status), (State::Failed, 429));
     world.finish().await;
     assert_eq!(world.sim.log().operations[&Operation::Chat], 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_would_rather_fail_does_so_when_its_batch_was_refused() {
+    let busy = status(503, None, None);
+    for (chat, down) in [
+        (busy.clone(), false),
+        (status(429, Some(3000), None), false),
+        (busy, true),
+    ] {
+        let world = World::new().await;
+        world.faults(Operation::UploadFile, status(403, None, None), 1_000);
+        world.faults(Operation::Chat, chat, 1_000_000);
+        let call = ask("no batch").within(HOUR).on_late(OnLate::Fail);
+        let key = world.ask(&call).await;
+        world.pass(2 * MINUTE).await;
+        assert!(world.sim.log().operations[&Operation::Chat] > 0, "live");
+        if down {
+            world.line.go_down(2 * HOUR);
+        }
+        let (outcome, answer) = world.done(key).await;
+        assert_eq!((outcome.state, outcome.status), (State::Failed, 504));
+        assert!(answer.contains("deadline_exceeded"), "{answer}");
+        let took = key.id.born().until(outcome.finished);
+        assert!((HOUR..HOUR + 2 * SECOND).contains(&took), "{took:?}");
+        let (lost_files, unaccounted) = (down, down);
+        world
+            .finish_allowing(Allow {
+                lost_files,
+                unaccounted,
+                ..Allow::default()
+            })
+            .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_would_rather_wait_goes_live_where_no_batch_is_taken() {
+    for on_late in [OnLate::Wait, OnLate::Fail] {
+        let world = World::new().await;
+        world.faults(Operation::UploadFile, status(403, None, None), 1_000);
+        let call = ask("no batch").on_late(on_late);
+        let outcome = world.outcome(world.ask(&call).await).await;
+        succeeded(&outcome);
+        assert_eq!(outcome.source, Source::Live);
+        assert!(outcome.reason.contains("refused the batch"), "{outcome:?}");
+        world.finish().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -106,9 +182,16 @@ async fn a_call_that_nobody_saw_end_is_unaccounted() {
 async fn calls_that_are_always_lost_are_not_bought_for_ever() {
     let world = World::new().await;
     world.faults(Operation::Chat, Kind::ReplyLost, 1_000_000);
-    let outcome = world.outcome(world.ask(&soon("lost")).await).await;
+    let key = world.ask(&soon("lost")).await;
+    let (outcome, answer) = world.done(key).await;
     assert_eq!((outcome.state, outcome.status), (State::Failed, 502));
-    assert!(world.sim.bill().calls(Lane::Standard) < 60);
+    assert!(answer.contains("upstream_lost"), "{answer}");
+    assert!(
+        outcome.finished < key.id.born() + 5 * MINUTE,
+        "no need to wait"
+    );
+    assert_eq!(world.sim.bill().calls(Lane::Standard), 5);
+    assert_eq!(world.ledger().await.unaccounted, 5);
     let unaccounted = true;
     world
         .finish_allowing(Allow {
