@@ -1,7 +1,7 @@
 //! Calls with a deadline, and the few others that [`super::route`] cannot tell
 //! from them: read, checked, and taken in; or passed through.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -9,7 +9,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, Uri, request::Parts, uri::PathAndQuery};
+use http::{
+    HeaderMap, HeaderValue, Method, StatusCode, Uri, header, request::Parts, uri::PathAndQuery,
+};
 
 use super::{
     Edge,
@@ -35,7 +37,7 @@ use crate::{
         request::{Framing, Shape, State as RequestState},
         time::Timestamp,
     },
-    ports::Content,
+    ports::{Content, StoreError},
 };
 
 /// Every path that is not Offpeak's own.
@@ -246,7 +248,7 @@ struct Reply {
 /// The error is a whole response: a refusal, or the call passed through.
 async fn admit(
     edge: &Arc<Edge>,
-    parts: Parts,
+    mut parts: Parts,
     body: Body,
     endpoint: Endpoint,
     deadline: Timestamp,
@@ -261,15 +263,38 @@ async fn admit(
     let (call, reply) = prepare(edge, &parts, &body, endpoint, deadline)
         .await
         .map_err(refuse)?;
+    // The provider knows none of our ids: passed on is what it would have been sent.
+    let body = call.body.clone();
+    let leaves = call.webhook.is_some() || !reply.held || reply.prefer.respond_async;
     match edge.engine.admit(call).await {
         Ok(admitted) => Ok((admitted, reply)),
+        Err(AdmitError::Refused(Refused::PassThrough)) if leaves => {
+            Err(refuse(queue_full(edge).into()))
+        }
         Err(AdmitError::Refused(Refused::PassThrough)) => {
+            if parts.headers.contains_key(header::CONTENT_LENGTH) {
+                let length = HeaderValue::from(body.len());
+                parts.headers.insert(header::CONTENT_LENGTH, length);
+            }
             let body = Body::from(body);
             Err(Box::new(
                 through(edge, parts, body, Some("queue-full")).await,
             ))
         }
+        Err(AdmitError::Store(StoreError::Closed)) if edge.stopping.is_cancelled() => {
+            Err(refuse(ApiError::shutting_down()))
+        }
         Err(error) => Err(Box::new(errors::not_admitted(error))),
+    }
+}
+
+/// For who does not wait on the line: a call that is passed on could not answer
+/// it the way it asked for.
+fn queue_full(edge: &Edge) -> Refused {
+    let linger = edge.engine.settings().packing.linger;
+    Refused::QueueFull {
+        open: edge.engine.counts().open(),
+        retry_after: linger.max(Duration::from_secs(1)),
     }
 }
 

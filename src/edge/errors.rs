@@ -75,6 +75,13 @@ impl ApiError {
         }
     }
 
+    /// 503: nothing was taken in.
+    pub fn shutting_down() -> Self {
+        let message = "Offpeak is shutting down. Send the call again.";
+        ApiError::server(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", message)
+            .retry_after(STORE_PAUSE)
+    }
+
     /// The header or field at fault.
     pub fn param(self, param: &'static str) -> Self {
         ApiError {
@@ -155,10 +162,9 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         let (status, code) = match &error {
             StoreError::Full => (StatusCode::INSUFFICIENT_STORAGE, "storage_full"),
-            StoreError::Io(_) | StoreError::Corrupt(_) => {
+            StoreError::Io(_) | StoreError::Corrupt(_) | StoreError::Closed => {
                 (StatusCode::SERVICE_UNAVAILABLE, "storage_failed")
             }
-            StoreError::Closed => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
         };
         tracing::error!(%error, code, "a call could not be served");
         // The store's own words may name paths: they are for the log.
@@ -167,8 +173,7 @@ impl From<StoreError> for ApiError {
                 "Offpeak's disk is full: no call with a deadline can be taken in. \
                  Calls without a deadline work."
             }
-            StoreError::Closed => "Offpeak is shutting down. Send the call again.",
-            StoreError::Io(_) | StoreError::Corrupt(_) => {
+            StoreError::Io(_) | StoreError::Corrupt(_) | StoreError::Closed => {
                 "Offpeak's store failed: no call with a deadline can be served. \
                  Calls without a deadline work."
             }
@@ -276,6 +281,12 @@ mod tests {
         assert_eq!(response.status(), 507);
         assert_eq!(response.headers()[header::RETRY_AFTER], "5");
         assert!(!response.headers().contains_key(SHOULD_RETRY));
+        // A store that is closed while calls still come has lost its writer.
+        let dead = ApiError::from(StoreError::Closed);
+        assert_eq!(
+            (dead.status.as_u16(), dead.code),
+            (503, Some("storage_failed"))
+        );
         let full = Refused::QueueFull {
             open: 3,
             retry_after: Duration::from_millis(1200),

@@ -32,7 +32,7 @@ use super::{
     stub::{self, Facts},
 };
 use crate::{
-    engine::{Engine, Hold, Waiter},
+    engine::{Engine, Hold, View, Waiter},
     model::{
         id::RequestKey,
         request::{Outcome, Request, State},
@@ -117,6 +117,13 @@ pub enum Ended {
     },
     /// Erased.
     Gone,
+}
+
+/// How a request stands whose caller has waited long enough.
+pub enum Stands {
+    Ended(Ended),
+    /// Without a view, the store could not tell.
+    Open(Option<Box<View>>),
 }
 
 impl Ended {
@@ -207,16 +214,33 @@ impl Held {
         }
     }
 
-    /// 202: the caller waited as long as it wanted to.
+    /// 202: the caller waited as long as it wanted to. The answer, if it is there.
     pub async fn accepted(self, edge: &Edge, prefer: Preference) -> Response {
-        let view = match edge.engine.view(self.request.key).await {
-            Ok(view) => view,
+        match self.stands(edge).await {
+            Stands::Ended(ended) => self.answer(ended),
+            Stands::Open(view) => self.pending(edge, prefer, view.as_deref()),
+        }
+    }
+
+    /// How the request stands now: it may have ended before this call joined it,
+    /// or just as the wait was over.
+    pub async fn stands(&self, edge: &Edge) -> Stands {
+        match edge.engine.view(self.request.key).await {
+            Ok(None) => Stands::Ended(Ended::Gone),
+            Ok(Some(view)) => match view.stored.content {
+                Content::Done { outcome, answer } => Stands::Ended(Ended::Done { outcome, answer }),
+                _ => Stands::Open(Some(Box::new(view))),
+            },
             Err(error) => {
                 tracing::warn!(%error, "a request's state is told as it was at admission");
-                None
+                Stands::Open(None)
             }
-        };
-        let facts = match &view {
+        }
+    }
+
+    /// 202.
+    pub fn pending(self, edge: &Edge, prefer: Preference, view: Option<&View>) -> Response {
+        let facts = match view {
             Some(view) => Facts::open(view),
             None => Facts::admitted(&self.request, self.guarantee),
         };

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use super::{
     Edge,
     errors::ApiError,
-    hold::{Cut, Delivery, Ended, Held, waited},
+    hold::{Cut, Delivery, Ended, Held, Stands, waited},
     outcome::{self, Answer},
     prefer::Preference,
     replay::HEARTBEAT,
@@ -57,7 +57,7 @@ pub async fn hold(
             )
         }
         Some(Err(error)) => ApiError::from(error).into_response(),
-        None if prefer.wait.is_some() => Box::pin(waiting.held.accepted(&edge, prefer)).await,
+        None if prefer.wait.is_some() => Box::pin(waiting.accepted(&edge, prefer)).await,
         None => {
             let response = waiting.begin();
             with_body(
@@ -113,6 +113,14 @@ impl Waiting {
                 response.map(|_| self.held.deliver(events))
             }
             ended => self.held.answer(ended),
+        }
+    }
+
+    /// [`Held::accepted`]; an answer that is there is told as events.
+    async fn accepted(self, edge: &Edge, prefer: Preference) -> Response {
+        match self.held.stands(edge).await {
+            Stands::Ended(ended) => self.answer(ended),
+            Stands::Open(view) => self.held.pending(edge, prefer, view.as_deref()),
         }
     }
 

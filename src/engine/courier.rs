@@ -8,7 +8,10 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    model::request::{Framing, Outcome, Request, State},
+    model::{
+        request::{Framing, Outcome, Request, State},
+        time::Timestamp,
+    },
     policy::backoff::Backoff,
     ports::{Content, Delivery, DeliveryStatus, HookEvent, HookOutcome, StoreError},
 };
@@ -16,7 +19,10 @@ use crate::{
 use super::{Engine, drive::Next, settings::HookSettings};
 
 const PAGE: usize = 256;
-/// The pause before looking whether an acknowledgement has been sent.
+/// How long a delivery waits for its acknowledgement, at most: a connection may
+/// be stalled for good.
+const UNFLUSHED_PATIENCE: Duration = Duration::from_secs(5);
+/// The first pause before looking whether an acknowledgement has been sent.
 const UNFLUSHED_PAUSE: Duration = Duration::from_millis(20);
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
@@ -24,18 +30,40 @@ impl Engine {
     pub(super) async fn courier_turn(self: &Arc<Self>) -> Result<Next, StoreError> {
         let now = self.now();
         let mut next = Next::OnSignal;
-        for delivery in self.store.due_deliveries(now, PAGE).await? {
-            if self.inflight.deliveries.len() >= self.settings.webhook.max_concurrent as usize {
-                return Ok(Next::OnSignal);
+        let mut limit = PAGE;
+        loop {
+            let due = self.store.due_deliveries(now, limit).await?;
+            let all = due.len() < limit;
+            for delivery in due {
+                if self.inflight.deliveries.len() >= self.settings.webhook.max_concurrent as usize {
+                    return Ok(Next::OnSignal);
+                }
+                match self.flushed_by(&delivery, now) {
+                    Some(look) => next = next.sooner(Next::At(look)),
+                    None => self.send(delivery),
+                }
             }
-            if self.unflushed.contains(&delivery.key) {
-                // Its acknowledgement is still on the way: a moment's matter.
-                next = Next::At(now + UNFLUSHED_PAUSE);
-                continue;
+            if all {
+                break;
             }
-            let Some(in_hand) = self.inflight.deliveries.begin(delivery.key) else {
-                continue;
-            };
+            // Those before were skipped or are in hand: what is behind them is due.
+            limit = limit.saturating_mul(2);
+        }
+        let later = self.store.next_delivery().await?.filter(|due| *due > now);
+        Ok(next.sooner(later.map_or(Next::OnSignal, Next::At)))
+    }
+
+    /// When to look again at a delivery whose acknowledgement is still on the way:
+    /// a moment's matter mostly, so in ever longer steps, and not for ever.
+    fn flushed_by(&self, delivery: &Delivery, now: Timestamp) -> Option<Timestamp> {
+        let patience = delivery.due + UNFLUSHED_PATIENCE;
+        let waits = patience > now && self.unflushed.contains(&delivery.key);
+        let age = delivery.due.until(now);
+        waits.then(|| patience.min(now + age.max(UNFLUSHED_PAUSE)))
+    }
+
+    fn send(self: &Arc<Self>, delivery: Delivery) {
+        if let Some(in_hand) = self.inflight.deliveries.begin(delivery.key) {
             let engine = self.clone();
             self.tasks.spawn(async move {
                 if let Err(error) = engine.deliver(delivery).await {
@@ -47,8 +75,6 @@ impl Engine {
                 engine.signals.courier.notify_one();
             });
         }
-        let later = self.store.next_delivery().await?.filter(|due| *due > now);
-        Ok(next.sooner(later.map_or(Next::OnSignal, Next::At)))
     }
 
     async fn deliver(self: &Arc<Self>, delivery: Delivery) -> Result<(), StoreError> {

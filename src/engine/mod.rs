@@ -51,7 +51,11 @@ pub use waiters::Waiter;
 
 use crate::{
     ledger::Prices,
-    model::{batch::Batch, time::Timestamp},
+    model::{
+        batch::Batch,
+        id::{RequestId, RequestKey, TenantId},
+        time::Timestamp,
+    },
     ports::{Clock, Deliver, Provider, Store, StoreError, Vault},
 };
 
@@ -85,7 +89,7 @@ pub struct Engine {
     inflight: Inflights,
     backoffs: live::Backoffs,
     /// Requests whose acknowledgement is not on the wire yet.
-    unflushed: inflight::Mentions<crate::model::id::RequestKey>,
+    unflushed: inflight::Mentions<RequestKey>,
     disk_bytes: AtomicU64,
     paused: AtomicBool,
     flushing: AtomicBool,
@@ -102,8 +106,8 @@ struct Inflights {
     batches: inflight::Inflight<crate::model::id::BatchId>,
     /// Those of them that upload or create.
     submits: inflight::Inflight<crate::model::id::BatchId>,
-    live: inflight::Inflight<crate::model::id::RequestKey>,
-    deliveries: inflight::Inflight<crate::model::id::RequestKey>,
+    live: inflight::Inflight<RequestKey>,
+    deliveries: inflight::Inflight<RequestKey>,
 }
 
 impl Engine {
@@ -193,6 +197,18 @@ impl Engine {
     /// Bytes on disk, as last measured.
     pub fn disk_bytes(&self) -> u64 {
         self.disk_bytes.load(Ordering::Relaxed)
+    }
+
+    /// A change that changes nothing, through the store's writer and its sync.
+    ///
+    /// # Errors
+    /// When no call with a deadline could be taken in.
+    pub async fn check_store(&self) -> Result<(), StoreError> {
+        let nobodys = RequestKey {
+            tenant: TenantId([0; 16]),
+            id: RequestId::MIN,
+        };
+        self.store.erase(nobodys).await.map(|_| ())
     }
 
     /// Stops packing and submitting, never rescue.

@@ -15,10 +15,7 @@ use tokio::time::{Instant, timeout};
 use crate::{
     edge::Edge,
     engine::{Counts, Engine},
-    model::{
-        batch::BatchState,
-        id::{RequestId, RequestKey, TenantId},
-    },
+    model::batch::BatchState,
 };
 
 pub fn routes() -> Router<Arc<Edge>> {
@@ -32,7 +29,7 @@ pub fn routes() -> Router<Arc<Edge>> {
         )
 }
 
-/// A store that takes longer to say that it holds nothing is not answering.
+/// A store that takes longer to change nothing is not answering.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Ready to take calls with a deadline. The others need only the process.
@@ -40,12 +37,8 @@ async fn ready(State(edge): State<Arc<Edge>>) -> Response {
     if edge.stopping.is_cancelled() {
         return not_ready("stopping\n");
     }
-    let nobodys = RequestKey {
-        tenant: TenantId([0; 16]),
-        id: RequestId::MIN,
-    };
-    match timeout(PATIENCE, edge.engine.load(nobodys)).await {
-        Ok(Ok(_)) => "ready\n".into_response(),
+    match timeout(PATIENCE, edge.engine.check_store()).await {
+        Ok(Ok(())) => "ready\n".into_response(),
         Ok(Err(error)) => {
             tracing::error!(%error, "not ready");
             not_ready("the store fails\n")

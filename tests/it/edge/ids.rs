@@ -252,6 +252,61 @@ async fn a_caller_who_holds_hears_of_a_cancel_and_of_an_erasure() {
 }
 
 #[tokio::test]
+async fn who_joins_what_has_ended_gets_the_answer() {
+    let app = TestApp::start().await;
+    let mut caller = app.caller().await;
+    let streamed = json!({
+        "model": "gpt-4o-mini", "stream": true,
+        "messages": [{"role": "user", "content": "joined stream"}],
+    });
+    for (line, how, body) in [
+        (CHAT, "prefer: respond-async", chat("joined", "")),
+        (CHAT, "prefer: wait=0", chat("joined", "wait")),
+        (CHAT, "prefer: wait=0", streamed.to_string()),
+        (
+            "POST /v1/responses",
+            "offpeak-tag: t",
+            response("joined", json!({"background": true})),
+        ),
+    ] {
+        let key = format!("idempotency-key: {}", body.len());
+        let headers = [SIX_HOURS, how, key.as_str()];
+        let first = caller.call(line, &headers, &body).await;
+        assert_eq!(first.status(), 202, "{}", first.text());
+        let get = format!("GET {}/{}", &line[5..], first.head.id());
+        let done = caller.call(&get, &["prefer: wait=60"], "").await;
+        assert_eq!(done.status(), 200, "{}", done.text());
+        let again = caller.call(line, &headers, &body).await;
+        assert_eq!(
+            (again.status(), again.head.value("offpeak-status")),
+            (200, "succeeded"),
+            "{how} {body}"
+        );
+        assert_eq!(again.head.id(), first.head.id());
+        match body.contains("stream") {
+            true => assert!(again.text().contains("data: [DONE]"), "{}", again.text()),
+            false => assert_eq!(again.body, done.body, "{how} {body}"),
+        }
+    }
+    let headers = [SIX_HOURS, "prefer: respond-async", "idempotency-key: gone"];
+    let id = caller
+        .call(CHAT, &headers, chat("cancelled then", "never"))
+        .await
+        .head
+        .id();
+    let cancel = format!("POST /v1/chat/completions/{id}/cancel");
+    assert_eq!(caller.call(&cancel, &[], "").await.status(), 410);
+    let again = caller
+        .call(CHAT, &headers, chat("cancelled then", "never"))
+        .await;
+    assert_eq!(
+        (again.status(), again.error_code().as_str()),
+        (410, "request_cancelled")
+    );
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn background_mode_is_another_way_to_say_it() {
     let app = TestApp::start().await;
     let mut caller = app.caller().await;

@@ -1,6 +1,8 @@
 //! Calls that only look deferred, and deadlines in the path.
 
-use super::{CHAT, SIX_HOURS, chat};
+use serde_json::json;
+
+use super::{CHAT, SIX_HOURS, chat, response};
 use crate::app::TestApp;
 
 #[tokio::test]
@@ -55,7 +57,7 @@ async fn a_full_queue_lets_calls_through_or_says_when_to_come_again() {
             .status(),
         202
     );
-    let answer = caller.call(CHAT, headers, chat("passed", "")).await;
+    let answer = caller.call(CHAT, &[SIX_HOURS], chat("passed", "")).await;
     assert_eq!(
         (answer.status(), answer.head.value("offpeak-reason")),
         (200, "queue-full")
@@ -78,6 +80,69 @@ async fn a_full_queue_lets_calls_through_or_says_when_to_come_again() {
         (429, "queue_full")
     );
     assert!(answer.head.get("retry-after").is_some());
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_full_queue_passes_on_what_the_provider_knows_and_nobody_who_leaves() {
+    let full = ("OFFPEAK_ADMISSION__MAX_OPEN", "1");
+    let app = TestApp::with(&[full, ("OFFPEAK_ADMISSION__ON_FULL", "live")]).await;
+    let mut caller = app.caller().await;
+    let line = "POST /v1/responses";
+    let first = caller
+        .call(line, &[SIX_HOURS], response("first", json!({})))
+        .await;
+    assert_eq!(first.status(), 200, "{}", first.text());
+    let provider_id = first.json()["id"].as_str().unwrap().to_owned();
+    let fill = [SIX_HOURS, "prefer: respond-async"];
+    let filled = caller.call(CHAT, &fill, chat("fill", "never")).await;
+    assert_eq!(filled.status(), 202);
+
+    let next = response("second", json!({"previous_response_id": first.head.id()}));
+    let passed = caller.call(line, &[SIX_HOURS], next).await;
+    assert_eq!(
+        (passed.status(), passed.head.value("offpeak-reason")),
+        (200, "queue-full"),
+        "{}",
+        passed.text()
+    );
+    let log = app.simulator.log();
+    let mut seen = log.requests.iter();
+    let seen = seen.find(|request| request.prompt.contains("second"));
+    let body = seen.unwrap().body.as_deref().unwrap();
+    assert!(
+        body.contains(&provider_id) && !body.contains("op_"),
+        "{body}"
+    );
+
+    for (headers, body) in [
+        (&fill[..], response("leaves", json!({}))),
+        (
+            &[SIX_HOURS, "prefer: respond-async, wait=60"],
+            response("leaves", json!({})),
+        ),
+        (
+            &[SIX_HOURS],
+            response("leaves", json!({"background": true})),
+        ),
+        (
+            &[
+                SIX_HOURS,
+                "offpeak-webhook: https://example.com/hook",
+                "prefer: wait=60",
+            ],
+            response("leaves", json!({})),
+        ),
+    ] {
+        let answer = caller.call(line, headers, body).await;
+        assert_eq!(
+            (answer.status(), answer.error_code().as_str()),
+            (429, "queue_full"),
+            "{headers:?}"
+        );
+        assert!(answer.head.get("retry-after").is_some());
+    }
+    assert_eq!(app.runs_of("leaves"), 0);
     app.finish().await;
 }
 
