@@ -493,3 +493,29 @@ fn stripped(body: &[u8], strip: body::Strip) -> Result<Bytes, body::Refusal> {
     body::line_body(body, &edit, &mut out)?;
     Ok(out.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_provider_says_whether_another_try_helps() {
+        for (word, last) in [(None, false), (Some("true"), false), (Some("false"), true)] {
+            let mut headers = http::HeaderMap::new();
+            if let Some(word) = word {
+                headers.insert("x-should-retry", http::HeaderValue::from_static(word));
+            }
+            let reply = LiveReply {
+                status: 503,
+                headers,
+                body: stream::empty().boxed(),
+            };
+            let Reply::Answered { last_word, .. } = read_reply(reply, None).await else {
+                panic!("it was answered");
+            };
+            assert_eq!(last_word, last, "{word:?}");
+        }
+    }
+}
