@@ -75,7 +75,7 @@ impl ApiError {
         }
     }
 
-    /// 503: nothing was taken in.
+    /// 503: sent again, the call is taken in or found.
     pub fn shutting_down() -> Self {
         let message = "Offpeak is shutting down. Send the call again.";
         ApiError::server(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", message)

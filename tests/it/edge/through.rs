@@ -90,7 +90,11 @@ async fn a_full_queue_passes_on_what_the_provider_knows_and_nobody_who_leaves() 
     let mut caller = app.caller().await;
     let line = "POST /v1/responses";
     let first = caller
-        .call(line, &[SIX_HOURS], response("first", json!({})))
+        .call(
+            line,
+            &["offpeak-deadline: 1s"],
+            response("first", json!({})),
+        )
         .await;
     assert_eq!(first.status(), 200, "{}", first.text());
     let provider_id = first.json()["id"].as_str().unwrap().to_owned();
