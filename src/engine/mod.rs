@@ -4,7 +4,7 @@
 //! A reconciler is an idempotent turn: it looks at what is due, acts, and says
 //! when to look again. It is woken by that timer or by a signal, it has no input,
 //! and the first turn after a crash is the same code as any other. The store is
-//! the truth; [`Summary`](summary::Summary) is what it says, counted.
+//! the truth; `summary::Summary` is what it says, counted.
 
 mod admit;
 mod answer;

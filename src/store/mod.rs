@@ -7,8 +7,8 @@
 //!                          └─► reads ─────────────────────► Kv     any number
 //! ```
 //!
-//! [`kv::Kv`] is sled ([`SledStore`]) or a map in memory ([`MemoryStore`]); all
-//! else is the same for both. What stands under which key is in [`records`].
+//! `kv::Kv` is sled ([`SledStore`]) or a map in memory ([`MemoryStore`]); all
+//! else is the same for both. What stands under which key is in `records`.
 
 use std::{path::PathBuf, sync::Arc};
 
