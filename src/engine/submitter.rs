@@ -260,17 +260,25 @@ impl Engine {
             tracing::warn!(batch = %batch.id, %error, on_late = ?batch.cohort.on_late, "the provider refuses the batch; its lines go live, at the ordinary price");
             return self.dissolve(batch).await;
         }
+        let settings = &self.settings.submit;
+        let pause = self.count_failure(&mut batch, &error, settings.retry_base, settings.retry_max);
+        self.save(&batch, self.now() + pause).await
+    }
+
+    /// Notes that a step of the batch failed; returns the pause before the next try.
+    pub(super) fn count_failure(
+        &self,
+        batch: &mut Batch,
+        error: &ProviderError,
+        base: Duration,
+        max: Duration,
+    ) -> Duration {
         batch.tries += 1;
         batch.last_error = Some(error.to_string());
-        let pause = retry::backoff(
-            batch.tries,
-            self.settings.submit.retry_base,
-            self.settings.submit.retry_max,
-            error.retry_after(),
-            self.clock.random(),
-        );
-        tracing::warn!(batch = %batch.id, tries = batch.tries, %error, ?pause, "trying the batch later");
-        self.save(&batch, self.now() + pause).await
+        let asked = error.retry_after();
+        let pause = retry::backoff(batch.tries, base, max, asked, self.clock.random());
+        tracing::warn!(batch = %batch.id, state = ?batch.state, tries = batch.tries, %error, ?pause, "trying the batch later");
+        pause
     }
 
     /// A batch that will not reach the provider: its lines run live. That holds for

@@ -9,7 +9,7 @@ use crate::{
         id::{BatchId, CredentialId},
         time::Timestamp,
     },
-    policy::{poll, retry},
+    policy::poll,
     ports::{Credential, ProviderError, StoreError},
 };
 
@@ -150,16 +150,13 @@ impl Engine {
     }
 
     async fn look_later(&self, mut batch: Batch, error: ProviderError) -> Result<(), StoreError> {
-        batch.tries += 1;
-        batch.last_error = Some(error.to_string());
-        let pause = retry::backoff(
-            batch.tries,
-            self.settings.watch.poll_interval,
-            self.settings.watch.poll_max,
-            error.retry_after(),
-            self.clock.random(),
+        let settings = &self.settings.watch;
+        let pause = self.count_failure(
+            &mut batch,
+            &error,
+            settings.poll_interval,
+            settings.poll_max,
         );
-        tracing::warn!(batch = %batch.id, tries = batch.tries, %error, ?pause, "looking later");
         let due = self.now() + pause;
         self.summary.lock().track(batch, due);
         Ok(())

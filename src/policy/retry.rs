@@ -16,7 +16,9 @@ pub struct LiveSettings {
     /// Silence after which a live call is given up.
     #[serde(with = "crate::model::time::human")]
     pub timeout: Duration,
-    /// Tries that reached the provider, before its last answer is final.
+    /// Errors that pass are tried again until the deadline; after it, until there
+    /// were this many tries in all. Lost calls may have been billed: at most this
+    /// many are made, wherever the deadline is.
     pub attempts: u32,
     #[serde(with = "crate::model::time::human")]
     pub retry_base: Duration,
