@@ -46,6 +46,9 @@ const DEPTH_TASKS: u64 = 64;
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 const TENANT: TenantId = TenantId([1; 16]);
 const BATCH: u64 = 1000;
+/// An empty store and a full one take turns of this many requests.
+const TURN: u64 = 20_000;
+const TURNS: u64 = 7;
 
 #[tokio::main]
 async fn main() {
@@ -75,7 +78,7 @@ fn open(dir: &Path) -> Arc<SledStore> {
     let cache_bytes = env::var("OFFPEAK_BENCH_CACHE")
         .ok()
         .and_then(|n| n.parse().ok())
-        .unwrap_or(64 << 20);
+        .unwrap_or(16 << 20);
     let settings = Settings {
         data_dir: dir.to_path_buf(),
         cache_bytes,
@@ -101,15 +104,10 @@ async fn depth(dir: &Path, requests: u64) {
     let tenth = requests / 10;
     let first = fill(&store, DEPTH_TASKS, 0..tenth).await;
     first.report("fill, first tenth", &watch);
-    let middle = fill(&store, DEPTH_TASKS, tenth..9 * tenth).await;
-    middle.report("fill, between", &watch);
-    let last = fill(&store, DEPTH_TASKS, 9 * tenth..requests).await;
-    last.report("fill, last tenth", &watch);
-    println!(
-        "accept rate at the start / at the end: {:.2}",
-        first.rate() / last.rate()
-    );
-
+    for n in 1..10 {
+        let part = fill(&store, DEPTH_TASKS, n * tenth..(n + 1) * tenth).await;
+        part.report("fill, next tenth", &watch);
+    }
     drop(Arc::into_inner(store).expect("nobody else holds it"));
     let began = Instant::now();
     let store = open(dir);
@@ -132,6 +130,7 @@ async fn depth(dir: &Path, requests: u64) {
         began.elapsed()
     );
     watch.report("reopened");
+    let requests = beside_empty(dir, &store, requests).await;
 
     let began = Instant::now();
     let mut latencies = Vec::new();
@@ -153,13 +152,6 @@ async fn depth(dir: &Path, requests: u64) {
     settle(&store, 0..requests, line, Place::Live)
         .await
         .report("settle, 50 a call", &watch);
-
-    let end = fill(&store, DEPTH_TASKS, requests..requests + tenth).await;
-    end.report("fill behind it all", &watch);
-    println!(
-        "accept rate at the start / at the end: {:.2}",
-        first.rate() / end.rate()
-    );
 
     let began = Instant::now();
     let mut latencies = Vec::new();
@@ -184,12 +176,33 @@ async fn depth(dir: &Path, requests: u64) {
     }
     .report("purge, 50 a call", &watch);
 
-    let second = fill(&store, DEPTH_TASKS, requests + tenth..2 * requests).await;
-    second.report("fill again", &watch);
+    beside_empty(dir, &store, requests).await;
+    watch.report("the end");
+}
+
+/// The accept rate of an empty store against this one, in turns: a disk and a
+/// host that others use change theirs by half within a minute. Returns the
+/// number behind the last request.
+async fn beside_empty(dir: &Path, store: &Arc<SledStore>, from: u64) -> u64 {
+    let mut ratios = Vec::new();
+    for turn in 0..TURNS {
+        let aside = dir.with_extension("empty");
+        let empty = open(&aside);
+        let fresh = fill(&empty, DEPTH_TASKS, 0..TURN).await;
+        drop(Arc::into_inner(empty).expect("nobody else holds it"));
+        fs::remove_dir_all(&aside).expect("it can be removed");
+        let start = from + turn * TURN;
+        let full = fill(store, DEPTH_TASKS, start..start + TURN).await;
+        ratios.push(fresh.rate() / full.rate());
+    }
+    ratios.sort_by(f64::total_cmp);
     println!(
-        "accept rate at the start / at the end: {:.2}",
-        first.rate() / second.rate()
+        "accept rate of an empty store / of this one, {TURNS} turns of {TURN}: median {:.2}, {:.2} to {:.2}",
+        ratios[ratios.len() / 2],
+        ratios[0],
+        ratios[ratios.len() - 1]
     );
+    from + TURNS * TURN
 }
 
 async fn fill(store: &Arc<SledStore>, callers: u64, range: std::ops::Range<u64>) -> Phase {

@@ -266,7 +266,7 @@ async fn a_request_is_open_and_then_done(store: &dyn Store) {
 }
 
 async fn large_payloads_come_back_whole(store: &dyn Store) {
-    for (n, length) in [24 * 1024, 24 * 1024 + 1, 100_000, 8 << 20]
+    for (n, length) in [4000, 4001, 64_000, 64_001, 8 << 20]
         .into_iter()
         .enumerate()
     {
@@ -289,8 +289,8 @@ async fn large_payloads_come_back_whole(store: &dyn Store) {
     }
     let listed = store.list(TenantId([1; 16]), None, 2).await.unwrap();
     let ids: Vec<_> = listed.iter().map(|stored| stored.request.key.id).collect();
-    assert_eq!(ids, [request(1, 3).key.id, request(1, 2).key.id]);
-    assert_eq!(store.purge(at(10), 9).await.unwrap(), 4);
+    assert_eq!(ids, [request(1, 4).key.id, request(1, 3).key.id]);
+    assert_eq!(store.purge(at(10), 9).await.unwrap(), 5);
 }
 
 async fn one_of_two_moves_finds_it_gone(store: &dyn Store) {

@@ -17,10 +17,10 @@ use super::kv::{Batch, End, Kv, Pair, Span};
 use crate::ports::StoreError;
 
 /// sled puts a page of more than a quarter of a segment into a file of its own,
-/// which it does not sync. A leaf holds up to 17 pairs of at most
-/// [`chunk::BYTES`](super::records::chunk::BYTES) and a little, so this is the
-/// least power of two that keeps every page in the log.
-const SEGMENT: usize = 2 * 1024 * 1024;
+/// which it does not sync. A leaf holds up to 17 pairs: a request's record with
+/// [`chunk::BYTES`](super::records::chunk::BYTES) inline, and a long webhook, are
+/// about 10 KB each. Some ten segments are in memory while they are written.
+const SEGMENT: usize = 1024 * 1024;
 
 /// Tells how long the log was when the database was closed. sled takes a log
 /// that was cut short for one whose end was never written, and an empty one for
@@ -65,6 +65,11 @@ impl SledKv {
             _ => {}
         }
         Ok(SledKv { db, closing })
+    }
+
+    /// Lets sled see how large its cache is, see [`touches`].
+    fn touch(&self, key: &[u8], length: usize) -> Result<(), StoreError> {
+        (0..touches(length)).try_for_each(|_| self.db.get(key).map(drop).map_err(failed))
     }
 
     /// From here on, a database without records is a damaged one.
@@ -145,9 +150,7 @@ impl Kv for SledKv {
         let _collected = Collect;
         let value = self.db.get(key).map_err(failed)?;
         if let Some(value) = &value {
-            for _ in 0..touches(value.len()) {
-                self.db.get(key).map_err(failed)?;
-            }
+            self.touch(key, value.len())?;
         }
         Ok(value.map(|value| Bytes::copy_from_slice(&value)))
     }
@@ -170,14 +173,22 @@ impl Kv for SledKv {
 
     fn apply(&self, batch: Batch) -> Result<(), StoreError> {
         let mut writes = sled::Batch::default();
+        let mut large = Vec::new();
         for (key, value) in batch {
+            let length = value.as_ref().map_or(0, Bytes::len);
+            if touches(length) > 0 {
+                large.push((key.clone(), length));
+            }
             match value {
                 Some(value) => writes.insert(key, &value[..]),
                 None => writes.remove(key),
             }
         }
         let _collected = Collect;
-        self.db.apply_batch(writes).map_err(failed)
+        self.db.apply_batch(writes).map_err(failed)?;
+        large
+            .iter()
+            .try_for_each(|(key, length)| self.touch(key, *length))
     }
 
     fn sync(&self) -> Result<(), StoreError> {
@@ -196,12 +207,13 @@ impl Kv for SledKv {
     }
 }
 
-/// How often more to read a value of this many bytes. sled looks whether its
-/// cache is too large only at every 64th access of one of its 256 shards
-/// (`lru.rs`): reading 8 KB bodies once each lets it grow to four pages of 128 KB
-/// in each, 128 MB. A cached read takes about a microsecond.
+/// How often more to read a value of this many bytes that was read or written.
+/// sled looks whether its cache is too large only at every 64th access of one of
+/// its 256 shards (`lru.rs`): a page of chunks that is read or written once would
+/// stay until three more have come into its shard. A cached read takes about a
+/// microsecond.
 const fn touches(bytes: usize) -> usize {
-    if bytes < 4096 { 0 } else { bytes / 512 }
+    if bytes < 3072 { 0 } else { bytes / 512 }
 }
 
 /// Dropped when a call on the database is done. sled leaves the pages that it

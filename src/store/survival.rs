@@ -22,7 +22,7 @@ use super::{
     memory::MemoryKv,
     records::{chunk::Side, meta},
     sled::SledKv,
-    staging::Staging,
+    staging::{Staging, Step},
     writer::{Horizon, Writer},
 };
 use crate::ports::{Admitted, Content, Store, StoreError};
@@ -212,6 +212,29 @@ async fn a_writer_that_dies_leaves_a_store_to_read() {
 }
 
 #[tokio::test]
+async fn no_chunk_outlives_its_request() {
+    let disk = Arc::new(Disk::default());
+    disk.free.store(u64::MAX, Ordering::SeqCst);
+    let store = on(&disk, false);
+    admit(&store, &request(1, 1), b"small").await;
+    let before = disk.disk_bytes().unwrap();
+    for (n, length) in [(2, 4001), (3, 64_000), (4, 64_001)] {
+        let asked = request(1, n);
+        admit(&store, &asked, &vec![7; length]).await;
+        let open = disk.disk_bytes().unwrap();
+        settle(&store, &asked, at(9), b"a short answer").await;
+        let settled = disk.disk_bytes().unwrap();
+        assert!(
+            settled + length as u64 <= open + 1000,
+            "its body of {length} is gone"
+        );
+        assert!(store.erase(asked.key).await.unwrap());
+    }
+    let left = disk.disk_bytes().unwrap();
+    assert!(left < before + 1000, "{left} bytes of {before}");
+}
+
+#[tokio::test]
 async fn chunks_that_nothing_names_are_swept() {
     let disk = Arc::new(Disk::default());
     disk.free.store(u64::MAX, Ordering::SeqCst);
@@ -221,9 +244,10 @@ async fn chunks_that_nothing_names_are_swept() {
     admit(&store, &kept, &large).await;
     let before = disk.disk_bytes().unwrap();
     let swept = store.change(move |staging| {
-        payload::write(staging, lost.key, Side::Body, &large)?;
         // As if the process died between the journal and the record.
-        payload::write(staging, kept.key, Side::Answer, &large)?;
+        let never = &mut Step::default();
+        payload::write(staging, never, lost.key, Side::Body, &large)?;
+        payload::write(staging, never, kept.key, Side::Answer, &large)?;
         payload::sweep(staging)
     });
     assert_eq!(swept.await.unwrap(), 2);

@@ -35,10 +35,8 @@ pub fn admit<K: Kv>(
         ..
     } = admission;
     let key = request.key;
-    let stored = payload::write(staging, key, Side::Body, &body)?;
-
     let mut step = Step::default();
-    payload::keep(&mut step, key, Side::Body, stored);
+    let stored = payload::write(staging, &mut step, key, Side::Body, &body)?;
     let (name, value) = placed(&place, &request.entry());
     step.put(name, value);
     let name = destination::key(destination.id);

@@ -15,10 +15,15 @@ use super::{
 };
 use crate::{model::id::RequestKey, ports::StoreError};
 
-/// Writes what does not fit inline. The caller's step then holds the record and
-/// [`keep`]s the chunks.
+/// With at most this many, a payload's chunks are in the step of their record:
+/// 64 KB, and a part of a commit's operations.
+const FEW: u32 = 16;
+
+/// Writes what does not fit inline: a few chunks into the record's `step`, many
+/// before it. The step then holds the record too.
 pub fn write<K: Kv>(
     staging: &mut Staging<K>,
+    step: &mut Step,
     key: RequestKey,
     side: Side,
     payload: &Bytes,
@@ -26,24 +31,24 @@ pub fn write<K: Kv>(
     if payload.len() <= chunk::BYTES {
         return Ok(Payload::Inline);
     }
-    let mut step = Step::default();
-    step.put(chunk::journal_key(key, side), chunk::journal_value());
-    staging.stage(step)?;
-    let mut chunks = 0;
-    for part in payload.chunks(chunk::BYTES) {
-        let mut step = Step::default();
-        step.put(chunk::key(key, side, chunks), chunk::encode(part));
-        staging.stage(step)?;
-        chunks += 1;
+    let chunks = payload.len().div_ceil(chunk::BYTES) as u32;
+    let parts = (0..).zip(payload.chunks(chunk::BYTES));
+    if chunks <= FEW {
+        for (number, part) in parts {
+            step.put(chunk::key(key, side, number), chunk::encode(part));
+        }
+        return Ok(Payload::Chunked { chunks });
     }
+    let mut journal = Step::default();
+    journal.put(chunk::journal_key(key, side), chunk::journal_value());
+    staging.stage(journal)?;
+    for (number, part) in parts {
+        let mut one = Step::default();
+        one.put(chunk::key(key, side, number), chunk::encode(part));
+        staging.stage(one)?;
+    }
+    step.delete(chunk::journal_key(key, side));
     Ok(Payload::Chunked { chunks })
-}
-
-/// The record in this step names the chunks that were written for it.
-pub fn keep(step: &mut Step, key: RequestKey, side: Side, payload: Payload) {
-    if let Payload::Chunked { .. } = payload {
-        step.delete(chunk::journal_key(key, side));
-    }
 }
 
 /// What stands inline of a payload.
@@ -57,11 +62,20 @@ pub fn inline(payload: Payload, bytes: &Bytes) -> &[u8] {
 /// The record in this step stops naming these chunks; [`remove`] them when it is
 /// staged.
 pub fn disown(step: &mut Step, key: RequestKey, side: Side, payload: Payload) {
-    if let Payload::Chunked { .. } = payload {
-        step.put(chunk::journal_key(key, side), chunk::journal_value());
+    match payload {
+        Payload::Inline => {}
+        Payload::Chunked { chunks } if chunks <= FEW => {
+            for number in 0..chunks {
+                step.delete(chunk::key(key, side, number));
+            }
+        }
+        Payload::Chunked { .. } => {
+            step.put(chunk::journal_key(key, side), chunk::journal_value());
+        }
     }
 }
 
+/// Removes what [`disown`] left: the many.
 pub fn remove<K: Kv>(
     staging: &mut Staging<K>,
     key: RequestKey,
@@ -71,6 +85,9 @@ pub fn remove<K: Kv>(
     let Payload::Chunked { chunks } = payload else {
         return Ok(());
     };
+    if chunks <= FEW {
+        return Ok(());
+    }
     for number in 0..chunks {
         let mut step = Step::default();
         step.delete(chunk::key(key, side, number));

@@ -24,14 +24,13 @@ pub fn settle<K: Kv>(staging: &mut Staging<K>, ending: Ending) -> Result<Settled
     let key = ending.key;
     let body = head.payload;
     let place = places::find(staging, &head.request, &ending.places)?;
-    let answer = payload::write(staging, key, Side::Answer, &ending.answer)?;
 
     let mut step = Step::default();
+    let answer = payload::write(staging, &mut step, key, Side::Answer, &ending.answer)?;
     if let Some((_, name)) = &place {
         step.delete(name.clone());
     }
     payload::disown(&mut step, key, Side::Body, body);
-    payload::keep(&mut step, key, Side::Answer, answer);
     add_to_ledger(staging, &mut step, &ending.ledger)?;
     if let Some(attempt) = &ending.attempt {
         attempts::put(&mut step, key, attempt);

@@ -4,9 +4,10 @@
 //!
 //! `J | tenant | id | side`: these chunks are being written or removed.
 //!
-//! Chunks take several commits. They are written before the record that names
-//! them and removed after the record that stops naming them; meanwhile the `J`
-//! stands. What it names at start-up is removed, unless the record needs it.
+//! A few chunks are written and removed with the record that names them. Many
+//! take several commits: they are written before that record and removed after
+//! the one that stops naming them; meanwhile the `J` stands. What it names at
+//! start-up is removed, unless the record needs it.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -30,9 +31,10 @@ pub const JOURNAL: Kind = Kind {
 };
 
 /// Bytes of a chunk, and the most that a request's record holds inline. sled
-/// rewrites up to 17 pairs as one page, and puts what is larger than a quarter
-/// of a segment into a file of its own, which it does not sync.
-pub const BYTES: usize = 24 * 1024;
+/// keeps up to 17 pairs as one page, and a page in each of the 256 shards of its
+/// cache whatever the cache's size is: 20 MB with chunks of this many bytes,
+/// which with what stands around them fill 4096.
+pub const BYTES: usize = 4000;
 
 /// Which payload of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
