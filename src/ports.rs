@@ -44,13 +44,15 @@ pub trait Store: Send + Sync + 'static {
         batches: &[BatchId],
     ) -> Result<Option<Place>, StoreError>;
 
-    /// Moves open requests between places. False where one was not at `from`.
-    async fn relocate(&self, moves: Vec<Relocation>) -> Result<Vec<bool>, StoreError>;
+    /// Moves open requests between places: false where one was not at `from`. One
+    /// that fails has not moved, whatever became of the others.
+    async fn relocate(&self, moves: Vec<Relocation>) -> Vec<Result<bool, StoreError>>;
 
     /// Ends requests: record, answer, feed entry, webhook and ledger in one write
     /// each. A request ends once; later endings report the first one's outcome
-    /// and change nothing.
-    async fn settle(&self, endings: Vec<Ending>) -> Result<Vec<Settled>, StoreError>;
+    /// and change nothing. One that fails has not ended, unless it could not be
+    /// synced.
+    async fn settle(&self, endings: Vec<Ending>) -> Vec<Result<Settled, StoreError>>;
 
     /// A tenant's requests, newest first, those before `before`.
     async fn list(
@@ -234,6 +236,7 @@ pub struct Relocation {
     pub to: Place,
 }
 
+#[derive(Clone)]
 pub struct Ending {
     pub key: RequestKey,
     /// The places the request can be in; it is removed from whichever it is in.

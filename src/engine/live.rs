@@ -166,7 +166,8 @@ impl Engine {
         attempt.state = transition(&attempt, AttemptEvent::End)?;
         attempt.ended = Some(self.now());
         attempt.note = note;
-        self.store.put_attempt(request.key, attempt).await
+        let write = || self.store.put_attempt(request.key, attempt.clone());
+        self.persist(request.key.id, write).await
     }
 
     async fn call(&self, request: &Request, body: &Bytes, tap: Option<&Spout>) -> Reply {
@@ -228,7 +229,8 @@ impl Engine {
                 AttemptId::Live(number) => number,
                 AttemptId::Batch(_) => 0,
             };
-            self.lose_sight(request, attempt, &note).await?;
+            let lose = || self.lose_sight(request, attempt.clone(), &note);
+            self.persist(request.key.id, lose).await?;
             if lost >= self.settings.live.attempts {
                 let message = format!(
                     "The answers of {lost} calls were lost on their way from the provider, which \
@@ -345,7 +347,8 @@ impl Engine {
             body,
             Some(attempt.clone()),
         );
-        let settled = self.settle(vec![ending]).await?;
+        let settle = || self.settle(vec![ending.clone()]);
+        let settled = self.persist(request.key.id, settle).await?;
         if let Some((_, crate::ports::Settled::Before(earlier))) = settled.into_iter().next() {
             self.account_late_live(request, &outcome, &earlier, attempt)
                 .await?;
@@ -368,14 +371,19 @@ impl Engine {
         if outcome.state != State::Succeeded {
             // Errors are not billed.
             attempt.state = AttemptState::Ended;
-            return self.store.put_attempt(request.key, attempt).await;
+            let write = || self.store.put_attempt(request.key, attempt.clone());
+            return self.persist(request.key.id, write).await;
         }
         attempt.state = AttemptState::Late;
         attempt.note = format!("answered after the request had {}", earlier.state.as_str());
         let row = ledger::late_answer(outcome, earlier.source != Source::Offpeak);
         let key = ledger::key(request, outcome);
         let ledger = crate::ports::LedgerEntry { key, row };
-        self.store.account(request.key, attempt, ledger).await?;
+        let account = || {
+            let (attempt, ledger) = (attempt.clone(), ledger.clone());
+            self.store.account(request.key, attempt, ledger)
+        };
+        self.persist(request.key.id, account).await?;
         Ok(())
     }
 }

@@ -19,6 +19,7 @@ mod janitor;
 mod live;
 mod models;
 mod packer;
+mod persist;
 mod recovery;
 mod rescuer;
 mod settings;

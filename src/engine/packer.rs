@@ -210,11 +210,23 @@ impl Engine {
                 .iter()
                 .map(|&entry| Relocation { entry, from, to })
                 .collect();
-            let results = self.store.relocate(moves).await?;
-            let mut summary = self.summary.lock();
-            for (entry, _) in chunk.iter().zip(results).filter(|(_, moved)| *moved) {
-                summary.shift(entry, &from, &to);
-                moved += 1;
+            let results = self.store.relocate(moves).await;
+            let mut failed = None;
+            {
+                let mut summary = self.summary.lock();
+                for (entry, result) in chunk.iter().zip(results) {
+                    match result {
+                        Ok(true) => {
+                            summary.shift(entry, &from, &to);
+                            moved += 1;
+                        }
+                        Ok(false) => {}
+                        Err(error) => failed = Some(error),
+                    }
+                }
+            }
+            if let Some(error) = failed {
+                return Err(error);
             }
         }
         Ok(moved)
@@ -227,6 +239,15 @@ impl Engine {
         event: BatchEvent,
         due: Timestamp,
     ) -> Result<(), StoreError> {
+        self.transition(batch, event)?;
+        self.save(batch, due).await
+    }
+
+    pub(super) fn transition(
+        &self,
+        batch: &mut Batch,
+        event: BatchEvent,
+    ) -> Result<(), StoreError> {
         if let Err(illegal) = batch.apply(event) {
             return Err(StoreError::Corrupt(format!(
                 "batch {}: {illegal}",
@@ -234,7 +255,7 @@ impl Engine {
             )));
         }
         tracing::info!(batch = %batch.id, state = ?batch.state, lines = batch.lines, "batch");
-        self.save(batch, due).await
+        Ok(())
     }
 
     pub(super) async fn save(&self, batch: &Batch, due: Timestamp) -> Result<(), StoreError> {

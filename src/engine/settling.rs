@@ -24,36 +24,49 @@ impl Engine {
             return Ok(Vec::new());
         }
         let keys: Vec<RequestKey> = endings.iter().map(|ending| ending.key).collect();
-        let settled = match self.store.settle(endings).await {
-            Ok(settled) => settled,
-            Err(error) => {
-                // Some of them may have ended all the same: who waits looks.
-                keys.iter().for_each(|key| self.waiters.wake(*key));
-                return Err(error);
-            }
-        };
-        for (key, settled) in keys.iter().zip(&settled) {
-            self.backoffs.forget(key);
-            // Whoever still listens there hears the end of it.
-            self.taps.take(*key);
-            self.waiters.wake(*key);
-            if let Settled::Now {
-                entry,
-                place,
-                webhook,
-                ..
-            } = settled
-            {
-                match place {
-                    Some(place) => self.summary.lock().exit(place, entry),
-                    None => tracing::error!(id = %key.id, "ended, and was in no place we knew of"),
+        let results = self.store.settle(endings).await;
+        let mut settled = Vec::with_capacity(keys.len());
+        let mut failed = None;
+        for (key, result) in keys.into_iter().zip(results) {
+            match result {
+                Ok(one) => {
+                    self.ended(key, &one);
+                    settled.push((key, one));
                 }
-                if *webhook {
-                    self.signals.courier.notify_one();
+                Err(error) => {
+                    // It may have ended all the same: who waits looks.
+                    self.waiters.wake(key);
+                    failed = Some(error);
                 }
             }
         }
-        Ok(keys.into_iter().zip(settled).collect())
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(settled),
+        }
+    }
+
+    fn ended(&self, key: RequestKey, settled: &Settled) {
+        self.backoffs.forget(&key);
+        // Whoever still listens there hears the end of it.
+        self.taps.take(key);
+        self.waiters.wake(key);
+        let Settled::Now {
+            entry,
+            place,
+            webhook,
+            ..
+        } = settled
+        else {
+            return;
+        };
+        match place {
+            Some(place) => self.summary.lock().exit(place, entry),
+            None => tracing::error!(id = %key.id, "ended, and was in no place we knew of"),
+        }
+        if *webhook {
+            self.signals.courier.notify_one();
+        }
     }
 
     /// An ending that Offpeak itself decides.

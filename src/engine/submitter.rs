@@ -118,7 +118,7 @@ impl Engine {
             {
                 Ok(file) => {
                     batch.input_file = Some(file);
-                    self.advance(&mut batch, BatchEvent::Upload, self.now())
+                    self.keep(&mut batch, BatchEvent::Upload, self.now())
                         .await?;
                 }
                 Err(error) => return self.try_later(batch, error).await,
@@ -172,7 +172,18 @@ impl Engine {
         batch.provider_status = Some(remote.status_text);
         batch.submitted = Some(self.now());
         let due = self.now() + self.settings.watch.poll_interval;
-        self.advance(&mut batch, BatchEvent::Submit, due).await
+        self.keep(&mut batch, BatchEvent::Submit, due).await
+    }
+
+    /// As [`Engine::advance`], for what the provider has done already.
+    async fn keep(
+        &self,
+        batch: &mut Batch,
+        event: BatchEvent,
+        due: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.transition(batch, event)?;
+        self.persist(batch.id, || self.save(batch, due)).await
     }
 
     /// After a lost reply or a crash: lists back to the create's sending, adopts

@@ -20,7 +20,7 @@ use crate::{
     },
     ports::{
         Admission, Admitted, Content, Delivery, DeliveryStatus, Ending, Idempotent, LedgerEntry,
-        Relocation, Settled, Store,
+        Relocation, Settled, Store, StoreError,
     },
 };
 
@@ -114,7 +114,7 @@ fn one_more(request: &Request) -> LedgerEntry {
     }
 }
 
-fn ending(request: &Request, places: &[Place], finished: Timestamp, answer: &[u8]) -> Ending {
+pub fn ending(request: &Request, places: &[Place], finished: Timestamp, answer: &[u8]) -> Ending {
     Ending {
         key: request.key,
         places: places.to_vec(),
@@ -125,7 +125,7 @@ fn ending(request: &Request, places: &[Place], finished: Timestamp, answer: &[u8
     }
 }
 
-fn batch_id(n: u64) -> BatchId {
+pub fn batch_id(n: u64) -> BatchId {
     BatchId::new(at(n), u128::from(n) << 64)
 }
 
@@ -191,10 +191,15 @@ pub async fn settle(
 ) -> u64 {
     let places = [Place::Queue(request.cohort)];
     let ending = ending(request, &places, finished, answer);
-    match store.settle(vec![ending]).await.unwrap()[..] {
+    match each(store.settle(vec![ending]).await)[..] {
         [Settled::Now { sequence, .. }] => sequence,
         ref other => panic!("{other:?}"),
     }
+}
+
+/// None of them failed.
+pub fn each<T>(results: Vec<Result<T, StoreError>>) -> Vec<T> {
+    results.into_iter().map(Result::unwrap).collect()
 }
 
 pub async fn content(store: &dyn Store, request: &Request) -> Option<Content> {
@@ -241,7 +246,7 @@ async fn a_request_is_open_and_then_done(store: &dyn Store) {
     assert_eq!(store.queued(asked.cohort, 9).await.unwrap(), []);
     let again = ending(&asked, &[queue], at(99), b"other");
     assert_eq!(
-        store.settle(vec![again]).await.unwrap(),
+        each(store.settle(vec![again]).await),
         [Settled::Before(outcome(at(9)))]
     );
     let page = store.feed(key.tenant, 0, 9).await.unwrap();
@@ -259,10 +264,7 @@ async fn a_request_is_open_and_then_done(store: &dyn Store) {
     assert_eq!(store.feed(key.tenant, 0, 9).await.unwrap().entries, []);
     assert!(!store.erase(key).await.unwrap(), "it is unknown");
     let unknown = ending(&asked, &[queue], at(99), b"other");
-    assert_eq!(
-        store.settle(vec![unknown]).await.unwrap(),
-        [Settled::Unknown]
-    );
+    assert_eq!(each(store.settle(vec![unknown]).await), [Settled::Unknown]);
 }
 
 async fn large_payloads_come_back_whole(store: &dyn Store) {
@@ -301,7 +303,7 @@ async fn one_of_two_moves_finds_it_gone(store: &dyn Store) {
         store.relocate(vec![from_queue(&asked, first)]),
         store.relocate(vec![from_queue(&asked, second)]),
     );
-    let moved = (a.unwrap()[0], b.unwrap()[0]);
+    let moved = (each(a)[0], each(b)[0]);
     assert!(moved.0 ^ moved.1, "{moved:?}");
     let batches = [batch_id(1), batch_id(2)];
     let place = store.place(asked.key, &batches).await.unwrap().unwrap();
@@ -316,7 +318,7 @@ async fn one_of_two_moves_finds_it_gone(store: &dyn Store) {
         to: Place::Live,
     };
     assert_eq!(
-        store.relocate(vec![to_live, to_live]).await.unwrap(),
+        each(store.relocate(vec![to_live, to_live]).await),
         [true, false]
     );
     assert_eq!(store.live(None, 9).await.unwrap(), [asked.entry()]);
@@ -332,7 +334,7 @@ async fn of_two_endings_one_counts(store: &dyn Store) {
         store.settle(vec![ending(&asked, &places, at(1), b"a")]),
         store.settle(vec![ending(&asked, &places, at(2), b"b")]),
     );
-    let (a, b) = (a.unwrap().remove(0), b.unwrap().remove(0));
+    let (a, b) = (each(a).remove(0), each(b).remove(0));
     let finished = match (&a, &b) {
         (Settled::Now { .. }, Settled::Before(outcome)) => outcome.finished,
         (Settled::Before(outcome), Settled::Now { .. }) => outcome.finished,
@@ -370,14 +372,11 @@ async fn an_ending_finds_a_request_that_has_moved(store: &dyn Store) {
             b"a"
         )]),
     );
-    assert!(matches!(settled.unwrap()[..], [Settled::Now { .. }]));
-    moved.unwrap();
+    assert!(matches!(each(settled)[..], [Settled::Now { .. }]));
+    each(moved);
     assert_eq!(store.lines(batch_id(7), None, 9).await.unwrap(), []);
     assert_eq!(store.queued(asked.cohort, 9).await.unwrap(), []);
-    let late = store
-        .relocate(vec![from_queue(&asked, line)])
-        .await
-        .unwrap();
+    let late = each(store.relocate(vec![from_queue(&asked, line)]).await);
     assert_eq!(late, [false], "what has ended moves nowhere");
 }
 
@@ -388,7 +387,7 @@ async fn many_are_claimed_at_once(store: &dyn Store) {
     }
     let place = Place::Line(batch_id(1));
     let moves = asked.iter().map(|asked| from_queue(asked, place)).collect();
-    assert_eq!(store.relocate(moves).await.unwrap(), vec![true; 450]);
+    assert_eq!(each(store.relocate(moves).await), vec![true; 450]);
     let lines = store.lines(batch_id(1), None, 400).await.unwrap();
     let rest = store
         .lines(batch_id(1), Some(lines[399].key.id), 400)
@@ -403,7 +402,7 @@ async fn many_are_claimed_at_once(store: &dyn Store) {
         .map(|asked| ending(asked, &[place], at(1), b"answer"))
         .collect();
     endings.push(ending(&asked[0], &[place], at(1), b"answer"));
-    let settled = store.settle(endings).await.unwrap();
+    let settled = each(store.settle(endings).await);
     let sequences: Vec<u64> = settled
         .iter()
         .filter_map(|settled| match settled {
@@ -537,7 +536,7 @@ async fn attempts_are_accounted_once(store: &dyn Store) {
 
     let mut last = ending(&asked, &[Place::Queue(asked.cohort)], at(1), b"a");
     last.attempt = Some(attempt(live, AttemptState::Answered));
-    store.settle(vec![last]).await.unwrap();
+    each(store.settle(vec![last]).await);
     assert_eq!(store.open_attempts().await.unwrap(), []);
 
     let late = || store.account(key, attempt(batch, AttemptState::Late), one_more(&asked));
@@ -668,7 +667,7 @@ async fn batches_stay_while_somebody_needs_them(store: &dyn Store) {
     }
     admit(store, &asked, b"1").await;
     let claim = from_queue(&asked, Place::Line(lined.id));
-    assert_eq!(store.relocate(vec![claim]).await.unwrap(), [true]);
+    assert_eq!(each(store.relocate(vec![claim]).await), [true]);
     let told = store.batches(at(10)).await.unwrap();
     assert_eq!(told, [open.clone(), littered.clone(), recent.clone()]);
     store.purge_batches(at(10)).await.unwrap();

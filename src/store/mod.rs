@@ -33,7 +33,7 @@ mod writer;
 
 use self::{
     changes::{admit, attempts, deliveries, places, purge, settle},
-    kv::Kv,
+    kv::{Kv, again},
     records::{batch, credential, orphan},
     staging::{Staging, Step},
     writer::{Horizon, Writer},
@@ -116,7 +116,9 @@ impl<K: Kv> KvStore<K> {
         &self,
         change: impl FnOnce(&mut Staging<K>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.writer.change(change).await
+        let one = |staging: &mut Staging<K>| vec![staging.spanning(change)];
+        let mut results = self.writer.change_each(one).await?;
+        results.pop().unwrap_or(Err(StoreError::Closed))
     }
 
     /// Reads of a few entries stay on the caller's thread.
@@ -146,12 +148,13 @@ impl<K: Kv> KvStore<K> {
     }
 
     /// Splits a long list of changes, so that others get their turn in between.
+    /// Each has a result of its own.
     async fn in_turns<I: Send + 'static, T: Send + 'static>(
         &self,
         items: Vec<I>,
         at_once: usize,
-        change: impl Fn(&mut Staging<K>, Vec<I>) -> Result<Vec<T>, StoreError> + Send + Copy + 'static,
-    ) -> Result<Vec<T>, StoreError> {
+        change: impl Fn(&mut Staging<K>, I) -> Result<T, StoreError> + Send + Copy + 'static,
+    ) -> Vec<Result<T, StoreError>> {
         let mut items = items.into_iter();
         let mut turns = Vec::new();
         loop {
@@ -159,11 +162,21 @@ impl<K: Kv> KvStore<K> {
             if part.is_empty() {
                 break;
             }
-            turns.push(self.change(move |staging| change(staging, part)));
+            turns.push(async move {
+                let count = part.len();
+                let each = move |staging: &mut Staging<K>| {
+                    let part = part.into_iter();
+                    part.map(|item| staging.spanning(|staging| change(staging, item)))
+                        .collect()
+                };
+                match self.writer.change_each(each).await {
+                    Ok(results) => results,
+                    Err(error) => (0..count).map(|_| Err(again(&error))).collect(),
+                }
+            });
         }
         let done = futures_util::future::join_all(turns).await;
-        let done: Result<Vec<Vec<T>>, StoreError> = done.into_iter().collect();
-        Ok(done?.into_iter().flatten().collect())
+        done.into_iter().flatten().collect()
     }
 
     async fn put(&self, key: Vec<u8>, value: Option<bytes::Bytes>) -> Result<(), StoreError> {
@@ -198,22 +211,12 @@ impl<K: Kv> Store for KvStore<K> {
         reads::place(&*self.kv, key, batches)
     }
 
-    async fn relocate(&self, moves: Vec<Relocation>) -> Result<Vec<bool>, StoreError> {
-        self.in_turns(moves, MOVES, |staging, moves| {
-            places::relocate(staging, &moves)
-        })
-        .await
+    async fn relocate(&self, moves: Vec<Relocation>) -> Vec<Result<bool, StoreError>> {
+        self.in_turns(moves, MOVES, places::relocate).await
     }
 
-    async fn settle(&self, endings: Vec<Ending>) -> Result<Vec<Settled>, StoreError> {
-        self.in_turns(endings, ENDINGS, |staging, endings| {
-            let mut settled = Vec::with_capacity(endings.len());
-            for ending in endings {
-                settled.push(settle::settle(staging, ending)?);
-            }
-            Ok(settled)
-        })
-        .await
+    async fn settle(&self, endings: Vec<Ending>) -> Vec<Result<Settled, StoreError>> {
+        self.in_turns(endings, ENDINGS, settle::settle).await
     }
 
     async fn list(

@@ -1,7 +1,7 @@
 //! Writes on their way to the map: what the next commit will hold, and reads
 //! that see it.
 
-use std::sync::Arc;
+use std::{ops::RangeInclusive, sync::Arc};
 
 use bytes::Bytes;
 
@@ -34,6 +34,34 @@ impl Step {
     }
 }
 
+/// A change and the commits that it is in.
+pub struct Change<T> {
+    result: Result<T, StoreError>,
+    commits: RangeInclusive<u64>,
+}
+
+/// What of a group of changes was not made.
+pub struct Failures {
+    commits: Vec<(u64, StoreError)>,
+    /// None of the group is durable.
+    pub sync: Option<StoreError>,
+}
+
+impl<T> Change<T> {
+    /// How it went, once its group was written.
+    pub fn outcome(self, failures: &Failures) -> Result<T, StoreError> {
+        let failed = failures
+            .commits
+            .iter()
+            .find(|(commit, _)| self.commits.contains(commit))
+            .map(|(_, error)| error);
+        match failures.sync.as_ref().or(failed) {
+            Some(error) => Err(again(error)),
+            None => self.result,
+        }
+    }
+}
+
 /// The one place where the map is changed. Steps gather into commits; a step is
 /// never split.
 pub struct Staging<K> {
@@ -44,8 +72,13 @@ pub struct Staging<K> {
     /// The next feed sequence, and the first that is not reserved.
     sequence: u64,
     reserved: u64,
-    /// A commit failed since it was last asked for.
-    failure: Option<StoreError>,
+    /// Commits are numbered; this one is being gathered.
+    commit: u64,
+    /// Commits of this group of changes that failed.
+    failures: Vec<(u64, StoreError)>,
+    /// The commit that decides the current change; what fails later does not
+    /// undo it.
+    decided: Option<u64>,
     free: u64,
     reserve: u64,
 }
@@ -66,7 +99,9 @@ impl<K: Kv> Staging<K> {
             bytes: 0,
             sequence,
             reserved: sequence,
-            failure: None,
+            commit: 0,
+            failures: Vec::new(),
+            decided: None,
             free: u64::MAX,
             reserve,
         })
@@ -92,6 +127,7 @@ impl<K: Kv> Staging<K> {
         self.kv.scan(span, End::Front, limit)
     }
 
+    /// Fails where the commit before it does: this change may build on that one.
     pub fn stage(&mut self, step: Step) -> Result<(), StoreError> {
         if self.batch.len() + step.0.len() > CUT_OPERATIONS || self.bytes > CUT_BYTES {
             self.cut()?;
@@ -127,19 +163,46 @@ impl<K: Kv> Staging<K> {
             .and_then(|()| self.kv.apply(batch));
         // A group may hold many commits; the disk is asked once.
         self.free = self.free.saturating_sub(bytes);
+        let commit = self.commit;
+        self.commit += 1;
         if let Err(error) = &applied {
-            self.failure = Some(again(error));
+            self.failures.push((commit, again(error)));
             // The reservation may have been in what was lost.
             self.reserved = self.sequence;
         }
         applied
     }
 
-    /// Ends a group of changes: commits what is staged, and says whether any
-    /// commit of the group failed.
-    pub fn finish(&mut self) -> Option<StoreError> {
-        let last = self.cut().err();
-        self.failure.take().or(last)
+    /// Makes one change, and tells in which commits: it is made if all of them
+    /// are. That which was being gathered when it began is one of them, because
+    /// the change may have read from it.
+    pub fn spanning<T>(
+        &mut self,
+        change: impl FnOnce(&mut Self) -> Result<T, StoreError>,
+    ) -> Change<T> {
+        let first = self.commit;
+        self.decided = None;
+        let result = change(self);
+        Change {
+            result,
+            commits: first..=self.decided.take().unwrap_or(self.commit),
+        }
+    }
+
+    /// The current change is made with what is staged; what follows is tidying.
+    pub fn decide(&mut self) {
+        self.decided = Some(self.commit);
+    }
+
+    /// Ends a group of changes: commits what is staged, and tells which commits
+    /// of the group failed.
+    pub fn finish(&mut self) -> Failures {
+        // Told with the others.
+        let _ = self.cut();
+        Failures {
+            commits: std::mem::take(&mut self.failures),
+            sync: None,
+        }
     }
 
     /// Begins a group of changes with a look at the disk.

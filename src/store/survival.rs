@@ -12,12 +12,16 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::join_all;
+use proptest::prelude::*;
 
 use super::{
     KvStore, OpenError, SledStore,
     changes::payload,
     codec::seal,
-    conformance::{admission, admit, at, content, open, request, settings, settle},
+    conformance::{
+        admission, admit, at, batch_id, content, ending, open, request, settings, settle,
+    },
     kv::{Batch, End, Kv, Pair, Span},
     memory::MemoryKv,
     records::{chunk::Side, meta},
@@ -25,7 +29,10 @@ use super::{
     staging::{Staging, Step},
     writer::{Horizon, Writer},
 };
-use crate::ports::{Admitted, Content, Store, StoreError};
+use crate::{
+    model::request::{Entry, Place, Request},
+    ports::{Admitted, Content, Relocation, Settled, Store, StoreError},
+};
 
 const CHILD: &str = "OFFPEAK_TEST_KILLED_CHILD";
 
@@ -107,6 +114,9 @@ struct Disk {
     fails: AtomicBool,
     panics: AtomicBool,
     free: AtomicU64,
+    /// Of 64 commits in a row, those that fail.
+    failing: AtomicU64,
+    commits: AtomicU64,
 }
 
 impl Kv for Arc<Disk> {
@@ -120,7 +130,9 @@ impl Kv for Arc<Disk> {
 
     fn apply(&self, batch: Batch) -> Result<(), StoreError> {
         assert!(!self.panics.load(Ordering::SeqCst), "as the test wants it");
-        if self.fails.load(Ordering::SeqCst) {
+        let commit = self.commits.fetch_add(1, Ordering::SeqCst) % 64;
+        let failing = self.failing.load(Ordering::SeqCst) >> commit & 1 == 1;
+        if failing || self.fails.load(Ordering::SeqCst) {
             return Err(StoreError::Io(std::io::ErrorKind::StorageFull.into()));
         }
         self.map.apply(batch)
@@ -194,6 +206,85 @@ async fn a_failed_write_is_told_and_the_next_one_goes_on() {
         let before = settle(&store, &first, at(1), b"answer").await;
         assert!(before < settle(&store, &second, at(2), b"answer").await);
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// However many changes share a commit or fill several.
+    #[test]
+    fn what_failed_was_not_made_and_the_others_were(failing: u64, threads: bool) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(results_are_true(failing, threads));
+    }
+}
+
+async fn results_are_true(failing: u64, threads: bool) {
+    let disk = Arc::new(Disk::default());
+    disk.free.store(u64::MAX, Ordering::SeqCst);
+    let store = on(&disk, threads);
+    let payload = |n: u64| vec![7; [1, 9_000, 70_000][n as usize % 3]];
+    let place = Place::Line(batch_id(1));
+    let all: Vec<Request> = (0..150).map(|n| request(1, n)).collect();
+    disk.failing.store(failing, Ordering::SeqCst);
+
+    let admitted = (0..).zip(&all).map(|(n, asked)| {
+        let admission = admission(asked, &payload(n));
+        store.admit(admission)
+    });
+    let admitted = succeeded(&all, join_all(admitted).await, |_| true);
+    let queued = store.queued(all[0].cohort, usize::MAX).await.unwrap();
+    assert_eq!(queued, entries(&admitted));
+
+    let moves = admitted.iter().map(|asked| Relocation {
+        entry: asked.entry(),
+        from: Place::Queue(asked.cohort),
+        to: place,
+    });
+    let moved = succeeded(&admitted, store.relocate(moves.collect()).await, |moved| {
+        moved
+    });
+    let lines = store.lines(batch_id(1), None, usize::MAX).await.unwrap();
+    assert_eq!(lines, entries(&moved));
+
+    let endings = (0..)
+        .zip(&moved)
+        .map(|(n, asked)| ending(asked, &[place], at(9), &payload(n)));
+    let now = |settled| matches!(settled, Settled::Now { place: Some(_), .. });
+    let settled = succeeded(&moved, store.settle(endings.collect()).await, now);
+    for (n, asked) in (0..).zip(&moved) {
+        let answer = match content(&store, asked).await {
+            Some(Content::Done { answer, .. }) => Some(answer),
+            _ => None,
+        };
+        let expected = settled.contains(asked).then(|| Bytes::from(payload(n)));
+        assert!(answer == expected, "{n}: ended or not, and with its answer");
+    }
+    let feed = store.feed(all[0].key.tenant, 0, usize::MAX).await.unwrap();
+    let mut told: Vec<_> = feed.entries.iter().map(|entry| entry.key).collect();
+    told.sort();
+    assert_eq!(
+        told,
+        settled.iter().map(|asked| asked.key).collect::<Vec<_>>()
+    );
+}
+
+fn succeeded<T>(
+    asked: &[Request],
+    results: Vec<Result<T, StoreError>>,
+    expected: impl Fn(T) -> bool,
+) -> Vec<Request> {
+    assert_eq!(asked.len(), results.len());
+    let kept = asked.iter().zip(results).filter_map(|(asked, result)| {
+        let result = result.ok()?;
+        assert!(expected(result), "{asked:?}");
+        Some(asked.clone())
+    });
+    kept.collect()
+}
+
+fn entries(asked: &[Request]) -> Vec<Entry> {
+    asked.iter().map(Request::entry).collect()
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     kv::{Kv, again},
-    staging::Staging,
+    staging::{Change, Failures, Staging},
 };
 use crate::ports::StoreError;
 
@@ -31,8 +31,8 @@ const GROUP: usize = 512;
 const UNSYNCED: usize = 4;
 
 type Job<K> = Box<dyn FnOnce(&mut Staging<K>) -> Answer + Send>;
-/// Tells the caller how its change went; the error is the group's.
-type Answer = Box<dyn FnOnce(Option<&StoreError>) + Send>;
+/// Tells the caller how its change went.
+type Answer = Box<dyn FnOnce(&Failures) + Send>;
 
 pub enum Writer<K> {
     /// Changes are made by the caller itself.
@@ -70,49 +70,48 @@ impl<K: Kv> Writer<K> {
         }))
     }
 
-    /// Makes a change and returns once it is durable.
-    pub async fn change<T: Send + 'static>(
+    /// Makes changes in one turn and returns once they are durable: one result
+    /// each. Another's failure is none of theirs.
+    pub async fn change_each<T: Send + 'static>(
         &self,
-        change: impl FnOnce(&mut Staging<K>) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
+        changes: impl FnOnce(&mut Staging<K>) -> Vec<Change<T>> + Send + 'static,
+    ) -> Result<Vec<Result<T, StoreError>>, StoreError> {
         match self {
             Writer::Inline(inline) => {
                 let (staging, horizon) = &**inline;
                 let mut staging = staging.lock();
                 staging.begin();
-                let result = change(&mut staging);
-                let failure = staging.finish();
+                let made = changes(&mut staging);
+                let failures = staging.finish();
                 horizon.synced(horizon.applied());
-                match failure {
-                    Some(failure) => Err(failure),
-                    None => result,
-                }
+                Ok(outcomes(made, &failures))
             }
-            Writer::Threads(threads) => threads.change(change).await,
+            Writer::Threads(threads) => threads.change_each(changes).await,
         }
     }
 }
 
+fn outcomes<T>(changes: Vec<Change<T>>, failures: &Failures) -> Vec<Result<T, StoreError>> {
+    let each = changes.into_iter();
+    each.map(|change| change.outcome(failures)).collect()
+}
+
 impl<K: Kv> Threads<K> {
-    async fn change<T: Send + 'static>(
+    async fn change_each<T: Send + 'static>(
         &self,
-        change: impl FnOnce(&mut Staging<K>) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
+        changes: impl FnOnce(&mut Staging<K>) -> Vec<Change<T>> + Send + 'static,
+    ) -> Result<Vec<Result<T, StoreError>>, StoreError> {
         let (reply, done) = oneshot::channel();
         let job: Job<K> = Box::new(move |staging| {
-            let result = change(staging);
-            Box::new(move |failure| {
-                let result = match failure {
-                    Some(failure) => Err(again(failure)),
-                    None => result,
-                };
+            let made = changes(staging);
+            Box::new(move |failures| {
                 // A caller that has gone away needs no answer.
-                let _ = reply.send(result);
+                let _ = reply.send(outcomes(made, failures));
             })
         });
         let jobs = self.jobs.as_ref().ok_or(StoreError::Closed)?;
         jobs.send(job).await.map_err(|_| StoreError::Closed)?;
-        done.await.map_err(|_| StoreError::Closed)?
+        done.await.map_err(|_| StoreError::Closed)
     }
 }
 
@@ -131,7 +130,7 @@ impl<K> Drop for Threads<K> {
 
 struct Group {
     answers: Vec<Answer>,
-    failure: Option<StoreError>,
+    failures: Failures,
     /// The commits that were applied when the group ended.
     commits: u64,
 }
@@ -152,7 +151,7 @@ fn make_changes<K: Kv>(
         }
         let group = Group {
             answers,
-            failure: staging.finish(),
+            failures: staging.finish(),
             commits: horizon.applied(),
         };
         if groups.send(group).is_err() {
@@ -169,10 +168,10 @@ fn sync_groups<K: Kv>(kv: &K, horizon: &Horizon, unsynced: &blocking::Receiver<G
         if let Some(last) = groups.last() {
             horizon.synced(last.commits);
         }
-        for group in groups {
-            let failure = group.failure.as_ref().or(failure.as_ref());
+        for mut group in groups {
+            group.failures.sync = failure.as_ref().map(again);
             for answer in group.answers {
-                answer(failure);
+                answer(&group.failures);
             }
         }
     }

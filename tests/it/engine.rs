@@ -10,6 +10,7 @@ mod world;
 mod batches;
 mod callers;
 mod crashes;
+mod full_disk;
 mod house;
 mod live;
 mod rescue;

@@ -10,33 +10,29 @@ use crate::{
     ports::{Relocation, StoreError},
 };
 
+/// False where it was not there.
 pub fn relocate<K: Kv>(
     staging: &mut Staging<K>,
-    moves: &[Relocation],
-) -> Result<Vec<bool>, StoreError> {
-    moves
-        .iter()
-        .map(|relocation| {
-            let (from, _) = placed(&relocation.from, &relocation.entry);
-            let Some(value) = staging.get(&from)? else {
-                return Ok(false);
-            };
-            // What is stored is what moves.
-            let entry = match &relocation.from {
-                Place::Queue(_) => queue::decode(&from, &value)?.1,
-                Place::Line(_) => line::decode(&from, &value)?.1,
-                Place::Live => live::decode(&from, &value)?,
-            };
-            let (to, value) = placed(&relocation.to, &entry);
-            if from != to {
-                let mut step = Step::default();
-                step.delete(from);
-                step.put(to, value);
-                staging.stage(step)?;
-            }
-            Ok(true)
-        })
-        .collect()
+    relocation: Relocation,
+) -> Result<bool, StoreError> {
+    let (from, _) = placed(&relocation.from, &relocation.entry);
+    let Some(value) = staging.get(&from)? else {
+        return Ok(false);
+    };
+    // What is stored is what moves.
+    let entry = match &relocation.from {
+        Place::Queue(_) => queue::decode(&from, &value)?.1,
+        Place::Line(_) => line::decode(&from, &value)?.1,
+        Place::Live => live::decode(&from, &value)?,
+    };
+    let (to, value) = placed(&relocation.to, &entry);
+    if from != to {
+        let mut step = Step::default();
+        step.delete(from);
+        step.put(to, value);
+        staging.stage(step)?;
+    }
+    Ok(true)
 }
 
 /// The place where an open request stands, and its key there: one of `places`,

@@ -66,7 +66,10 @@ pub fn settle<K: Kv>(staging: &mut Staging<K>, ending: Ending) -> Result<Settled
     let inline = payload::inline(answer, &ending.answer);
     step.put(request::key(key), request::encode(&head, inline));
     staging.stage(step)?;
-    payload::remove(staging, key, Side::Body, body)?;
+    staging.decide();
+    if let Err(error) = payload::remove(staging, key, Side::Body, body) {
+        tracing::warn!(id = %key.id, %error, "what is left of its body goes at the next start");
+    }
     Ok(Settled::Now {
         sequence,
         entry,

@@ -1,7 +1,13 @@
 //! A store and a provider that die: from then on nothing is heard of them, as
 //! if the process had been killed. What was done before stays done.
 
-use std::{future::Future, sync::Arc};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
@@ -24,6 +30,9 @@ use tokio_util::sync::CancellationToken;
 pub struct Life {
     dead: CancellationToken,
     steps: Mutex<Steps>,
+    /// Of so many writes one finds no room; none where it is zero.
+    refused: AtomicU64,
+    writes: AtomicU64,
     clock: Arc<dyn Clock>,
 }
 
@@ -44,6 +53,8 @@ impl Life {
         Arc::new(Life {
             dead: CancellationToken::new(),
             steps: Mutex::new(steps),
+            refused: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
             clock,
         })
     }
@@ -62,6 +73,36 @@ impl Life {
 
     pub fn diary(&self) -> Vec<String> {
         self.steps.lock().diary.clone()
+    }
+
+    /// From here on, of so many writes one finds no room.
+    pub fn refuse_one_in(&self, writes: u64) {
+        self.refused.store(writes, Ordering::Relaxed);
+    }
+
+    fn room(&self) -> Result<(), StoreError> {
+        let writes = self.writes.fetch_add(1, Ordering::Relaxed);
+        match self.refused.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            refused if writes % refused > 0 => Ok(()),
+            _ => Err(StoreError::Full),
+        }
+    }
+
+    /// Makes the changes that find room, and puts the others between.
+    async fn each<I, T>(
+        &self,
+        items: Vec<I>,
+        make: impl AsyncFnOnce(Vec<I>) -> Vec<Result<T, StoreError>>,
+    ) -> Vec<Result<T, StoreError>> {
+        let room: Vec<Result<(), StoreError>> = items.iter().map(|_| self.room()).collect();
+        let kept = items.into_iter().zip(&room);
+        let kept = kept.filter_map(|(item, room)| room.is_ok().then_some(item));
+        let mut made = make(kept.collect()).await.into_iter();
+        let merged = room
+            .into_iter()
+            .map(|room| room.and_then(|()| made.next().unwrap()));
+        merged.collect()
     }
 
     /// The dead hear nothing.
@@ -93,9 +134,22 @@ pub struct Mortal<T: ?Sized> {
     pub life: Arc<Life>,
 }
 
-macro_rules! commit {
+/// Something that the provider does.
+macro_rules! effect {
     ($self:ident, $name:expr, $call:expr) => {
         $self.life.step($name, $call).await
+    };
+}
+
+macro_rules! commit {
+    ($self:ident, $name:expr, $call:expr) => {
+        $self
+            .life
+            .step($name, async {
+                $self.life.room()?;
+                $call.await
+            })
+            .await
     };
 }
 
@@ -111,19 +165,25 @@ impl Store for Mortal<dyn Store> {
     async fn place(&self, key: RequestKey, of: &[BatchId]) -> Result<Option<Place>, StoreError> {
         self.life.hear(self.inner.place(key, of)).await
     }
-    async fn relocate(&self, moves: Vec<Relocation>) -> Result<Vec<bool>, StoreError> {
+    async fn relocate(&self, moves: Vec<Relocation>) -> Vec<Result<bool, StoreError>> {
         let name = match moves.first() {
             Some(first) => format!("relocate {} {:?}→{:?}", moves.len(), first.from, first.to),
             None => "relocate nothing".into(),
         };
-        commit!(self, name, self.inner.relocate(moves))
+        let moved = self
+            .life
+            .each(moves, async |moves| self.inner.relocate(moves).await);
+        self.life.step(name, moved).await
     }
-    async fn settle(&self, endings: Vec<Ending>) -> Result<Vec<Settled>, StoreError> {
+    async fn settle(&self, endings: Vec<Ending>) -> Vec<Result<Settled, StoreError>> {
         let told = endings
             .iter()
             .map(|e| format!(" {}={}", e.key.id, e.outcome.status));
         let name = format!("settle{}", told.collect::<String>());
-        commit!(self, name, self.inner.settle(endings))
+        let settled = self
+            .life
+            .each(endings, async |endings| self.inner.settle(endings).await);
+        self.life.step(name, settled).await
     }
     async fn list(
         &self,
@@ -254,7 +314,7 @@ impl Store for Mortal<dyn Store> {
 impl Provider for Mortal<dyn Provider> {
     async fn upload(&self, by: &Credential, upload: Upload) -> Result<String, ProviderError> {
         let name = format!("upload {}", upload.name);
-        commit!(self, name, self.inner.upload(by, upload))
+        effect!(self, name, self.inner.upload(by, upload))
     }
     async fn create_batch(
         &self,
@@ -265,7 +325,7 @@ impl Provider for Mortal<dyn Provider> {
     ) -> Result<RemoteBatch, ProviderError> {
         let name = format!("create {tag}");
         let created = self.inner.create_batch(by, input_file, endpoint, tag);
-        commit!(self, name, created)
+        effect!(self, name, created)
     }
     async fn batch(&self, by: &Credential, id: &str) -> Result<RemoteBatch, ProviderError> {
         self.life.hear(self.inner.batch(by, id)).await
@@ -279,7 +339,7 @@ impl Provider for Mortal<dyn Provider> {
     }
     async fn cancel_batch(&self, by: &Credential, id: &str) -> Result<(), ProviderError> {
         let name = "cancel batch".into();
-        commit!(self, name, self.inner.cancel_batch(by, id))
+        effect!(self, name, self.inner.cancel_batch(by, id))
     }
     async fn results(
         &self,
@@ -296,12 +356,12 @@ impl Provider for Mortal<dyn Provider> {
         self.life.hear(self.inner.input_lines(by, file)).await
     }
     async fn delete_file(&self, by: &Credential, file: &str) -> Result<(), ProviderError> {
-        commit!(self, "delete file".into(), self.inner.delete_file(by, file))
+        effect!(self, "delete file".into(), self.inner.delete_file(by, file))
     }
     async fn model(&self, by: &Credential, model: &str) -> Result<(), ProviderError> {
         self.life.hear(self.inner.model(by, model)).await
     }
     async fn run(&self, by: &Credential, call: LiveCall) -> Result<LiveReply, ProviderError> {
-        commit!(self, "live call".into(), self.inner.run(by, call))
+        effect!(self, "live call".into(), self.inner.run(by, call))
     }
 }
