@@ -84,7 +84,7 @@ impl Life {
         let writes = self.writes.fetch_add(1, Ordering::Relaxed);
         match self.refused.load(Ordering::Relaxed) {
             0 => Ok(()),
-            refused if writes % refused > 0 => Ok(()),
+            refused if !writes.is_multiple_of(refused) => Ok(()),
             _ => Err(StoreError::Full),
         }
     }
