@@ -91,9 +91,13 @@ impl Engine {
         Ok(())
     }
 
-    /// A batch that the provider has forgotten: nothing will come of it any more.
-    pub(super) async fn give_up(self: &Arc<Self>, batch: &mut Batch) -> Result<(), StoreError> {
-        tracing::error!(batch = %batch.id, "the provider does not know the batch any more");
+    /// Nothing will come of the batch any more.
+    pub(super) async fn give_up(
+        self: &Arc<Self>,
+        batch: &mut Batch,
+        why: &str,
+    ) -> Result<(), StoreError> {
+        tracing::error!(batch = %batch.id, provider_id = batch.provider_id, "{why}");
         self.return_the_rest(batch, false).await?;
         batch.litter.extend(batch.input_file.clone());
         self.settled(batch).await

@@ -17,6 +17,8 @@ use super::{Engine, drive::Next};
 
 /// A day, and two hours for clocks and for a provider that is late itself.
 const LONGEST_LIFE: Duration = Duration::from_secs(26 * 3600);
+/// A batch that has not ended by then, although it was told to, never will.
+const GIVEN_UP: Duration = Duration::from_secs(2 * 26 * 3600);
 
 impl Engine {
     pub(super) async fn watch_turn(self: &Arc<Self>) -> Result<Next, StoreError> {
@@ -96,8 +98,9 @@ impl Engine {
         };
         let remote = match self.provider.batch(&credential, &id).await {
             Ok(remote) => remote,
-            Err(error) if is_gone(&error) && self.is_past_its_window(&batch) => {
-                return self.give_up(&mut batch).await;
+            Err(error) if is_gone(&error) && self.is_older(&batch, LONGEST_LIFE) => {
+                let why = "the provider does not know the batch any more";
+                return self.give_up(&mut batch, why).await;
             }
             Err(error) => return self.look_later(batch, error).await,
         };
@@ -106,13 +109,19 @@ impl Engine {
         if remote.status.is_terminal() {
             return match self.harvest(&mut batch, &remote, &credential).await? {
                 Ok(()) => Ok(()),
-                Err(error) if is_gone(&error) && self.is_past_its_window(&batch) => {
-                    self.give_up(&mut batch).await
+                Err(error) if is_gone(&error) && self.is_older(&batch, LONGEST_LIFE) => {
+                    let why = "the provider does not have the batch's files any more";
+                    self.give_up(&mut batch, why).await
                 }
                 Err(error) => self.look_later(batch, error).await,
             };
         }
-        if self.is_wanted(batch.id) && batch.state == BatchState::Submitted {
+        if self.is_older(&batch, GIVEN_UP) {
+            let why = "the provider never ended the batch";
+            return self.give_up(&mut batch, why).await;
+        }
+        let unwanted = self.is_wanted(batch.id) || self.is_older(&batch, LONGEST_LIFE);
+        if unwanted && batch.state == BatchState::Submitted {
             return self.ask_to_cancel(batch, &id, &credential).await;
         }
         self.touch(batch);
@@ -120,8 +129,8 @@ impl Engine {
     }
 
     /// A batch ends at most 24 hours after its creation (WIRE.md §1).
-    fn is_past_its_window(&self, batch: &Batch) -> bool {
-        batch.submitted.unwrap_or(batch.created) + LONGEST_LIFE < self.now()
+    fn is_older(&self, batch: &Batch, age: Duration) -> bool {
+        batch.submitted.unwrap_or(batch.created) + age < self.now()
     }
 
     async fn ask_to_cancel(

@@ -19,6 +19,7 @@ const AGAIN: Allow = Allow {
     resubmission: true,
     lost_files: false,
     unaccounted: false,
+    endless: false,
 };
 
 #[tokio::test(start_paused = true)]
@@ -190,6 +191,40 @@ async fn who_waits_for_the_discount_gets_the_error_in_the_end() {
     assert!(matches!(outcome.source, Source::Batch(_)));
     assert_eq!(world.sim.bill().calls(Lane::Standard), 0);
     world.finish_allowing(AGAIN).await;
+}
+
+/// Nobody would ever ask for its lines again: who waits would wait for ever.
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_never_ends_is_cancelled_and_in_the_end_given_up() {
+    for (obeys, hours) in [(true, 26), (false, 52)] {
+        let world = World::new().await;
+        let by = 1000 * HOUR;
+        world.fault(Operation::CreateBatch, Kind::Expire { within: by });
+        if !obeys {
+            world.fault(Operation::CancelBatch, Kind::SlowCancel { by });
+        }
+        let waits = |n| ask(format!("q{n}")).within(HOUR).on_late(OnLate::Wait);
+        let keys = world.ask_many(2, waits).await;
+        let mut took = Vec::new();
+        for (key, outcome) in keys.iter().zip(world.all_done(&keys).await) {
+            succeeded(&outcome);
+            assert!(matches!(outcome.source, Source::Batch(_)), "{outcome:?}");
+            took.push(key.id.born().until(outcome.finished));
+        }
+        let longest = took.into_iter().max().unwrap();
+        assert!(
+            longest > hours * HOUR && longest < (hours + 4) * HOUR,
+            "{longest:?}"
+        );
+        world
+            .finish_allowing(Allow {
+                resubmission: true,
+                lost_files: !obeys,
+                unaccounted: !obeys,
+                endless: !obeys,
+            })
+            .await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

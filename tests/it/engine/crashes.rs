@@ -15,6 +15,7 @@ const KILLED: Allow = Allow {
     resubmission: false,
     lost_files: true,
     unaccounted: true,
+    endless: false,
 };
 
 async fn work(world: &World) {

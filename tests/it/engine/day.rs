@@ -78,6 +78,7 @@ async fn day(seed: u64) -> Vec<String> {
         resubmission: true,
         lost_files: true,
         unaccounted: true,
+        endless: false,
     };
     world.finish_allowing(allow).await;
     for request in world.sim.log().requests {

@@ -14,6 +14,7 @@ const LOST: Allow = Allow {
     resubmission: false,
     lost_files: true,
     unaccounted: false,
+    endless: false,
 };
 
 #[tokio::test(start_paused = true)]
