@@ -17,7 +17,7 @@ use crate::{
     ports::{self, Admission, StoreError},
 };
 
-use super::{Caller, Engine, Tap, Waiter, holders::Grip, settings::OnFull};
+use super::{Caller, Engine, Hold, settings::OnFull};
 
 /// A call that asks to be deferred, read and found fit for a batch line.
 pub struct Call {
@@ -51,17 +51,6 @@ pub struct Admitted {
     /// It was there before: by its idempotency key, or taken over.
     pub joined: bool,
     pub guarantee: &'static str,
-}
-
-/// The caller's stake in a request. While it lives, a webhook waits: nobody is
-/// told the result before the acknowledgement. Dropped by a held call before
-/// [`delivered`](Hold::delivered), it leaves an orphan.
-pub struct Hold {
-    key: RequestKey,
-    grip: Option<Grip>,
-    waiter: Option<Waiter>,
-    tap: Option<Tap>,
-    _unflushed: super::inflight::Mention<RequestKey>,
 }
 
 #[derive(Debug, Error)]
@@ -293,90 +282,6 @@ impl Engine {
         )
     }
 
-    async fn take_over(
-        self: &Arc<Self>,
-        digest: CallDigest,
-        retry: u32,
-    ) -> Result<Option<Admitted>, StoreError> {
-        while let Some(grip) = self.holders.take_over(digest, retry) {
-            let key = grip.key;
-            let Some(stored) = self.store.load(key).await? else {
-                // Erased or purged meanwhile.
-                self.holders.forget(key, digest);
-                continue;
-            };
-            let hold = self.hold_on(key, true, Some(grip), None);
-            return Ok(Some(self.joined(stored.request, hold)));
-        }
-        Ok(None)
-    }
-
-    /// Joins the request that holds the idempotency key; none where it is free,
-    /// because that request finished before `horizon`.
-    async fn join(
-        self: &Arc<Self>,
-        call: &Call,
-        digest: CallDigest,
-        body: CallDigest,
-        known: ports::Idempotent,
-        horizon: Timestamp,
-    ) -> Result<Option<Admitted>, AdmitError> {
-        let key = RequestKey {
-            tenant: call.caller.tenant,
-            id: known.request,
-        };
-        let Some(stored) = self.store.load(key).await? else {
-            return Ok(None);
-        };
-        if let ports::Content::Done { outcome, .. } = &stored.content
-            && outcome.finished < horizon
-        {
-            return Ok(None);
-        }
-        if known.body_digest != body {
-            return Err(Refused::IdempotencyReused.into());
-        }
-        let grip = call
-            .held
-            .then(|| self.holders.take_over(digest, call.retry))
-            .flatten();
-        let hold = self.hold_on(key, call.held, grip, None);
-        Ok(Some(self.joined(stored.request, hold)))
-    }
-
-    fn joined(&self, request: Request, hold: Hold) -> Admitted {
-        let counts = self.counts();
-        let reserve = self.settings.rescue.reserve;
-        let guarantee =
-            lane::guarantee(request.on_late, counts.open(), &self.settings.live, reserve);
-        Admitted {
-            request: Arc::new(request),
-            hold,
-            joined: true,
-            guarantee,
-        }
-    }
-
-    fn begin_hold(self: &Arc<Self>, request: &Request, retry: u32, place: Place) -> Hold {
-        let grip = request
-            .held
-            .then(|| self.holders.hold(request.key, request.digest, retry));
-        let streams = matches!(request.shape, Shape::Stream { .. });
-        let tap =
-            (request.held && streams && place == Place::Live).then(|| self.taps.open(request.key));
-        self.hold_on(request.key, request.held, grip, tap)
-    }
-
-    fn hold_on(&self, key: RequestKey, waits: bool, grip: Option<Grip>, tap: Option<Tap>) -> Hold {
-        Hold {
-            key,
-            grip,
-            tap,
-            waiter: waits.then(|| self.waiters.request(key)),
-            _unflushed: self.unflushed.mention(key),
-        }
-    }
-
     async fn check_room(&self) -> Result<(), AdmitError> {
         let settings = &self.settings.admission;
         let open = self.summary.lock().open();
@@ -415,44 +320,6 @@ impl Engine {
                 }
             }
             Place::Line(_) => tracing::error!(id = %request.key.id, "admitted into a batch"),
-        }
-    }
-}
-
-impl Hold {
-    pub fn key(&self) -> RequestKey {
-        self.key
-    }
-
-    /// Wakes at the request's ending; registered since before the request could
-    /// end. Only for a held call.
-    pub fn waiter(&mut self) -> Option<Waiter> {
-        self.waiter.take()
-    }
-
-    /// The answer as it streams in, where the request went live at once.
-    pub fn tap(&mut self) -> Option<Tap> {
-        self.tap.take()
-    }
-
-    /// False once another call has taken the request over.
-    pub fn is_current(&self) -> bool {
-        self.grip.as_ref().is_none_or(Grip::is_current)
-    }
-
-    /// The answer was written to its end: nobody takes this request over.
-    pub fn delivered(mut self, engine: &Arc<Engine>) {
-        // Whoever took it over waits for the answer too, and may be cut off yet.
-        if let Some(grip) = self.grip.take().filter(Grip::is_current) {
-            engine.holders.forget(grip.key, grip.digest);
-            let (store, key, digest) = (engine.store.clone(), grip.key, grip.digest);
-            let release = async move {
-                if let Err(error) = store.release(key, digest).await {
-                    tracing::warn!(id = %key.id, %error, "a delivered answer was not noted");
-                }
-            };
-            // On the engine's runtime: the caller's may be about to end.
-            engine.tasks.spawn_on(release, &engine.runtime);
         }
     }
 }

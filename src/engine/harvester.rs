@@ -1,14 +1,10 @@
 //! Terminal provider batch → one ending or one return for every line. Both files
 //! are read by `custom_id`, whatever the status and the counts say (WIRE.md §1).
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use serde_json::json;
 
 use crate::{
     ledger,
@@ -20,8 +16,8 @@ use crate::{
     },
     policy::{rescue, retry},
     ports::{
-        Credential, Ending, LedgerEntry, LineAnswer, ProviderError, RemoteBatch, RemoteError,
-        RemoteStatus, ResultLine, Settled, StoreError,
+        Credential, LedgerEntry, LineAnswer, ProviderError, RemoteBatch, RemoteError, RemoteStatus,
+        ResultLine, Settled, StoreError,
     },
 };
 
@@ -34,7 +30,7 @@ const LOADS: usize = 16;
 /// Bytes of answers held before they are settled.
 const CHUNK_BYTES: usize = 4 << 20;
 
-type Harvest<T> = Result<Result<T, ProviderError>, StoreError>;
+pub(super) type Harvest<T> = Result<Result<T, ProviderError>, StoreError>;
 
 /// The provider's errors pass through; the store's end the turn.
 macro_rules! provider {
@@ -45,6 +41,7 @@ macro_rules! provider {
         }
     };
 }
+pub(super) use provider;
 
 impl Engine {
     /// Settles every line, then the batch, then deletes its files. Cut off
@@ -130,7 +127,7 @@ impl Engine {
 
     /// Settles the lines that hold an answer; the others stay in the batch and
     /// are returned with those that no file named.
-    async fn settle_lines(
+    pub(super) async fn settle_lines(
         self: &Arc<Self>,
         batch: &Batch,
         lines: Vec<ResultLine>,
@@ -270,45 +267,6 @@ impl Engine {
         Ok(())
     }
 
-    /// A batch that failed validation loses its bad lines: each gets the
-    /// provider's error as its answer. True where nobody can tell which line was
-    /// bad, so that each has to go by itself.
-    async fn part_poison(
-        self: &Arc<Self>,
-        batch: &Batch,
-        remote: &RemoteBatch,
-        credential: &Credential,
-    ) -> Harvest<bool> {
-        let named: HashMap<u32, &RemoteError> = remote
-            .errors
-            .iter()
-            .filter_map(|error| error.line.map(|line| (line, error)))
-            .collect();
-        for error in &remote.errors {
-            tracing::warn!(batch = %batch.id, code = ?error.code, line = ?error.line, "the batch failed");
-        }
-        let (Some(file), false) = (&batch.input_file, named.is_empty()) else {
-            return Ok(Ok(true));
-        };
-        let mut ids = provider!(self.provider.input_lines(credential, file).await);
-        let mut line = 0;
-        let mut bad = Vec::new();
-        while let Some(id) = ids.next().await {
-            line += 1;
-            let id = provider!(id);
-            if let Some(error) = named.get(&line) {
-                bad.push(ResultLine {
-                    custom_id: id,
-                    answer: refusal(error),
-                });
-            }
-        }
-        // Lines that the file does not have tell nobody anything.
-        let unknown = bad.is_empty();
-        self.settle_lines(batch, bad).await?;
-        Ok(Ok(unknown))
-    }
-
     async fn return_the_rest(
         self: &Arc<Self>,
         batch: &Batch,
@@ -345,28 +303,6 @@ impl Engine {
             .await?;
         Ok(())
     }
-
-    pub(super) fn ending(
-        &self,
-        request: &Request,
-        places: Vec<Place>,
-        outcome: Outcome,
-        answer: Bytes,
-        attempt: Option<Attempt>,
-    ) -> Ending {
-        let ledger = LedgerEntry {
-            key: ledger::key(request, &outcome),
-            row: ledger::ending(request, &outcome),
-        };
-        Ending {
-            key: request.key,
-            places,
-            outcome,
-            answer,
-            ledger,
-            attempt,
-        }
-    }
 }
 
 /// The provider holds as many tokens of ours as it allows: nothing is wrong with
@@ -375,19 +311,4 @@ fn is_too_much(errors: &[RemoteError]) -> bool {
     errors
         .iter()
         .any(|error| error.code.as_deref() == Some("token_limit_exceeded"))
-}
-
-/// The provider's own words, in the shape of the endpoint's errors.
-fn refusal(error: &RemoteError) -> LineAnswer {
-    let body = json!({"error": {
-        "message": error.message,
-        "type": "invalid_request_error",
-        "param": error.param,
-        "code": error.code,
-    }});
-    LineAnswer::Answered {
-        status: 400,
-        request: None,
-        body: body.to_string().into(),
-    }
 }

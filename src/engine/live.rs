@@ -1,25 +1,31 @@
 //! Ordinary calls at the ordinary price: what was too close for a batch, what
 //! was rescued, and what a batch cannot do. Earliest deadline first.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+mod attempts;
+mod backoffs;
+mod reply;
 
-use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
-use parking_lot::Mutex;
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
 
 use crate::{
     ledger,
     model::{
-        attempt::{Attempt, AttemptEvent, AttemptId, AttemptState, Lane},
+        attempt::{Attempt, AttemptEvent, AttemptId, Lane},
         body,
         id::RequestKey,
-        request::{Entry, Framing, OnLate, Outcome, Place, Request, Shape, Source, State, Usage},
-        time::Timestamp,
+        request::{Entry, Framing, OnLate, Outcome, Place, Request, Shape, Source, State},
     },
     policy::retry,
-    ports::{Content, LiveCall, LiveReply, ProviderError, StoreError},
+    ports::{Content, LiveCall, ProviderError, StoreError},
 };
 
+pub(super) use self::backoffs::Backoffs;
+use self::{
+    attempts::transition,
+    reply::{Reply, read_reply},
+};
 use super::{
     Engine, TapEvent,
     drive::Next,
@@ -29,35 +35,6 @@ use super::{
 
 /// Entries a read of the live queue.
 const PAGE: usize = 256;
-/// The most that an answer may hold.
-const MAX_ANSWER: usize = 256 << 20;
-
-/// Calls that wait before their next try, and how often they have tried.
-#[derive(Default)]
-pub(super) struct Backoffs(Mutex<HashMap<RequestKey, Backoff>>);
-
-#[derive(Clone, Copy, Default)]
-struct Backoff {
-    until: Timestamp,
-    tries: u32,
-    /// Tries that the provider answered with an error. Not durable: nothing was
-    /// paid for them.
-    answered: u32,
-}
-
-/// What came of one live call.
-enum Reply {
-    Answered {
-        status: u16,
-        request: Option<String>,
-        framing: Framing,
-        asked: Option<Duration>,
-        /// The provider's own word that another try would not help.
-        last_word: bool,
-        body: Bytes,
-    },
-    Failed(ProviderError),
-}
 
 impl Engine {
     pub(super) async fn live_turn(self: &Arc<Self>) -> Result<Next, StoreError> {
@@ -133,41 +110,6 @@ impl Engine {
             }
             Reply::Failed(error) => self.failed(&request, attempt, error, tap).await,
         }
-    }
-
-    /// Durable before the call is sent: after a crash it counts as unaccounted.
-    /// A try that ended and cost nothing gives its number to the next.
-    async fn open_attempt(&self, request: &Request) -> Result<Attempt, StoreError> {
-        let earlier = self.store.attempts(request.key).await?;
-        let number = earlier
-            .iter()
-            .filter(|a| a.id.lane() == Lane::Standard && a.state != AttemptState::Ended)
-            .count() as u32
-            + 1;
-        let attempt = Attempt {
-            id: AttemptId::Live(number),
-            started: self.now(),
-            state: AttemptState::Open,
-            ended: None,
-            note: String::new(),
-            usage: Usage::default(),
-            bill: None,
-        };
-        self.store.put_attempt(request.key, attempt.clone()).await?;
-        Ok(attempt)
-    }
-
-    async fn close(
-        &self,
-        request: &Request,
-        mut attempt: Attempt,
-        note: String,
-    ) -> Result<(), StoreError> {
-        attempt.state = transition(&attempt, AttemptEvent::End)?;
-        attempt.ended = Some(self.now());
-        attempt.note = note;
-        let write = || self.store.put_attempt(request.key, attempt.clone());
-        self.persist(request.key.id, write).await
     }
 
     async fn call(&self, request: &Request, body: &Bytes, tap: Option<&Spout>) -> Reply {
@@ -358,140 +300,11 @@ impl Engine {
         }
         Ok(())
     }
-
-    /// The batch was faster, or the caller cancelled: this answer was paid all
-    /// the same.
-    async fn account_late_live(
-        &self,
-        request: &Request,
-        outcome: &Outcome,
-        earlier: &Outcome,
-        mut attempt: Attempt,
-    ) -> Result<(), StoreError> {
-        if outcome.state != State::Succeeded {
-            // Errors are not billed.
-            attempt.state = AttemptState::Ended;
-            let write = || self.store.put_attempt(request.key, attempt.clone());
-            return self.persist(request.key.id, write).await;
-        }
-        attempt.state = AttemptState::Late;
-        attempt.note = format!("answered after the request had {}", earlier.state.as_str());
-        let row = ledger::late_answer(outcome, earlier.source != Source::Offpeak);
-        let key = ledger::key(request, outcome);
-        let ledger = crate::ports::LedgerEntry { key, row };
-        let account = || {
-            let (attempt, ledger) = (attempt.clone(), ledger.clone());
-            self.store.account(request.key, attempt, ledger)
-        };
-        self.persist(request.key.id, account).await?;
-        Ok(())
-    }
-}
-
-impl Backoffs {
-    pub fn len(&self) -> usize {
-        self.0.lock().len()
-    }
-
-    fn until(&self, key: &RequestKey) -> Timestamp {
-        self.0
-            .lock()
-            .get(key)
-            .map_or(Timestamp::ZERO, |backoff| backoff.until)
-    }
-
-    /// Counts one more answer that was an error, and says how many there were.
-    fn answered(&self, key: RequestKey) -> u32 {
-        let mut backoffs = self.0.lock();
-        let backoff = backoffs.entry(key).or_default();
-        backoff.answered += 1;
-        backoff.answered
-    }
-
-    fn put_off(
-        &self,
-        engine: &Engine,
-        key: RequestKey,
-        asked: Option<Duration>,
-        latest: Option<Timestamp>,
-    ) {
-        let settings = &engine.settings.live;
-        let mut backoffs = self.0.lock();
-        let backoff = backoffs.entry(key).or_default();
-        backoff.tries += 1;
-        let (base, max) = (settings.retry_base, settings.retry_max);
-        let pause = retry::backoff(backoff.tries, base, max, asked, engine.clock.random());
-        let until = engine.now() + pause;
-        backoff.until = latest.map_or(until, |latest| until.min(latest));
-    }
-
-    pub(super) fn forget(&self, key: &RequestKey) {
-        self.0.lock().remove(key);
-    }
 }
 
 /// `Offpeak-On-Late: fail`.
 fn fails_late(request: &Request) -> bool {
     request.cohort.on_late == OnLate::Fail
-}
-
-fn transition(attempt: &Attempt, event: AttemptEvent) -> Result<AttemptState, StoreError> {
-    attempt
-        .state
-        .next(event)
-        .map_err(|illegal| StoreError::Corrupt(illegal.to_string()))
-}
-
-/// Reads the whole reply, passing a success on to a caller who streams.
-async fn read_reply(mut reply: LiveReply, tap: Option<&Spout>) -> Reply {
-    let header = |name: &str| {
-        reply
-            .headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .map(str::to_owned)
-    };
-    let request = header("x-request-id");
-    let asked = retry::asked(&reply.headers);
-    let last_word = header("x-should-retry").is_some_and(|word| word.trim() == "false");
-    let is_stream =
-        header("content-type").is_some_and(|kind| kind.starts_with("text/event-stream"));
-    let framing = if is_stream {
-        Framing::EventStream
-    } else {
-        Framing::Json
-    };
-    let mut tap = tap.filter(|_| is_stream && reply.status < 400);
-    if let Some(tap) = tap {
-        tap.send(TapEvent::Begin {
-            headers: reply.headers.clone(),
-        })
-        .await;
-    }
-    let mut body = BytesMut::new();
-    while let Some(chunk) = reply.body.next().await {
-        let chunk = match chunk {
-            Ok(chunk) => chunk,
-            Err(error) => return Reply::Failed(error),
-        };
-        if body.len() + chunk.len() > MAX_ANSWER {
-            return Reply::Failed(ProviderError::Malformed("the answer is too large".into()));
-        }
-        body.extend_from_slice(&chunk);
-        if let Some(spout) = tap
-            && !spout.send(TapEvent::Chunk(chunk)).await
-        {
-            tap = None;
-        }
-    }
-    Reply::Answered {
-        status: reply.status,
-        request,
-        framing,
-        asked,
-        last_word,
-        body: body.freeze(),
-    }
 }
 
 /// What the caller sent, less what would answer it in another way.
@@ -500,30 +313,4 @@ fn stripped(body: &[u8], strip: body::Strip) -> Result<Bytes, body::Refusal> {
     let edit = body::Edit::strip(strip);
     body::line_body(body, &edit, &mut out)?;
     Ok(out.into())
-}
-
-#[cfg(test)]
-mod tests {
-    use futures_util::stream;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn the_provider_says_whether_another_try_helps() {
-        for (word, last) in [(None, false), (Some("true"), false), (Some("false"), true)] {
-            let mut headers = http::HeaderMap::new();
-            if let Some(word) = word {
-                headers.insert("x-should-retry", http::HeaderValue::from_static(word));
-            }
-            let reply = LiveReply {
-                status: 503,
-                headers,
-                body: stream::empty().boxed(),
-            };
-            let Reply::Answered { last_word, .. } = read_reply(reply, None).await else {
-                panic!("it was answered");
-            };
-            assert_eq!(last_word, last, "{word:?}");
-        }
-    }
 }

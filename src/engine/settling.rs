@@ -6,11 +6,13 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use crate::{
+    ledger,
     model::{
+        attempt::Attempt,
         id::RequestKey,
         request::{Framing, Outcome, Place, Request, Source, State, Usage},
     },
-    ports::{Ending, Settled, StoreError},
+    ports::{Ending, LedgerEntry, Settled, StoreError},
 };
 
 use super::Engine;
@@ -91,6 +93,28 @@ impl Engine {
             bill: None,
         };
         self.ending(request, places, outcome, answer, None)
+    }
+
+    pub(super) fn ending(
+        &self,
+        request: &Request,
+        places: Vec<Place>,
+        outcome: Outcome,
+        answer: Bytes,
+        attempt: Option<Attempt>,
+    ) -> Ending {
+        let ledger = LedgerEntry {
+            key: ledger::key(request, &outcome),
+            row: ledger::ending(request, &outcome),
+        };
+        Ending {
+            key: request.key,
+            places,
+            outcome,
+            answer,
+            ledger,
+            attempt,
+        }
     }
 
     /// Everywhere that an open request can be.

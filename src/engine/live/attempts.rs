@@ -1,0 +1,87 @@
+//! The durable record of live calls: there before one is sent, closed when it is
+//! known what came of it.
+
+use crate::{
+    engine::Engine,
+    ledger,
+    model::{
+        attempt::{Attempt, AttemptEvent, AttemptId, AttemptState, Lane},
+        request::{Outcome, Request, Source, State, Usage},
+    },
+    ports::{LedgerEntry, StoreError},
+};
+
+impl Engine {
+    /// Durable before the call is sent: after a crash it counts as unaccounted.
+    /// A try that ended and cost nothing gives its number to the next.
+    pub(super) async fn open_attempt(&self, request: &Request) -> Result<Attempt, StoreError> {
+        let earlier = self.store.attempts(request.key).await?;
+        let number = earlier
+            .iter()
+            .filter(|a| a.id.lane() == Lane::Standard && a.state != AttemptState::Ended)
+            .count() as u32
+            + 1;
+        let attempt = Attempt {
+            id: AttemptId::Live(number),
+            started: self.now(),
+            state: AttemptState::Open,
+            ended: None,
+            note: String::new(),
+            usage: Usage::default(),
+            bill: None,
+        };
+        self.store.put_attempt(request.key, attempt.clone()).await?;
+        Ok(attempt)
+    }
+
+    pub(super) async fn close(
+        &self,
+        request: &Request,
+        mut attempt: Attempt,
+        note: String,
+    ) -> Result<(), StoreError> {
+        attempt.state = transition(&attempt, AttemptEvent::End)?;
+        attempt.ended = Some(self.now());
+        attempt.note = note;
+        let write = || self.store.put_attempt(request.key, attempt.clone());
+        self.persist(request.key.id, write).await
+    }
+
+    /// The batch was faster, or the caller cancelled: this answer was paid all
+    /// the same.
+    pub(super) async fn account_late_live(
+        &self,
+        request: &Request,
+        outcome: &Outcome,
+        earlier: &Outcome,
+        mut attempt: Attempt,
+    ) -> Result<(), StoreError> {
+        if outcome.state != State::Succeeded {
+            // Errors are not billed.
+            attempt.state = AttemptState::Ended;
+            let write = || self.store.put_attempt(request.key, attempt.clone());
+            return self.persist(request.key.id, write).await;
+        }
+        attempt.state = AttemptState::Late;
+        attempt.note = format!("answered after the request had {}", earlier.state.as_str());
+        let row = ledger::late_answer(outcome, earlier.source != Source::Offpeak);
+        let key = ledger::key(request, outcome);
+        let ledger = LedgerEntry { key, row };
+        let account = || {
+            let (attempt, ledger) = (attempt.clone(), ledger.clone());
+            self.store.account(request.key, attempt, ledger)
+        };
+        self.persist(request.key.id, account).await?;
+        Ok(())
+    }
+}
+
+pub(super) fn transition(
+    attempt: &Attempt,
+    event: AttemptEvent,
+) -> Result<AttemptState, StoreError> {
+    attempt
+        .state
+        .next(event)
+        .map_err(|illegal| StoreError::Corrupt(illegal.to_string()))
+}
