@@ -128,8 +128,7 @@ impl Passthrough {
         strip_hop_by_hop(response.headers_mut());
         // An upstream on HTTP/1.0 is no reason to speak it to the caller.
         *response.version_mut() = Version::HTTP_11;
-        Ok(response
-            .map(|body| Body::Upstream(UpstreamBody::new(body, connection, self.pool.clone()))))
+        Ok(response.map(|body| Body::Raw(UpstreamBody::new(body, connection, self.pool.clone()))))
     }
 
     fn prepare(&self, request: &mut Request<RequestBody>) -> Result<(), Failure> {
