@@ -81,7 +81,7 @@ pub enum BadSecret {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// Whether a receiver with this secret takes the signature for its own. The
