@@ -55,7 +55,7 @@ const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// A server that is bound and working, and not yet accepting.
 pub struct App {
-    server: Server<axum::Router>,
+    server: Server,
     engine: Arc<Engine>,
     /// Tells the edge.
     stopping: CancellationToken,

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use axum::response::IntoResponse;
+use axum::{body::Body, response::IntoResponse};
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
 use crate::{
@@ -111,10 +111,8 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> axum::response::Response {
-        let mut response = Response::new(axum::body::Body::from(self.body()));
-        *response.status_mut() = self.status;
+        let mut response = json(self.status, self.body());
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, JSON);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         match self.retry {
             Retry::Never => {
@@ -126,6 +124,14 @@ impl IntoResponse for ApiError {
         }
         response
     }
+}
+
+/// A response that says nothing more of itself than that it is JSON.
+pub fn json(status: StatusCode, body: impl Into<Body>) -> Response<Body> {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    response
 }
 
 pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -238,10 +244,9 @@ impl From<Refused> for ApiError {
 
 /// The provider's own refusal, byte for byte, as a final answer.
 pub fn forwarded(status: u16, body: bytes::Bytes) -> axum::response::Response {
-    let mut response = Response::new(axum::body::Body::from(body));
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let mut response = json(status, body);
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, JSON);
     headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
     response
 }

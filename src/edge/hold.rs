@@ -6,13 +6,14 @@
 //! SDK sends the call again, and that call takes the request over and gets the
 //! true status. With `Prefer: wait=N` nothing drips: the status stays open until
 //! the answer or the 202.
+//!
+//! An [`Ending`] waits for the answer; a [`Delivery`] hands it out, and knows
+//! whether it went.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+mod delivery;
+mod ending;
+
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -21,9 +22,12 @@ use axum::{
 use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderValue, StatusCode, header};
-use http_body::Frame;
 use tokio::time::timeout;
 
+pub use self::{
+    delivery::{Cut, Delivery},
+    ending::{Ended, Ending},
+};
 use super::{
     Edge,
     errors::{self, ApiError},
@@ -32,11 +36,8 @@ use super::{
     stub::{self, Facts},
 };
 use crate::{
-    engine::{Engine, Hold, View, Waiter},
-    model::{
-        id::RequestKey,
-        request::{Outcome, Request, State},
-    },
+    engine::{Engine, Hold, View},
+    model::request::Request,
     ports::{Content, StoreError},
 };
 
@@ -101,71 +102,11 @@ pub struct Held {
     ending: Ending,
 }
 
-/// Waits for a request's ending; reads the store only when woken.
-pub struct Ending {
-    pub engine: Arc<Engine>,
-    key: RequestKey,
-    waiter: Waiter,
-    /// Something may have happened since the store was last read.
-    look: bool,
-}
-
-pub enum Ended {
-    Done {
-        outcome: Outcome,
-        answer: Bytes,
-    },
-    /// Erased.
-    Gone,
-}
-
 /// How a request stands whose caller has waited long enough.
 pub enum Stands {
     Ended(Ended),
     /// Without a view, the store could not tell.
     Open(Option<Box<View>>),
-}
-
-impl Ended {
-    /// The caller's own doing: nobody else waits for an answer. A request that
-    /// was erased has no holder any more, so these are told to whoever waits.
-    pub fn is_withdrawn(&self) -> bool {
-        match self {
-            Ended::Gone => true,
-            Ended::Done { outcome, .. } => outcome.state == State::Cancelled,
-        }
-    }
-}
-
-impl Ending {
-    /// `look`: it may have ended before the waiter was registered.
-    pub fn new(engine: Arc<Engine>, key: RequestKey, waiter: Waiter, look: bool) -> Self {
-        Ending {
-            engine,
-            key,
-            waiter,
-            look,
-        }
-    }
-
-    /// Can be dropped and called again without missing anything.
-    pub async fn ended(&mut self) -> Result<Ended, StoreError> {
-        loop {
-            if self.look {
-                match self.engine.load(self.key).await? {
-                    None => return Ok(Ended::Gone),
-                    Some(stored) => {
-                        if let Content::Done { outcome, answer } = stored.content {
-                            return Ok(Ended::Done { outcome, answer });
-                        }
-                    }
-                }
-                self.look = false;
-            }
-            self.waiter.woken().await;
-            self.look = true;
-        }
-    }
 }
 
 impl Held {
@@ -249,6 +190,18 @@ impl Held {
         response.map(|_| self.deliver(bytes))
     }
 
+    /// 200 before the answer is there: a head that asks those on the way to hand
+    /// the body on as it comes.
+    pub fn begin(&self, content_type: HeaderValue) -> Response {
+        let mut response = Response::new(Body::empty());
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, content_type);
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+        Facts::admitted(&self.request, self.guarantee).describe(headers);
+        response
+    }
+
     /// A body that lets go of the request once it was handed out to its end.
     pub fn deliver(self, bytes: Bytes) -> Body {
         Body::new(self.into_delivery(bytes))
@@ -270,12 +223,7 @@ pub fn replaced() -> ApiError {
 
 /// 200 at once, white space, then the answer.
 async fn drip(held: Held, interval: Duration) -> Response {
-    let mut response = Response::new(Body::empty());
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, errors::JSON);
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    Facts::admitted(&held.request, held.guarantee).describe(headers);
+    let response = held.begin(errors::JSON);
     let dripping = stream::unfold(Drip::Waiting(Box::new(held)), move |drip| {
         drip.next(interval)
     });
@@ -287,11 +235,6 @@ enum Drip {
     Sending(Box<Delivery>),
     Over,
 }
-
-/// The connection is closed on this; it is the caller who is told, by the cut.
-#[derive(Debug, thiserror::Error)]
-#[error("the answer cannot be given on this connection")]
-pub struct Cut;
 
 type Step<S> = Option<(Result<Bytes, Cut>, S)>;
 
@@ -319,69 +262,6 @@ impl Drip {
 async fn send(mut delivery: Box<Delivery>) -> Step<Drip> {
     let piece = delivery.next().await?;
     Some((Ok(piece), Drip::Sending(delivery)))
-}
-
-/// The most handed out at once: how much of an answer may be lost with a
-/// connection although it counts as written.
-const PIECE: usize = 64 * 1024;
-
-/// Bytes that are handed out to their end before the hold is let go.
-///
-/// Its length is not told beforehand: hyper asks a body of known length only for
-/// its bytes, never for its end, and drops it the same way whether they were
-/// written or not.
-pub struct Delivery {
-    rest: Bytes,
-    engine: Arc<Engine>,
-    hold: Option<Hold>,
-    flushing: bool,
-}
-
-impl Delivery {
-    fn new(rest: Bytes, engine: Arc<Engine>, hold: Hold) -> Self {
-        Delivery {
-            rest,
-            engine,
-            hold: Some(hold),
-            flushing: false,
-        }
-    }
-
-    /// The next piece; `None` once all of it was handed out, which is noted.
-    pub async fn next(&mut self) -> Option<Bytes> {
-        std::future::poll_fn(|cx| self.poll_piece(cx)).await
-    }
-
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        if !self.rest.is_empty() {
-            let length = self.rest.len().min(PIECE);
-            return Poll::Ready(Some(self.rest.split_to(length)));
-        }
-        if !self.flushing {
-            // hyper writes what it has before it asks again. A connection that
-            // is gone then takes the hold with it, and leaves an orphan.
-            self.flushing = true;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        if let Some(hold) = self.hold.take() {
-            hold.delivered(&self.engine);
-        }
-        Poll::Ready(None)
-    }
-}
-
-impl http_body::Body for Delivery {
-    type Data = Bytes;
-    type Error = Cut;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        let piece = self.get_mut().poll_piece(cx);
-        piece.map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
-    }
 }
 
 #[cfg(test)]

@@ -25,6 +25,8 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use tower::ServiceExt;
 use url::Url;
 
+use super::errors;
+
 pub use self::{
     body::{Body, BoxError, RequestBody, UpstreamBody},
     target::{BadBase, Target},
@@ -128,8 +130,7 @@ impl Passthrough {
         strip_hop_by_hop(response.headers_mut());
         // An upstream on HTTP/1.0 is no reason to speak it to the caller.
         *response.version_mut() = Version::HTTP_11;
-        Ok(response
-            .map(|body| Body::Upstream(UpstreamBody::new(body, connection, self.pool.clone()))))
+        Ok(response.map(|body| Body::Raw(UpstreamBody::new(body, connection, self.pool.clone()))))
     }
 
     fn prepare(&self, request: &mut Request<RequestBody>) -> Result<(), Failure> {
@@ -267,13 +268,7 @@ impl Failure {
         let error = serde_json::json!({"error": {
             "message": self.to_string(), "type": kind, "param": null, "code": code,
         }});
-        let mut response = Response::new(axum::body::Body::from(error.to_string()).into());
-        *response.status_mut() = status;
-        response.headers_mut().insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        );
-        response
+        errors::json(status, error.to_string()).map(Body::from)
     }
 }
 

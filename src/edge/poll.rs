@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::response::Response;
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, Method, StatusCode, Uri};
 use serde_json::json;
 
 use super::{
@@ -178,10 +178,7 @@ async fn delete(
         endpoint => endpoint.object(),
     };
     let body = json!({"id": key.id, "object": object, "deleted": true}).to_string();
-    let mut response = Response::new(axum::body::Body::from(body));
-    let headers = response.headers_mut();
-    headers.insert(http::header::CONTENT_TYPE, errors::JSON);
-    Ok(response)
+    Ok(errors::json(StatusCode::OK, body))
 }
 
 async fn load(edge: &Edge, endpoint: Endpoint, key: RequestKey) -> Result<Stored, ApiError> {

@@ -8,9 +8,10 @@
 //! for all (`benches/passthrough/`). Deferred calls are served on the same
 //! threads and reach the engine's tasks over channels, which do not mind.
 
-use std::{convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, thread};
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, thread};
 use std::{num::NonZero, time::Duration};
 
+use axum::Router;
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -21,7 +22,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::{Service, ServiceExt};
+use tower::ServiceExt;
 
 use super::{
     passthrough::{Body, Passthrough},
@@ -41,36 +42,24 @@ pub struct Settings {
 }
 
 /// A bound listener and what answers on it.
-pub struct Server<D> {
+pub struct Server {
     listener: TcpListener,
     settings: Settings,
     passthrough: Passthrough,
-    deferred: D,
+    deferred: Router,
 }
 
-impl<D, F> Server<D>
-where
-    D: Service<
-            Request<Incoming>,
-            Response = Response<axum::body::Body>,
-            Error = Infallible,
-            Future = F,
-        > + Clone
-        + Send
-        + Sync
-        + 'static,
-    F: Future<Output = Result<Response<axum::body::Body>, Infallible>> + Send + 'static,
-{
-    /// Binds. `deferred` (an `axum::Router`) answers what [`route()`] does not
-    /// send straight through. To pass a call through after all it finds its
-    /// thread's `Arc<Passthrough>` among the request's extensions.
+impl Server {
+    /// Binds. `deferred` answers what [`route()`] does not send straight through.
+    /// To pass a call through after all it finds its thread's `Arc<Passthrough>`
+    /// among the request's extensions.
     ///
     /// # Errors
     /// When the address cannot be bound.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn new(settings: Settings, passthrough: Passthrough, deferred: D) -> io::Result<Self> {
+    pub fn new(settings: Settings, passthrough: Passthrough, deferred: Router) -> io::Result<Self> {
         let socket = match settings.listen {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -189,26 +178,14 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// What one thread serves with.
-struct Worker<D> {
+struct Worker {
     passthrough: Arc<Passthrough>,
-    deferred: D,
+    deferred: Router,
     stop: CancellationToken,
     grace: Duration,
 }
 
-impl<D, F> Worker<D>
-where
-    D: Service<
-            Request<Incoming>,
-            Response = Response<axum::body::Body>,
-            Error = Infallible,
-            Future = F,
-        > + Clone
-        + Send
-        + Sync
-        + 'static,
-    F: Future<Output = Result<Response<axum::body::Body>, Infallible>> + Send + 'static,
-{
+impl Worker {
     /// Returns when no more connections come and those there are have ended
     /// or had their grace. The runtime's end then cuts what is left.
     async fn run(self, mut accepted: mpsc::Receiver<std::net::TcpStream>) {
@@ -272,7 +249,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use axum::{Extension, Router, routing::any};
+    use axum::{Extension, routing::any};
 
     use super::*;
     use crate::edge::testing::{Proxy, Wire, start};

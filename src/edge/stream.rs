@@ -125,14 +125,8 @@ impl Waiting {
     }
 
     fn begin(&self) -> Response {
-        let mut response = Response::new(Body::empty());
-        let headers = response.headers_mut();
         let events = HeaderValue::from_static("text/event-stream; charset=utf-8");
-        headers.insert(header::CONTENT_TYPE, events);
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-        Facts::admitted(&self.held.request, self.held.guarantee).describe(headers);
-        response
+        self.held.begin(events)
     }
 
     fn tell(self, ended: Ended) -> Delivery {

@@ -119,10 +119,8 @@ pub fn accepted_with(
     applied: Preference,
     body: Body,
 ) -> Response<Body> {
-    let mut response = Response::new(body);
-    *response.status_mut() = StatusCode::ACCEPTED;
+    let mut response = errors::json(StatusCode::ACCEPTED, body);
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, errors::JSON);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     let request = facts.request;
     let location = format!("{}/{}", request.endpoint.path(), request.key.id);

@@ -1,21 +1,40 @@
-//! When to try again what may work later: exponential with jitter, up to a
-//! horizon. With the defaults (5 s, 72 h) a webhook is tried at about 0 s, 5 s,
-//! 25 s, 2 min, 7 min, 28 min, 2 h, 8 h and then every 8 h.
+//! When to try again what may work later: [`Growth`] is how the waits grow, with
+//! jitter; [`Backoff`] lets them grow up to a horizon. With the defaults (5 s,
+//! 72 h) a webhook is tried at about 0 s, 5 s, 25 s, 2 min, 7 min, 28 min, 2 h,
+//! 8 h and then every 8 h.
 
 use std::time::Duration;
 
 use crate::model::time::Timestamp;
 
-/// Each wait is this many times the one before.
-const FACTOR: u32 = 4;
+/// Waits that grow from failure to failure up to a longest one.
+#[derive(Debug, Clone, Copy)]
+pub struct Growth {
+    /// The wait after the first failure, jitter aside.
+    pub first: Duration,
+    /// Each wait is this many times the one before.
+    pub factor: u32,
+    /// The longest wait, jitter aside.
+    pub longest: Duration,
+    /// The least share of itself that a wait is cut to, so that what failed
+    /// together does not come back together.
+    pub least: f64,
+    /// How far above `least` that share reaches.
+    pub spread: f64,
+}
 
-/// The longest wait is this part of the horizon, so that a target which comes
-/// back near the end is still found, and a horizon of seconds has several tries.
-const HORIZON_SHARE: u32 = 9;
-
-/// A delay is spread over 1 ± this share of itself, so that what failed
-/// together does not come back together.
-const JITTER: f64 = 0.2;
+impl Growth {
+    /// The wait after failed attempt number `attempt` (the first is 1).
+    /// `chance` is uniform in `0..=u128::MAX`.
+    pub fn delay(&self, attempt: u32, chance: u128) -> Duration {
+        let growth = self.factor.checked_pow(attempt.saturating_sub(1));
+        let plain = growth
+            .and_then(|growth| self.first.checked_mul(growth))
+            .map_or(self.longest, |delay| delay.min(self.longest));
+        let share = (chance >> 96) as f64 / f64::from(u32::MAX);
+        plain.mul_f64(self.least + self.spread * share)
+    }
+}
 
 /// Waits that grow from `first_retry`, and an end at `horizon`.
 #[derive(Debug, Clone, Copy)]
@@ -26,18 +45,17 @@ pub struct Backoff {
     pub horizon: Duration,
 }
 
-impl Backoff {
-    /// The wait after failed attempt number `attempt` (the first is 1).
-    /// `chance` is uniform in `0..=u128::MAX`.
-    pub fn delay(&self, attempt: u32, chance: u128) -> Duration {
-        let growth = FACTOR.checked_pow(attempt.saturating_sub(1));
-        let plain = growth
-            .and_then(|growth| self.first_retry.checked_mul(growth))
-            .map_or(self.longest(), |delay| delay.min(self.longest()));
-        let share = (chance >> 96) as f64 / f64::from(u32::MAX);
-        plain.mul_f64(1.0 - JITTER + 2.0 * JITTER * share)
-    }
+/// Each wait is this many times the one before.
+const FACTOR: u32 = 4;
 
+/// The longest wait is this part of the horizon, so that a target which comes
+/// back near the end is still found, and a horizon of seconds has several tries.
+const HORIZON_SHARE: u32 = 9;
+
+/// A delay is spread over 1 ± this share of itself.
+const JITTER: f64 = 0.2;
+
+impl Backoff {
     /// When to try again after attempt number `attempt` failed at `now`, or
     /// `None` when the horizon counted from `since` is used up. What the other
     /// side asked for in `Retry-After` is honoured up to the longest wait.
@@ -55,14 +73,20 @@ impl Backoff {
         if now >= horizon {
             return None;
         }
-        let asked = retry_after.unwrap_or_default().min(self.longest());
-        let next = now + self.delay(attempt, chance).max(asked);
+        let growth = self.growth();
+        let asked = retry_after.unwrap_or_default().min(growth.longest);
+        let next = now + growth.delay(attempt, chance).max(asked);
         Some(next.min(horizon))
     }
 
-    /// The longest wait, jitter aside.
-    fn longest(&self) -> Duration {
-        self.horizon / HORIZON_SHARE
+    fn growth(&self) -> Growth {
+        Growth {
+            first: self.first_retry,
+            factor: FACTOR,
+            longest: self.horizon / HORIZON_SHARE,
+            least: 1.0 - JITTER,
+            spread: 2.0 * JITTER,
+        }
     }
 }
 
@@ -146,14 +170,39 @@ mod tests {
         assert_eq!(defaults().next_attempt(since, late, 9, None, MIDDLE), None);
     }
 
+    #[test]
+    fn waits_grow_up_to_the_longest() {
+        let growth = Growth {
+            first: Duration::from_millis(100),
+            factor: 3,
+            longest: Duration::from_secs(5),
+            least: 1.0,
+            spread: 0.0,
+        };
+        let waits = [0, 1, 2, 3, 4, 5, 100, u32::MAX].map(|n| growth.delay(n, 0).as_millis());
+        assert_eq!(waits, [100, 100, 300, 900, 2700, 5000, 5000, 5000]);
+    }
+
     proptest! {
         #[test]
-        fn every_wait_is_within_its_jitter(attempt in 0u32.., chance in any::<u128>()) {
-            let backoff = defaults();
-            let middle = backoff.delay(attempt, MIDDLE);
-            let delay = backoff.delay(attempt, chance);
-            prop_assert!(delay >= middle.mul_f64(0.799) && delay <= middle.mul_f64(1.201));
-            prop_assert!(delay <= backoff.longest().mul_f64(1.2));
+        fn every_wait_is_within_its_share_of_the_step(
+            attempt in 0u32..,
+            chance in any::<u128>(),
+            factor in 1u32..5,
+            least in 0.0..1.0,
+            spread in 0.0..1.0,
+        ) {
+            let plain = Growth {
+                first: Duration::from_millis(100),
+                factor,
+                longest: Duration::from_secs(60),
+                least: 1.0,
+                spread: 0.0,
+            };
+            let delay = Growth { least, spread, ..plain }.delay(attempt, chance);
+            let step = plain.delay(attempt, 0);
+            prop_assert!(step <= plain.longest);
+            prop_assert!(delay >= step.mul_f64(least) && delay <= step.mul_f64(least + spread));
         }
     }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use http::HeaderMap;
 use serde::Deserialize;
 
+use super::backoff::Growth;
+
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LiveSettings {
@@ -56,8 +58,10 @@ pub fn asked(headers: &HeaderMap) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds).ok()
 }
 
-/// Exponential backoff with full jitter above half: `tries` counts from 1, and
-/// `chance` is uniform in 0..=u128::MAX. The provider's own word wins.
+/// How long to wait after failed try number `tries` (the first is 1): what the
+/// provider `asked` for, or else twice as long as the time before, from `base` up
+/// to `max`, cut to something between half and whole. `chance` is uniform in
+/// `0..=u128::MAX`.
 pub fn backoff(
     tries: u32,
     base: Duration,
@@ -68,11 +72,14 @@ pub fn backoff(
     if let Some(asked) = asked {
         return asked.min(LONGEST_ASKED).max(base);
     }
-    let step = base
-        .saturating_mul(1 << tries.saturating_sub(1).min(20))
-        .min(max);
-    let share = (chance >> 96) as f64 / f64::from(u32::MAX);
-    step.mul_f64(0.5 + share / 2.0)
+    let growth = Growth {
+        first: base,
+        factor: 2,
+        longest: max,
+        least: 0.5,
+        spread: 0.5,
+    };
+    growth.delay(tries, chance)
 }
 
 /// Statuses that say nothing about the call itself.
@@ -93,17 +100,14 @@ pub fn is_spent(code: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
-    proptest! {
-        #[test]
-        fn stays_between_half_and_whole_of_its_step(tries in 1u32..60, chance: u128) {
-            let (base, max) = (Duration::from_millis(100), Duration::from_secs(60));
-            let pause = backoff(tries, base, max, None, chance);
-            let step = base.saturating_mul(1 << (tries - 1).min(20)).min(max);
-            prop_assert!(pause >= step / 2 && pause <= step);
+    #[test]
+    fn waits_double_and_are_half_or_more() {
+        let (base, max) = (Duration::from_secs(1), Duration::from_secs(60));
+        for (tries, least, most) in [(1, 500, 1000), (2, 1000, 2000), (9, 30_000, 60_000)] {
+            let wait = |chance| backoff(tries, base, max, None, chance).as_millis();
+            assert_eq!((wait(0), wait(u128::MAX)), (least, most));
         }
     }
 

@@ -14,27 +14,35 @@ use super::connection::{Connection, Pool, polled_by_us};
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The body of an answer to a caller.
-pub enum Body {
-    /// The upstream's, as it comes.
-    Upstream(UpstreamBody),
-    /// A router's.
+/// A body in one of its two forms. Without `Raw` named, that of an answer to a
+/// caller.
+pub enum Body<Raw = UpstreamBody> {
+    /// As it comes from the other side's connection.
+    Raw(Raw),
+    /// From a router: an answer of its own, or a call that it passes on, perhaps
+    /// having read it.
     Router(axum::body::Body),
 }
 
-impl Body {
-    pub fn empty() -> Body {
-        Body::Router(axum::body::Body::empty())
+/// The body of a call on its way to the upstream.
+pub type RequestBody = Body<Incoming>;
+
+impl From<Incoming> for RequestBody {
+    fn from(body: Incoming) -> Self {
+        Body::Raw(body)
     }
 }
 
-impl From<axum::body::Body> for Body {
+impl<Raw> From<axum::body::Body> for Body<Raw> {
     fn from(body: axum::body::Body) -> Self {
         Body::Router(body)
     }
 }
 
-impl http_body::Body for Body {
+impl<Raw> http_body::Body for Body<Raw>
+where
+    Raw: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
     type Data = Bytes;
     type Error = BoxError;
 
@@ -43,21 +51,21 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.get_mut() {
-            Body::Upstream(body) => body.poll_frame(cx),
-            Body::Router(body) => Pin::new(body).poll_frame(cx).map_err(BoxError::from),
+            Body::Raw(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Body::Router(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Body::Upstream(body) => body.incoming.is_end_stream(),
+            Body::Raw(body) => body.is_end_stream(),
             Body::Router(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Body::Upstream(body) => body.incoming.size_hint(),
+            Body::Raw(body) => body.size_hint(),
             Body::Router(body) => body.size_hint(),
         }
     }
@@ -84,36 +92,6 @@ impl UpstreamBody {
         body
     }
 
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Some(connection) = &mut self.connection else {
-            return Poll::Ready(None);
-        };
-        let mut frame = Pin::new(&mut self.incoming).poll_frame(&mut polled_by_us());
-        if frame.is_pending() {
-            connection.drive(cx);
-            frame = Pin::new(&mut self.incoming).poll_frame(&mut polled_by_us());
-        }
-        match frame {
-            Poll::Ready(Some(Ok(frame))) => {
-                self.release_at_end();
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Poll::Ready(Some(Err(error))) => {
-                self.connection = None;
-                Poll::Ready(Some(Err(error.into())))
-            }
-            Poll::Ready(None) => {
-                self.release();
-                Poll::Ready(None)
-            }
-            Poll::Pending if connection.has_ended() => {
-                self.connection = None;
-                Poll::Ready(Some(Err("the upstream's connection ended".into())))
-            }
-            Poll::Pending => Poll::Pending,
-        }
-    }
-
     /// A body of known length is over with its last byte: nobody asks again.
     fn release_at_end(&mut self) {
         if self.incoming.is_end_stream() {
@@ -128,27 +106,7 @@ impl UpstreamBody {
     }
 }
 
-/// The body of a call on its way to the upstream.
-pub enum RequestBody {
-    /// As it comes from the caller's connection.
-    Incoming(Incoming),
-    /// From a router that passes a call on, perhaps having read it.
-    Router(axum::body::Body),
-}
-
-impl From<Incoming> for RequestBody {
-    fn from(body: Incoming) -> Self {
-        RequestBody::Incoming(body)
-    }
-}
-
-impl From<axum::body::Body> for RequestBody {
-    fn from(body: axum::body::Body) -> Self {
-        RequestBody::Router(body)
-    }
-}
-
-impl http_body::Body for RequestBody {
+impl http_body::Body for UpstreamBody {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -156,23 +114,41 @@ impl http_body::Body for RequestBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match self.get_mut() {
-            RequestBody::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(BoxError::from),
-            RequestBody::Router(body) => Pin::new(body).poll_frame(cx).map_err(BoxError::from),
+        let this = self.get_mut();
+        let Some(connection) = &mut this.connection else {
+            return Poll::Ready(None);
+        };
+        let mut frame = Pin::new(&mut this.incoming).poll_frame(&mut polled_by_us());
+        if frame.is_pending() {
+            connection.drive(cx);
+            frame = Pin::new(&mut this.incoming).poll_frame(&mut polled_by_us());
+        }
+        match frame {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.release_at_end();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                this.connection = None;
+                Poll::Ready(Some(Err(error.into())))
+            }
+            Poll::Ready(None) => {
+                this.release();
+                Poll::Ready(None)
+            }
+            Poll::Pending if connection.has_ended() => {
+                this.connection = None;
+                Poll::Ready(Some(Err("the upstream's connection ended".into())))
+            }
+            Poll::Pending => Poll::Pending,
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            RequestBody::Incoming(body) => body.is_end_stream(),
-            RequestBody::Router(body) => body.is_end_stream(),
-        }
+        self.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            RequestBody::Incoming(body) => body.size_hint(),
-            RequestBody::Router(body) => body.size_hint(),
-        }
+        self.incoming.size_hint()
     }
 }

@@ -1,0 +1,109 @@
+//! A call with a deadline: read, taken in, and answered the way it asked for.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderValue, header, request::Parts};
+
+use super::{
+    prepare::{Reply, prepare},
+    through,
+};
+use crate::{
+    edge::{
+        Edge, ask,
+        errors::{self, ApiError},
+        hold::{self, Held},
+        read, stream,
+    },
+    engine::{AdmitError, Admitted, Refused},
+    model::{endpoint::Endpoint, request::Shape, time::Timestamp},
+    ports::StoreError,
+};
+
+/// Takes the call in and answers it. Whatever is over before the caller waits is
+/// boxed, here and in [`hold`], so that a held call does not carry its room along.
+pub async fn defer(
+    edge: Arc<Edge>,
+    parts: Parts,
+    body: Body,
+    endpoint: Endpoint,
+    deadline: Timestamp,
+) -> Response {
+    let admission = Box::pin(admit(&edge, parts, body, endpoint, deadline)).await;
+    let (admitted, reply) = match admission {
+        Ok(admitted) => admitted,
+        Err(response) => return *response,
+    };
+    let Admitted {
+        request,
+        hold,
+        joined,
+        guarantee,
+    } = admitted;
+    let held = Held::new(edge.engine.clone(), request, hold, joined, guarantee);
+    match reply.shape {
+        _ if !reply.held && joined => Box::pin(held.accepted(&edge, reply.prefer)).await,
+        _ if !reply.held => held.pending(&edge, reply.prefer, None),
+        Shape::Stream { include_usage } => {
+            stream::hold(edge, held, reply.prefer, include_usage).await
+        }
+        Shape::Plain | Shape::Background => hold::hold(edge, held, reply.prefer).await,
+    }
+}
+
+/// The error is a whole response: a refusal, or the call passed through.
+async fn admit(
+    edge: &Arc<Edge>,
+    mut parts: Parts,
+    body: Body,
+    endpoint: Endpoint,
+    deadline: Timestamp,
+) -> Result<(Admitted, Reply), Box<Response>> {
+    let refuse = |error: ApiError| Box::new(error.into_response());
+    let most = edge.engine.settings().admission.max_body_bytes;
+    if let Err(error) = ask::plain_body(&parts.headers) {
+        read::discard(body, most).await;
+        return Err(refuse(error));
+    }
+    let body = read::read(body, most).await.map_err(refuse)?;
+    let (call, reply) = prepare(edge, &parts, &body, endpoint, deadline)
+        .await
+        .map_err(refuse)?;
+    // The provider knows none of our ids: passed on is what it would have been sent.
+    let body = call.body.clone();
+    let leaves = call.webhook.is_some() || !reply.held || reply.prefer.respond_async;
+    match edge.engine.admit(call).await {
+        Ok(admitted) => Ok((admitted, reply)),
+        Err(AdmitError::Refused(Refused::PassThrough)) if leaves => {
+            Err(refuse(queue_full(edge).into()))
+        }
+        Err(AdmitError::Refused(Refused::PassThrough)) => {
+            if parts.headers.contains_key(header::CONTENT_LENGTH) {
+                let length = HeaderValue::from(body.len());
+                parts.headers.insert(header::CONTENT_LENGTH, length);
+            }
+            let body = Body::from(body);
+            Err(Box::new(
+                through(edge, parts, body, Some("queue-full")).await,
+            ))
+        }
+        Err(AdmitError::Store(StoreError::Closed)) if edge.stopping.is_cancelled() => {
+            Err(refuse(ApiError::shutting_down()))
+        }
+        Err(error) => Err(Box::new(errors::not_admitted(error))),
+    }
+}
+
+/// For who does not wait on the line: a call that is passed on could not answer
+/// it the way it asked for.
+fn queue_full(edge: &Edge) -> Refused {
+    let linger = edge.engine.settings().packing.linger;
+    Refused::QueueFull {
+        open: edge.engine.counts().open(),
+        retry_after: linger.max(Duration::from_secs(1)),
+    }
+}

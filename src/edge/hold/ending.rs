@@ -1,0 +1,75 @@
+//! Waiting for a request's ending.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::{
+    engine::{Engine, Waiter},
+    model::{
+        id::RequestKey,
+        request::{Outcome, State},
+    },
+    ports::{Content, StoreError},
+};
+
+/// Waits for a request's ending; reads the store only when woken.
+pub struct Ending {
+    pub engine: Arc<Engine>,
+    key: RequestKey,
+    waiter: Waiter,
+    /// Something may have happened since the store was last read.
+    look: bool,
+}
+
+impl Ending {
+    /// `look`: it may have ended before the waiter was registered.
+    pub fn new(engine: Arc<Engine>, key: RequestKey, waiter: Waiter, look: bool) -> Self {
+        Ending {
+            engine,
+            key,
+            waiter,
+            look,
+        }
+    }
+
+    /// Can be dropped and called again without missing anything.
+    pub async fn ended(&mut self) -> Result<Ended, StoreError> {
+        loop {
+            if self.look {
+                match self.engine.load(self.key).await? {
+                    None => return Ok(Ended::Gone),
+                    Some(stored) => {
+                        if let Content::Done { outcome, answer } = stored.content {
+                            return Ok(Ended::Done { outcome, answer });
+                        }
+                    }
+                }
+                self.look = false;
+            }
+            self.waiter.woken().await;
+            self.look = true;
+        }
+    }
+}
+
+/// How a request ended.
+pub enum Ended {
+    Done {
+        outcome: Outcome,
+        answer: Bytes,
+    },
+    /// Erased.
+    Gone,
+}
+
+impl Ended {
+    /// The caller's own doing: nobody else waits for an answer. A request that
+    /// was erased has no holder any more, so these are told to whoever waits.
+    pub fn is_withdrawn(&self) -> bool {
+        match self {
+            Ended::Gone => true,
+            Ended::Done { outcome, .. } => outcome.state == State::Cancelled,
+        }
+    }
+}

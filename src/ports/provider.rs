@@ -1,0 +1,201 @@
+//! A provider: files, batches and live calls, and what it says of them.
+
+use std::{io, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use thiserror::Error;
+
+use super::Credential;
+use crate::model::{endpoint::Endpoint, id::BatchId, time::Timestamp};
+
+/// A provider's Files, Batches and live endpoints (WIRE.md §1).
+#[async_trait]
+pub trait Provider: Send + Sync + 'static {
+    /// Uploads a batch input file as it is produced.
+    async fn upload(&self, by: &Credential, upload: Upload) -> Result<String, ProviderError>;
+
+    async fn create_batch(
+        &self,
+        by: &Credential,
+        input_file: &str,
+        endpoint: Endpoint,
+        tag: BatchId,
+    ) -> Result<RemoteBatch, ProviderError>;
+
+    async fn batch(&self, by: &Credential, id: &str) -> Result<RemoteBatch, ProviderError>;
+
+    /// Newest first, those after `after` in that order.
+    async fn batches(
+        &self,
+        by: &Credential,
+        after: Option<&str>,
+    ) -> Result<RemotePage, ProviderError>;
+
+    async fn cancel_batch(&self, by: &Credential, id: &str) -> Result<(), ProviderError>;
+
+    /// The lines of an output or error file, in the file's order.
+    async fn results(
+        &self,
+        by: &Credential,
+        file: &str,
+    ) -> Result<BoxStream<'static, Result<ResultLine, ProviderError>>, ProviderError>;
+
+    /// The `custom_id`s of an input file's lines, in order.
+    async fn input_lines(
+        &self,
+        by: &Credential,
+        file: &str,
+    ) -> Result<BoxStream<'static, Result<String, ProviderError>>, ProviderError>;
+
+    /// Deleting what is gone is a success.
+    async fn delete_file(&self, by: &Credential, file: &str) -> Result<(), ProviderError>;
+
+    /// `GET /v1/models/{model}`.
+    async fn model(&self, by: &Credential, model: &str) -> Result<(), ProviderError>;
+
+    /// One ordinary call.
+    async fn run(&self, by: &Credential, call: LiveCall) -> Result<LiveReply, ProviderError>;
+}
+
+pub struct Upload {
+    pub name: String,
+    /// Exact bytes of `lines` together.
+    pub length: u64,
+    pub lines: BoxStream<'static, io::Result<Bytes>>,
+}
+
+/// A batch as the provider tells it. Only what we act on (WIRE.md §1).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RemoteBatch {
+    pub id: String,
+    pub status: RemoteStatus,
+    /// The status in the provider's own word.
+    pub status_text: String,
+    pub tag: Option<BatchId>,
+    pub created: Option<Timestamp>,
+    pub input_file: Option<String>,
+    pub output_file: Option<String>,
+    pub error_file: Option<String>,
+    pub errors: Vec<RemoteError>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RemoteStatus {
+    /// Anything that is not terminal, words we do not know included.
+    #[default]
+    Running,
+    Cancelling,
+    Completed,
+    Failed,
+    Expired,
+    Cancelled,
+}
+
+impl RemoteStatus {
+    pub const fn is_terminal(self) -> bool {
+        !matches!(self, RemoteStatus::Running | RemoteStatus::Cancelling)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteError {
+    pub code: Option<String>,
+    /// 1-based line of the input file.
+    pub line: Option<u32>,
+    pub message: String,
+    pub param: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemotePage {
+    pub batches: Vec<RemoteBatch>,
+    pub has_more: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResultLine {
+    pub custom_id: String,
+    pub answer: LineAnswer,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LineAnswer {
+    /// The endpoint's own status and body, byte for byte.
+    Answered {
+        status: u16,
+        request: Option<String>,
+        body: Bytes,
+    },
+    /// The provider did not run it (`batch_expired`, `batch_cancelled`), or
+    /// reported it in a way that holds no answer.
+    NotRun { code: String, message: String },
+}
+
+pub struct LiveCall {
+    pub endpoint: Endpoint,
+    pub body: Bytes,
+    /// How long to wait for the reply's head. A body may stream on.
+    pub timeout: Duration,
+}
+
+pub struct LiveReply {
+    pub status: u16,
+    pub headers: http::HeaderMap,
+    pub body: BoxStream<'static, Result<Bytes, ProviderError>>,
+}
+
+#[derive(Clone, Debug, Error)]
+pub enum ProviderError {
+    /// Nothing was sent.
+    #[error("the provider cannot be reached: {0}")]
+    Unreachable(String),
+    /// Sent, and the reply was lost: it may have happened.
+    #[error("the provider's reply was lost: {0}")]
+    Lost(String),
+    /// The provider answered with an error status.
+    #[error("the provider answered {status}")]
+    Refused {
+        status: u16,
+        body: Bytes,
+        retry_after: Option<Duration>,
+        should_retry: Option<bool>,
+    },
+    /// A success that cannot be read: it may have happened.
+    #[error("the provider's reply cannot be read: {0}")]
+    Malformed(String),
+    /// Our own side of the call failed, such as reading the lines to upload.
+    #[error("the call could not be made: {0}")]
+    Local(String),
+}
+
+impl ProviderError {
+    /// Whether the provider may have done what was asked.
+    pub fn may_have_happened(&self) -> bool {
+        match self {
+            ProviderError::Unreachable(_) | ProviderError::Local(_) => false,
+            ProviderError::Lost(_) | ProviderError::Malformed(_) => true,
+            ProviderError::Refused { status, .. } => *status >= 500,
+        }
+    }
+
+    /// Whether the same call could go well another time.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            ProviderError::Refused {
+                status,
+                should_retry,
+                ..
+            } => should_retry.unwrap_or(matches!(status, 408 | 409 | 429 | 500..)),
+            _ => true,
+        }
+    }
+
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            ProviderError::Refused { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}

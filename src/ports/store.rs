@@ -1,0 +1,324 @@
+//! The durable truth, and what is written to it and read from it.
+
+use std::io;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use thiserror::Error;
+
+use crate::model::{
+    attempt::{Attempt, AttemptId},
+    batch::Batch,
+    id::{BatchId, CallDigest, CredentialId, RequestId, RequestKey, TenantId},
+    ledger::{LedgerKey, LedgerRow},
+    request::{Cohort, Destination, Entry, Outcome, Place, Request},
+    time::Timestamp,
+};
+
+/// The durable truth. Every method that changes something returns once the
+/// change would survive the process being killed; every change is atomic.
+///
+/// A request's open place, its record and the indexes over them only ever change
+/// together, and the store checks the place it is told to move a request from:
+/// of two reconcilers that want the same request, one finds it gone.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    // ---- requests
+
+    /// Takes a request in. With an idempotency key that is in use, nothing is
+    /// written and the earlier request is named.
+    async fn admit(&self, admission: Admission) -> Result<Admitted, StoreError>;
+
+    /// A request with its body while it is open, with its answer afterwards.
+    async fn load(&self, key: RequestKey) -> Result<Option<Stored>, StoreError>;
+
+    /// Where an open request is. `batches` are those it could be a line of.
+    async fn place(
+        &self,
+        key: RequestKey,
+        batches: &[BatchId],
+    ) -> Result<Option<Place>, StoreError>;
+
+    /// Moves open requests between places: false where one was not at `from`. One
+    /// that fails has not moved, whatever became of the others.
+    async fn relocate(&self, moves: Vec<Relocation>) -> Vec<Result<bool, StoreError>>;
+
+    /// Ends requests: record, answer, feed entry, webhook and ledger in one write
+    /// each. A request ends once; later endings report the first one's outcome
+    /// and change nothing. One that fails has not ended, unless it could not be
+    /// synced.
+    async fn settle(&self, endings: Vec<Ending>) -> Vec<Result<Settled, StoreError>>;
+
+    /// A tenant's requests, newest first, those before `before`.
+    async fn list(
+        &self,
+        tenant: TenantId,
+        before: Option<RequestId>,
+        limit: usize,
+    ) -> Result<Vec<Stored>, StoreError>;
+
+    /// Removes a finished request and its answer. False where it is open or unknown.
+    async fn erase(&self, key: RequestKey) -> Result<bool, StoreError>;
+
+    /// The request that holds this idempotency key.
+    async fn by_idempotency(
+        &self,
+        tenant: TenantId,
+        idempotency: CallDigest,
+    ) -> Result<Option<Idempotent>, StoreError>;
+
+    /// Forgets that a held request still waits for its caller.
+    async fn release(&self, key: RequestKey, digest: CallDigest) -> Result<(), StoreError>;
+
+    /// The held requests that nobody has released, oldest first.
+    async fn unreleased(&self) -> Result<Vec<(CallDigest, RequestKey)>, StoreError>;
+
+    // ---- attempts
+
+    /// Writes an attempt, over an earlier version of the same id.
+    async fn put_attempt(&self, key: RequestKey, attempt: Attempt) -> Result<(), StoreError>;
+
+    /// Writes an attempt that ended late or unseen, with its ledger row. False,
+    /// and nothing written, where this attempt is already recorded in this state:
+    /// each observed answer is billed once.
+    async fn account(
+        &self,
+        key: RequestKey,
+        attempt: Attempt,
+        ledger: LedgerEntry,
+    ) -> Result<bool, StoreError>;
+
+    async fn attempts(&self, key: RequestKey) -> Result<Vec<Attempt>, StoreError>;
+
+    /// Attempts in state `Open`, of all tenants.
+    async fn open_attempts(&self) -> Result<Vec<(RequestKey, AttemptId)>, StoreError>;
+
+    // ---- places
+
+    /// Queue entries in key order from after `after`, for rebuilding summaries.
+    async fn scan_queue(
+        &self,
+        after: Option<(Cohort, RequestKey)>,
+        limit: usize,
+    ) -> Result<Vec<(Cohort, Entry)>, StoreError>;
+
+    /// The oldest entries of one cohort.
+    async fn queued(&self, cohort: Cohort, limit: usize) -> Result<Vec<Entry>, StoreError>;
+
+    /// Requests waiting for a live call, earliest deadline first, from after
+    /// `after`.
+    async fn live(
+        &self,
+        after: Option<(Timestamp, RequestKey)>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError>;
+
+    /// A batch's lines in the order of the file, from after `after`.
+    async fn lines(
+        &self,
+        batch: BatchId,
+        after: Option<RequestId>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError>;
+
+    async fn put_batch(&self, batch: &Batch) -> Result<(), StoreError>;
+
+    /// Open batches, and ended ones with litter or that ended after `since`.
+    async fn batches(&self, since: Timestamp) -> Result<Vec<Batch>, StoreError>;
+
+    async fn destinations(&self) -> Result<Vec<Destination>, StoreError>;
+
+    // ---- credentials
+
+    async fn credential(&self, id: CredentialId) -> Result<Option<Vec<u8>>, StoreError>;
+
+    async fn drop_credential(&self, id: CredentialId) -> Result<(), StoreError>;
+
+    // ---- results and deliveries
+
+    /// A tenant's endings in commit order, from after `after`.
+    async fn feed(
+        &self,
+        tenant: TenantId,
+        after: u64,
+        limit: usize,
+    ) -> Result<FeedPage, StoreError>;
+
+    /// Deliveries due by `now`, the longest due first.
+    async fn due_deliveries(
+        &self,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Delivery>, StoreError>;
+
+    /// The next instant at which a delivery is due.
+    async fn next_delivery(&self) -> Result<Option<Timestamp>, StoreError>;
+
+    /// Records a try: takes the delivery off the due index, and puts it back
+    /// where `status` says that it is still pending.
+    async fn record_delivery(
+        &self,
+        delivery: Delivery,
+        status: DeliveryStatus,
+    ) -> Result<(), StoreError>;
+
+    async fn delivery_status(&self, key: RequestKey) -> Result<Option<DeliveryStatus>, StoreError>;
+
+    // ---- money
+
+    async fn ledger(&self, tenant: TenantId) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError>;
+
+    // ---- keeping house
+
+    /// Removes what finished before `horizon`, at most `limit` requests; returns
+    /// how many.
+    async fn purge(&self, horizon: Timestamp, limit: usize) -> Result<usize, StoreError>;
+
+    /// Removes ended batches without litter that ended before `horizon`.
+    async fn purge_batches(&self, horizon: Timestamp) -> Result<(), StoreError>;
+
+    /// Bytes on disk.
+    async fn disk_bytes(&self) -> Result<u64, StoreError>;
+}
+
+/// What [`Store::admit`] writes, all in one commit.
+pub struct Admission {
+    pub request: Request,
+    pub body: Bytes,
+    /// `Queue(request.cohort)` or `Live`.
+    pub place: Place,
+    /// Written where the store does not hold it yet.
+    pub destination: Destination,
+    /// The sealed credential, written where the store does not hold it yet.
+    pub credential: Bytes,
+    /// Fingerprint of the body, compared where the idempotency key is in use.
+    pub body_digest: CallDigest,
+    /// An idempotency key whose request finished before this instant is free.
+    pub idempotency_horizon: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Admitted {
+    New,
+    /// The idempotency key is in use.
+    Known(Idempotent),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Idempotent {
+    pub request: RequestId,
+    pub body_digest: CallDigest,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    pub request: Request,
+    pub content: Content,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Content {
+    /// The caller's bytes.
+    Open { body: Bytes },
+    /// The provider's bytes.
+    Done { outcome: Outcome, answer: Bytes },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relocation {
+    pub entry: Entry,
+    pub from: Place,
+    pub to: Place,
+}
+
+#[derive(Clone)]
+pub struct Ending {
+    pub key: RequestKey,
+    /// The places the request can be in; it is removed from whichever it is in.
+    pub places: Vec<Place>,
+    pub outcome: Outcome,
+    pub answer: Bytes,
+    pub ledger: LedgerEntry,
+    /// The attempt that answered, where it has a record.
+    pub attempt: Option<Attempt>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Settled {
+    /// This ending counts.
+    Now {
+        /// Its place in the feed.
+        sequence: u64,
+        /// What the place it was taken out of held.
+        entry: Entry,
+        /// None where it was in none of the places named.
+        place: Option<Place>,
+        /// A webhook is due.
+        webhook: bool,
+    },
+    /// It had ended before, like this.
+    Before(Outcome),
+    /// There is no such request (any more).
+    Unknown,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct LedgerEntry {
+    pub key: LedgerKey,
+    pub row: LedgerRow,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct FeedPage {
+    pub entries: Vec<FeedEntry>,
+    /// Entries up to here have been purged; an older cursor has missed some.
+    pub floor: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeedEntry {
+    pub sequence: u64,
+    pub key: RequestKey,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    pub due: Timestamp,
+    pub key: RequestKey,
+    /// Tries before this one.
+    pub tries: u32,
+    pub first_due: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum DeliveryStatus {
+    Pending {
+        next: Timestamp,
+        tries: u32,
+        last: Option<String>,
+    },
+    Delivered {
+        at: Timestamp,
+        tries: u32,
+    },
+    /// Given up, and why.
+    Dead {
+        at: Timestamp,
+        tries: u32,
+        last: String,
+    },
+}
+
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// Nothing was written.
+    #[error("the disk is full")]
+    Full,
+    /// It may have been written.
+    #[error("the store failed: {0}")]
+    Io(#[source] io::Error),
+    #[error("the store is damaged: {0}")]
+    Corrupt(String),
+    #[error("the store is closed")]
+    Closed,
+}
