@@ -20,7 +20,7 @@ pub use self::{
         RemotePage, RemoteStatus, ResultLine, Upload,
     },
     store::{
-        Admission, Admitted, Content, Delivery, DeliveryStatus, Ending, FeedEntry, FeedPage,
+        Admission, Admitted, Content, Delivery, DeliveryStatus, Ending, FeedEntry, FeedPage, Head,
         Idempotent, LedgerEntry, Relocation, Settled, Store, StoreError, Stored,
     },
     vault::{Credential, Unopened, Vault},

@@ -38,7 +38,7 @@ use super::{
 use crate::{
     engine::{Engine, Hold, View},
     model::request::Request,
-    ports::{Content, StoreError},
+    ports::StoreError,
 };
 
 #[derive(Debug, Clone, serde::Deserialize)]
@@ -168,9 +168,14 @@ impl Held {
     pub async fn stands(&self, edge: &Edge) -> Stands {
         match edge.engine.view(self.request.key).await {
             Ok(None) => Stands::Ended(Ended::Gone),
-            Ok(Some(view)) => match view.stored.content {
-                Content::Done { outcome, answer } => Stands::Ended(Ended::Done { outcome, answer }),
-                _ => Stands::Open(Some(Box::new(view))),
+            Ok(Some(view)) if view.outcome.is_none() => Stands::Open(Some(Box::new(view))),
+            Ok(Some(_)) => match Ending::look(&edge.engine, self.request.key).await {
+                Ok(Some(ended)) => Stands::Ended(ended),
+                Ok(None) => Stands::Open(None),
+                Err(error) => {
+                    tracing::warn!(%error, "an ending is told later");
+                    Stands::Open(None)
+                }
             },
             Err(error) => {
                 tracing::warn!(%error, "a request's state is told as it was at admission");

@@ -20,7 +20,7 @@ use crate::{
         endpoint::Endpoint,
         id::{RequestId, RequestKey},
     },
-    ports::{Content, Stored},
+    ports::{Content, Head, Stored},
 };
 
 /// An `op_…` id in a path, and what is asked of it.
@@ -107,23 +107,18 @@ async fn get(
     let prefer = ask::preference(&headers, edge.settings.hold.max_wait);
     drop((headers, uri));
     let waiter = edge.engine.waiter(key);
-    let request = match load(&edge, endpoint, key).await? {
-        Stored {
-            request,
-            content: Content::Done { outcome, answer },
-        } => {
-            let guarantee = edge.engine.guarantee_of(&request);
-            return Ok(Answer::json(&request, &outcome, answer, guarantee).into_response());
-        }
-        Stored { request, .. } => Box::new(request),
-    };
+    let head = head(&edge, endpoint, key).await?;
+    if head.outcome.is_some() {
+        return ended(&edge, key).await;
+    }
+    let request = Box::new(head.request);
     if let Some(wait) = prefer.wait {
         let mut ending = Ending::new(edge.engine.clone(), key, waiter, false);
         if let Some(ended) = waited(&edge, prefer, wait, ending.ended()).await {
             return Ok(match ended? {
                 Ended::Gone => Answer::gone().into_response(),
                 Ended::Done { outcome, answer } => {
-                    let guarantee = edge.engine.guarantee_of(&request);
+                    let guarantee = edge.engine.guarantee(&request);
                     Answer::json(&request, &outcome, answer, guarantee).into_response()
                 }
             });
@@ -141,10 +136,8 @@ async fn pending(
         return Err(unknown(&key.id.to_string()));
     };
     // It may have ended since.
-    if let Content::Done { outcome, answer } = &view.stored.content {
-        let request = &view.stored.request;
-        let answer = Answer::json(request, outcome, answer.clone(), view.guarantee);
-        return Ok(answer.into_response());
+    if view.outcome.is_some() {
+        return ended(edge, key).await;
     }
     Ok(stub::accepted(edge, &Facts::open(&view), prefer))
 }
@@ -156,7 +149,7 @@ async fn cancel(
     endpoint: Endpoint,
     key: RequestKey,
 ) -> Result<Response, ApiError> {
-    load(&edge, endpoint, key).await?;
+    head(&edge, endpoint, key).await?;
     if let Cancelled::Unknown = edge.engine.cancel(key).await? {
         return Err(unknown(&key.id.to_string()));
     }
@@ -169,7 +162,7 @@ async fn delete(
     endpoint: Endpoint,
     key: RequestKey,
 ) -> Result<Response, ApiError> {
-    load(&edge, endpoint, key).await?;
+    head(&edge, endpoint, key).await?;
     if edge.engine.erase(key).await? == Erased::Unknown {
         return Err(unknown(&key.id.to_string()));
     }
@@ -181,9 +174,23 @@ async fn delete(
     Ok(errors::json(StatusCode::OK, body))
 }
 
-async fn load(edge: &Edge, endpoint: Endpoint, key: RequestKey) -> Result<Stored, ApiError> {
+/// The answer of a request that has ended.
+async fn ended(edge: &Edge, key: RequestKey) -> Result<Response, ApiError> {
     match edge.engine.load(key).await? {
-        Some(stored) if stored.request.endpoint == endpoint => Ok(stored),
+        Some(Stored {
+            request,
+            content: Content::Done { outcome, answer },
+        }) => {
+            let guarantee = edge.engine.guarantee(&request);
+            Ok(Answer::json(&request, &outcome, answer, guarantee).into_response())
+        }
+        _ => Err(unknown(&key.id.to_string())),
+    }
+}
+
+async fn head(edge: &Edge, endpoint: Endpoint, key: RequestKey) -> Result<Head, ApiError> {
+    match edge.engine.head(key).await? {
+        Some(head) if head.request.endpoint == endpoint => Ok(head),
         _ => Err(unknown(&key.id.to_string())),
     }
 }

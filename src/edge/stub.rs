@@ -57,7 +57,7 @@ impl<'a> Facts<'a> {
 
     /// As it stands while it is open.
     pub fn open(view: &'a View) -> Self {
-        let request = &view.stored.request;
+        let request = &view.request;
         let lane = match view.place {
             Some(Place::Live) => Lane::Standard,
             Some(Place::Queue(_) | Place::Line(_)) => Lane::Batch,

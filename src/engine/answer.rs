@@ -9,18 +9,20 @@ use crate::{
         attempt::Attempt,
         id::{RequestId, RequestKey, TenantId},
         ledger::{LedgerKey, LedgerRow},
-        request::{Place, Request, State},
+        request::{Outcome, Place, Request, State},
         time::Timestamp,
     },
     policy::lane,
-    ports::{Content, Delivery, DeliveryStatus, FeedPage, StoreError, Stored},
+    ports::{Delivery, DeliveryStatus, FeedPage, Head, StoreError, Stored},
 };
 
 use super::{Engine, Waiter};
 
 /// A request with everything that is known of it.
 pub struct View {
-    pub stored: Stored,
+    pub request: Request,
+    /// None while it is open.
+    pub outcome: Option<Outcome>,
     /// Where it is while it is open.
     pub place: Option<Place>,
     pub state: State,
@@ -48,47 +50,45 @@ impl Engine {
         self.waiters.feed(tenant)
     }
 
+    pub async fn head(&self, key: RequestKey) -> Result<Option<Head>, StoreError> {
+        self.store.head(key).await
+    }
+
     /// The request with its body or answer.
     pub async fn load(&self, key: RequestKey) -> Result<Option<Stored>, StoreError> {
         self.store.load(key).await
     }
 
     pub async fn view(&self, key: RequestKey) -> Result<Option<View>, StoreError> {
-        let Some(stored) = self.store.load(key).await? else {
+        let Some(head) = self.store.head(key).await? else {
             return Ok(None);
         };
-        self.view_of(stored).await.map(Some)
+        self.view_of(head).await.map(Some)
     }
 
-    async fn view_of(&self, stored: Stored) -> Result<View, StoreError> {
-        let request = &stored.request;
-        let (place, state) = match &stored.content {
-            Content::Done { outcome, .. } => (None, outcome.state),
-            Content::Open { .. } => {
+    async fn view_of(&self, head: Head) -> Result<View, StoreError> {
+        let Head { request, outcome } = head;
+        let (place, state) = match &outcome {
+            Some(outcome) => (None, outcome.state),
+            None => {
                 let batches = self.summary.lock().batches_of(&request.cohort);
                 let place = self.store.place(request.key, &batches).await?;
                 (place, place.as_ref().map_or(State::Queued, State::from))
             }
         };
-        let attempts = self.store.attempts(request.key).await?;
-        let delivery = self.store.delivery_status(request.key).await?;
         Ok(View {
             place,
             state,
-            attempts,
-            delivery,
-            guarantee: self.guarantee(&stored),
-            stored,
+            attempts: self.store.attempts(request.key).await?,
+            delivery: self.store.delivery_status(request.key).await?,
+            guarantee: self.guarantee(&request),
+            request,
+            outcome,
         })
     }
 
     /// Firm where all open work would fit into the reserve.
-    pub fn guarantee(&self, stored: &Stored) -> &'static str {
-        self.guarantee_of(&stored.request)
-    }
-
-    /// As [`guarantee`](Engine::guarantee).
-    pub fn guarantee_of(&self, request: &Request) -> &'static str {
+    pub fn guarantee(&self, request: &Request) -> &'static str {
         let open = self.counts().open();
         let reserve = self.settings.rescue.reserve;
         lane::guarantee(request.on_late, open, &self.settings.live, reserve)
@@ -102,8 +102,8 @@ impl Engine {
         limit: usize,
     ) -> Result<Vec<View>, StoreError> {
         let mut views = Vec::new();
-        for stored in self.store.list(tenant, before, limit).await? {
-            views.push(self.view_of(stored).await?);
+        for head in self.store.list(tenant, before, limit).await? {
+            views.push(self.view_of(head).await?);
         }
         Ok(views)
     }
@@ -124,11 +124,10 @@ impl Engine {
 
     /// Sends the webhook again. False where the request has none, or is open.
     pub async fn redeliver(self: &Arc<Self>, key: RequestKey) -> Result<bool, StoreError> {
-        let Some(stored) = self.store.load(key).await? else {
+        let Some(head) = self.store.head(key).await? else {
             return Ok(false);
         };
-        let done = matches!(stored.content, Content::Done { .. });
-        if !done || stored.request.webhook.is_none() {
+        if head.outcome.is_none() || head.request.webhook.is_none() {
             return Ok(false);
         }
         let now = self.now();

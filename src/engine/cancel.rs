@@ -7,14 +7,14 @@ use crate::{
         id::RequestKey,
         request::{Outcome, State},
     },
-    ports::{Content, Settled, StoreError, Stored},
+    ports::{Settled, StoreError},
 };
 
 use super::{Engine, settling::error_body};
 
 pub enum Cancelled {
     /// Cancelled, now or before.
-    Yes(Box<Stored>),
+    Yes,
     /// It had ended otherwise.
     TooLate(Outcome),
     Unknown,
@@ -30,11 +30,11 @@ impl Engine {
     /// A line that is at the provider may still be run and billed; its answer is
     /// then shown as paid for nothing.
     pub async fn cancel(self: &Arc<Self>, key: RequestKey) -> Result<Cancelled, StoreError> {
-        let Some(stored) = self.store.load(key).await? else {
+        let Some(head) = self.store.head(key).await? else {
             return Ok(Cancelled::Unknown);
         };
-        if let Content::Open { .. } = stored.content {
-            let request = &stored.request;
+        if head.outcome.is_none() {
+            let request = &head.request;
             let message = format!("The request {} was cancelled.", key.id);
             let body = error_body(
                 &message,
@@ -60,26 +60,24 @@ impl Engine {
                 return Ok(Cancelled::Unknown);
             }
         }
-        Ok(match self.store.load(key).await? {
-            None => Cancelled::Unknown,
-            Some(stored) => match &stored.content {
-                Content::Done { outcome, .. } if outcome.state != State::Cancelled => {
-                    Cancelled::TooLate(outcome.clone())
-                }
-                _ => Cancelled::Yes(Box::new(stored)),
-            },
+        let Some(head) = self.store.head(key).await? else {
+            return Ok(Cancelled::Unknown);
+        };
+        Ok(match head.outcome {
+            Some(outcome) if outcome.state != State::Cancelled => Cancelled::TooLate(outcome),
+            _ => Cancelled::Yes,
         })
     }
 
     /// Cancels if it is open, and removes it with its answer.
     pub async fn erase(self: &Arc<Self>, key: RequestKey) -> Result<Erased, StoreError> {
-        let Some(stored) = self.store.load(key).await? else {
+        let Some(head) = self.store.head(key).await? else {
             return Ok(Erased::Unknown);
         };
-        if let Content::Open { .. } = stored.content {
+        if head.outcome.is_none() {
             self.cancel(key).await?;
         }
-        self.holders.forget(key, stored.request.digest);
+        self.holders.forget(key, head.request.digest);
         match self.store.erase(key).await? {
             true => Ok(Erased::Yes),
             false => Ok(Erased::Unknown),

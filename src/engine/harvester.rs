@@ -16,8 +16,8 @@ use crate::{
     },
     policy::{rescue, retry},
     ports::{
-        Credential, LedgerEntry, LineAnswer, ProviderError, RemoteBatch, RemoteError, RemoteStatus,
-        ResultLine, Settled, StoreError,
+        Credential, Head, LedgerEntry, LineAnswer, ProviderError, RemoteBatch, RemoteError,
+        RemoteStatus, ResultLine, Settled, StoreError,
     },
 };
 
@@ -187,16 +187,16 @@ impl Engine {
             tenant: batch.tenant,
             id,
         };
-        let Some(stored) = self.store.load(key).await? else {
+        let Some(Head { request: asked, .. }) = self.store.head(key).await? else {
             return Ok(None);
         };
         // Another time, while there is time.
-        let last = stored.request.deadline + self.settings.live.give_up_after;
+        let last = asked.deadline + self.settings.live.give_up_after;
         if retry::is_retryable(status) && self.now() < last {
             return Ok(None);
         }
-        let outcome = self.line_outcome(batch, &stored.request, status, request, &body);
-        Ok(Some((stored.request, outcome, body)))
+        let outcome = self.line_outcome(batch, &asked, status, request, &body);
+        Ok(Some((asked, outcome, body)))
     }
 
     fn other_places(&self, request: &Request, batch: &Batch) -> Vec<Place> {

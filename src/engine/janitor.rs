@@ -27,7 +27,7 @@ impl Engine {
         }
         self.store.purge_batches(horizon).await?;
         for (key, digest) in self.holders.orphans_before(horizon) {
-            if self.store.load(key).await?.is_none() {
+            if self.store.head(key).await?.is_none() {
                 self.holders.forget(key, digest);
             }
         }

@@ -23,13 +23,13 @@ impl Engine {
     ) -> Result<Option<Admitted>, StoreError> {
         while let Some(grip) = self.holders.take_over(digest, retry) {
             let key = grip.key;
-            let Some(stored) = self.store.load(key).await? else {
+            let Some(head) = self.store.head(key).await? else {
                 // Erased or purged meanwhile.
                 self.holders.forget(key, digest);
                 continue;
             };
             let hold = self.hold_on(key, true, Some(grip), None);
-            return Ok(Some(self.joined(stored.request, hold)));
+            return Ok(Some(self.joined(head.request, hold)));
         }
         Ok(None)
     }
@@ -48,11 +48,12 @@ impl Engine {
             tenant: call.caller.tenant,
             id: known.request,
         };
-        let Some(stored) = self.store.load(key).await? else {
+        let Some(head) = self.store.head(key).await? else {
             return Ok(None);
         };
-        if let ports::Content::Done { outcome, .. } = &stored.content
-            && outcome.finished < horizon
+        if head
+            .outcome
+            .is_some_and(|outcome| outcome.finished < horizon)
         {
             return Ok(None);
         }
@@ -64,7 +65,7 @@ impl Engine {
             .then(|| self.holders.take_over(digest, call.retry))
             .flatten();
         let hold = self.hold_on(key, call.held, grip, None);
-        Ok(Some(self.joined(stored.request, hold)))
+        Ok(Some(self.joined(head.request, hold)))
     }
 
     fn joined(&self, request: Request, hold: Hold) -> Admitted {

@@ -109,12 +109,12 @@ impl Engine {
     /// Live calls that were open when we died: nobody saw them end.
     async fn account_for_the_unseen(&self) -> Result<(), StoreError> {
         for (key, id) in self.store.open_attempts().await? {
-            let Some(stored) = self.store.load(key).await? else {
+            let Some(head) = self.store.head(key).await? else {
                 continue;
             };
             let attempts = self.store.attempts(key).await?;
             if let Some(attempt) = attempts.into_iter().find(|attempt| attempt.id == id) {
-                self.lose_sight(&stored.request, attempt, "offpeak stopped while it ran")
+                self.lose_sight(&head.request, attempt, "offpeak stopped while it ran")
                     .await?;
             }
         }

@@ -156,15 +156,15 @@ impl Engine {
         for chunk in entries.chunks(PAGE / 2) {
             let mut endings = Vec::with_capacity(chunk.len());
             for entry in chunk {
-                let Some(stored) = self.store.load(entry.key).await? else {
+                let Some(head) = self.store.head(entry.key).await? else {
                     continue;
                 };
                 let message = "The deadline passed before the provider answered, and the \
                     call asked to fail rather than to be late (Offpeak-On-Late: fail).";
                 let body = error_body(message, "timeout_error", None, Some("deadline_exceeded"));
                 endings.push(self.own_ending(
-                    &stored.request,
-                    self.places_of(&stored.request),
+                    &head.request,
+                    self.places_of(&head.request),
                     State::Failed,
                     504,
                     "the deadline passed (Offpeak-On-Late: fail)".into(),

@@ -29,6 +29,9 @@ pub trait Store: Send + Sync + 'static {
     /// written and the earlier request is named.
     async fn admit(&self, admission: Admission) -> Result<Admitted, StoreError>;
 
+    /// A request without its payload.
+    async fn head(&self, key: RequestKey) -> Result<Option<Head>, StoreError>;
+
     /// A request with its body while it is open, with its answer afterwards.
     async fn load(&self, key: RequestKey) -> Result<Option<Stored>, StoreError>;
 
@@ -55,7 +58,7 @@ pub trait Store: Send + Sync + 'static {
         tenant: TenantId,
         before: Option<RequestId>,
         limit: usize,
-    ) -> Result<Vec<Stored>, StoreError>;
+    ) -> Result<Vec<Head>, StoreError>;
 
     /// Removes a finished request and its answer. False where it is open or unknown.
     async fn erase(&self, key: RequestKey) -> Result<bool, StoreError>;
@@ -208,6 +211,13 @@ pub enum Admitted {
 pub struct Idempotent {
     pub request: RequestId,
     pub body_digest: CallDigest,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Head {
+    pub request: Request,
+    /// None while it is open.
+    pub outcome: Option<Outcome>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

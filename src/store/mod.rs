@@ -49,8 +49,8 @@ use crate::{
         time::Timestamp,
     },
     ports::{
-        Admission, Admitted, Delivery, DeliveryStatus, Ending, FeedPage, Idempotent, LedgerEntry,
-        Relocation, Settled, Store, StoreError, Stored,
+        Admission, Admitted, Delivery, DeliveryStatus, Ending, FeedPage, Head, Idempotent,
+        LedgerEntry, Relocation, Settled, Store, StoreError, Stored,
     },
 };
 
@@ -199,6 +199,10 @@ impl<K: Kv> Store for KvStore<K> {
             .await
     }
 
+    async fn head(&self, key: RequestKey) -> Result<Option<Head>, StoreError> {
+        self.read_synced(1, move |kv| reads::head(kv, key)).await
+    }
+
     async fn load(&self, key: RequestKey) -> Result<Option<Stored>, StoreError> {
         self.read_synced(1, move |kv| reads::load(kv, key)).await
     }
@@ -224,9 +228,8 @@ impl<K: Kv> Store for KvStore<K> {
         tenant: TenantId,
         before: Option<RequestId>,
         limit: usize,
-    ) -> Result<Vec<Stored>, StoreError> {
-        // Whole requests: always many bytes.
-        self.read_synced(usize::MAX, move |kv| reads::list(kv, tenant, before, limit))
+    ) -> Result<Vec<Head>, StoreError> {
+        self.read_synced(limit, move |kv| reads::list(kv, tenant, before, limit))
             .await
     }
 

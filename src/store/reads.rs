@@ -19,10 +19,22 @@ use crate::{
         request::{Cohort, Destination, Entry, Place},
         time::Timestamp,
     },
-    ports::{Content, Delivery, DeliveryStatus, FeedPage, Idempotent, StoreError, Stored},
+    ports::{Content, Delivery, DeliveryStatus, FeedPage, Head, Idempotent, StoreError, Stored},
 };
 
 type Read<T> = Result<T, StoreError>;
+
+pub fn head(kv: &impl Kv, key: RequestKey) -> Read<Option<Head>> {
+    one(kv, &request::key(key), decode_head)
+}
+
+fn decode_head(name: &[u8], value: &Bytes) -> Read<Head> {
+    let (head, _) = request::decode(name, value)?;
+    Ok(Head {
+        request: head.request,
+        outcome: head.done.map(|done| done.outcome),
+    })
+}
 
 pub fn load(kv: &impl Kv, key: RequestKey) -> Read<Option<Stored>> {
     let name = request::key(key);
@@ -99,16 +111,10 @@ pub fn list(
     tenant: TenantId,
     before: Option<RequestId>,
     limit: usize,
-) -> Read<Vec<Stored>> {
-    let mut found = Vec::new();
-    for (name, value) in kv.scan(&request::of_tenant(tenant, before), End::Back, limit)? {
-        match stored(kv, &name, &value) {
-            Ok(stored) => found.push(stored),
-            // It changed meanwhile, or it is damaged: the single read tells.
-            Err(_) => found.extend(load(kv, request::read_key(&name)?)?),
-        }
-    }
-    Ok(found)
+) -> Read<Vec<Head>> {
+    let page = kv.scan(&request::of_tenant(tenant, before), End::Back, limit)?;
+    let heads = page.iter().map(|(name, value)| decode_head(name, value));
+    heads.collect()
 }
 
 pub fn by_idempotency(

@@ -33,17 +33,23 @@ impl Ending {
         }
     }
 
+    /// None while it is open.
+    pub async fn look(engine: &Engine, key: RequestKey) -> Result<Option<Ended>, StoreError> {
+        Ok(match engine.load(key).await? {
+            None => Some(Ended::Gone),
+            Some(stored) => match stored.content {
+                Content::Done { outcome, answer } => Some(Ended::Done { outcome, answer }),
+                Content::Open { .. } => None,
+            },
+        })
+    }
+
     /// Can be dropped and called again without missing anything.
     pub async fn ended(&mut self) -> Result<Ended, StoreError> {
         loop {
             if self.look {
-                match self.engine.load(self.key).await? {
-                    None => return Ok(Ended::Gone),
-                    Some(stored) => {
-                        if let Content::Done { outcome, answer } = stored.content {
-                            return Ok(Ended::Done { outcome, answer });
-                        }
-                    }
+                if let Some(ended) = Ending::look(&self.engine, self.key).await? {
+                    return Ok(ended);
                 }
                 self.look = false;
             }

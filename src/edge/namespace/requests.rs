@@ -15,7 +15,7 @@ use crate::{
     edge::{Edge, errors::ApiError},
     engine::{Cancelled, Engine, View},
     model::id::{RequestId, RequestKey, TenantId},
-    ports::{Content, StoreError},
+    ports::StoreError,
 };
 
 /// Requests read together. They come with their bodies, so few.
@@ -51,7 +51,7 @@ pub async fn cancel(
 ) -> Result<Response, ApiError> {
     let key = key(tenant, &id)?;
     match edge.engine.cancel(key).await? {
-        Cancelled::Yes(_) => described(&edge.engine, key).await,
+        Cancelled::Yes => described(&edge.engine, key).await,
         Cancelled::Unknown => Err(no_such(&id)),
         Cancelled::TooLate(outcome) => {
             let state = outcome.state.as_str();
@@ -68,17 +68,15 @@ pub async fn redeliver(
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
     let key = key(tenant, &id)?;
-    let stored = edge.engine.load(key).await?;
-    let stored = stored.ok_or_else(|| no_such(&id))?;
-    if stored.request.webhook.is_none() {
+    let head = edge.engine.head(key).await?.ok_or_else(|| no_such(&id))?;
+    if head.request.webhook.is_none() {
         let message = format!("The request {id} has no webhook.");
         return Err(conflict("no_webhook", message));
     }
-    if let Content::Open { .. } = stored.content {
+    if head.outcome.is_none() {
         let message = format!("The request {id} has not ended: there is nothing to deliver.");
         return Err(conflict("request_open", message));
     }
-    drop(stored);
     if !edge.engine.redeliver(key).await? {
         // Erased in between.
         return Err(no_such(&id));
@@ -107,15 +105,15 @@ async fn page(engine: &Arc<Engine>, tenant: TenantId, query: &ListQuery) -> Resu
         let views = engine.list(tenant, last, PAGE).await?;
         let is_last_page = views.len() < PAGE;
         for view in &views {
-            if query.ends_at(&view.stored.request) {
+            if query.ends_at(&view.request) {
                 break 'pages false;
             }
             if data.len() == query.limit() || looked_at == MAX_LOOKED_AT {
                 break 'pages true;
             }
             looked_at += 1;
-            last = Some(view.stored.request.key.id);
-            if query.takes(&view.stored.request, view.state) {
+            last = Some(view.request.key.id);
+            if query.takes(&view.request, view.state) {
                 data.push(raw(&RequestView::new(view, now))?);
             }
         }

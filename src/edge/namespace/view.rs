@@ -13,7 +13,7 @@ use crate::{
         request::{OnLate, Outcome, Place, Request, Usage},
         time::Timestamp,
     },
-    ports::{Content, DeliveryStatus},
+    ports::DeliveryStatus,
 };
 
 /// Everything that is known of a request, less its body and its answer.
@@ -52,11 +52,8 @@ pub struct RequestView<'a> {
 
 impl<'a> RequestView<'a> {
     pub fn new(view: &'a View, now: Timestamp) -> Self {
-        let request = &view.stored.request;
-        let outcome = match &view.stored.content {
-            Content::Done { outcome, .. } => Some(outcome),
-            Content::Open { .. } => None,
-        };
+        let request = &view.request;
+        let outcome = view.outcome.as_ref();
         let bill = outcome.and_then(|outcome| outcome.bill);
         let late_bills = view.attempts.iter().filter_map(late_bill);
         RequestView {
@@ -258,13 +255,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{
-        model::{
-            endpoint::Endpoint,
-            id::{CallDigest, CredentialId, DestinationId, RequestKey, TenantId},
-            request::{Bill, Bucket, Cohort, Framing, Shape, Source, State},
-        },
-        ports::Stored,
+    use crate::model::{
+        endpoint::Endpoint,
+        id::{CallDigest, CredentialId, DestinationId, RequestKey, TenantId},
+        request::{Bill, Bucket, Cohort, Framing, Shape, Source, State},
     };
 
     const ADMITTED: Timestamp = Timestamp::from_secs(1_763_832_346);
@@ -300,9 +294,15 @@ mod tests {
         }
     }
 
-    fn view(request: Request, content: Content, place: Option<Place>, state: State) -> View {
+    fn view(
+        request: Request,
+        outcome: Option<Outcome>,
+        place: Option<Place>,
+        state: State,
+    ) -> View {
         View {
-            stored: Stored { request, content },
+            request,
+            outcome,
             place,
             state,
             attempts: Vec::new(),
@@ -318,10 +318,7 @@ mod tests {
     #[test]
     fn a_line_of_a_batch() {
         let batch = BatchId::new(ADMITTED, 5);
-        let open = Content::Open {
-            body: "{\"secret\":1}".into(),
-        };
-        let view = view(request(), open, Some(Place::Line(batch)), State::Placed);
+        let view = view(request(), None, Some(Place::Line(batch)), State::Placed);
         insta::assert_json_snapshot!(RequestView::new(&view, ADMITTED));
     }
 
@@ -357,11 +354,7 @@ mod tests {
             usage: outcome.usage,
             bill: Some(bill(1_500_000_000)),
         };
-        let done = Content::Done {
-            outcome,
-            answer: "{}".into(),
-        };
-        let mut view = view(request, done, None, State::Succeeded);
+        let mut view = view(request, Some(outcome), None, State::Succeeded);
         view.attempts.push(late);
         view.delivery = Some(DeliveryStatus::Pending {
             next: ADMITTED,
@@ -373,10 +366,9 @@ mod tests {
 
     #[test]
     fn an_open_request_is_late_from_its_deadline_on() {
-        let open = || Content::Open { body: "{}".into() };
         let cohort = Place::Queue(request().cohort);
-        let view = view(request(), open(), Some(cohort), State::Queued);
-        let deadline = view.stored.request.deadline;
+        let view = view(request(), None, Some(cohort), State::Queued);
+        let deadline = view.request.deadline;
         assert_eq!(json(&view, deadline)["late"], false);
         assert_eq!(
             json(&view, deadline + Duration::from_millis(1))["late"],

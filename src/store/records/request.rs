@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     super::{
-        codec::{Fields, Key, Kind, seal_with, unseal_with},
+        codec::{Key, Kind, seal_with, unseal_with},
         kv::Span,
     },
-    RequestFields, request_key,
+    RequestFields,
 };
 use crate::{
     model::{
@@ -64,13 +64,6 @@ pub fn of_tenant(tenant: TenantId, before: Option<RequestId>) -> Span {
     }
 }
 
-pub fn read_key(key: &[u8]) -> Result<RequestKey, StoreError> {
-    let mut fields = Fields::of(KIND, key)?;
-    let request = request_key(&mut fields)?;
-    fields.end()?;
-    Ok(request)
-}
-
 pub fn encode(head: &Head, inline: &[u8]) -> Bytes {
     seal_with(head, inline)
 }
@@ -89,7 +82,6 @@ mod tests {
         #[test]
         fn round_trip(head in samples::head(), payload: Vec<u8>) {
             let name = key(head.request.key);
-            prop_assert_eq!(read_key(&name)?, head.request.key);
             prop_assert!(of_tenant(head.request.key.tenant, None).from <= name);
             let (read, rest) = decode(&name, &encode(&head, &payload))?;
             prop_assert_eq!((read, rest.to_vec()), (head, payload));

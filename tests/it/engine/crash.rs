@@ -159,6 +159,9 @@ impl Store for Mortal<dyn Store> {
         let name = format!("admit {} {:?}", admission.request.key.id, admission.place);
         commit!(self, name, self.inner.admit(admission))
     }
+    async fn head(&self, key: RequestKey) -> Result<Option<Head>, StoreError> {
+        self.life.hear(self.inner.head(key)).await
+    }
     async fn load(&self, key: RequestKey) -> Result<Option<Stored>, StoreError> {
         self.life.hear(self.inner.load(key)).await
     }
@@ -190,7 +193,7 @@ impl Store for Mortal<dyn Store> {
         tenant: TenantId,
         before: Option<RequestId>,
         limit: usize,
-    ) -> Result<Vec<Stored>, StoreError> {
+    ) -> Result<Vec<Head>, StoreError> {
         self.life.hear(self.inner.list(tenant, before, limit)).await
     }
     async fn erase(&self, key: RequestKey) -> Result<bool, StoreError> {
