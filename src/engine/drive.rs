@@ -40,7 +40,7 @@ impl Next {
 /// The longest sleep without looking: bounds what a stepped clock can cost.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 /// The pause after a turn that failed.
-const AFTER_FAILURE: Duration = Duration::from_secs(1);
+pub(super) const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 impl Engine {
     pub(super) fn drive_all(self: &Arc<Self>) {

@@ -22,7 +22,7 @@ use crate::{
 
 use super::{
     Engine, TapEvent,
-    drive::Next,
+    drive::{AFTER_FAILURE, Next},
     settling::{error_body, error_code},
     taps::Spout,
 };
@@ -338,15 +338,26 @@ impl Engine {
         attempt.ended = Some(outcome.finished);
         attempt.usage = outcome.usage;
         attempt.bill = outcome.bill;
-        let ending = self.ending(
-            request,
-            self.places_of(request),
-            outcome.clone(),
-            body,
-            Some(attempt.clone()),
-        );
-        let settled = self.settle(vec![ending]).await?;
-        if let Some((_, crate::ports::Settled::Before(earlier))) = settled.into_iter().next() {
+        // It is paid for: while the store cannot take it, it is kept here, and the
+        // call is not made again.
+        let settled = loop {
+            let places = self.places_of(request);
+            let (outcome, attempt) = (outcome.clone(), Some(attempt.clone()));
+            let ending = self.ending(request, places, outcome, body.clone(), attempt);
+            match self.settle(vec![ending]).await {
+                Err(error @ (StoreError::Full | StoreError::Io(_)))
+                    if !self.stop.is_cancelled() =>
+                {
+                    tracing::error!(id = %request.key.id, %error, "an answer is not durable yet; trying again");
+                    tokio::time::sleep(AFTER_FAILURE).await;
+                }
+                settled => break settled?,
+            }
+        };
+        if let Some((_, crate::ports::Settled::Before(earlier))) = settled.into_iter().next()
+            // Or it was this one, written by a try that was told as a failure.
+            && earlier != outcome
+        {
             self.account_late_live(request, &outcome, &earlier, attempt)
                 .await?;
         }

@@ -2,10 +2,7 @@
 
 use offpeak::{
     engine::AdmitError,
-    model::{
-        batch::BatchState,
-        request::{OnLate, Source, State},
-    },
+    model::request::{OnLate, Source, State},
     ports::Content,
     simulator::{Kind, Lane, Operation},
 };
@@ -25,7 +22,6 @@ fn status(status: u16) -> Kind {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "shows a defect that is not mended"]
 async fn an_answer_that_the_store_cannot_take_is_not_bought_again() {
     let world = World::new().await;
     world.trouble.on("settle", How::Refuse, 20);
@@ -33,6 +29,18 @@ async fn an_answer_that_the_store_cannot_take_is_not_bought_again() {
     succeeded(&world.outcome(key).await);
     assert_eq!(world.sim.bill().calls(Lane::Standard), 1);
     world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_was_written_although_it_failed_is_paid_once() {
+    let world = World::new().await;
+    world.trouble.on("settle", How::FailAfter, 1);
+    let key = world.ask(&ask("in doubt").within(10 * MINUTE)).await;
+    succeeded(&world.outcome(key).await);
+    world.pass(MINUTE).await;
+    let ledger = world.ledger().await;
+    assert_eq!((ledger.requests, ledger.paid_twice), (1, 0));
+    assert_eq!(world.sim.bill().calls(Lane::Standard), 1);
 }
 
 #[tokio::test(start_paused = true)]
