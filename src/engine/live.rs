@@ -183,10 +183,18 @@ impl Engine {
             Ok(body) => body,
             Err(refusal) => return Reply::Failed(ProviderError::Local(refusal.message())),
         };
+        let timeout = match fails_late(request) {
+            // Nobody wants what comes later.
+            true => self
+                .now()
+                .until(request.deadline)
+                .min(self.settings.live.timeout),
+            false => self.settings.live.timeout,
+        };
         let call = LiveCall {
             endpoint: request.endpoint,
             body,
-            timeout: self.settings.live.timeout,
+            timeout,
         };
         match self.provider.run(&credential, call).await {
             Ok(reply) => read_reply(reply, tap.filter(|_| streams)).await,

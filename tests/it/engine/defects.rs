@@ -199,7 +199,6 @@ async fn a_rescue_does_not_wait_behind_the_polls_of_others() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "shows a defect that is not mended"]
 async fn who_would_rather_fail_does_so_although_a_live_call_hangs() {
     let world = World::new().await;
     world.faults(Operation::UploadFile, status(403), 1_000);
