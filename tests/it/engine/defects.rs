@@ -77,7 +77,6 @@ async fn a_batch_that_never_fits_the_enqueued_tokens_is_made_smaller() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "shows a defect that is not mended"]
 async fn a_turn_that_panics_is_taken_again() {
     let world = World::new().await;
     world.trouble.on("queued", How::Panic, 1);
