@@ -82,6 +82,15 @@ impl Engine {
         );
     }
 
+    /// What fails for one of many is looked at again soon; the others have their
+    /// turn all the same.
+    pub(super) fn or_soon(&self, what: &'static str, turned: Result<Next, StoreError>) -> Next {
+        turned.unwrap_or_else(|error| {
+            tracing::error!(what, %error, "failed; trying again");
+            Next::At(self.now() + AFTER_FAILURE)
+        })
+    }
+
     fn drive<T, F>(self: &Arc<Self>, name: &'static str, signal: fn(&Engine) -> &Notify, turn: T)
     where
         T: Fn(Arc<Engine>) -> F + Send + 'static,
@@ -99,6 +108,10 @@ impl Engine {
                         tracing::error!(reconciler = name, %error, "a turn failed; trying again");
                         AFTER_FAILURE
                     }
+                    Err(_panic) => {
+                        tracing::error!(reconciler = name, "a turn panicked; trying again");
+                        AFTER_FAILURE
+                    }
                 };
                 tracing::trace!(reconciler = name, ?sleep, "turned");
                 tokio::select! {
@@ -108,10 +121,6 @@ impl Engine {
                     () = tokio::time::sleep(sleep) => {}
                 }
             }
-                    Err(_panic) => {
-                        tracing::error!(reconciler = name, "a turn panicked; trying again");
-                        AFTER_FAILURE
-                    }
         });
     }
 }
