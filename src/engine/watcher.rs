@@ -16,7 +16,7 @@ use crate::{
 use super::{Engine, drive::Next};
 
 /// A day, and two hours for clocks and for a provider that is late itself.
-const LONGEST_LIFE: Duration = Duration::from_secs(26 * 3600);
+pub(super) const LONGEST_LIFE: Duration = Duration::from_secs(26 * 3600);
 
 impl Engine {
     pub(super) async fn watch_turn(self: &Arc<Self>) -> Result<Next, StoreError> {
