@@ -68,6 +68,8 @@ impl Engine {
             .map(|tracked| {
                 let batch = &tracked.batch;
                 (
+                    // A rescue has no time to wait behind the polls of others.
+                    !tracked.wanted,
                     tracked.due,
                     batch.earliest_deadline,
                     batch.id,
@@ -79,7 +81,7 @@ impl Engine {
         batches.sort();
         let batches = batches.into_iter();
         batches
-            .map(|(due, _, id, credential)| (id, credential, due))
+            .map(|(_, due, _, id, credential)| (id, credential, due))
             .collect()
     }
 

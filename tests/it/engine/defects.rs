@@ -173,7 +173,6 @@ async fn dropping_many_credentials_holds_up_no_admission() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "shows a defect that is not mended"]
 async fn a_rescue_does_not_wait_behind_the_polls_of_others() {
     let world = World::with(|settings, _| {
         settings.packing.max_lines = 1;
@@ -191,7 +190,7 @@ async fn a_rescue_does_not_wait_behind_the_polls_of_others() {
     world.pass(world.now().until(reserve) + 2 * MINUTE).await;
     let batches = world.batches().await;
     let rescued = batches.iter().max_by_key(|batch| batch.id).unwrap();
-    assert_eq!(rescued.state, BatchState::Cancelling, "{rescued:?}");
+    assert!(rescued.cancel_sent.is_some(), "{rescued:?}");
 }
 
 #[tokio::test(start_paused = true)]
