@@ -208,7 +208,6 @@ async fn who_would_rather_fail_does_so_although_a_live_call_hangs() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "shows a defect that is not mended"]
 async fn what_is_erased_during_a_live_call_leaves_nothing() {
     let world = World::new().await;
     let call = ask("erased").within(10 * MINUTE).sim("slow=30s status=503");
