@@ -14,6 +14,9 @@ const SLEW: u32 = 20;
 /// A difference within this is the ordinary drift of two clocks: followed at
 /// once.
 const DRIFT: Duration = Duration::from_millis(500);
+/// Our time leans by whole milliseconds, so it is set no more often than this:
+/// in less, the lean would be less than one.
+const SETTING: Duration = Duration::from_millis(SLEW as u64);
 
 /// Wall time that never jumps: it runs on the monotonic clock and leans towards
 /// the wall clock.
@@ -45,12 +48,20 @@ impl Default for SystemClock {
 
 impl SystemClock {
     pub fn now(&self) -> Timestamp {
-        let mut state = self.state.lock();
-        let elapsed = state.at.elapsed();
+        self.state.lock().tell(Instant::now(), wall())
+    }
+}
+
+impl State {
+    fn tell(&mut self, at: Instant, wall: Timestamp) -> Timestamp {
+        let elapsed = at.saturating_duration_since(self.at);
+        if elapsed < SETTING {
+            return self.now + elapsed;
+        }
         let whole = Duration::from_millis(elapsed.as_millis() as u64);
-        state.at += whole;
-        state.now = follow(state.now, whole, wall());
-        state.now
+        self.at += whole;
+        self.now = follow(self.now, whole, wall);
+        self.now
     }
 }
 
@@ -90,6 +101,25 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_step_is_followed_however_often_the_time_is_asked_for() {
+        let hour = Duration::from_secs(3600);
+        let (start, origin) = (Timestamp::from_secs(1_000_000), Instant::now());
+        for (step, told) in [(hour, 21 * SECOND), (Duration::ZERO, 20 * SECOND)] {
+            let mut state = State {
+                at: origin,
+                now: start,
+            };
+            let mut before = start;
+            for passed in (1..=20_000).map(Duration::from_millis) {
+                let now = state.tell(origin + passed, start + step + passed);
+                assert!(now >= before, "backwards after {passed:?}");
+                before = now;
+            }
+            assert_eq!(start.until(before), told);
+        }
+    }
 
     #[test]
     fn a_step_of_the_wall_clock_is_followed_slowly_and_never_backwards() {

@@ -1,7 +1,8 @@
 //! The one driver of all reconcilers.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use tokio::sync::Notify;
 
 use crate::{model::time::Timestamp, ports::StoreError};
@@ -81,6 +82,15 @@ impl Engine {
         );
     }
 
+    /// What fails for one of many is looked at again soon; the others have their
+    /// turn all the same.
+    pub(super) fn or_soon(&self, what: &'static str, turned: Result<Next, StoreError>) -> Next {
+        turned.unwrap_or_else(|error| {
+            tracing::error!(what, %error, "failed; trying again");
+            Next::At(self.now() + AFTER_FAILURE)
+        })
+    }
+
     fn drive<T, F>(self: &Arc<Self>, name: &'static str, signal: fn(&Engine) -> &Notify, turn: T)
     where
         T: Fn(Arc<Engine>) -> F + Send + 'static,
@@ -89,11 +99,17 @@ impl Engine {
         let engine = self.clone();
         self.tasks.spawn(async move {
             while !engine.stop.is_cancelled() {
-                let sleep = match turn(engine.clone()).await {
-                    Ok(Next::At(at)) => engine.now().until(at).min(LONGEST_SLEEP),
-                    Ok(Next::OnSignal) => LONGEST_SLEEP,
-                    Err(error) => {
+                // sled panics on some damage; a reconciler outlives it.
+                let turned = AssertUnwindSafe(turn(engine.clone())).catch_unwind();
+                let sleep = match turned.await {
+                    Ok(Ok(Next::At(at))) => engine.now().until(at).min(LONGEST_SLEEP),
+                    Ok(Ok(Next::OnSignal)) => LONGEST_SLEEP,
+                    Ok(Err(error)) => {
                         tracing::error!(reconciler = name, %error, "a turn failed; trying again");
+                        AFTER_FAILURE
+                    }
+                    Err(_panic) => {
+                        tracing::error!(reconciler = name, "a turn panicked; trying again");
                         AFTER_FAILURE
                     }
                 };

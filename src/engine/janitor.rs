@@ -6,7 +6,10 @@ use std::{
 };
 
 use crate::{
-    model::{batch::Batch, id::CredentialId},
+    model::{
+        batch::Batch,
+        id::{CredentialId, TenantId},
+    },
     ports::StoreError,
 };
 
@@ -60,14 +63,19 @@ impl Engine {
     }
 
     async fn drop_credentials(&self) -> Result<(), StoreError> {
-        let _gate = self.credentials.gate.write().await;
-        let idle: BTreeSet<CredentialId> = {
+        let idle: BTreeSet<(TenantId, CredentialId)> = {
             let summary = self.summary.lock();
             let destinations = summary.destinations.values();
             let idle = destinations.filter(|destination| !summary.has_work(destination.tenant));
-            idle.map(|destination| destination.credential).collect()
+            idle.map(|destination| (destination.tenant, destination.credential))
+                .collect()
         };
-        for credential in idle {
+        for (tenant, credential) in idle {
+            // Admissions wait for one of them at most.
+            let _gate = self.credentials.gate.write().await;
+            if self.summary.lock().has_work(tenant) {
+                continue;
+            }
             if self.store.credential(credential).await?.is_some() {
                 self.store.drop_credential(credential).await?;
             }

@@ -126,10 +126,18 @@ impl Engine {
             Ok(body) => body,
             Err(refusal) => return Reply::Failed(ProviderError::Local(refusal.message())),
         };
+        let timeout = match fails_late(request) {
+            // Nobody wants what comes later.
+            true => self
+                .now()
+                .until(request.deadline)
+                .min(self.settings.live.timeout),
+            false => self.settings.live.timeout,
+        };
         let call = LiveCall {
             endpoint: request.endpoint,
             body,
-            timeout: self.settings.live.timeout,
+            timeout,
         };
         match self.provider.run(&credential, call).await {
             Ok(reply) => read_reply(reply, tap.filter(|_| streams)).await,
@@ -282,16 +290,22 @@ impl Engine {
         attempt.ended = Some(outcome.finished);
         attempt.usage = outcome.usage;
         attempt.bill = outcome.bill;
-        let ending = self.ending(
-            request,
-            self.places_of(request),
-            outcome.clone(),
-            body,
-            Some(attempt.clone()),
-        );
-        let settle = || self.settle(vec![ending.clone()]);
+        let settle = || {
+            let places = self.places_of(request);
+            let (outcome, attempt) = (outcome.clone(), Some(attempt.clone()));
+            self.settle(vec![self.ending(
+                request,
+                places,
+                outcome,
+                body.clone(),
+                attempt,
+            )])
+        };
         let settled = self.persist(request.key.id, settle).await?;
-        if let Some((_, crate::ports::Settled::Before(earlier))) = settled.into_iter().next() {
+        if let Some((_, crate::ports::Settled::Before(earlier))) = settled.into_iter().next()
+            // Or it was this one, written by a try that was told as a failure.
+            && earlier != outcome
+        {
             self.account_late_live(request, &outcome, &earlier, attempt)
                 .await?;
         }

@@ -29,17 +29,19 @@ const LONGEST_COMMIT_PAUSE: Duration = Duration::from_secs(10);
 
 impl Engine {
     pub(super) async fn pack_turn(self: &Arc<Self>) -> Result<Next, StoreError> {
+        let mut next = Next::OnSignal;
         for batch in self.tracked(|batch| batch.state == BatchState::Filling) {
-            self.seal(batch).await?;
+            let sealed = self.seal(batch).await.map(|()| Next::OnSignal);
+            next = next.sooner(self.or_soon("sealing", sealed));
         }
         if self.is_paused() {
-            return Ok(Next::OnSignal);
+            return Ok(next);
         }
         let flush = self.flushing.swap(false, Ordering::Relaxed);
         let cohorts: Vec<Cohort> = self.summary.lock().queue.keys().copied().collect();
-        let mut next = Next::OnSignal;
         for cohort in cohorts {
-            next = next.sooner(self.pack_cohort(cohort, flush).await?);
+            let packed = self.pack_cohort(cohort, flush).await;
+            next = next.sooner(self.or_soon("packing", packed));
         }
         Ok(next)
     }

@@ -23,14 +23,16 @@ impl Engine {
         let mut next = Next::OnSignal;
         let cohorts: Vec<Cohort> = self.summary.lock().queue.keys().copied().collect();
         for cohort in cohorts {
-            next = next.sooner(self.rescue_cohort(cohort).await?);
+            let rescued = self.rescue_cohort(cohort).await;
+            next = next.sooner(self.or_soon("rescuing from a queue", rescued));
         }
         let batches: Vec<Tracked> = self.summary.lock().batches.values().cloned().collect();
         for tracked in batches
             .into_iter()
             .filter(|tracked| tracked.batch.state.is_open())
         {
-            next = next.sooner(self.rescue_batch(tracked).await?);
+            let rescued = self.rescue_batch(tracked).await;
+            next = next.sooner(self.or_soon("rescuing from a batch", rescued));
         }
         Ok(next)
     }

@@ -21,7 +21,7 @@ use crate::{
     ports::{Content, Credential, ProviderError, RemoteBatch, Store, StoreError, Upload},
 };
 
-use super::{Engine, drive::Next, settling::error_code};
+use super::{Engine, drive::Next, settling::error_code, watcher::LONGEST_LIFE};
 
 /// Lines are read into pieces of about this size on their way out.
 const PIECE: usize = 64 * 1024;
@@ -195,6 +195,8 @@ impl Engine {
         credential: &Credential,
     ) -> Result<(), StoreError> {
         let sent = batch.create_sent.unwrap_or(batch.created);
+        // By then, whatever came of the create has ended.
+        let over = sent + LONGEST_LIFE < self.now();
         match self.search(credential, batch.id, sent - CLOCK_SKEW).await {
             Ok(Some(remote)) => {
                 tracing::info!(batch = %batch.id, remote = %remote.id, "adopted");
@@ -210,6 +212,7 @@ impl Engine {
                 // and costs nothing: only then may there be another.
                 if let Some(file) = &batch.input_file
                     && let Err(error) = self.provider.delete_file(credential, file).await
+                    && (error.is_transient() || !over)
                 {
                     return self.try_later(batch, error).await;
                 }
@@ -218,6 +221,10 @@ impl Engine {
                 batch.create_sent = None;
                 self.advance(&mut batch, BatchEvent::StartOver, self.now())
                     .await
+            }
+            Err(error) if over && !error.is_transient() => {
+                tracing::error!(batch = %batch.id, %error, "the provider does not tell what came of the create");
+                self.dissolve(batch).await
             }
             Err(error) => self.try_later(batch, error).await,
         }

@@ -16,7 +16,7 @@ use crate::{
 use super::{Engine, drive::Next};
 
 /// A day, and two hours for clocks and for a provider that is late itself.
-const LONGEST_LIFE: Duration = Duration::from_secs(26 * 3600);
+pub(super) const LONGEST_LIFE: Duration = Duration::from_secs(26 * 3600);
 /// A batch that has not ended by then, although it was told to, never will.
 const GIVEN_UP: Duration = Duration::from_secs(2 * 26 * 3600);
 
@@ -70,6 +70,8 @@ impl Engine {
             .map(|tracked| {
                 let batch = &tracked.batch;
                 (
+                    // A rescue has no time to wait behind the polls of others.
+                    !tracked.wanted,
                     tracked.due,
                     batch.earliest_deadline,
                     batch.id,
@@ -81,7 +83,7 @@ impl Engine {
         batches.sort();
         let batches = batches.into_iter();
         batches
-            .map(|(due, _, id, credential)| (id, credential, due))
+            .map(|(_, due, _, id, credential)| (id, credential, due))
             .collect()
     }
 

@@ -255,12 +255,8 @@ impl<K: Kv> Store for KvStore<K> {
     }
 
     async fn put_attempt(&self, key: RequestKey, attempt: Attempt) -> Result<(), StoreError> {
-        self.change(move |staging| {
-            let mut step = Step::default();
-            attempts::put(&mut step, key, &attempt);
-            staging.stage(step)
-        })
-        .await
+        self.change(move |staging| attempts::record(staging, key, &attempt))
+            .await
     }
 
     async fn account(

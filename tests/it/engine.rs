@@ -4,6 +4,7 @@
 mod asking;
 mod crash;
 mod day;
+mod defects;
 mod life;
 mod world;
 

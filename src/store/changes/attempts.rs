@@ -3,7 +3,7 @@
 use super::{
     super::{
         kv::Kv,
-        records::attempt,
+        records::{attempt, request},
         staging::{Staging, Step},
     },
     add_to_ledger,
@@ -15,6 +15,20 @@ use crate::{
     },
     ports::{LedgerEntry, StoreError},
 };
+
+/// Of a request that has been erased meanwhile, nothing is written.
+pub fn record<K: Kv>(
+    staging: &mut Staging<K>,
+    request: RequestKey,
+    attempt: &Attempt,
+) -> Result<(), StoreError> {
+    if staging.get(&request::key(request))?.is_none() {
+        return Ok(());
+    }
+    let mut step = Step::default();
+    put(&mut step, request, attempt);
+    staging.stage(step)
+}
 
 pub fn put(step: &mut Step, request: RequestKey, attempt: &Attempt) {
     step.put(attempt::key(request, attempt.id), attempt::encode(attempt));

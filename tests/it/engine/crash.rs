@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -128,10 +129,64 @@ impl Life {
     }
 }
 
+/// What goes wrong in the store, by the name of its method. It outlives a life.
+#[derive(Default)]
+pub struct Trouble {
+    script: Mutex<Vec<(&'static str, How, u32)>>,
+    /// What is read of this cohort's queue is damaged.
+    pub damaged: Mutex<Option<Cohort>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum How {
+    /// Nothing is written.
+    Refuse,
+    /// It is written, and told as a failure.
+    FailAfter,
+    Panic,
+    Slow(Duration),
+}
+
+impl Trouble {
+    pub fn on(&self, method: &'static str, how: How, times: u32) {
+        self.script.lock().push((method, how, times));
+    }
+
+    fn strike(&self, method: &str) -> Option<How> {
+        let mut script = self.script.lock();
+        let (_, how, times) = script.iter_mut().find(|(on, ..)| *on == method)?;
+        let how = *how;
+        *times -= 1;
+        script.retain(|(.., times)| *times > 0);
+        Some(how)
+    }
+
+    async fn befall<T>(
+        &self,
+        method: &str,
+        what: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        match self.strike(method) {
+            None => what.await,
+            Some(How::Refuse) => Err(StoreError::Full),
+            Some(How::FailAfter) => {
+                what.await?;
+                Err(StoreError::Io(std::io::Error::other("told as a failure")))
+            }
+            Some(How::Panic) => panic!("{method} panics, as the test wants it"),
+            Some(How::Slow(by)) => {
+                tokio::time::sleep(by).await;
+                what.await
+            }
+        }
+    }
+}
+
 /// A store or a provider with this life.
 pub struct Mortal<T: ?Sized> {
     pub inner: Arc<T>,
     pub life: Arc<Life>,
+    pub trouble: Arc<Trouble>,
 }
 
 /// Something that the provider does.
@@ -157,7 +212,8 @@ macro_rules! commit {
 impl Store for Mortal<dyn Store> {
     async fn admit(&self, admission: Admission) -> Result<Admitted, StoreError> {
         let name = format!("admit {} {:?}", admission.request.key.id, admission.place);
-        commit!(self, name, self.inner.admit(admission))
+        let admitted = self.trouble.befall("admit", self.inner.admit(admission));
+        commit!(self, name, admitted)
     }
     async fn head(&self, key: RequestKey) -> Result<Option<Head>, StoreError> {
         self.life.hear(self.inner.head(key)).await
@@ -183,9 +239,15 @@ impl Store for Mortal<dyn Store> {
             .iter()
             .map(|e| format!(" {}={}", e.key.id, e.outcome.status));
         let name = format!("settle{}", told.collect::<String>());
-        let settled = self
-            .life
-            .each(endings, async |endings| self.inner.settle(endings).await);
+        let settle = async |endings| {
+            let count = Vec::len(&endings);
+            let settle = async { Ok(self.inner.settle(endings).await) };
+            match self.trouble.befall("settle", settle).await {
+                Ok(settled) => settled,
+                Err(_) => (0..count).map(|_| Err(StoreError::Full)).collect(),
+            }
+        };
+        let settled = self.life.each(endings, settle);
         self.life.step(name, settled).await
     }
     async fn list(
@@ -241,7 +303,11 @@ impl Store for Mortal<dyn Store> {
         self.life.hear(self.inner.scan_queue(after, limit)).await
     }
     async fn queued(&self, cohort: Cohort, limit: usize) -> Result<Vec<Entry>, StoreError> {
-        self.life.hear(self.inner.queued(cohort, limit)).await
+        if *self.trouble.damaged.lock() == Some(cohort) {
+            return Err(StoreError::Corrupt("a queue entry".into()));
+        }
+        let queued = self.inner.queued(cohort, limit);
+        self.life.hear(self.trouble.befall("queued", queued)).await
     }
     async fn live(
         &self,
@@ -273,7 +339,8 @@ impl Store for Mortal<dyn Store> {
     }
     async fn drop_credential(&self, id: CredentialId) -> Result<(), StoreError> {
         let name = "drop credential".into();
-        commit!(self, name, self.inner.drop_credential(id))
+        let dropped = self.inner.drop_credential(id);
+        commit!(self, name, self.trouble.befall("drop_credential", dropped))
     }
     async fn feed(&self, of: TenantId, after: u64, limit: usize) -> Result<FeedPage, StoreError> {
         self.life.hear(self.inner.feed(of, after, limit)).await

@@ -39,7 +39,7 @@ use tower::ServiceExt;
 
 use super::{
     asking::{Ask, HOUR, MINUTE, SECOND, credential},
-    crash::{Life, Mortal},
+    crash::{Life, Mortal, Trouble},
     life::{Hooks, Line, Virtual},
 };
 
@@ -54,6 +54,7 @@ pub struct World {
     pub store: Arc<dyn Store>,
     pub hooks: Arc<Hooks>,
     pub line: Line,
+    pub trouble: Arc<Trouble>,
     pub clock: Arc<dyn Clock>,
     settings: Settings,
     vault: Arc<Vault>,
@@ -148,13 +149,17 @@ impl World {
         let hooks = Arc::new(Hooks::default());
         let line = Line::to(sim.clone());
         let life = Life::new(clock.clone(), steps);
-        let parts = parts(&settings, &store, &hooks, &line, &clock, &vault, &life);
+        let trouble = Arc::<Trouble>::default();
+        let parts = parts(
+            &settings, &store, &hooks, &line, &clock, &vault, &life, &trouble,
+        );
         let engine = Engine::start(parts).await.unwrap();
         World {
             sim,
             store,
             hooks,
             line,
+            trouble,
             clock,
             settings,
             vault,
@@ -184,7 +189,8 @@ impl World {
             self.life = Life::new(self.clock.clone(), steps);
             let (store, hooks, line) = (&self.store, &self.hooks, &self.line);
             let (clock, vault) = (&self.clock, &self.vault);
-            let parts = parts(&self.settings, store, hooks, line, clock, vault, &self.life);
+            let (settings, life, trouble) = (&self.settings, &self.life, &self.trouble);
+            let parts = parts(settings, store, hooks, line, clock, vault, life, trouble);
             let life = self.life.clone();
             tokio::select! {
                 biased;
@@ -520,6 +526,7 @@ pub fn succeeded(outcome: &Outcome) {
     assert_eq!(outcome.state, State::Succeeded, "{outcome:?}");
 }
 
+#[expect(clippy::too_many_arguments, reason = "what a world is made of")]
 fn parts(
     settings: &Settings,
     store: &Arc<dyn Store>,
@@ -528,6 +535,7 @@ fn parts(
     clock: &Arc<dyn Clock>,
     vault: &Arc<Vault>,
     life: &Arc<Life>,
+    trouble: &Arc<Trouble>,
 ) -> Parts {
     let upstream = provider::Settings {
         base_url: "http://provider.test/v1".into(),
@@ -544,10 +552,12 @@ fn parts(
         store: Arc::new(Mortal {
             inner: store.clone(),
             life: life.clone(),
+            trouble: trouble.clone(),
         }),
         provider: Arc::new(Mortal {
             inner: provider,
             life: life.clone(),
+            trouble: trouble.clone(),
         }),
         deliver: hooks.clone(),
         clock: clock.clone(),
