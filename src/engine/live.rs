@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crate::{
     ledger,
     model::{
-        attempt::{Attempt, AttemptEvent, AttemptId, Lane},
+        attempt::{Attempt, AttemptEvent, Lane},
         body,
         id::RequestKey,
         request::{Entry, Framing, OnLate, Outcome, Place, Request, Shape, Source, State},
@@ -23,7 +23,7 @@ use crate::{
 
 pub(super) use self::backoffs::Backoffs;
 use self::{
-    attempts::transition,
+    attempts::{number, transition},
     reply::{Reply, read_reply},
 };
 use super::{
@@ -99,12 +99,22 @@ impl Engine {
                 last_word,
                 body,
             } => {
-                if !last_word && self.should_retry(&request, status, &body) {
-                    self.close(&request, attempt, format!("answered {status}"))
-                        .await?;
+                let again = !last_word && self.should_retry(&request, status, &body);
+                let note = format!("answered {status}");
+                let attempt = if retry::may_have_run(status) {
+                    let lost = number(&attempt);
+                    self.lose(&request, attempt, &note).await?;
+                    if again && lost < self.settings.live.attempts {
+                        return self.try_again(&request, asked).await;
+                    }
+                    None
+                } else if again {
+                    self.close(&request, attempt, note).await?;
                     return self.try_again(&request, asked).await;
-                }
-                attempt.state = transition(&attempt, AttemptEvent::Answer)?;
+                } else {
+                    attempt.state = transition(&attempt, AttemptEvent::Answer)?;
+                    Some(attempt)
+                };
                 let outcome = self.live_outcome(&request, status, provider_request, framing, &body);
                 self.finish(&request, outcome, body, attempt, tap).await
             }
@@ -175,12 +185,8 @@ impl Engine {
         // A call that was lost may have been billed: however far the deadline is,
         // only so many of them are bought.
         if error.may_have_happened() {
-            let lost = match attempt.id {
-                AttemptId::Live(number) => number,
-                AttemptId::Batch(_) => 0,
-            };
-            let lose = || self.lose_sight(request, attempt.clone(), &note);
-            self.persist(request.key.id, lose).await?;
+            let lost = number(&attempt);
+            self.lose(request, attempt, &note).await?;
             if lost >= self.settings.live.attempts {
                 let message = format!(
                     "The answers of {lost} calls were lost on their way from the provider, which \
@@ -284,15 +290,18 @@ impl Engine {
         request: &Request,
         outcome: Outcome,
         body: Bytes,
-        mut attempt: Attempt,
+        attempt: Option<Attempt>,
         tap: Option<Spout>,
     ) -> Result<(), StoreError> {
-        attempt.ended = Some(outcome.finished);
-        attempt.usage = outcome.usage;
-        attempt.bill = outcome.bill;
+        let attempt = attempt.map(|attempt| Attempt {
+            ended: Some(outcome.finished),
+            usage: outcome.usage,
+            bill: outcome.bill,
+            ..attempt
+        });
         let settle = || {
             let places = self.places_of(request);
-            let (outcome, attempt) = (outcome.clone(), Some(attempt.clone()));
+            let (outcome, attempt) = (outcome.clone(), attempt.clone());
             self.settle(vec![self.ending(
                 request,
                 places,
@@ -305,6 +314,7 @@ impl Engine {
         if let Some((_, crate::ports::Settled::Before(earlier))) = settled.into_iter().next()
             // Or it was this one, written by a try that was told as a failure.
             && earlier != outcome
+            && let Some(attempt) = attempt
         {
             self.account_late_live(request, &outcome, &earlier, attempt)
                 .await?;

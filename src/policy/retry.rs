@@ -87,6 +87,12 @@ pub fn is_retryable(status: u16) -> bool {
     matches!(status, 408 | 409 | 429 | 500..)
 }
 
+/// Statuses of a gateway that waited in vain: the provider may have run the call,
+/// and bill it. One that did not reach the provider says 502, 503 or 521–523.
+pub fn may_have_run(status: u16) -> bool {
+    matches!(status, 504 | 520 | 524)
+}
+
 /// Codes of a 429 that no waiting cures (WIRE.md §3).
 pub fn is_spent(code: &str) -> bool {
     matches!(

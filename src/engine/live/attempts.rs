@@ -47,6 +47,17 @@ impl Engine {
         self.persist(request.key.id, write).await
     }
 
+    /// Nobody saw what came of it: it may have been billed.
+    pub(super) async fn lose(
+        &self,
+        request: &Request,
+        attempt: Attempt,
+        note: &str,
+    ) -> Result<(), StoreError> {
+        let lose = || self.lose_sight(request, attempt.clone(), note);
+        self.persist(request.key.id, lose).await
+    }
+
     /// The batch was faster, or the caller cancelled: this answer was paid all
     /// the same.
     pub(super) async fn account_late_live(
@@ -73,6 +84,14 @@ impl Engine {
         };
         self.persist(request.key.id, account).await?;
         Ok(())
+    }
+}
+
+/// A try that cost nothing gives its number to the next.
+pub(super) fn number(attempt: &Attempt) -> u32 {
+    match attempt.id {
+        AttemptId::Live(number) => number,
+        AttemptId::Batch(_) => 0,
     }
 }
 

@@ -44,15 +44,17 @@ async fn an_answer_that_was_written_although_it_failed_is_paid_once() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "shows a defect that is not mended"]
 async fn what_a_gateway_gave_up_on_is_bounded_and_told_as_unaccounted() {
-    let world = World::new().await;
-    world.faults(Operation::Chat, Kind::StatusAfter { status: 504 }, 15);
-    let key = world.ask(&ask("slow gateway").within(10 * MINUTE)).await;
-    world.outcome(key).await;
-    let calls = world.sim.bill().calls(Lane::Standard);
-    let ledger = world.ledger().await;
-    assert!(calls <= 5, "{calls} calls bought, {ledger:?}");
+    for (times, state) in [(2, State::Succeeded), (15, State::Failed)] {
+        let world = World::new().await;
+        world.faults(Operation::Chat, Kind::StatusAfter { status: 504 }, times);
+        let key = world.ask(&ask("slow gateway").within(10 * MINUTE)).await;
+        let outcome = world.outcome(key).await;
+        assert_eq!(outcome.state, state);
+        let calls = world.sim.bill().calls(Lane::Standard);
+        assert_eq!(calls, if times == 2 { 3 } else { 5 });
+        assert_eq!(world.ledger().await.unaccounted, u64::from(times.min(5)));
+    }
 }
 
 #[tokio::test(start_paused = true)]
