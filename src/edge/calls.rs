@@ -80,7 +80,7 @@ fn way(edge: &Edge, parts: &mut Parts) -> Result<Way, ApiError> {
     }
     let names_ours = |pair: &str| {
         pair.split_once('=')
-            .is_some_and(|(_, id)| id.starts_with("op_"))
+            .is_some_and(|(_, id)| id.parse::<RequestId>().is_ok())
     };
     if parts
         .uri
