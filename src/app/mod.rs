@@ -73,7 +73,7 @@ pub enum StartError {
     MasterKey(#[from] BadMasterKey),
     #[error("the admin token file: {0}")]
     AdminToken(#[source] std::io::Error),
-    #[error("upstream.base_url: {0}")]
+    #[error("upstream.base_url is no URL such as https://api.openai.com/v1: {0}")]
     Upstream(#[from] url::ParseError),
     #[error(transparent)]
     Provider(#[from] provider::settings::Invalid),

@@ -1,5 +1,7 @@
 //! Where the log goes: standard error, as the `[log]` section says.
 
+use std::io::IsTerminal;
+
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
@@ -26,6 +28,7 @@ pub fn start(settings: &Settings) -> Result<(), Failure> {
         .map_err(|error| Failure::Other(format!("log.filter: `{filter}`: {error}")))?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match settings.format {
         Format::Text => log.init(),

@@ -195,6 +195,12 @@ impl From<FeedError> for ApiError {
                 ApiError::invalid(StatusCode::GONE, "cursor_expired", error.to_string())
                     .param("after")
             }
+            FeedError::Foreign => ApiError::bad(
+                "invalid_cursor",
+                "This cursor was not given by this server: its data directory is another one. \
+                 Begin again without one.",
+            )
+            .param("after"),
             FeedError::Store(error) => error.into(),
         }
     }

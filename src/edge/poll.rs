@@ -38,7 +38,8 @@ enum Act {
     Delete,
 }
 
-/// Reads `/v1/{endpoint}/op_…[/cancel]`. `None` for a path without such an id.
+/// Reads `/v1/{endpoint}/op_…[/cancel]`. `None` for a path without such an id, and
+/// where a name of the provider's only begins like one, as a model's may.
 ///
 /// # Errors
 /// 404 for an id that is none, an endpoint that has none, and for sub-resources
@@ -50,6 +51,10 @@ pub fn target(method: &Method, path: &str) -> Option<Result<Target, ApiError>> {
         Some((id, below)) => (id, Some(below)),
         None => (rest, None),
     };
+    let (endpoint, read) = (Endpoint::from_path(before), id.parse().ok());
+    if endpoint.is_none() && read.is_none() {
+        return None;
+    }
     let act = match (method.as_str(), below) {
         ("GET", None) => Act::Get,
         ("DELETE", None) => Act::Delete,
@@ -59,8 +64,7 @@ pub fn target(method: &Method, path: &str) -> Option<Result<Target, ApiError>> {
             return Some(Err(ApiError::not_found(message)));
         }
     };
-    let known = Endpoint::from_path(before).zip(id.parse().ok());
-    Some(match known {
+    Some(match endpoint.zip(read) {
         Some((endpoint, id)) => Ok(Target { endpoint, id, act }),
         None => Err(unknown(id)),
     })
@@ -239,6 +243,12 @@ mod tests {
         ] {
             assert_eq!(read(method, path).unwrap().ok(), expected, "{path}");
         }
-        assert!(read(Method::GET, "/v1/chat/completions/chatcmpl-op_1").is_none());
+        for path in [
+            "/v1/chat/completions/chatcmpl-op_1",
+            "/v1/models/op_1",
+            "/v1/files/file-1/op_1/content",
+        ] {
+            assert!(read(Method::GET, path).is_none(), "{path}");
+        }
     }
 }

@@ -8,11 +8,22 @@
 //! for all (`benches/passthrough/`). Deferred calls are served on the same
 //! threads and reach the engine's tasks over channels, which do not mind.
 
-use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, thread};
-use std::{num::NonZero, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    num::NonZero,
+    pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use axum::Router;
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -216,19 +227,30 @@ impl Worker {
 
     async fn serve(self: Arc<Self>, stream: TcpStream) {
         let worker = self.clone();
-        let service = service_fn(move |request| worker.clone().answer(request));
-        let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-        let mut connection = pin!(connection);
+        let unframed = Arc::new(AtomicBool::new(false));
+        let service = service_fn({
+            let unframed = unframed.clone();
+            move |request: Request<Incoming>| {
+                if request.version() == Version::HTTP_10 {
+                    unframed.store(true, Ordering::Relaxed);
+                }
+                worker.clone().answer(request)
+            }
+        });
+        let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
         let ended = tokio::select! {
             biased;
-            ended = connection.as_mut() => ended,
+            ended = &mut connection => ended,
             () = self.stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+                pin::Pin::new(&mut connection).graceful_shutdown();
+                (&mut connection).await
             }
         };
         if let Err(error) = ended {
             tracing::debug!(%error, "a caller's connection broke");
+            if unframed.load(Ordering::Relaxed) {
+                reset(connection.into_parts().io.into_inner());
+            }
         }
     }
 
@@ -244,6 +266,14 @@ impl Worker {
                 Ok(response.map(Body::from))
             }
         }
+    }
+}
+
+/// Ends a connection with a reset. To HTTP/1.0, which nginx speaks to what is
+/// behind it unless told otherwise, an ordinary end is how a whole answer ends.
+fn reset(stream: TcpStream) {
+    if let Err(error) = stream.set_zero_linger() {
+        tracing::debug!(%error, "a broken answer ends like a whole one");
     }
 }
 
@@ -315,6 +345,31 @@ mod tests {
         wire.write(OK).await;
         assert!(caller.read_head().await.starts_with("HTTP/1.1 200"));
         assert_eq!(caller.read(2).await, b"ok");
+    }
+
+    #[tokio::test]
+    async fn a_broken_answer_does_not_look_whole_to_http_1_0() {
+        let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}/v1", upstream.local_addr().unwrap());
+        let proxy = start(&base, Router::new(), Duration::ZERO);
+        for (whole, ends) in [(true, None), (false, Some(io::ErrorKind::ConnectionReset))] {
+            let mut caller = proxy.connect().await;
+            caller
+                .write("GET /v1/models HTTP/1.0\r\nhost: us\r\n\r\n")
+                .await;
+            let mut wire = Wire::accept(&upstream).await;
+            wire.read_head().await;
+            wire.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+                .await;
+            wire.write_chunk(b"half").await;
+            assert!(caller.read_head().await.starts_with("HTTP/1.0 200"));
+            assert_eq!(caller.read(4).await, b"half");
+            if whole {
+                wire.write("0\r\n\r\n").await;
+            }
+            drop(wire);
+            assert_eq!(caller.end().await, ends);
+        }
     }
 
     #[tokio::test]

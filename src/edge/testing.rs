@@ -172,6 +172,19 @@ impl Wire {
         total
     }
 
+    /// How the connection ends, without another byte: in order, or how else.
+    pub async fn end(&mut self) -> Option<io::ErrorKind> {
+        let mut block = [0; 1];
+        let read = timeout(HANG, self.stream.read(&mut block)).await;
+        match read.expect("a hang") {
+            Ok(count) => {
+                assert_eq!(count, 0, "there is more");
+                None
+            }
+            Err(error) => Some(error.kind()),
+        }
+    }
+
     /// The other side has closed, and sent nothing more before it did.
     pub async fn assert_closed(&mut self) {
         let mut block = [0; 1024];

@@ -172,7 +172,12 @@ impl Engine {
                 }
             }
             Err(error) => {
-                self.withdraw(&request, &place);
+                // It may stand there all the same, only not known to be synced:
+                // then it is run, and a re-send of the call finds it an orphan.
+                match self.store.head(request.key).await {
+                    Ok(Some(_)) => self.wake_for(&place, first, &request),
+                    Ok(None) | Err(_) => self.withdraw(&request, &place),
+                }
                 Err(error.into())
             }
         }

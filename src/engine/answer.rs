@@ -35,6 +35,8 @@ pub struct View {
 pub enum FeedError {
     #[error("the cursor is older than what is kept: entries up to {floor} have been removed")]
     Expired { floor: u64 },
+    #[error("the cursor is of another data directory: nothing has ended behind it here")]
+    Foreign,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -118,6 +120,10 @@ impl Engine {
         let page = self.store.feed(tenant, after, limit).await?;
         if after > 0 && after < page.floor {
             return Err(FeedError::Expired { floor: page.floor });
+        }
+        // Waiting there would be silence until as much has ended here again.
+        if after >= page.ceiling {
+            return Err(FeedError::Foreign);
         }
         Ok(page)
     }

@@ -283,6 +283,9 @@ pub struct FeedPage {
     pub entries: Vec<FeedEntry>,
     /// Entries up to here have been purged; an older cursor has missed some.
     pub floor: u64,
+    /// No entry from here on has ever been given out; a cursor there is of
+    /// another store.
+    pub ceiling: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use super::{
     kv::{End, Kv, Span},
     records::{
         attempt, batch, chunk, credential, delivery, destination, feed, idempotency, ledger, line,
-        live, orphan, placed, queue,
+        live, meta, orphan, placed, queue,
         request::{self, Payload},
     },
 };
@@ -204,9 +204,11 @@ pub fn feed(kv: &impl Kv, tenant: TenantId, after: u64, limit: usize) -> Read<Fe
     })?;
     // Read behind the entries: what is purged in between is told.
     let floor = one(kv, &feed::floor_key(tenant), feed::decode_floor)?;
+    let ceiling = one(kv, &meta::feed_key(), meta::decode)?;
     Ok(FeedPage {
         entries,
         floor: floor.unwrap_or(0),
+        ceiling: ceiling.unwrap_or(meta::FIRST_SEQUENCE),
     })
 }
 

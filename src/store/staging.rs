@@ -90,7 +90,7 @@ impl<K: Kv> Staging<K> {
         let key = meta::feed_key();
         let sequence = match kv.get(&key)? {
             Some(value) => meta::decode(&key, &value)?,
-            None => 1,
+            None => meta::FIRST_SEQUENCE,
         };
         Ok(Staging {
             kv,

@@ -464,6 +464,20 @@ async fn a_cursor_from_before_what_is_kept_is_told() {
 }
 
 #[tokio::test]
+async fn a_cursor_of_another_data_directory_is_refused_rather_than_waited_on() {
+    let served = serve(&[]).await;
+    // Sequence 2^32, as the results of a server that ran for long name it.
+    let path = "/offpeak/v1/results?after=ZgAAAAEAAAAA&wait=3600";
+    for ended in [false, true] {
+        let foreign = refusal(served.get(path).await).await;
+        let expected = (StatusCode::BAD_REQUEST, "invalid_cursor".to_owned());
+        assert_eq!(foreign, expected, "after an ending: {ended}");
+        served.defer("Hello", &[]).await;
+        served.results(String::new(), 1).await;
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_answered_is_refused_in_the_shape_of_openai() {
     let served = serve(&[]).await;
     for (method, path, status, code) in [

@@ -10,7 +10,7 @@ use crate::{
         poll,
         route::{DEADLINE, DEADLINE_ALIAS},
     },
-    model::{deadline, endpoint::Endpoint, time::Timestamp},
+    model::{deadline, endpoint::Endpoint, id::RequestId, time::Timestamp},
 };
 
 /// Where a call goes.
@@ -67,7 +67,7 @@ impl Way {
 
 fn names_ours(query: &str) -> bool {
     let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-    pairs.any(|(_, value)| value.starts_with("op_"))
+    pairs.any(|(_, value)| value.parse::<RequestId>().is_ok())
 }
 
 /// What a batch line can say of a call: an endpoint that is on the list, and no

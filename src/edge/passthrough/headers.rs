@@ -38,13 +38,14 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     HOP_BY_HOP.contains(name)
 }
 
-/// What `Connection` may not name: fields that frame or address the message.
-/// A caller could otherwise take the body's length or the key off it.
+/// What `Connection` may not name: fields that frame, address or authorise the
+/// message. The body's length or the key would be taken off it otherwise.
 fn is_protected(name: &HeaderName) -> bool {
     [
         header::CONTENT_LENGTH,
         header::TRANSFER_ENCODING,
         header::HOST,
+        header::AUTHORIZATION,
     ]
     .contains(name)
 }
@@ -101,13 +102,18 @@ mod tests {
     }
 
     #[test]
-    fn connection_cannot_take_the_framing_away() {
+    fn connection_cannot_take_the_framing_or_the_key_away() {
         let left = stripped(&[
-            ("connection", "content-length, transfer-encoding, host"),
+            (
+                "connection",
+                "content-length, transfer-encoding, host, authorization",
+            ),
+            ("authorization", "Bearer k"),
             ("content-length", "5"),
             ("host", "h"),
         ]);
-        assert_eq!(left, ["content-length=5", "host=h"]);
+        let kept = ["authorization=Bearer k", "content-length=5", "host=h"];
+        assert_eq!(left, kept);
     }
 
     #[test]

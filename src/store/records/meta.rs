@@ -16,6 +16,9 @@ pub const KIND: Kind = Kind {
     name: "meta",
 };
 
+/// The first feed sequence of a new store; a cursor of 0 is before them all.
+pub const FIRST_SEQUENCE: u64 = 1;
+
 pub fn format_key() -> Vec<u8> {
     Key::of(KIND).raw(b"format").done()
 }

@@ -26,6 +26,21 @@ async fn what_no_batch_takes_passes_through() {
 }
 
 #[tokio::test]
+async fn a_name_that_only_begins_like_one_of_our_ids_is_the_providers() {
+    let app = TestApp::start().await;
+    let mut caller = app.caller().await;
+    let answer = caller.call("GET /v1/models/op_timist", &[], "").await;
+    assert_eq!(answer.error_code(), "model_not_found");
+    let line = "GET /v1/models?metadata[kind]=op_erations";
+    let answer = caller.call(line, &[], "").await;
+    assert_eq!(
+        (answer.status(), &answer.json()["object"]),
+        (200, &json!("list"))
+    );
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn a_deadline_may_stand_in_the_path() {
     let app = TestApp::start().await;
     let mut caller = app.caller().await;

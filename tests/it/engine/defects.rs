@@ -128,7 +128,6 @@ async fn a_lost_create_is_not_looked_for_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "shows a defect that is not mended"]
 async fn an_admission_that_was_written_although_it_failed_is_bought_once() {
     let world = World::new().await;
     world.trouble.on("admit", How::FailAfter, 1);
@@ -147,7 +146,6 @@ async fn an_admission_that_was_written_although_it_failed_is_bought_once() {
 
 /// The same, where it waits to be packed: nobody knows of it until a restart.
 #[tokio::test(start_paused = true)]
-#[ignore = "shows a defect that is not mended"]
 async fn an_admission_that_was_written_although_it_failed_ends() {
     let world = World::new().await;
     world.trouble.on("admit", How::FailAfter, 1);

@@ -102,6 +102,7 @@ async fn a_stop_answers_what_it_can_and_leaves_the_rest_to_the_next_start() {
     assert_eq!(feed.seen.len(), 12);
     let log = server.log();
     assert!(!log.contains("panicked"), "{log}");
+    assert!(!log.contains('\x1b'), "colours in a file: {log}");
 }
 
 fn submitted(simulator: &Simulator) -> usize {
