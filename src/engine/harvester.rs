@@ -63,9 +63,16 @@ impl Engine {
             let pause = self.settings.submit.retry_max;
             tracing::warn!(batch = %batch.id, ?pause, "too many tokens are enqueued; packing waits");
             let until = self.now() + pause;
-            self.summary.lock().creates(batch.credential).put_off(until);
+            let mut summary = self.summary.lock();
+            summary.creates(batch.credential).put_off(until);
+            // A line that alone is too much will never fit.
+            to_live = summary.refused(batch) && batch.lines == 1;
         } else if remote.status == RemoteStatus::Failed {
             to_live = provider!(self.part_poison(batch, remote, credential).await?);
+        } else {
+            let max_bytes = self.settings.packing.max_bytes;
+            let mut summary = self.summary.lock();
+            summary.taken(batch.cohort.destination, max_bytes);
         }
         self.return_the_rest(batch, to_live).await?;
         let files = [&batch.input_file, &remote.output_file, &remote.error_file];

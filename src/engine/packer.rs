@@ -54,7 +54,7 @@ impl Engine {
     ) -> Result<Next, StoreError> {
         loop {
             let now = self.now();
-            let decision = {
+            let (decision, max_bytes) = {
                 let mut summary = self.summary.lock();
                 let Some(waiting) = summary.queue.get(&cohort).copied() else {
                     return Ok(Next::OnSignal);
@@ -64,13 +64,20 @@ impl Engine {
                     return Ok(Next::OnSignal);
                 };
                 let credential = destination.credential;
+                let max_bytes = self.settings.packing.max_bytes;
+                let Some(max_bytes) = summary.room(cohort.destination, max_bytes) else {
+                    // The one on its way signals when it is settled.
+                    return Ok(Next::OnSignal);
+                };
                 let create_at = summary.create_at(&cohort, credential);
-                pack::decide(&waiting, now, create_at, flush, &self.settings.packing)
+                let packing = &self.settings.packing;
+                let decision = pack::decide(&waiting, now, create_at, flush, packing);
+                (decision, max_bytes)
             };
             match decision {
                 Decision::Wait { until } => return Ok(Next::At(until)),
                 Decision::Pack { reason } => {
-                    if !self.fill(cohort, now, reason).await? {
+                    if !self.fill(cohort, max_bytes, now, reason).await? {
                         return Ok(Next::At(now + self.commit_pause(cohort)));
                     }
                 }
@@ -91,6 +98,7 @@ impl Engine {
     async fn fill(
         self: &Arc<Self>,
         cohort: Cohort,
+        max_bytes: u64,
         now: Timestamp,
         reason: String,
     ) -> Result<bool, StoreError> {
@@ -103,11 +111,15 @@ impl Engine {
         self.store.put_batch(&batch).await?;
         self.summary.lock().track(batch.clone(), now);
         let mut load = Load::default();
+        let limits = pack::Settings {
+            max_bytes,
+            ..self.settings.packing.clone()
+        };
         loop {
             let entries = self.store.queued(cohort, CLAIM).await?;
             let fitting: Vec<Entry> = entries
                 .iter()
-                .take_while(|entry| load.take(entry, &self.settings.packing))
+                .take_while(|entry| load.take(entry, &limits))
                 .copied()
                 .collect();
             if fitting.is_empty() {

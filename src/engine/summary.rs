@@ -13,7 +13,10 @@ use crate::{
         request::{Cohort, Destination, Entry, Place},
         time::Timestamp,
     },
-    policy::{limits::Rate, pack::Waiting},
+    policy::{
+        limits::Rate,
+        pack::{Cap, Waiting},
+    },
 };
 
 use super::Settings;
@@ -31,6 +34,8 @@ pub(super) struct Summary {
     lines: i64,
     /// Cohorts whose lines came back from their batch without an answer.
     returned: HashMap<Cohort, Returned>,
+    /// Destinations that take fewer tokens than a full batch has.
+    caps: HashMap<DestinationId, Cap>,
     creates: HashMap<CredentialId, Rate>,
     polls: HashMap<CredentialId, Rate>,
     create_rate: Rate,
@@ -87,6 +92,7 @@ impl Summary {
             live: 0,
             lines: 0,
             returned: HashMap::new(),
+            caps: HashMap::new(),
             creates: HashMap::new(),
             polls: HashMap::new(),
             create_rate: Rate::of(creates, hour),
@@ -242,6 +248,45 @@ impl Summary {
     /// A batch of the cohort came back whole.
     pub fn forgive(&mut self, cohort: &Cohort) {
         self.returned.remove(cohort);
+    }
+
+    /// The most bytes of a destination's next batch. None while another one is on
+    /// its way where the provider's room is known to be short.
+    pub fn room(&self, destination: DestinationId, max_bytes: u64) -> Option<u64> {
+        match self.caps.get(&destination) {
+            None => Some(max_bytes),
+            Some(_) if self.is_busy(destination, None) => None,
+            Some(cap) => Some(cap.0.min(max_bytes)),
+        }
+    }
+
+    /// The provider refused the batch for its tokens. True where it was the only
+    /// one, so that the next has to be smaller.
+    pub fn refused(&mut self, batch: &Batch) -> bool {
+        let destination = batch.cohort.destination;
+        let alone = !self.is_busy(destination, Some(batch.id));
+        if alone {
+            self.caps.insert(destination, Cap::refused(batch.bytes));
+        }
+        alone
+    }
+
+    /// The provider took a batch of the destination.
+    pub fn taken(&mut self, destination: DestinationId, max_bytes: u64) {
+        if let Some(cap) = self.caps.remove(&destination)
+            && let Some(cap) = cap.taken(max_bytes)
+        {
+            self.caps.insert(destination, cap);
+        }
+    }
+
+    fn is_busy(&self, destination: DestinationId, but: Option<BatchId>) -> bool {
+        self.batches.values().any(|tracked| {
+            let batch = &tracked.batch;
+            batch.cohort.destination == destination
+                && batch.state.is_open()
+                && Some(batch.id) != but
+        })
     }
 
     /// When the next batch of the cohort may be created.

@@ -130,12 +130,38 @@ impl Load {
     }
 }
 
+/// Bytes of a batch where the provider takes fewer tokens than a full one has
+/// (`token_limit_exceeded`, WIRE.md §1). Learned from what it refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cap(pub u64);
+
+impl Cap {
+    /// A batch of so many bytes was refused, although no other was enqueued.
+    pub fn refused(bytes: u64) -> Cap {
+        Cap((bytes / 2).max(1))
+    }
+
+    /// A batch within the cap was taken. None where no cap is needed any more.
+    pub fn taken(self, max_bytes: u64) -> Option<Cap> {
+        let raised = self.0 + self.0 / 8 + 1;
+        (raised < max_bytes).then_some(Cap(raised))
+    }
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
     use crate::model::id::{RequestId, RequestKey, TenantId};
+
+    #[test]
+    fn a_cap_halves_when_refused_and_rises_slowly_until_it_goes() {
+        assert_eq!(Cap::refused(1000), Cap(500));
+        assert_eq!(Cap::refused(1), Cap(1), "a single line goes in any case");
+        assert_eq!(Cap(800).taken(10_000), Some(Cap(901)));
+        assert_eq!(Cap(9_000).taken(10_000), None);
+    }
 
     pub fn settings() -> Settings {
         Settings {

@@ -4,7 +4,6 @@
 mod asking;
 mod crash;
 mod day;
-mod defects;
 mod life;
 mod world;
 
@@ -17,3 +16,4 @@ mod live;
 mod rescue;
 mod submit;
 mod webhooks;
+mod worst;
