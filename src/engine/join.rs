@@ -1,6 +1,6 @@
 //! A call that finds its request there already.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     model::{
@@ -9,10 +9,15 @@ use crate::{
         time::Timestamp,
     },
     policy::lane,
-    ports::{self, StoreError},
+    ports::{self, Head, StoreError},
 };
 
 use super::{AdmitError, Admitted, Call, Engine, Hold, Refused};
+
+/// How long after its deadline an answer waits to be collected by the call that
+/// asked for it. SDKs and restarted jobs send again within minutes; tomorrow's run
+/// of the same job wants an answer of its own.
+const COLLECTED: Duration = Duration::from_secs(3600);
 
 impl Engine {
     /// Takes over an orphan of the call, or what its retry has let go of.
@@ -28,10 +33,20 @@ impl Engine {
                 self.holders.forget(key, digest);
                 continue;
             };
+            if self.is_stale(&head) {
+                self.holders.forget(key, digest);
+                self.store.release(key, digest).await?;
+                continue;
+            }
             let hold = self.hold_on(key, true, Some(grip), None);
             return Ok(Some(self.joined(head.request, hold)));
         }
         Ok(None)
+    }
+
+    fn is_stale(&self, head: &Head) -> bool {
+        let ended = head.outcome.as_ref().map(|outcome| outcome.finished);
+        ended.is_some_and(|ended| ended.max(head.request.deadline) + COLLECTED < self.now())
     }
 
     /// Joins the request that holds the idempotency key; none where it is free,

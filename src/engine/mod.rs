@@ -39,6 +39,7 @@ use std::sync::{
 };
 
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use admit::{AdmitError, Admitted, Call, Refused};
@@ -92,6 +93,8 @@ pub struct Engine {
     taps: taps::Taps,
     signals: drive::Signals,
     inflight: Inflights,
+    /// Each harvest holds some megabytes of answers.
+    harvests: Semaphore,
     backoffs: live::Backoffs,
     /// Requests whose acknowledgement is not on the wire yet.
     unflushed: inflight::Mentions<RequestKey>,
@@ -103,6 +106,10 @@ pub struct Engine {
     runtime: tokio::runtime::Handle,
     stop: CancellationToken,
 }
+
+/// Batches that are harvested at the same time: hundreds can end together when a
+/// provider comes back.
+const HARVESTS: usize = 8;
 
 /// What the reconcilers have in hand.
 #[derive(Default)]
@@ -127,6 +134,7 @@ impl Engine {
             taps: taps::Taps::default(),
             signals: drive::Signals::default(),
             inflight: Inflights::default(),
+            harvests: Semaphore::new(HARVESTS),
             backoffs: live::Backoffs::default(),
             unflushed: inflight::Mentions::default(),
             disk_bytes: AtomicU64::new(0),

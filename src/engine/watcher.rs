@@ -100,7 +100,7 @@ impl Engine {
         };
         let remote = match self.provider.batch(&credential, &id).await {
             Ok(remote) => remote,
-            Err(error) if is_gone(&error) && self.is_older(&batch, LONGEST_LIFE) => {
+            Err(error) if self.is_final(&batch, &error) => {
                 let why = "the provider does not know the batch any more";
                 return self.give_up(&mut batch, why).await;
             }
@@ -109,9 +109,11 @@ impl Engine {
         batch.tries = 0;
         batch.provider_status = Some(remote.status_text.clone());
         if remote.status.is_terminal() {
+            // The semaphore is never closed.
+            let _turn = self.harvests.acquire().await;
             return match self.harvest(&mut batch, &remote, &credential).await? {
                 Ok(()) => Ok(()),
-                Err(error) if is_gone(&error) && self.is_older(&batch, LONGEST_LIFE) => {
+                Err(error) if self.is_final(&batch, &error) => {
                     let why = "the provider does not have the batch's files any more";
                     self.give_up(&mut batch, why).await
                 }
@@ -128,6 +130,13 @@ impl Engine {
         }
         self.touch(batch);
         Ok(())
+    }
+
+    /// Nothing is to be had of the batch any more: the provider says so of an old
+    /// one, or keeps refusing a very old one.
+    fn is_final(&self, batch: &Batch, error: &ProviderError) -> bool {
+        is_gone(error) && self.is_older(batch, LONGEST_LIFE)
+            || !error.is_transient() && self.is_older(batch, GIVEN_UP)
     }
 
     /// A batch ends at most 24 hours after its creation (WIRE.md §1).

@@ -60,6 +60,22 @@ async fn a_call_can_be_cancelled_wherever_it_is() {
     assert_eq!(world.sim.bill().calls(Lane::Batch), 1);
 }
 
+/// Tomorrow's run of the same job wants an answer of its own.
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_collected_until_an_hour_after_the_deadline() {
+    for (minutes, taken_over) in [(50, true), (70, false)] {
+        let world = World::new().await;
+        let call = ask("nightly").held().within(2 * HOUR);
+        let first = world.admit(&call).await.request.key;
+        succeeded(&world.outcome(first).await);
+        let again = first.id.born() + 2 * HOUR + minutes * MINUTE;
+        world.pass(world.now().until(again)).await;
+        let second = world.admit(&call).await.request.key;
+        assert_eq!(second == first, taken_over, "after {minutes} minutes");
+        assert_eq!(world.engine().gauges().held, 1);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_erased_is_gone() {
     let world = World::new().await;
