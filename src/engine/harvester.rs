@@ -65,8 +65,7 @@ impl Engine {
             let until = self.now() + pause;
             let mut summary = self.summary.lock();
             summary.creates(batch.credential).put_off(until);
-            // A line that alone is too much will never fit.
-            to_live = summary.refused(batch) && batch.lines == 1;
+            to_live = summary.refused(batch);
         } else if remote.status == RemoteStatus::Failed {
             to_live = provider!(self.part_poison(batch, remote, credential).await?);
         } else {

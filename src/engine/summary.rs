@@ -256,19 +256,21 @@ impl Summary {
         match self.caps.get(&destination) {
             None => Some(max_bytes),
             Some(_) if self.is_busy(destination, None) => None,
-            Some(cap) => Some(cap.0.min(max_bytes)),
+            Some(cap) => Some(cap.bytes.min(max_bytes)),
         }
     }
 
-    /// The provider refused the batch for its tokens. True where it was the only
-    /// one, so that the next has to be smaller.
+    /// The provider refused the batch for its tokens: the next is smaller, unless
+    /// another one stood in its way. True where it will never fit.
     pub fn refused(&mut self, batch: &Batch) -> bool {
         let destination = batch.cohort.destination;
-        let alone = !self.is_busy(destination, Some(batch.id));
-        if alone {
-            self.caps.insert(destination, Cap::refused(batch.bytes));
+        if self.is_busy(destination, Some(batch.id)) {
+            return false;
         }
-        alone
+        let before = self.caps.get(&destination).copied();
+        let cap = Cap::refused(before, batch.bytes);
+        self.caps.insert(destination, cap);
+        cap.is_hopeless(batch.lines)
     }
 
     /// The provider took a batch of the destination.

@@ -133,18 +133,33 @@ impl Load {
 /// Bytes of a batch where the provider takes fewer tokens than a full one has
 /// (`token_limit_exceeded`, WIRE.md §1). Learned from what it refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cap(pub u64);
+pub struct Cap {
+    pub bytes: u64,
+    /// In a row.
+    refusals: u32,
+}
+
+/// Refusals in a row after which a line that is alone will never fit: until then
+/// the room may be taken by work that is not ours.
+const NEVER: u32 = 5;
 
 impl Cap {
-    /// A batch of so many bytes was refused, although no other was enqueued.
-    pub fn refused(bytes: u64) -> Cap {
-        Cap((bytes / 2).max(1))
+    /// A batch of so many bytes was refused, although no other of ours was there.
+    pub fn refused(before: Option<Cap>, bytes: u64) -> Cap {
+        Cap {
+            bytes: (bytes / 2).max(1),
+            refusals: before.map_or(0, |cap| cap.refusals) + 1,
+        }
     }
 
     /// A batch within the cap was taken. None where no cap is needed any more.
     pub fn taken(self, max_bytes: u64) -> Option<Cap> {
-        let raised = self.0 + self.0 / 8 + 1;
-        (raised < max_bytes).then_some(Cap(raised))
+        let bytes = self.bytes + self.bytes / 8 + 1;
+        (bytes < max_bytes).then_some(Cap { bytes, refusals: 0 })
+    }
+
+    pub fn is_hopeless(self, lines: u32) -> bool {
+        lines == 1 && self.refusals >= NEVER
     }
 }
 
@@ -157,10 +172,15 @@ pub(super) mod tests {
 
     #[test]
     fn a_cap_halves_when_refused_and_rises_slowly_until_it_goes() {
-        assert_eq!(Cap::refused(1000), Cap(500));
-        assert_eq!(Cap::refused(1), Cap(1), "a single line goes in any case");
-        assert_eq!(Cap(800).taken(10_000), Some(Cap(901)));
-        assert_eq!(Cap(9_000).taken(10_000), None);
+        let cap = |bytes, refusals| Cap { bytes, refusals };
+        assert_eq!(Cap::refused(None, 1000), cap(500, 1));
+        assert_eq!(Cap::refused(Some(cap(500, 1)), 400), cap(200, 2));
+        assert_eq!(Cap::refused(None, 1).bytes, 1, "a line goes in any case");
+        assert_eq!(cap(800, 3).taken(10_000), Some(cap(901, 0)));
+        assert_eq!(cap(9_000, 3).taken(10_000), None);
+        for (refusals, lines, hopeless) in [(4, 1, false), (5, 1, true), (9, 2, false)] {
+            assert_eq!(cap(1, refusals).is_hopeless(lines), hopeless);
+        }
     }
 
     pub fn settings() -> Settings {

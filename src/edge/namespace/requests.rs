@@ -18,7 +18,7 @@ use crate::{
     ports::StoreError,
 };
 
-/// Requests read together. They come with their bodies, so few.
+/// Requests read together.
 const PAGE: usize = 8;
 
 /// The most requests looked at for one answer: a filter that matches nothing

@@ -264,7 +264,9 @@ async fn too_many_enqueued_tokens_are_waited_for() {
         succeeded(&outcome);
         assert!(matches!(outcome.source, Source::Batch(_)), "{outcome:?}");
     }
-    assert_eq!(world.sim.log().batches.len(), 4);
+    // Each refusal halves the next batch: three that were refused, and the lines
+    // one by one.
+    assert_eq!(world.sim.log().batches.len(), 6);
     world.finish_allowing(AGAIN).await;
 }
 
