@@ -48,7 +48,7 @@ impl SledKv {
         let config = sled::Config::new()
             .path(dir)
             .cache_capacity(cache_bytes)
-            .segment_size(SEGMENT)
+            .segment_size(segment(dir))
             .flush_every_ms(None);
         check_length(dir)?;
         let db = without_panics(|| config.open())
@@ -97,6 +97,18 @@ fn without_panics<T>(act: impl FnOnce() -> T) -> Option<T> {
     let done = catch_unwind(AssertUnwindSafe(act));
     CAUGHT.set(false);
     done.ok()
+}
+
+/// A database keeps the segments that it was created with; sled notes their size
+/// in a line of its `conf`, and refuses another.
+fn segment(dir: &Path) -> usize {
+    let noted = fs::read(dir.join("conf")).unwrap_or_default();
+    let noted = String::from_utf8_lossy(&noted);
+    let size = noted
+        .lines()
+        .find_map(|line| line.strip_prefix("segment_size: "));
+    // What is damaged there is told by sled.
+    size.and_then(|size| size.parse().ok()).unwrap_or(SEGMENT)
 }
 
 fn check_length(dir: &Path) -> Result<(), sled::Error> {

@@ -347,6 +347,18 @@ async fn chunks_that_nothing_names_are_swept() {
 }
 
 #[tokio::test]
+async fn a_database_with_other_segments_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let older = sled::Config::new()
+        .path(dir.path().join("store"))
+        .segment_size(2 << 20);
+    drop(older.open().unwrap());
+    let asked = request(1, 1);
+    admit(&open(dir.path()), &asked, b"1").await;
+    assert!(content(&open(dir.path()), &asked).await.is_some());
+}
+
+#[tokio::test]
 async fn a_format_from_the_future_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
