@@ -93,7 +93,7 @@ impl Simulator {
         })
     }
 
-    /// All paths. Called without [`serve`], a cut connection shows as a body that
+    /// All paths. Called without [`serve()`], a cut connection shows as a body that
     /// fails.
     pub fn router(self: &Arc<Self>) -> axum::Router {
         router::router(self.clone())

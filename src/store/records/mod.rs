@@ -6,7 +6,7 @@
 //! | `Y` | [`chunk`]: a part of a large body or answer | tenant, id, side, number |
 //! | `J` | [`chunk`]: chunks that are being written or removed | tenant, id, side |
 //! | `Q` | [`queue`] | destination, on-late, bucket, id, tenant |
-//! | `L` | [`line`] | batch, id, tenant |
+//! | `L` | [`line`](mod@line) | batch, id, tenant |
 //! | `V` | [`live`] | deadline, tenant, id |
 //! | `B` | [`batch`] | id |
 //! | `N` | [`destination`] | id |
