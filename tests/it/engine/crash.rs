@@ -31,9 +31,6 @@ use tokio_util::sync::CancellationToken;
 pub struct Life {
     dead: CancellationToken,
     steps: Mutex<Steps>,
-    /// Of so many writes one finds no room; none where it is zero.
-    refused: AtomicU64,
-    writes: AtomicU64,
     clock: Arc<dyn Clock>,
 }
 
@@ -54,8 +51,6 @@ impl Life {
         Arc::new(Life {
             dead: CancellationToken::new(),
             steps: Mutex::new(steps),
-            refused: AtomicU64::new(0),
-            writes: AtomicU64::new(0),
             clock,
         })
     }
@@ -74,36 +69,6 @@ impl Life {
 
     pub fn diary(&self) -> Vec<String> {
         self.steps.lock().diary.clone()
-    }
-
-    /// From here on, of so many writes one finds no room.
-    pub fn refuse_one_in(&self, writes: u64) {
-        self.refused.store(writes, Ordering::Relaxed);
-    }
-
-    fn room(&self) -> Result<(), StoreError> {
-        let writes = self.writes.fetch_add(1, Ordering::Relaxed);
-        match self.refused.load(Ordering::Relaxed) {
-            0 => Ok(()),
-            refused if !writes.is_multiple_of(refused) => Ok(()),
-            _ => Err(StoreError::Full),
-        }
-    }
-
-    /// Makes the changes that find room, and puts the others between.
-    async fn each<I, T>(
-        &self,
-        items: Vec<I>,
-        make: impl AsyncFnOnce(Vec<I>) -> Vec<Result<T, StoreError>>,
-    ) -> Vec<Result<T, StoreError>> {
-        let room: Vec<Result<(), StoreError>> = items.iter().map(|_| self.room()).collect();
-        let kept = items.into_iter().zip(&room);
-        let kept = kept.filter_map(|(item, room)| room.is_ok().then_some(item));
-        let mut made = make(kept.collect()).await.into_iter();
-        let merged = room
-            .into_iter()
-            .map(|room| room.and_then(|()| made.next().unwrap()));
-        merged.collect()
     }
 
     /// The dead hear nothing.
@@ -135,6 +100,9 @@ pub struct Trouble {
     script: Mutex<Vec<(&'static str, How, u32)>>,
     /// What is read of this cohort's queue is damaged.
     pub damaged: Mutex<Option<Cohort>>,
+    /// Of so many writes one finds no room; none where it is zero.
+    refused: AtomicU64,
+    writes: AtomicU64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -150,6 +118,36 @@ pub enum How {
 impl Trouble {
     pub fn on(&self, method: &'static str, how: How, times: u32) {
         self.script.lock().push((method, how, times));
+    }
+
+    /// From here on, of so many writes one finds no room.
+    pub fn refuse_one_in(&self, writes: u64) {
+        self.refused.store(writes, Ordering::Relaxed);
+    }
+
+    fn room(&self) -> Result<(), StoreError> {
+        let writes = self.writes.fetch_add(1, Ordering::Relaxed);
+        match self.refused.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            refused if !writes.is_multiple_of(refused) => Ok(()),
+            _ => Err(StoreError::Full),
+        }
+    }
+
+    /// Makes the changes that find room, and puts the others between.
+    async fn each<I, T>(
+        &self,
+        items: Vec<I>,
+        make: impl AsyncFnOnce(Vec<I>) -> Vec<Result<T, StoreError>>,
+    ) -> Vec<Result<T, StoreError>> {
+        let room: Vec<Result<(), StoreError>> = items.iter().map(|_| self.room()).collect();
+        let kept = items.into_iter().zip(&room);
+        let kept = kept.filter_map(|(item, room)| room.is_ok().then_some(item));
+        let mut made = make(kept.collect()).await.into_iter();
+        let merged = room
+            .into_iter()
+            .map(|room| room.and_then(|()| made.next().unwrap()));
+        merged.collect()
     }
 
     fn strike(&self, method: &str) -> Option<How> {
@@ -201,7 +199,7 @@ macro_rules! commit {
         $self
             .life
             .step($name, async {
-                $self.life.room()?;
+                $self.trouble.room()?;
                 $call.await
             })
             .await
@@ -230,7 +228,7 @@ impl Store for Mortal<dyn Store> {
             None => "relocate nothing".into(),
         };
         let moved = self
-            .life
+            .trouble
             .each(moves, async |moves| self.inner.relocate(moves).await);
         self.life.step(name, moved).await
     }
@@ -247,7 +245,7 @@ impl Store for Mortal<dyn Store> {
                 Err(_) => (0..count).map(|_| Err(StoreError::Full)).collect(),
             }
         };
-        let settled = self.life.each(endings, settle);
+        let settled = self.trouble.each(endings, settle);
         self.life.step(name, settled).await
     }
     async fn list(

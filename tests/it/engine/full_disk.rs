@@ -22,14 +22,14 @@ async fn some_writes_find_no_room() {
                     .within(3 * HOUR),
             })
             .await;
-        world.refuse_one_write_in(one_in);
+        world.trouble.refuse_one_in(one_in);
         world.pass(20 * MINUTE).await;
-        world.refuse_one_write_in(0);
+        world.trouble.refuse_one_in(0);
         world.pass(MINUTE).await;
         world.check_counts().await;
-        world.refuse_one_write_in(one_in);
+        world.trouble.refuse_one_in(one_in);
         world.pass(HOUR).await;
-        world.refuse_one_write_in(0);
+        world.trouble.refuse_one_in(0);
         world.all_done(&keys).await.iter().for_each(succeeded);
         world.finish().await;
     }

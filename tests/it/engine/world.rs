@@ -255,11 +255,6 @@ impl World {
         }
     }
 
-    /// From here on one of so many writes of the engine finds no room.
-    pub fn refuse_one_write_in(&self, writes: u64) {
-        self.life.refuse_one_in(writes);
-    }
-
     pub fn diary(&self) -> Vec<String> {
         let mut diary = self.diary.clone();
         diary.extend(self.life.diary());
