@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     engine::{Engine, Hold, View},
-    model::request::Request,
+    model::{id::RequestKey, request::Request},
     ports::StoreError,
 };
 
@@ -166,22 +166,11 @@ impl Held {
     /// How the request stands now: it may have ended before this call joined it,
     /// or just as the wait was over.
     pub async fn stands(&self, edge: &Edge) -> Stands {
-        match edge.engine.view(self.request.key).await {
-            Ok(None) => Stands::Ended(Ended::Gone),
-            Ok(Some(view)) if view.outcome.is_none() => Stands::Open(Some(Box::new(view))),
-            Ok(Some(_)) => match Ending::look(&edge.engine, self.request.key).await {
-                Ok(Some(ended)) => Stands::Ended(ended),
-                Ok(None) => Stands::Open(None),
-                Err(error) => {
-                    tracing::warn!(%error, "an ending is told later");
-                    Stands::Open(None)
-                }
-            },
-            Err(error) => {
-                tracing::warn!(%error, "a request's state is told as it was at admission");
-                Stands::Open(None)
-            }
-        }
+        let stands = stands(&edge.engine, self.request.key).await;
+        stands.unwrap_or_else(|error| {
+            tracing::warn!(%error, "a request's state is told as it was at admission");
+            Stands::Open(None)
+        })
     }
 
     /// 202.
@@ -215,6 +204,17 @@ impl Held {
     pub fn into_delivery(self, bytes: Bytes) -> Delivery {
         Delivery::new(bytes, self.ending.engine, self.hold)
     }
+}
+
+async fn stands(engine: &Engine, key: RequestKey) -> Result<Stands, StoreError> {
+    Ok(match engine.view(key).await? {
+        None => Stands::Ended(Ended::Gone),
+        Some(view) if view.outcome.is_none() => Stands::Open(Some(Box::new(view))),
+        Some(_) => {
+            let ended = Ending::look(engine, key).await?;
+            ended.map_or(Stands::Open(None), Stands::Ended)
+        }
+    })
 }
 
 /// Said to a call that another one, which it says replaces it, took over from.

@@ -108,13 +108,14 @@ impl Engine {
                 .store
                 .by_idempotency(call.caller.tenant, idempotency)
                 .await?
-            && let Some(admitted) = {
-                let horizon = self.now() - self.settings.admission.idempotency_ttl;
-                self.join(&call, digest, body_digest, known, horizon)
-                    .await?
-            }
         {
-            return Ok(admitted);
+            let horizon = self.idempotency_horizon();
+            if let Some(admitted) = self
+                .join(&call, digest, body_digest, known, horizon)
+                .await?
+            {
+                return Ok(admitted);
+            }
         }
         self.check_room().await?;
         self.check_firm(&call)?;
@@ -148,14 +149,11 @@ impl Engine {
         match self.store.admit(admission).await {
             Ok(ports::Admitted::New) => {
                 self.wake_for(&place, first, &request);
-                let reserve = self.settings.rescue.reserve;
-                let guarantee =
-                    lane::guarantee(request.on_late, open, &self.settings.live, reserve);
                 Ok(Admitted {
+                    guarantee: self.guarantee_with(open, request.on_late),
                     request,
                     hold,
                     joined: false,
-                    guarantee,
                 })
             }
             Ok(ports::Admitted::Known(known)) => {
@@ -248,9 +246,14 @@ impl Engine {
             destination,
             credential: self.seal_credential(&call.caller),
             body_digest,
-            idempotency_horizon: now - self.settings.admission.idempotency_ttl,
+            idempotency_horizon: self.idempotency_horizon(),
         };
         (admission, self.summary.lock().open())
+    }
+
+    /// What ended before no longer holds its key.
+    fn idempotency_horizon(&self) -> Timestamp {
+        self.now() - self.settings.admission.idempotency_ttl
     }
 
     fn destination(&self, call: &Call) -> Destination {
@@ -302,11 +305,13 @@ impl Engine {
 
     /// Who would rather be late or fail than pay more has asked for no promise.
     fn check_firm(&self, call: &Call) -> Result<(), Refused> {
-        let (open, reserve) = (self.counts().open(), self.settings.rescue.reserve);
-        let guarantee = lane::guarantee(call.on_late, open, &self.settings.live, reserve);
-        match call.strict && call.on_late == OnLate::Rescue && guarantee != "firm" {
-            true => Err(Refused::NotFirm),
-            false => Ok(()),
+        if !call.strict || call.on_late != OnLate::Rescue {
+            return Ok(());
+        }
+        let open = self.summary.lock().open();
+        match self.guarantee_with(open, call.on_late) {
+            "firm" => Ok(()),
+            _ => Err(Refused::NotFirm),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::{
         attempt::Attempt,
         id::{RequestId, RequestKey, TenantId},
         ledger::{LedgerKey, LedgerRow},
-        request::{Outcome, Place, Request, State},
+        request::{OnLate, Outcome, Place, Request, State},
         time::Timestamp,
     },
     policy::lane,
@@ -91,9 +91,14 @@ impl Engine {
 
     /// Firm where all open work would fit into the reserve.
     pub fn guarantee(&self, request: &Request) -> &'static str {
-        let open = self.counts().open();
+        let open = self.summary.lock().open();
+        self.guarantee_with(open, request.on_late)
+    }
+
+    /// As it is with so many requests open.
+    pub(super) fn guarantee_with(&self, open: u64, on_late: OnLate) -> &'static str {
         let reserve = self.settings.rescue.reserve;
-        lane::guarantee(request.on_late, open, &self.settings.live, reserve)
+        lane::guarantee(on_late, open, &self.settings.live, reserve)
     }
 
     /// Newest first.

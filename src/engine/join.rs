@@ -8,7 +8,6 @@ use crate::{
         request::Request,
         time::Timestamp,
     },
-    policy::lane,
     ports::{self, Head, StoreError},
 };
 
@@ -84,15 +83,11 @@ impl Engine {
     }
 
     fn joined(&self, request: Request, hold: Hold) -> Admitted {
-        let counts = self.counts();
-        let reserve = self.settings.rescue.reserve;
-        let guarantee =
-            lane::guarantee(request.on_late, counts.open(), &self.settings.live, reserve);
         Admitted {
+            guarantee: self.guarantee(&request),
             request: Arc::new(request),
             hold,
             joined: true,
-            guarantee,
         }
     }
 }

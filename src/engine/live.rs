@@ -18,7 +18,7 @@ use crate::{
         request::{Entry, Framing, OnLate, Outcome, Place, Request, Shape, Source, State},
     },
     policy::retry,
-    ports::{Content, LiveCall, ProviderError, StoreError},
+    ports::{Content, LiveCall, ProviderError, Settled, StoreError},
 };
 
 pub(super) use self::backoffs::Backoffs;
@@ -311,7 +311,7 @@ impl Engine {
             )])
         };
         let settled = self.persist(request.key.id, settle).await?;
-        if let Some((_, crate::ports::Settled::Before(earlier))) = settled.into_iter().next()
+        if let Some((_, Settled::Before(earlier))) = settled.into_iter().next()
             // Or it was this one, written by a try that was told as a failure.
             && earlier != outcome
             && let Some(attempt) = attempt

@@ -225,23 +225,19 @@ impl Engine {
                 .map(|&entry| Relocation { entry, from, to })
                 .collect();
             let results = self.store.relocate(moves).await;
-            let mut failed = None;
-            {
-                let mut summary = self.summary.lock();
-                for (entry, result) in chunk.iter().zip(results) {
-                    match result {
-                        Ok(true) => {
-                            summary.shift(entry, &from, &to);
-                            moved += 1;
-                        }
-                        Ok(false) => {}
-                        Err(error) => failed = Some(error),
+            let mut summary = self.summary.lock();
+            let mut all = Ok(());
+            for (entry, result) in chunk.iter().zip(results) {
+                match result {
+                    Ok(true) => {
+                        summary.shift(entry, &from, &to);
+                        moved += 1;
                     }
+                    Ok(false) => {}
+                    Err(error) => all = Err(error),
                 }
             }
-            if let Some(error) = failed {
-                return Err(error);
-            }
+            all?;
         }
         Ok(moved)
     }

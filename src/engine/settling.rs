@@ -28,7 +28,7 @@ impl Engine {
         let keys: Vec<RequestKey> = endings.iter().map(|ending| ending.key).collect();
         let results = self.store.settle(endings).await;
         let mut settled = Vec::with_capacity(keys.len());
-        let mut failed = None;
+        let mut all = Ok(());
         for (key, result) in keys.into_iter().zip(results) {
             match result {
                 Ok(one) => {
@@ -38,14 +38,11 @@ impl Engine {
                 Err(error) => {
                     // It may have ended all the same: who waits looks.
                     self.waiters.wake(key);
-                    failed = Some(error);
+                    all = Err(error);
                 }
             }
         }
-        match failed {
-            Some(error) => Err(error),
-            None => Ok(settled),
-        }
+        all.map(|()| settled)
     }
 
     fn ended(&self, key: RequestKey, settled: &Settled) {

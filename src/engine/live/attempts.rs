@@ -87,7 +87,7 @@ impl Engine {
     }
 }
 
-/// A try that cost nothing gives its number to the next.
+/// Which of the tries it is that were paid for, or may have been.
 pub(super) fn number(attempt: &Attempt) -> u32 {
     match attempt.id {
         AttemptId::Live(number) => number,
