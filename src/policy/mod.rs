@@ -6,6 +6,7 @@ pub mod backoff;
 pub mod lane;
 pub mod limits;
 pub mod pack;
+pub mod plan;
 pub mod poll;
 pub mod rescue;
 pub mod retry;

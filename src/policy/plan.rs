@@ -1,0 +1,378 @@
+//! What to do with a request at the least expected cost: which lane it enters,
+//! and when that lane is left. Computed backwards: from the last instant at which
+//! an ordinary call is still in time, to ever more slack.
+//!
+//! With slack `s` and nothing under way, the least cost is
+//!
+//! ```text
+//! V(s) = min  1                                    an ordinary call, now
+//!             p·F(e) + S(e)·V(s − e)               a cheaper lane, cancelled so that
+//!                                                  the cancel takes effect at age e
+//!             p·F(a) + S(a)·1 + p·(S(a) − S(a+c))  the same, overtaken at age a: live
+//!                                                  and cancelled at once
+//! ```
+//!
+//! where `p` is the lane's price as a share of the standard price, `F` and `S` the
+//! shares that have ended and still run at an age, and `c` the time that a cancel
+//! takes. What ends while it is being cancelled is an answer, and billed; in the
+//! last line it is billed as well and nobody needs it. An ordinary call is in time
+//! until `live` before the deadline. Admission asks for `V`, rescue for the same
+//! expression from the age that a batch has reached.
+
+use std::{fmt, time::Duration};
+
+use crate::model::attempt::Lane;
+
+use super::{lane::words, turnaround::Curve};
+
+/// From one slack to the next on the grid: 2 % more. The cost between two of them
+/// is taken from the lower.
+const STEP: f64 = 1.02;
+
+/// A lane that costs less than an ordinary call.
+#[derive(Clone, Debug)]
+pub struct Rung {
+    pub lane: Lane,
+    /// As a share of the standard price.
+    pub price: f64,
+    /// Ages until the answer is in our hands.
+    pub curve: Curve,
+    /// Gathering and sending, before an age begins.
+    pub before: Duration,
+    /// From asking for the cancel until nothing more is billed.
+    pub cancel: Duration,
+    /// The share that is refused at once, and not billed.
+    pub refused: f64,
+}
+
+/// The least expected cost for every slack, and how it is reached.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    rungs: Vec<Rung>,
+    /// What an ordinary call takes, at worst.
+    live: f64,
+    points: Vec<Point>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Point {
+    slack: f64,
+    cost: f64,
+    /// The share that ends in an ordinary call.
+    standard: f64,
+    /// Both, where only rungs are entered that do not refuse.
+    sure: (f64, f64),
+    /// The rung to enter, and the stay on it; none for an ordinary call.
+    enter: Option<(usize, Stay)>,
+}
+
+/// How a lane is left where no answer has come.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stay {
+    /// Seconds of age at which to act.
+    pub until: f64,
+    pub leave: Leave,
+    /// Expected, as a share of the standard price.
+    pub cost: f64,
+    /// The share that will end in an ordinary call.
+    pub standard: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// Cancel, take what has ended, and go on with the rest.
+    Cancel,
+    /// An ordinary call and the cancel at once: it may be paid twice.
+    Overtake,
+}
+
+/// What admission is told.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Choice {
+    pub lane: Lane,
+    /// Expected, as a share of the standard price.
+    pub cost: f64,
+    pub standard: f64,
+    /// None for an ordinary call.
+    pub stay: Option<Stay>,
+}
+
+impl Plan {
+    /// `live` is the time that an ordinary call takes at worst; slack beyond
+    /// `longest` is treated as `longest`.
+    pub fn new(rungs: Vec<Rung>, live: Duration, longest: Duration) -> Plan {
+        let live = live.as_secs_f64().max(0.001);
+        let mut plan = Plan {
+            rungs,
+            live,
+            points: vec![Point {
+                slack: live,
+                cost: 1.0,
+                standard: 1.0,
+                sure: (1.0, 1.0),
+                enter: None,
+            }],
+        };
+        let mut slack = live;
+        while slack < longest.as_secs_f64() {
+            slack *= STEP;
+            plan.push(slack);
+        }
+        plan
+    }
+
+    fn push(&mut self, slack: f64) {
+        // With more slack one can always do as with less.
+        let Some(&less) = self.points.last() else {
+            return;
+        };
+        let mut best = Point { slack, ..less };
+        // Who may refuse is judged by what is left then: the best of the others.
+        let (sure, unsure): (Vec<usize>, Vec<usize>) =
+            (0..self.rungs.len()).partition(|&index| self.rungs[index].refused <= 0.0);
+        for index in sure.into_iter().chain(unsure) {
+            let rung = &self.rungs[index];
+            let left = slack - rung.before.as_secs_f64();
+            if left <= self.live {
+                continue;
+            }
+            let stay = self.stay(rung, 0.0, left);
+            let kept = 1.0 - rung.refused.clamp(0.0, 1.0);
+            let or_else = |taken: f64, refused: f64| kept * taken + (1.0 - kept) * refused;
+            let cost = or_else(stay.cost, best.sure.0);
+            let standard = or_else(stay.standard, best.sure.1);
+            if kept == 1.0 && cost < best.sure.0 {
+                best.sure = (cost, standard);
+            }
+            if cost < best.cost - 1e-9 {
+                best.cost = cost;
+                best.standard = standard;
+                best.enter = Some((index, stay));
+            }
+        }
+        self.points.push(best);
+    }
+
+    /// The best stay in a lane that has been entered `age` ago and has not answered,
+    /// with `slack` left: until when, and how it is left.
+    pub fn stay(&self, rung: &Rung, age: f64, slack: f64) -> Stay {
+        let alive = rung.curve.survival(age).max(1e-12);
+        let runs = |at: f64| (rung.curve.survival(at) / alive).min(1.0);
+        let cancel = rung.cancel.as_secs_f64();
+        // The last moment of all.
+        let mut best = {
+            let until = age + (slack - self.live).max(0.0);
+            let left = runs(until);
+            let late = left - runs(until + cancel);
+            Stay {
+                until,
+                leave: Leave::Overtake,
+                cost: rung.price * (1.0 - left) + left + rung.price * late,
+                standard: left,
+            }
+        };
+        let mut offer = |effective: f64, cost: f64, standard: f64| {
+            let left = runs(effective);
+            let cost = rung.price * (1.0 - left) + left * cost;
+            // Of equals, the one that is left last.
+            if cost < best.cost - 1e-9 || (best.leave == Leave::Overtake && cost <= best.cost) {
+                best = Stay {
+                    until: effective - cancel,
+                    leave: Leave::Cancel,
+                    cost,
+                    standard: left * standard,
+                };
+            }
+        };
+        // What is left after a cancel has taken effect, from little to much.
+        for point in &self.points {
+            let effective = age + slack - point.slack;
+            if effective < age + cancel {
+                break;
+            }
+            offer(effective, point.cost, point.standard);
+        }
+        best
+    }
+
+    /// What to do with a request that has nothing under way.
+    pub fn choose(&self, slack: Duration) -> Choice {
+        let point = self.point(slack.as_secs_f64());
+        Choice {
+            lane: point
+                .enter
+                .map_or(Lane::Standard, |(index, _)| self.rungs[index].lane),
+            cost: point.cost,
+            standard: point.standard,
+            stay: point.enter.map(|(_, stay)| stay),
+        }
+    }
+
+    fn point(&self, slack: f64) -> &Point {
+        let after = self.points.partition_point(|point| point.slack <= slack);
+        &self.points[after.saturating_sub(1)]
+    }
+
+    pub fn rung(&self, lane: Lane) -> Option<&Rung> {
+        self.rungs.iter().find(|rung| rung.lane == lane)
+    }
+
+    /// What an ordinary call takes, at worst.
+    pub fn live(&self) -> Duration {
+        Duration::from_secs_f64(self.live)
+    }
+}
+
+/// The reason that a caller reads.
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let price = self.cost;
+        match self.stay {
+            None => write!(f, "an ordinary call: nothing cheaper is expected in time"),
+            Some(stay) => {
+                let until = words(Duration::from_secs_f64(stay.until.max(0.0)));
+                let how = match stay.leave {
+                    Leave::Cancel => "cancelled",
+                    Leave::Overtake => "overtaken by an ordinary call",
+                };
+                let answered = 100.0 * (1.0 - self.standard);
+                write!(
+                    f,
+                    "{answered:.0} % answer there in time, {how} after {until} if not; \
+                     expected {price:.2} of the ordinary price",
+                )
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{
+        super::turnaround::{Curve, Prior, tests::PUBLISHED},
+        *,
+    };
+
+    const WEEK: Duration = Duration::from_secs(7 * 86_400);
+
+    fn batch(prior: &Prior, cancel: u64) -> Rung {
+        Rung {
+            lane: Lane::Batch,
+            price: 0.5,
+            curve: Curve::of(prior),
+            before: Duration::ZERO,
+            cancel: Duration::from_secs(cancel),
+            refused: 0.0,
+        }
+    }
+
+    fn plan() -> Plan {
+        Plan::new(vec![batch(&PUBLISHED, 720)], Duration::from_secs(20), WEEK)
+    }
+
+    #[test]
+    fn what_a_slack_costs() {
+        let plan = plan();
+        for (slack, least, most) in [
+            (10, 1.0, 1.0),
+            (20, 1.0, 1.0),
+            (300, 0.93, 0.97),
+            (900, 0.66, 0.69),
+            (3_600, 0.5, 0.56),
+            (86_400, 0.5, 0.503),
+        ] {
+            let choice = plan.choose(Duration::from_secs(slack));
+            assert!(
+                (least..=most).contains(&choice.cost),
+                "{slack} s: {choice:?} {choice}"
+            );
+        }
+    }
+
+    #[test]
+    fn time_for_a_cancel_is_used_for_one() {
+        let plan = plan();
+        let leave = |slack| plan.choose(Duration::from_secs(slack)).stay.unwrap().leave;
+        assert_eq!(leave(300), Leave::Overtake, "no cancel would end in time");
+        assert_eq!(leave(900), Leave::Cancel, "it pays nothing twice");
+    }
+
+    #[test]
+    fn a_batch_that_has_hung_is_given_up_for_a_fresh_one() {
+        let plan = plan();
+        let choice = plan.choose(Duration::from_secs(86_400));
+        let until = choice.stay.unwrap().until;
+        assert!((600.0..20_000.0).contains(&until), "{until}");
+        let rung = plan.rung(Lane::Batch).unwrap();
+        let old = plan.stay(rung, 40_000.0, 40_000.0);
+        assert!(old.leave == Leave::Cancel && old.cost < 0.501, "{old:?}");
+    }
+
+    #[test]
+    fn a_rung_that_refuses_falls_to_the_next() {
+        let quick = Prior {
+            median: Duration::from_secs(60),
+            p90: Duration::from_secs(120),
+            never: 0.0,
+        };
+        let flex = |refused| Rung {
+            lane: Lane::Standard,
+            refused,
+            ..batch(&quick, 0)
+        };
+        let cost = |refused| {
+            let rungs = vec![flex(refused), batch(&PUBLISHED, 720)];
+            let plan = Plan::new(rungs, Duration::from_secs(20), WEEK);
+            plan.choose(Duration::from_secs(600))
+        };
+        let (never, half, always) = (cost(0.0), cost(0.5), cost(1.0));
+        assert_eq!((never.lane, half.lane), (Lane::Standard, Lane::Standard));
+        assert_eq!(always.lane, Lane::Batch);
+        assert!((half.cost - (never.cost + always.cost) / 2.0).abs() < 0.01);
+    }
+
+    fn priors() -> impl Strategy<Value = Prior> {
+        (1u64..20_000, 1.0f64..50.0, 0.0f64..1.0).prop_map(|(median, spread, never)| Prior {
+            median: Duration::from_secs(median),
+            p90: Duration::from_secs(median).mul_f64(spread),
+            never,
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn never_above_an_ordinary_call_and_never_dearer_with_more_slack(
+            prior in priors(), price in 0.1f64..1.5, cancel in 0u64..2000, live in 1u64..200,
+        ) {
+            let rung = Rung { price, ..batch(&prior, cancel) };
+            let live = Duration::from_secs(live);
+            let plan = Plan::new(vec![rung], live, WEEK);
+            let mut before = 1.0;
+            for slack in (1..400).map(|step| Duration::from_secs(step * step * 3)) {
+                let choice = plan.choose(slack);
+                prop_assert!(choice.cost <= before, "{:?} {:?}", slack, choice);
+                before = choice.cost;
+            }
+        }
+
+        #[test]
+        fn an_ordinary_call_is_always_left_in_time(
+            prior in priors(), cancel in 0u64..2000, age in 0f64..90_000.0, slack in 0f64..90_000.0,
+        ) {
+            let plan = Plan::new(vec![batch(&prior, cancel)], Duration::from_secs(20), WEEK);
+            let rung = plan.rung(Lane::Batch).unwrap();
+            let stay = plan.stay(rung, age, slack);
+            let takes = match stay.leave {
+                Leave::Cancel => cancel as f64,
+                Leave::Overtake => 0.0,
+            };
+            let latest = age + (slack - 20.0).max(0.0);
+            prop_assert!(stay.until >= age - 1e-6, "{:?}", stay);
+            prop_assert!(stay.until + takes <= latest + 1e-6, "{:?}", stay);
+        }
+    }
+}
