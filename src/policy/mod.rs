@@ -3,6 +3,7 @@
 //! the API and the logs.
 
 pub mod backoff;
+pub mod demand;
 pub mod lane;
 pub mod limits;
 pub mod pack;

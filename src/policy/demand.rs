@@ -1,0 +1,166 @@
+//! Live capacity is shared by all the work of a scope, so work leaves its lane
+//! early enough for all of it: for every instant, what is due by then must fit
+//! into the calls that can be made until then (DESIGN.md §3).
+
+use std::time::Duration;
+
+use crate::model::time::Timestamp;
+
+/// What a scope can run live.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Capacity {
+    /// Calls a second.
+    pub rate: f64,
+    /// What one call takes, at worst.
+    pub live: Duration,
+}
+
+/// Work that would have to run live if nothing else answered it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Demand {
+    pub due: Timestamp,
+    /// Expected calls: all of them where the promise is firm.
+    pub calls: f64,
+}
+
+impl Capacity {
+    fn takes(&self, calls: f64) -> Duration {
+        let seconds = calls.max(0.0) / self.rate.max(1e-9);
+        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+    }
+
+    /// The latest instants at which each piece of work must have its first call
+    /// begin, so that it and all that is due later are in time, the earliest
+    /// deadline served first. `work` is in order of deadlines.
+    pub fn latest_starts(&self, work: &[Demand]) -> Vec<Timestamp> {
+        let mut next = Timestamp::MAX;
+        let mut starts: Vec<Timestamp> = work
+            .iter()
+            .rev()
+            .map(|demand| {
+                let by = next.min(demand.due - self.live);
+                next = by - self.takes(demand.calls);
+                next
+            })
+            .collect();
+        starts.reverse();
+        starts
+    }
+
+    /// Whether one more call that is due at `due` fits in with `work`, which is in
+    /// order of deadlines: neither it nor anything due later is late, if all of
+    /// it has to run live from now on.
+    pub fn has_room(
+        &self,
+        now: Timestamp,
+        due: Timestamp,
+        work: impl IntoIterator<Item = Demand>,
+    ) -> bool {
+        let fits = |calls: f64, by: Timestamp| now + self.takes(calls) <= by - self.live;
+        let mut calls = 0.0;
+        let mut counted = false;
+        for demand in work {
+            if !counted && demand.due > due {
+                counted = true;
+                calls += 1.0;
+                if !fits(calls, due) {
+                    return false;
+                }
+            }
+            calls += demand.calls;
+            if counted && !fits(calls, demand.due) {
+                return false;
+            }
+        }
+        counted || fits(calls + 1.0, due)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CAPACITY: Capacity = Capacity {
+        rate: 2.0,
+        live: Duration::from_secs(20),
+    };
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_secs(seconds)
+    }
+
+    fn demand(due: u64, calls: f64) -> Demand {
+        let due = at(due);
+        Demand { due, calls }
+    }
+
+    #[test]
+    fn what_is_due_later_makes_room_for_what_is_due_before() {
+        for (work, starts) in [
+            (vec![demand(1000, 2.0)], vec![at(979)]),
+            // 60 calls need 30 s: what is due before begins 30 s earlier.
+            (
+                vec![demand(1000, 2.0), demand(1001, 60.0)],
+                vec![at(950), at(951)],
+            ),
+            // Far apart they do not meet.
+            (
+                vec![demand(1000, 2.0), demand(9000, 60.0)],
+                vec![at(979), at(8950)],
+            ),
+        ] {
+            assert_eq!(CAPACITY.latest_starts(&work), starts, "{work:?}");
+        }
+    }
+
+    #[test]
+    fn room_is_asked_of_every_later_deadline() {
+        let now = at(0);
+        // 200 calls until 120 s take all that there is, from 20 s on at 2 a second.
+        let full = || [demand(120, 200.0)];
+        for (due, room) in [(21, false), (100, false), (120, false), (121, true)] {
+            assert_eq!(CAPACITY.has_room(now, at(due), full()), room, "{due}");
+        }
+        assert!(!CAPACITY.has_room(now, at(19), []), "shorter than a call");
+        assert!(CAPACITY.has_room(now, at(30), []));
+    }
+
+    proptest! {
+        /// Plays the wave: calls begin when they must, at the rate, earliest
+        /// deadline first.
+        #[test]
+        fn who_begins_by_then_is_in_time(
+            mut dues in prop::collection::vec((10_000u64..15_000, 1u32..300), 1..20),
+        ) {
+            dues.sort();
+            let work: Vec<Demand> = dues.iter().map(|&(due, n)| demand(due, n.into())).collect();
+            let starts = CAPACITY.latest_starts(&work);
+            let mut free: f64 = 0.0;
+            for (demand, start) in work.iter().zip(&starts) {
+                prop_assert!(*start <= demand.due - CAPACITY.live);
+                free = free.max(start.as_millis() as f64 / 1000.0) + demand.calls / CAPACITY.rate;
+                let last_ends = free + CAPACITY.live.as_secs_f64();
+                prop_assert!(last_ends <= demand.due.as_millis() as f64 / 1000.0 + 0.01);
+            }
+        }
+
+        #[test]
+        fn whoever_was_let_in_can_be_served(dues in prop::collection::vec(21u64..400, 1..400)) {
+            let mut firm: Vec<u64> = Vec::new();
+            for due in dues {
+                let mut work: Vec<u64> = firm.clone();
+                work.sort_unstable();
+                if CAPACITY.has_room(at(0), at(due), work.into_iter().map(|due| demand(due, 1.0))) {
+                    firm.push(due);
+                }
+            }
+            firm.sort_unstable();
+            for (served, due) in firm.into_iter().enumerate() {
+                let ends = (served + 1) as f64 / CAPACITY.rate + 20.0;
+                prop_assert!(ends <= due as f64, "{served} due {due}");
+            }
+        }
+    }
+}
