@@ -26,8 +26,8 @@ use offpeak::{
         id::{BatchId, CallDigest, CredentialId, DestinationId, RequestId, RequestKey, TenantId},
         ledger::{LedgerKey, LedgerRow},
         request::{
-            Bucket, Cohort, Destination, Entry, Framing, OnLate, Outcome, Place, Request, Shape,
-            Source, State, Usage,
+            Bucket, Cohort, Destination, Entry, Framing, Guarantee, OnLate, Outcome, Place,
+            Request, Shape, Source, State, Usage,
         },
         time::Timestamp,
     },
@@ -439,6 +439,7 @@ fn batch_of(n: u64) -> BatchId {
 fn entry_of(n: u64) -> Entry {
     Entry {
         key: key_of(n),
+        cohort: cohort(),
         deadline: NOW + Duration::from_millis(3_600_000 + n),
         line_bytes: 2100,
         inputs: 1,
@@ -449,6 +450,7 @@ fn cohort() -> Cohort {
     Cohort {
         destination: DestinationId([2; 16]),
         on_late: OnLate::Rescue,
+        guarantee: Guarantee::Firm,
         bucket: Bucket {
             start: NOW,
             width_log2: 20,

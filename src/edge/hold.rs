@@ -97,7 +97,6 @@ pub async fn waited<T>(
 /// A caller on the line, with the request that it waits for.
 pub struct Held {
     pub request: Arc<Request>,
-    pub guarantee: &'static str,
     pub hold: Hold,
     ending: Ending,
 }
@@ -111,13 +110,7 @@ pub enum Stands {
 
 impl Held {
     /// `joined`: the request was there before this call, and may have ended.
-    pub fn new(
-        engine: Arc<Engine>,
-        request: Arc<Request>,
-        mut hold: Hold,
-        joined: bool,
-        guarantee: &'static str,
-    ) -> Self {
+    pub fn new(engine: Arc<Engine>, request: Arc<Request>, mut hold: Hold, joined: bool) -> Self {
         let key = request.key;
         let (waiter, look) = match hold.waiter() {
             Some(waiter) => (waiter, joined),
@@ -125,7 +118,6 @@ impl Held {
         };
         Held {
             request,
-            guarantee,
             hold,
             ending: Ending::new(engine, key, waiter, look),
         }
@@ -148,7 +140,7 @@ impl Held {
         match ended {
             Ended::Gone => Answer::gone().into_response(),
             Ended::Done { outcome, answer } => {
-                let answer = Answer::json(&self.request, &outcome, answer, self.guarantee);
+                let answer = Answer::json(&self.request, &outcome, answer);
                 let body = self.deliver(answer.body.clone());
                 answer.with_body(body)
             }
@@ -177,7 +169,7 @@ impl Held {
     pub fn pending(self, edge: &Edge, prefer: Preference, view: Option<&View>) -> Response {
         let facts = match view {
             Some(view) => Facts::open(view),
-            None => Facts::admitted(&self.request, self.guarantee),
+            None => Facts::admitted(&self.request),
         };
         let bytes = stub::body(&facts);
         let response = stub::accepted_with(edge, &facts, prefer, Body::empty());
@@ -192,7 +184,7 @@ impl Held {
         headers.insert(header::CONTENT_TYPE, content_type);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-        Facts::admitted(&self.request, self.guarantee).describe(headers);
+        Facts::admitted(&self.request).describe(headers);
         response
     }
 
@@ -250,7 +242,7 @@ impl Drip {
                 Err(_) if held.is_replaced() => Some((Err(Cut), Drip::Over)),
                 Err(_) => Some((Ok(Bytes::from_static(b" ")), Drip::Waiting(held))),
                 Ok(Ok(Ended::Done { outcome, answer })) if !held.is_replaced() => {
-                    let answer = Answer::json(&held.request, &outcome, answer, held.guarantee);
+                    let answer = Answer::json(&held.request, &outcome, answer);
                     if !answer.status.is_success() {
                         return Some((Err(Cut), Drip::Over));
                     }

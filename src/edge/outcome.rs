@@ -26,13 +26,8 @@ pub struct Answer {
 
 impl Answer {
     /// The provider's status and body byte for byte, as JSON.
-    pub fn json(
-        request: &Request,
-        outcome: &Outcome,
-        body: Bytes,
-        guarantee: &'static str,
-    ) -> Answer {
-        let facts = Facts::ended(request, outcome, guarantee);
+    pub fn json(request: &Request, outcome: &Outcome, body: Bytes) -> Answer {
+        let facts = Facts::ended(request, outcome);
         let (status, body) = json_of(request, outcome, body, &facts);
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, errors::JSON);

@@ -122,8 +122,7 @@ async fn get(
             return Ok(match ended? {
                 Ended::Gone => Answer::gone().into_response(),
                 Ended::Done { outcome, answer } => {
-                    let guarantee = edge.engine.guarantee(&request);
-                    Answer::json(&request, &outcome, answer, guarantee).into_response()
+                    Answer::json(&request, &outcome, answer).into_response()
                 }
             });
         }
@@ -184,10 +183,7 @@ async fn ended(edge: &Edge, key: RequestKey) -> Result<Response, ApiError> {
         Some(Stored {
             request,
             content: Content::Done { outcome, answer },
-        }) => {
-            let guarantee = edge.engine.guarantee(&request);
-            Ok(Answer::json(&request, &outcome, answer, guarantee).into_response())
-        }
+        }) => Ok(Answer::json(&request, &outcome, answer).into_response()),
         _ => Err(unknown(&key.id.to_string())),
     }
 }

@@ -107,8 +107,7 @@ impl Waiting {
             Ended::Done { outcome, answer } if outcome.status < 300 && !self.held.is_replaced() => {
                 let mut response = self.begin();
                 let request = &self.held.request;
-                Facts::ended(request, &outcome, self.held.guarantee)
-                    .describe(response.headers_mut());
+                Facts::ended(request, &outcome).describe(response.headers_mut());
                 let events = outcome::events(request, &outcome, &answer, self.include_usage);
                 response.map(|_| self.held.deliver(events))
             }

@@ -23,13 +23,12 @@ pub struct Facts<'a> {
     pub state: State,
     pub lane: Lane,
     pub reason: &'a str,
-    pub guarantee: &'static str,
     pub bill: Option<Bill>,
 }
 
 impl<'a> Facts<'a> {
     /// As it was admitted.
-    pub fn admitted(request: &'a Request, guarantee: &'static str) -> Self {
+    pub fn admitted(request: &'a Request) -> Self {
         let state = match request.lane {
             Lane::Batch => State::Queued,
             Lane::Standard => State::Placed,
@@ -39,18 +38,16 @@ impl<'a> Facts<'a> {
             state,
             lane: request.lane,
             reason: &request.reason,
-            guarantee,
             bill: None,
         }
     }
 
-    pub fn ended(request: &'a Request, outcome: &'a Outcome, guarantee: &'static str) -> Self {
+    pub fn ended(request: &'a Request, outcome: &'a Outcome) -> Self {
         Facts {
             request,
             state: outcome.state,
             lane: outcome.source.lane().unwrap_or(request.lane),
             reason: &outcome.reason,
-            guarantee,
             bill: outcome.bill,
         }
     }
@@ -68,7 +65,6 @@ impl<'a> Facts<'a> {
             state: view.state,
             lane,
             reason: &request.reason,
-            guarantee: view.guarantee,
             bill: None,
         }
     }
@@ -83,7 +79,8 @@ impl<'a> Facts<'a> {
         set("offpeak-lane", self.lane.as_str());
         set("offpeak-reason", self.reason);
         set("offpeak-deadline", &self.request.deadline.to_string());
-        set("offpeak-guarantee", self.guarantee);
+        let guarantee = self.request.cohort.guarantee;
+        set("offpeak-guarantee", guarantee.as_str());
         if let Some(bill) = self.bill {
             set("offpeak-cost-usd", &bill.paid.to_string());
             set(

@@ -10,7 +10,7 @@ use crate::{
         attempt::Lane,
         endpoint::Endpoint,
         id::{CallDigest, DestinationId, RequestId, RequestKey},
-        request::{Cohort, Destination, OnLate, Place, Request, Shape},
+        request::{Cohort, Destination, Guarantee, OnLate, Place, Request, Shape},
         time::Timestamp,
     },
     policy::lane,
@@ -50,7 +50,6 @@ pub struct Admitted {
     pub hold: Hold,
     /// It was there before: by its idempotency key, or taken over.
     pub joined: bool,
-    pub guarantee: &'static str,
 }
 
 #[derive(Debug, Error)]
@@ -124,8 +123,8 @@ impl Engine {
             .map_err(|(status, body)| AdmitError::Provider { status, body })?;
 
         let _gate = self.credentials.gate.read().await;
-        let (admission, open) = self.prepare(&call, digest, idempotency, body_digest);
-        self.commit(call, admission, open).await
+        let admission = self.prepare(&call, digest, idempotency, body_digest);
+        self.commit(call, admission).await
     }
 
     /// Writes the request, then counts it, then wakes who must see it.
@@ -133,7 +132,6 @@ impl Engine {
         self: &Arc<Self>,
         call: Call,
         admission: Admission,
-        open: u64,
     ) -> Result<Admitted, AdmitError> {
         let request = Arc::new(admission.request.clone());
         let (place, destination) = (admission.place, admission.destination.clone());
@@ -150,7 +148,6 @@ impl Engine {
             Ok(ports::Admitted::New) => {
                 self.wake_for(&place, first, &request);
                 Ok(Admitted {
-                    guarantee: self.guarantee_with(open, request.on_late),
                     request,
                     hold,
                     joined: false,
@@ -193,7 +190,7 @@ impl Engine {
         digest: CallDigest,
         idempotency: Option<CallDigest>,
         body_digest: CallDigest,
-    ) -> (Admission, u64) {
+    ) -> Admission {
         let now = self.now();
         let choice = lane::choose(
             now,
@@ -210,6 +207,7 @@ impl Engine {
         let cohort = Cohort {
             destination: destination.id,
             on_late: call.on_late,
+            guarantee: self.guarantee(call),
             bucket: choice.bucket,
         };
         let request = Request {
@@ -239,7 +237,7 @@ impl Engine {
             Lane::Batch => Place::Queue(cohort),
             Lane::Standard => Place::Live,
         };
-        let admission = Admission {
+        Admission {
             request,
             body: call.body.clone(),
             place,
@@ -247,8 +245,7 @@ impl Engine {
             credential: self.seal_credential(&call.caller),
             body_digest,
             idempotency_horizon: self.idempotency_horizon(),
-        };
-        (admission, self.summary.lock().open())
+        }
     }
 
     /// What ended before no longer holds its key.
@@ -308,11 +305,16 @@ impl Engine {
         if !call.strict || call.on_late != OnLate::Rescue {
             return Ok(());
         }
-        let open = self.summary.lock().open();
-        match self.guarantee_with(open, call.on_late) {
-            "firm" => Ok(()),
-            _ => Err(Refused::NotFirm),
+        match self.guarantee(call) {
+            Guarantee::Firm => Ok(()),
+            Guarantee::BestEffort => Err(Refused::NotFirm),
         }
+    }
+
+    fn guarantee(&self, call: &Call) -> Guarantee {
+        let open = self.summary.lock().open();
+        let reserve = self.settings.rescue.reserve;
+        lane::guarantee(call.on_late, open, &self.settings.live, reserve)
     }
 
     fn wake_for(&self, place: &Place, first: bool, request: &Request) {

@@ -9,10 +9,9 @@ use crate::{
         attempt::Attempt,
         id::{RequestId, RequestKey, TenantId},
         ledger::{LedgerKey, LedgerRow},
-        request::{OnLate, Outcome, Place, Request, State},
+        request::{Outcome, Place, Request, State},
         time::Timestamp,
     },
-    policy::lane,
     ports::{Delivery, DeliveryStatus, FeedPage, Head, StoreError, Stored},
 };
 
@@ -28,7 +27,6 @@ pub struct View {
     pub state: State,
     pub attempts: Vec<Attempt>,
     pub delivery: Option<DeliveryStatus>,
-    pub guarantee: &'static str,
 }
 
 #[derive(Debug, Error)]
@@ -83,22 +81,9 @@ impl Engine {
             state,
             attempts: self.store.attempts(request.key).await?,
             delivery: self.store.delivery_status(request.key).await?,
-            guarantee: self.guarantee(&request),
             request,
             outcome,
         })
-    }
-
-    /// Firm where all open work would fit into the reserve.
-    pub fn guarantee(&self, request: &Request) -> &'static str {
-        let open = self.summary.lock().open();
-        self.guarantee_with(open, request.on_late)
-    }
-
-    /// As it is with so many requests open.
-    pub(super) fn guarantee_with(&self, open: u64, on_late: OnLate) -> &'static str {
-        let reserve = self.settings.rescue.reserve;
-        lane::guarantee(on_late, open, &self.settings.live, reserve)
     }
 
     /// Newest first.

@@ -84,7 +84,6 @@ impl Engine {
 
     fn joined(&self, request: Request, hold: Hold) -> Admitted {
         Admitted {
-            guarantee: self.guarantee(&request),
             request: Arc::new(request),
             hold,
             joined: true,

@@ -45,7 +45,7 @@ impl Engine {
             let Some(last) = page.last() else {
                 return Ok(next);
             };
-            after = Some((last.deadline, last.key));
+            after = Some(*last);
             for entry in page {
                 if self.inflight.live.len() >= self.settings.live.max_concurrent as usize {
                     // Whoever finishes signals.

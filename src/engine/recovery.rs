@@ -62,7 +62,7 @@ impl Engine {
             let Some(last) = page.last() else {
                 return Ok(());
             };
-            after = Some((last.deadline, last.key));
+            after = Some(*last);
             let mut summary = self.summary.lock();
             for entry in &page {
                 summary.enter(&Place::Live, entry);

@@ -48,6 +48,7 @@ impl Request {
     pub fn entry(&self) -> Entry {
         Entry {
             key: self.key,
+            cohort: self.cohort,
             deadline: self.deadline,
             line_bytes: self.line_bytes,
             inputs: self.inputs,
@@ -81,11 +82,30 @@ pub enum OnLate {
     Fail,
 }
 
+/// What was promised at admission. Firm work goes before the rest where there is
+/// not enough live capacity for both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Guarantee {
+    Firm,
+    BestEffort,
+}
+
+impl Guarantee {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Guarantee::Firm => "firm",
+            Guarantee::BestEffort => "best-effort",
+        }
+    }
+}
+
 /// The requests that may share a provider batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Cohort {
     pub destination: DestinationId,
     pub on_late: OnLate,
+    pub guarantee: Guarantee,
     pub bucket: Bucket,
 }
 
@@ -130,6 +150,7 @@ pub struct Destination {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     pub key: RequestKey,
+    pub cohort: Cohort,
     pub deadline: Timestamp,
     pub line_bytes: u32,
     pub inputs: u32,
@@ -142,7 +163,8 @@ pub enum Place {
     Queue(Cohort),
     /// A line of a batch.
     Line(BatchId),
-    /// Waiting for, or in, a live call; in order of deadlines.
+    /// Waiting for, or in, a live call: what is firm first, then in order of
+    /// deadlines.
     Live,
 }
 

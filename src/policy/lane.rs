@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::model::{
     attempt::Lane,
-    request::{Bucket, OnLate},
+    request::{Bucket, Guarantee, OnLate},
     time::Timestamp,
 };
 
@@ -56,16 +56,16 @@ pub fn guarantee(
     open: u64,
     live: &super::retry::LiveSettings,
     reserve: Duration,
-) -> &'static str {
+) -> Guarantee {
     let per_call = live.expected.as_millis().max(1);
     let fits = reserve
         .as_millis()
         .saturating_mul(u128::from(live.max_concurrent))
         / per_call;
     if on_late == OnLate::Rescue && u128::from(open) <= fits {
-        "firm"
+        Guarantee::Firm
     } else {
-        "best-effort"
+        Guarantee::BestEffort
     }
 }
 

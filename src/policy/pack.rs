@@ -168,7 +168,10 @@ pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::id::{RequestId, RequestKey, TenantId};
+    use crate::model::{
+        id::{DestinationId, RequestId, RequestKey, TenantId},
+        request::{Bucket, Cohort, Guarantee, OnLate},
+    };
 
     #[test]
     fn a_cap_halves_when_refused_and_rises_slowly_until_it_goes() {
@@ -195,6 +198,15 @@ pub(super) mod tests {
         }
     }
 
+    fn cohort() -> Cohort {
+        Cohort {
+            destination: DestinationId([0; 16]),
+            on_late: OnLate::Rescue,
+            guarantee: Guarantee::Firm,
+            bucket: Bucket::of(Timestamp::MAX, Duration::ZERO),
+        }
+    }
+
     fn entry(line_bytes: u32, inputs: u32) -> Entry {
         let key = RequestKey {
             tenant: TenantId([0; 16]),
@@ -202,6 +214,7 @@ pub(super) mod tests {
         };
         Entry {
             key,
+            cohort: cohort(),
             deadline: Timestamp::MAX,
             line_bytes,
             inputs,

@@ -108,13 +108,9 @@ pub trait Store: Send + Sync + 'static {
     /// The oldest entries of one cohort.
     async fn queued(&self, cohort: Cohort, limit: usize) -> Result<Vec<Entry>, StoreError>;
 
-    /// Requests waiting for a live call, earliest deadline first, from after
-    /// `after`.
-    async fn live(
-        &self,
-        after: Option<(Timestamp, RequestKey)>,
-        limit: usize,
-    ) -> Result<Vec<Entry>, StoreError>;
+    /// Requests waiting for a live call, what is firm first and then the earliest
+    /// deadline, from after `after`.
+    async fn live(&self, after: Option<Entry>, limit: usize) -> Result<Vec<Entry>, StoreError>;
 
     /// A batch's lines in the order of the file, from after `after`.
     async fn lines(

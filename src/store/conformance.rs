@@ -13,8 +13,8 @@ use crate::{
         id::{BatchId, CallDigest, CredentialId, DestinationId, RequestId, RequestKey, TenantId},
         ledger::{LedgerKey, LedgerRow},
         request::{
-            Bucket, Cohort, Destination, Entry, Framing, OnLate, Outcome, Place, Request, Shape,
-            Source, State, Usage,
+            Bucket, Cohort, Destination, Entry, Framing, Guarantee, OnLate, Outcome, Place,
+            Request, Shape, Source, State, Usage,
         },
         time::Timestamp,
     },
@@ -45,6 +45,7 @@ pub fn request(t: u8, n: u64) -> Request {
         cohort: Cohort {
             destination: DestinationId([t; 16]),
             on_late: OnLate::Rescue,
+            guarantee: Guarantee::Firm,
             bucket: Bucket {
                 start: NOW,
                 width_log2: 24,
@@ -323,7 +324,7 @@ async fn one_of_two_moves_finds_it_gone(store: &dyn Store) {
         [true, false]
     );
     assert_eq!(store.live(None, 9).await.unwrap(), [asked.entry()]);
-    let passed = Some((asked.deadline, asked.key));
+    let passed = Some(asked.entry());
     assert_eq!(store.live(passed, 9).await.unwrap(), []);
 }
 

@@ -291,11 +291,7 @@ impl<K: Kv> Store for KvStore<K> {
             .await
     }
 
-    async fn live(
-        &self,
-        after: Option<(Timestamp, RequestKey)>,
-        limit: usize,
-    ) -> Result<Vec<Entry>, StoreError> {
+    async fn live(&self, after: Option<Entry>, limit: usize) -> Result<Vec<Entry>, StoreError> {
         self.read(limit, move |kv| reads::live(kv, after, limit))
             .await
     }

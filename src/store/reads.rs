@@ -159,12 +159,8 @@ pub fn queued(kv: &impl Kv, cohort: Cohort, limit: usize) -> Read<Vec<Entry>> {
     })
 }
 
-pub fn live(
-    kv: &impl Kv,
-    after: Option<(Timestamp, RequestKey)>,
-    limit: usize,
-) -> Read<Vec<Entry>> {
-    all(kv, &live::all(after), limit, live::decode)
+pub fn live(kv: &impl Kv, after: Option<Entry>, limit: usize) -> Read<Vec<Entry>> {
+    all(kv, &live::all(after.as_ref()), limit, live::decode)
 }
 
 pub fn lines(

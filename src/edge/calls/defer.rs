@@ -42,9 +42,8 @@ pub async fn defer(
         request,
         hold,
         joined,
-        guarantee,
     } = admitted;
-    let held = Held::new(edge.engine.clone(), request, hold, joined, guarantee);
+    let held = Held::new(edge.engine.clone(), request, hold, joined);
     match reply.shape {
         _ if !reply.held && joined => Box::pin(held.accepted(&edge, reply.prefer)).await,
         _ if !reply.held => held.pending(&edge, reply.prefer, None),

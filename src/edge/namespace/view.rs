@@ -65,7 +65,7 @@ impl<'a> RequestView<'a> {
             tag: request.tag.as_deref(),
             lane: lane(request, outcome, view.place),
             reason: outcome.map_or(&request.reason, |outcome| &outcome.reason),
-            guarantee: view.guarantee,
+            guarantee: view.request.cohort.guarantee.as_str(),
             on_late: request.on_late,
             admitted_at: Shown(request.admitted),
             deadline: Shown(request.deadline),
@@ -258,7 +258,7 @@ mod tests {
     use crate::model::{
         endpoint::Endpoint,
         id::{CallDigest, CredentialId, DestinationId, RequestKey, TenantId},
-        request::{Bill, Bucket, Cohort, Framing, Shape, Source, State},
+        request::{Bill, Bucket, Cohort, Framing, Guarantee, Shape, Source, State},
     };
 
     const ADMITTED: Timestamp = Timestamp::from_secs(1_763_832_346);
@@ -276,6 +276,7 @@ mod tests {
             cohort: Cohort {
                 destination: DestinationId([9; 16]),
                 on_late: OnLate::Rescue,
+                guarantee: Guarantee::Firm,
                 bucket: Bucket::of(deadline, Duration::from_secs(5)),
             },
             admitted: ADMITTED,
@@ -307,7 +308,6 @@ mod tests {
             state,
             attempts: Vec::new(),
             delivery: None,
-            guarantee: "firm",
         }
     }
 

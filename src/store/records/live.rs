@@ -1,8 +1,8 @@
-//! `V | deadline | tenant | id`: a request waits for a live call, or is in one.
-//! Value: line bytes, inputs.
+//! `V | guarantee | deadline | tenant | id`: a request waits for a live call, or is
+//! in one. Value: line bytes, inputs, cohort.
 //!
-//! Born at admission or rescue; gone when the request ends. The earliest
-//! deadline stands first.
+//! Born at admission or rescue; gone when the request ends. What is firm stands
+//! first, then the earliest deadline.
 
 use bytes::Bytes;
 
@@ -11,10 +11,10 @@ use super::{
         codec::{Fields, Key, Kind, seal, unseal},
         kv::Span,
     },
-    RequestFields, request_key,
+    RequestFields, guarantee, rank, request_key,
 };
 use crate::{
-    model::{id::RequestKey, request::Entry, time::Timestamp},
+    model::request::{Cohort, Entry},
     ports::StoreError,
 };
 
@@ -23,30 +23,39 @@ pub const KIND: Kind = Kind {
     name: "live entry",
 };
 
-pub fn key(deadline: Timestamp, request: RequestKey) -> Vec<u8> {
-    Key::of(KIND).time(deadline).request(request).done()
+pub fn key(entry: &Entry) -> Vec<u8> {
+    Key::of(KIND)
+        .byte(rank(entry.cohort.guarantee))
+        .time(entry.deadline)
+        .request(entry.key)
+        .done()
 }
 
-pub fn all(after: Option<(Timestamp, RequestKey)>) -> Span {
+pub fn all(after: Option<&Entry>) -> Span {
     let span = Span::prefix(&[KIND.tag]);
     match after {
-        Some((deadline, request)) => span.after(&key(deadline, request)),
+        Some(entry) => span.after(&key(entry)),
         None => span,
     }
 }
 
 pub fn encode(entry: &Entry) -> Bytes {
-    seal(&(entry.line_bytes, entry.inputs))
+    seal(&(entry.line_bytes, entry.inputs, entry.cohort))
 }
 
 pub fn decode(key: &[u8], value: &Bytes) -> Result<Entry, StoreError> {
     let mut fields = Fields::of(KIND, key)?;
+    let guarantee = guarantee(&mut fields)?;
     let deadline = fields.time()?;
     let request = request_key(&mut fields)?;
     fields.end()?;
-    let (line_bytes, inputs) = unseal(KIND, key, value)?;
+    let (line_bytes, inputs, cohort): (u32, u32, Cohort) = unseal(KIND, key, value)?;
     Ok(Entry {
         key: request,
+        cohort: Cohort {
+            guarantee,
+            ..cohort
+        },
         deadline,
         line_bytes,
         inputs,
@@ -62,9 +71,9 @@ mod tests {
     proptest! {
         #[test]
         fn round_trip(entry in samples::entry()) {
-            let name = key(entry.deadline, entry.key);
+            let name = key(&entry);
             prop_assert!(all(None).from < name && name < all(None).to);
-            prop_assert!(all(Some((entry.deadline, entry.key))).from > name);
+            prop_assert!(all(Some(&entry)).from > name);
             prop_assert_eq!(decode(&name, &encode(&entry))?, entry);
         }
     }

@@ -5,9 +5,9 @@
 //! | `R` | [`request`] | tenant, id |
 //! | `Y` | [`chunk`]: a part of a large body or answer | tenant, id, side, number |
 //! | `J` | [`chunk`]: chunks that are being written or removed | tenant, id, side |
-//! | `Q` | [`queue`] | destination, on-late, bucket, id, tenant |
+//! | `Q` | [`queue`] | destination, on-late, guarantee, bucket, id, tenant |
 //! | `L` | [`line`](mod@line) | batch, id, tenant |
-//! | `V` | [`live`] | deadline, tenant, id |
+//! | `V` | [`live`] | guarantee, deadline, tenant, id |
 //! | `B` | [`batch`] | id |
 //! | `N` | [`destination`] | id |
 //! | `K` | [`credential`] | id |
@@ -41,7 +41,7 @@ use super::codec::{Fields, Key};
 use crate::{
     model::{
         id::{RequestId, RequestKey, TenantId},
-        request::{Entry, Place},
+        request::{Entry, Guarantee, Place},
     },
     ports::StoreError,
 };
@@ -51,7 +51,7 @@ pub fn placed(place: &Place, entry: &Entry) -> (Vec<u8>, bytes::Bytes) {
     match place {
         Place::Queue(cohort) => (queue::key(cohort, entry.key), queue::encode(entry)),
         Place::Line(batch) => (line::key(*batch, entry.key), line::encode(entry)),
-        Place::Live => (live::key(entry.deadline, entry.key), live::encode(entry)),
+        Place::Live => (live::key(entry), live::encode(entry)),
     }
 }
 
@@ -72,6 +72,21 @@ fn tenant(fields: &mut Fields<'_>) -> Result<TenantId, StoreError> {
 
 fn id(fields: &mut Fields<'_>) -> Result<RequestId, StoreError> {
     fields.array().map(RequestId::from_bytes)
+}
+
+fn rank(guarantee: Guarantee) -> u8 {
+    match guarantee {
+        Guarantee::Firm => 0,
+        Guarantee::BestEffort => 1,
+    }
+}
+
+fn guarantee(fields: &mut Fields<'_>) -> Result<Guarantee, StoreError> {
+    match fields.byte()? {
+        0 => Ok(Guarantee::Firm),
+        1 => Ok(Guarantee::BestEffort),
+        _ => Err(fields.corrupt("no such guarantee")),
+    }
 }
 
 fn request_key(fields: &mut Fields<'_>) -> Result<RequestKey, StoreError> {

@@ -1,5 +1,5 @@
-//! `Q | destination | on-late | bucket start | bucket width | id | tenant`: a
-//! request waits to be packed. Value: deadline, line bytes, inputs.
+//! `Q | destination | on-late | guarantee | bucket start | bucket width | id |
+//! tenant`: a request waits to be packed. Value: deadline, line bytes, inputs.
 //!
 //! Born at admission or when an attempt ends without an answer; gone when the
 //! request is claimed for a batch, goes live, or ends. One cohort's entries stand
@@ -12,7 +12,7 @@ use super::{
         codec::{Fields, Key, Kind, seal, unseal},
         kv::Span,
     },
-    id, tenant,
+    guarantee, id, rank, tenant,
 };
 use crate::{
     model::{
@@ -55,6 +55,7 @@ pub fn decode(key: &[u8], value: &Bytes) -> Result<(Cohort, Entry), StoreError> 
         2 => OnLate::Fail,
         _ => return Err(fields.corrupt("no such on-late")),
     };
+    let guarantee = guarantee(&mut fields)?;
     let bucket = Bucket {
         start: fields.time()?,
         width_log2: fields.byte()?,
@@ -66,10 +67,12 @@ pub fn decode(key: &[u8], value: &Bytes) -> Result<(Cohort, Entry), StoreError> 
     let cohort = Cohort {
         destination,
         on_late,
+        guarantee,
         bucket,
     };
     let entry = Entry {
         key: RequestKey { tenant, id },
+        cohort,
         deadline,
         line_bytes,
         inputs,
@@ -86,6 +89,7 @@ fn prefix(cohort: &Cohort) -> Key {
     Key::of(KIND)
         .raw(&cohort.destination.0)
         .byte(on_late)
+        .byte(rank(cohort.guarantee))
         .time(cohort.bucket.start)
         .byte(cohort.bucket.width_log2)
 }
@@ -102,6 +106,7 @@ mod tests {
             let name = key(&cohort, entry.key);
             let span = of_cohort(&cohort);
             prop_assert!(span.from < name && name < span.to);
+            let entry = Entry { cohort, ..entry };
             prop_assert_eq!(decode(&name, &encode(&entry))?, (cohort, entry));
         }
 

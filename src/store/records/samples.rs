@@ -11,8 +11,8 @@ use crate::model::{
     ledger::LedgerKey,
     money::Usd,
     request::{
-        Bill, Bucket, Cohort, Destination, Entry, Framing, OnLate, Outcome, Request, Shape, Source,
-        State, Usage,
+        Bill, Bucket, Cohort, Destination, Entry, Framing, Guarantee, OnLate, Outcome, Request,
+        Shape, Source, State, Usage,
     },
     time::Timestamp,
 };
@@ -30,19 +30,22 @@ pub fn request_key() -> impl Strategy<Value = RequestKey> {
 
 pub fn cohort() -> impl Strategy<Value = Cohort> {
     let on_late = prop::sample::select(vec![OnLate::Rescue, OnLate::Wait, OnLate::Fail]);
-    (any::<[u8; 16]>(), on_late, time(), 0u8..63).prop_map(
-        |(destination, on_late, start, width_log2)| Cohort {
+    let guarantee = prop::sample::select(vec![Guarantee::Firm, Guarantee::BestEffort]);
+    (any::<[u8; 16]>(), on_late, guarantee, time(), 0u8..63).prop_map(
+        |(destination, on_late, guarantee, start, width_log2)| Cohort {
             destination: DestinationId(destination),
             on_late,
+            guarantee,
             bucket: Bucket { start, width_log2 },
         },
     )
 }
 
 pub fn entry() -> impl Strategy<Value = Entry> {
-    (request_key(), time(), any::<(u32, u32)>()).prop_map(
-        |(key, deadline, (line_bytes, inputs))| Entry {
+    (request_key(), cohort(), time(), any::<(u32, u32)>()).prop_map(
+        |(key, cohort, deadline, (line_bytes, inputs))| Entry {
             key,
+            cohort,
             deadline,
             line_bytes,
             inputs,

@@ -307,11 +307,7 @@ impl Store for Mortal<dyn Store> {
         let queued = self.inner.queued(cohort, limit);
         self.life.hear(self.trouble.befall("queued", queued)).await
     }
-    async fn live(
-        &self,
-        after: Option<(Timestamp, RequestKey)>,
-        limit: usize,
-    ) -> Result<Vec<Entry>, StoreError> {
+    async fn live(&self, after: Option<Entry>, limit: usize) -> Result<Vec<Entry>, StoreError> {
         self.life.hear(self.inner.live(after, limit)).await
     }
     async fn lines(
