@@ -3,7 +3,7 @@
 //! | port | what it is | adapter |
 //! |---|---|---|
 //! | [`Store`] | the durable truth | [`crate::store`] |
-//! | [`Provider`] | files, batches and live calls | [`crate::provider`] |
+//! | [`Provider`] | files, batches, live calls and background responses | [`crate::provider`] |
 //! | [`Deliver`] | one webhook attempt | [`crate::delivery`] |
 //! | [`Vault`] | secrets at rest | [`crate::store::vault`] |
 //! | [`Clock`] | time and chance | [`crate::app`] |
@@ -16,8 +16,8 @@ mod vault;
 pub use self::{
     deliver::{Deliver, HookEvent, HookOutcome},
     provider::{
-        LineAnswer, LiveCall, LiveReply, Provider, ProviderError, RemoteBatch, RemoteError,
-        RemotePage, RemoteStatus, ResultLine, Upload,
+        BackgroundCall, LineAnswer, LiveCall, LiveReply, Provider, ProviderError, RemoteBatch,
+        RemoteError, RemotePage, RemoteResponse, RemoteStatus, ResponseStatus, ResultLine, Upload,
     },
     store::{
         Admission, Admitted, Content, Delivery, DeliveryStatus, Ending, FeedEntry, FeedPage, Head,

@@ -12,7 +12,7 @@ use crate::{
     model::{
         attempt::Lane,
         endpoint::Endpoint,
-        request::{Bill, Outcome, Place, Request, State},
+        request::{Bill, Outcome, Request, State},
     },
 };
 
@@ -31,7 +31,7 @@ impl<'a> Facts<'a> {
     pub fn admitted(request: &'a Request) -> Self {
         let state = match request.lane {
             Lane::Batch => State::Queued,
-            Lane::Standard => State::Placed,
+            Lane::Flex | Lane::Background8h | Lane::Background2h | Lane::Standard => State::Placed,
         };
         Facts {
             request,
@@ -55,15 +55,10 @@ impl<'a> Facts<'a> {
     /// As it stands while it is open.
     pub fn open(view: &'a View) -> Self {
         let request = &view.request;
-        let lane = match view.place {
-            Some(Place::Live) => Lane::Standard,
-            Some(Place::Queue(_) | Place::Line(_)) => Lane::Batch,
-            None => request.lane,
-        };
         Facts {
             request,
             state: view.state,
-            lane,
+            lane: view.lane(),
             reason: &request.reason,
             bill: None,
         }

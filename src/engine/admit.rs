@@ -235,7 +235,7 @@ impl Engine {
         };
         let place = match lane {
             Lane::Batch => Place::Queue(cohort),
-            Lane::Standard => Place::Live,
+            Lane::Flex | Lane::Background8h | Lane::Background2h | Lane::Standard => Place::Live,
         };
         Admission {
             request,

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::{
     model::{
-        attempt::Attempt,
+        attempt::{Attempt, AttemptState, Lane},
         id::{RequestId, RequestKey, TenantId},
         ledger::{LedgerKey, LedgerRow},
         request::{Outcome, Place, Request, State},
@@ -27,6 +27,30 @@ pub struct View {
     pub state: State,
     pub attempts: Vec<Attempt>,
     pub delivery: Option<DeliveryStatus>,
+}
+
+impl View {
+    /// The lane that answered, or that is at work. The queue is the batch lane's;
+    /// between two tries it is the lane that admission chose, or the last one for
+    /// what came out of a batch.
+    pub fn lane(&self) -> Lane {
+        let planned = self.request.lane;
+        if let Some(outcome) = &self.outcome {
+            return outcome.source.lane().unwrap_or(planned);
+        }
+        match self.place {
+            Some(Place::Queue(_) | Place::Line(_)) => Lane::Batch,
+            Some(Place::Live) => {
+                let mut attempts = self.attempts.iter();
+                match attempts.find(|attempt| attempt.state == AttemptState::Open) {
+                    Some(attempt) => attempt.lane,
+                    None if planned == Lane::Batch => Lane::Standard,
+                    None => planned,
+                }
+            }
+            None => planned,
+        }
+    }
 }
 
 #[derive(Debug, Error)]

@@ -257,6 +257,8 @@ impl Engine {
         }
         let attempt = Attempt {
             id: AttemptId::Batch(batch.id),
+            lane: Lane::Batch,
+            remote: None,
             started: batch.submitted.unwrap_or(batch.created),
             state: AttemptState::Late,
             ended: Some(outcome.finished),

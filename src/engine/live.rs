@@ -146,6 +146,7 @@ impl Engine {
         };
         let call = LiveCall {
             endpoint: request.endpoint,
+            lane: Lane::Standard,
             body,
             timeout,
         };
@@ -253,9 +254,8 @@ impl Engine {
             Framing::Json => ledger::meter(body),
             Framing::EventStream => ledger::meter_stream(body),
         };
-        let bill = self
-            .prices
-            .bill(&request.model, Lane::Standard, &metered.usage);
+        let lane = metered.lane(Lane::Standard);
+        let bill = self.prices.bill(&request.model, lane, &metered.usage);
         let reason = match (request.lane, request.cohort.on_late) {
             (Lane::Batch, OnLate::Rescue) => format!(
                 "rescued: the batch would not have answered in time ({})",
@@ -266,7 +266,7 @@ impl Engine {
                 "at the ordinary price: the provider refused the batch ({})",
                 request.reason
             ),
-            (Lane::Standard, _) => request.reason.clone(),
+            _ => request.reason.clone(),
         };
         Outcome {
             state: if status < 400 {
@@ -276,7 +276,7 @@ impl Engine {
             },
             status,
             finished: self.now(),
-            source: Source::Live,
+            source: Source::Live(lane),
             framing,
             reason,
             provider_request,

@@ -140,7 +140,7 @@ impl Engine {
         let key = LedgerKey {
             tenant: request.key.tenant,
             day: ledger::day(now),
-            lane: Some(attempt.id.lane()),
+            lane: Some(attempt.lane),
             model: request.model.clone(),
             tag: request.tag.clone(),
         };

@@ -16,13 +16,25 @@ use crate::model::{
 pub struct BadPrices(String);
 
 /// A token's price in each lane, by model.
-#[derive(Clone, Debug, Default)]
-pub struct Prices(BTreeMap<String, Model>);
+#[derive(Clone, Debug)]
+pub struct Prices {
+    models: BTreeMap<String, Model>,
+    background_8h: Share,
+    background_2h: Share,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Model {
     standard: Rates,
     batch: Rates,
+    flex: Rates,
+}
+
+/// A fraction of the standard price.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Share {
+    numerator: u32,
+    denominator: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -39,13 +51,23 @@ impl Prices {
         struct File {
             #[serde(rename = "updated")]
             _updated: String,
+            background: Background,
             models: BTreeMap<String, Row>,
+        }
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Background {
+            #[serde(rename = "8h")]
+            eight_hours: String,
+            #[serde(rename = "2h")]
+            two_hours: String,
         }
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Row {
             standard: RateRow,
             batch: RateRow,
+            flex: Option<RateRow>,
         }
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -70,13 +92,23 @@ impl Prices {
         };
         let file: File = toml::from_str(toml).map_err(|error| BadPrices(error.to_string()))?;
         let models = file.models.into_iter().map(|(name, row)| {
+            let batch = rates(&name, row.batch)?;
+            let flex = row.flex.map(|row| rates(&name, row)).transpose()?;
             let model = Model {
                 standard: rates(&name, row.standard)?,
-                batch: rates(&name, row.batch)?,
+                batch,
+                flex: flex.unwrap_or(batch),
             };
             Ok((name, model))
         });
-        models.collect::<Result<_, _>>().map(Prices)
+        let share = |text: &str| {
+            share(text).ok_or_else(|| BadPrices(format!("`{text}` is no share of a price")))
+        };
+        Ok(Prices {
+            models: models.collect::<Result<_, BadPrices>>()?,
+            background_8h: share(&file.background.eight_hours)?,
+            background_2h: share(&file.background.two_hours)?,
+        })
     }
 
     /// The prices that are compiled in.
@@ -87,11 +119,16 @@ impl Prices {
     /// What `usage` costs in `lane`, beside the standard price for the same
     /// tokens, cached ones at the cached rate. None for a model without a price.
     pub fn bill(&self, model: &str, lane: Lane, usage: &Usage) -> Option<Bill> {
-        let model = self.0.get(model).or_else(|| self.0.get(undated(model)?))?;
+        let models = &self.models;
+        let model = models.get(model).or_else(|| models.get(undated(model)?))?;
         let standard = model.standard.price(usage);
+        let of_standard = |share: Share| standard.share(share.numerator, share.denominator);
         let paid = match lane {
-            Lane::Standard => standard,
             Lane::Batch => model.batch.price(usage),
+            Lane::Flex => model.flex.price(usage),
+            Lane::Background8h => of_standard(self.background_8h),
+            Lane::Background2h => of_standard(self.background_2h),
+            Lane::Standard => standard,
         };
         Some(Bill { paid, standard })
     }
@@ -123,6 +160,16 @@ fn per_token(text: &str) -> Option<Usd> {
         .parse()
         .ok()
         .map(Usd::from_pico)
+}
+
+/// `0.6` as 6 in 10: a decimal between 0 and 1, exact for up to six decimals.
+fn share(text: &str) -> Option<Share> {
+    const ONE: u32 = 1_000_000;
+    let millionths = u32::try_from(per_token(text)?.as_pico()).ok()?;
+    (millionths <= ONE).then_some(Share {
+        numerator: millionths,
+        denominator: ONE,
+    })
 }
 
 /// `gpt-4.1-2025-04-14` → `gpt-4.1`.
@@ -172,6 +219,58 @@ mod tests {
             bill("gpt-4o-mini-2024-07-18", Lane::Batch),
             bill("gpt-4o-mini", Lane::Batch)
         );
+    }
+
+    #[test]
+    fn every_lane_has_its_price() {
+        // 600 × 2 + 400 × 0.5 + 100 × 8, a million; batch and flex are half of it,
+        // but only flex has a rate for cached tokens.
+        let standard = 2_200_000_000;
+        for (lane, paid) in [
+            (Lane::Batch, 1000 * 1_000_000 + 100 * 4_000_000),
+            (Lane::Flex, standard / 2),
+            (Lane::Background8h, standard / 10 * 6),
+            (Lane::Background2h, standard / 10 * 7),
+            (Lane::Standard, standard),
+        ] {
+            let (paid, standard) = (Usd::from_pico(paid), Usd::from_pico(standard));
+            assert_eq!(bill("o3", lane), Some(Bill { paid, standard }), "{lane}");
+        }
+        // Without a row of its own, flex costs what batch costs.
+        let paid = |lane| bill("gpt-5.5", lane).unwrap().paid;
+        assert_eq!(paid(Lane::Flex), paid(Lane::Batch));
+    }
+
+    #[test]
+    fn no_lane_is_dearer_than_standard() {
+        let prices = Prices::built_in().unwrap();
+        for name in prices.models.keys() {
+            for lane in Lane::ALL {
+                let usage = Usage { cached: 0, ..USAGE };
+                let bill = prices.bill(name, lane, &usage).unwrap();
+                assert!(bill.paid <= bill.standard, "{name} {lane}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_share_is_a_decimal_of_at_most_one() {
+        let given = |numerator| {
+            Some(Share {
+                numerator,
+                denominator: 1_000_000,
+            })
+        };
+        for (text, expected) in [
+            ("0.6", given(600_000)),
+            ("1", given(1_000_000)),
+            ("0", given(0)),
+            ("1.000001", None),
+            ("-0.5", None),
+            ("60%", None),
+        ] {
+            assert_eq!(share(text), expected, "{text}");
+        }
     }
 
     #[test]

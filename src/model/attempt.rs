@@ -1,5 +1,7 @@
 //! One try at answering a request.
 
+use std::{fmt, str::FromStr};
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -9,20 +11,63 @@ use super::{
     time::Timestamp,
 };
 
-/// A way to get an answer.
+/// A way to get an answer (WIRE.md §1, §2), the cheapest first. Batch and flex
+/// cost the same; batch stands before flex because its price never becomes
+/// another one on the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
 pub enum Lane {
+    #[serde(rename = "batch")]
     Batch,
+    /// An ordinary call with `service_tier: "flex"`.
+    #[serde(rename = "flex")]
+    Flex,
+    /// A background response that is promised within eight hours.
+    #[serde(rename = "background-8h")]
+    Background8h,
+    #[serde(rename = "background-2h")]
+    Background2h,
+    #[serde(rename = "standard")]
     Standard,
 }
 
 impl Lane {
+    pub const ALL: [Lane; 5] = [
+        Lane::Batch,
+        Lane::Flex,
+        Lane::Background8h,
+        Lane::Background2h,
+        Lane::Standard,
+    ];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Lane::Batch => "batch",
+            Lane::Flex => "flex",
+            Lane::Background8h => "background-8h",
+            Lane::Background2h => "background-2h",
             Lane::Standard => "standard",
         }
+    }
+}
+
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("no lane has this name; there are batch, flex, background-8h, background-2h and standard")]
+pub struct UnknownLane;
+
+impl FromStr for Lane {
+    type Err = UnknownLane;
+
+    fn from_str(name: &str) -> Result<Lane, UnknownLane> {
+        Lane::ALL
+            .into_iter()
+            .find(|lane| lane.as_str() == name)
+            .ok_or(UnknownLane)
     }
 }
 
@@ -32,6 +77,10 @@ impl Lane {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
     pub id: AttemptId,
+    /// The lane that was asked for; the bill may tell of another.
+    pub lane: Lane,
+    /// The provider's id of a background response, once it is known.
+    pub remote: Option<String>,
     pub started: Timestamp,
     pub state: AttemptState,
     pub ended: Option<Timestamp>,
@@ -43,17 +92,9 @@ pub struct Attempt {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum AttemptId {
     Batch(BatchId),
-    /// The n-th live call for this request, from 1.
+    /// The n-th call for this request outside of batches, from 1, in whatever
+    /// lane.
     Live(u32),
-}
-
-impl AttemptId {
-    pub const fn lane(self) -> Lane {
-        match self {
-            AttemptId::Batch(_) => Lane::Batch,
-            AttemptId::Live(_) => Lane::Standard,
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,6 +143,16 @@ impl AttemptState {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lane_has_one_name_everywhere() {
+        for lane in Lane::ALL {
+            assert_eq!(lane.as_str().parse(), Ok(lane));
+            assert_eq!(serde_json::to_value(lane).unwrap(), lane.as_str());
+        }
+        assert_eq!("Batch".parse::<Lane>(), Err(UnknownLane));
+        assert!(Lane::ALL.is_sorted());
+    }
 
     #[test]
     fn what_an_attempt_may_do() {

@@ -21,7 +21,7 @@ pub struct LedgerRow {
     pub requests: u64,
     pub succeeded: u64,
     pub late: u64,
-    /// Answered in a dearer lane than admission chose.
+    /// Answered in a lane further up the ladder than admission chose.
     pub rescued: u64,
     /// Answers that were billed although the request had another.
     pub paid_twice: u64,

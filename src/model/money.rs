@@ -29,6 +29,13 @@ impl Usd {
         self.0
     }
 
+    /// This amount times a fraction, rounded down to a whole picodollar. The
+    /// denominator is not 0.
+    pub const fn share(self, numerator: u32, denominator: u32) -> Usd {
+        let scaled = self.0.saturating_mul(numerator as i128);
+        Usd(scaled.div_euclid(denominator as i128))
+    }
+
     /// This price a token, for `tokens` of them.
     pub const fn times(self, tokens: u64) -> Usd {
         Usd(self.0.saturating_mul(tokens as i128))
@@ -106,6 +113,19 @@ mod tests {
     fn nothing_else_is_an_amount() {
         for bad in ["", ".5", "--1", "1e3", "0.1234567890123", "1,5", "$1"] {
             assert_eq!(bad.parse::<Usd>(), Err(BadAmount), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_share_is_rounded_down() {
+        for (pico, numerator, denominator, share) in [
+            (180_000, 6, 10, 108_000),
+            (1, 6, 10, 0),
+            (-1, 6, 10, -1),
+            (0, 7, 10, 0),
+        ] {
+            let amount = Usd::from_pico(pico);
+            assert_eq!(amount.share(numerator, denominator), Usd::from_pico(share));
         }
     }
 

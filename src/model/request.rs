@@ -267,7 +267,8 @@ pub enum Framing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Source {
     Batch(BatchId),
-    Live,
+    /// A call outside of batches, in the lane that it is billed as.
+    Live(Lane),
     /// Offpeak itself: cancelled, or failed at the deadline.
     Offpeak,
 }
@@ -276,7 +277,7 @@ impl Source {
     pub const fn lane(self) -> Option<Lane> {
         match self {
             Source::Batch(_) => Some(Lane::Batch),
-            Source::Live => Some(Lane::Standard),
+            Source::Live(lane) => Some(lane),
             Source::Offpeak => None,
         }
     }

@@ -34,13 +34,13 @@ pub fn choose(
         _ => Lane::Batch,
     };
     let reason = match lane {
-        Lane::Standard => format!(
+        Lane::Batch => format!("batch: {} left", words(slack)),
+        _ => format!(
             "too close for a batch: {} left, {} kept for rescue and {} to gather",
             words(slack),
             words(rescue.reserve),
             words(pack.linger),
         ),
-        Lane::Batch => format!("batch: {} left", words(slack)),
     };
     Choice {
         lane,

@@ -8,9 +8,10 @@ use futures_util::stream::BoxStream;
 use thiserror::Error;
 
 use super::Credential;
-use crate::model::{endpoint::Endpoint, id::BatchId, time::Timestamp};
+use crate::model::{attempt::Lane, endpoint::Endpoint, id::BatchId, time::Timestamp};
 
-/// A provider's Files, Batches and live endpoints (WIRE.md §1).
+/// A provider's Files, Batches, live endpoints and background responses
+/// (WIRE.md §1, §2).
 #[async_trait]
 pub trait Provider: Send + Sync + 'static {
     /// Uploads a batch input file as it is produced.
@@ -55,8 +56,27 @@ pub trait Provider: Send + Sync + 'static {
     /// `GET /v1/models/{model}`.
     async fn model(&self, by: &Credential, model: &str) -> Result<(), ProviderError>;
 
-    /// One ordinary call.
+    /// One call that is answered while it is held, on the standard or the flex
+    /// tier. Every HTTP status is a reply; errors are the transport's.
     async fn run(&self, by: &Credential, call: LiveCall) -> Result<LiveReply, ProviderError>;
+
+    /// Queues a background response. There is no list to find one in whose reply
+    /// was lost: it may run, and be billed, unseen.
+    async fn create_response(
+        &self,
+        by: &Credential,
+        call: BackgroundCall,
+    ) -> Result<RemoteResponse, ProviderError>;
+
+    async fn response(&self, by: &Credential, id: &str) -> Result<RemoteResponse, ProviderError>;
+
+    /// Tells how it stands after the cancel: one that was done stays done, and is
+    /// billed. Cancelling again changes nothing.
+    async fn cancel_response(
+        &self,
+        by: &Credential,
+        id: &str,
+    ) -> Result<RemoteResponse, ProviderError>;
 }
 
 pub struct Upload {
@@ -135,6 +155,9 @@ pub enum LineAnswer {
 
 pub struct LiveCall {
     pub endpoint: Endpoint,
+    /// `Standard` sends the body as it is; `Flex` sets the tier in it, whatever
+    /// the caller had set. Other lanes are refused.
+    pub lane: Lane,
     pub body: Bytes,
     /// How long to wait for the reply's head. A body may stream on.
     pub timeout: Duration,
@@ -144,6 +167,49 @@ pub struct LiveReply {
     pub status: u16,
     pub headers: http::HeaderMap,
     pub body: BoxStream<'static, Result<Bytes, ProviderError>>,
+}
+
+/// A call to `/v1/responses` that is answered later.
+pub struct BackgroundCall {
+    /// `Background8h` or `Background2h`. Other lanes are refused.
+    pub lane: Lane,
+    /// The caller's; what would answer it in another way is replaced.
+    pub body: Bytes,
+    /// Sets `store: true`, which providers want for background responses, in the
+    /// place of what the caller had set. False leaves that as it is.
+    pub store: bool,
+}
+
+/// A background response as the provider tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteResponse {
+    pub id: String,
+    pub status: ResponseStatus,
+    /// The status in the provider's own word.
+    pub status_text: String,
+    /// The `x-request-id` of the reply that told this.
+    pub request: Option<String>,
+    /// The whole object, byte for byte: the answer, once it is `Completed` or
+    /// `Incomplete`.
+    pub body: Bytes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResponseStatus {
+    /// Anything that is not terminal, words we do not know included.
+    Running,
+    Completed,
+    /// It ended before its text did, at a limit of tokens or a filter: an answer.
+    Incomplete,
+    /// The error stands in the body.
+    Failed,
+    Cancelled,
+}
+
+impl ResponseStatus {
+    pub const fn is_terminal(self) -> bool {
+        !matches!(self, ResponseStatus::Running)
+    }
 }
 
 #[derive(Clone, Debug, Error)]

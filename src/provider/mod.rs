@@ -1,4 +1,4 @@
-//! Files, batches and live calls on OpenAI's wire (WIRE.md §1, §5), as
+//! Files, batches, live calls and background responses on OpenAI's wire (WIRE.md §1, §2, §5), as
 //! [`crate::ports::Provider`].
 //!
 //! | file | what it holds |
@@ -8,13 +8,15 @@
 //! | [`connect`] | how a connection is made; tests plug another way in there |
 //! | `upload` | an input file as a multipart body, streamed |
 //! | `jsonl` | result files, line by line |
-//! | `remote` | the provider's batch objects, read tolerantly |
+//! | `lanes` | how a lane is asked for in the body of a call |
+//! | `remote` | the provider's batch and response objects, read tolerantly |
 //! | [`settings`] | where the provider is, and how long it may be silent |
 
 pub mod connect;
 pub mod settings;
 
 mod jsonl;
+mod lanes;
 mod openai;
 mod remote;
 mod transport;

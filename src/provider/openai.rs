@@ -1,4 +1,4 @@
-//! The calls of WIRE.md §1: what is asked, and what an answer means.
+//! The calls of WIRE.md §1 and §2: what is asked, and what an answer means.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{
     connect::{Connector, Dial, Tcp},
-    jsonl, remote,
+    jsonl, lanes, remote,
     settings::{Invalid, Settings},
     transport::{Call, FOREVER, Transport, empty, from_now, full},
     upload,
@@ -20,8 +20,8 @@ use super::{
 use crate::{
     model::{endpoint::Endpoint, id::BatchId},
     ports::{
-        Credential, LiveCall, LiveReply, Provider, ProviderError, RemoteBatch, RemotePage,
-        ResultLine, Upload,
+        BackgroundCall, Credential, LiveCall, LiveReply, Provider, ProviderError, RemoteBatch,
+        RemotePage, RemoteResponse, ResultLine, Upload,
     },
 };
 
@@ -195,13 +195,12 @@ impl<D: Dial> Provider for OpenAi<D> {
         Ok(())
     }
 
-    /// Every HTTP status is a reply; errors are the transport's.
     async fn run(&self, by: &Credential, call: LiveCall) -> Result<LiveReply, ProviderError> {
         let path = call.endpoint.path();
         let limit = from_now(call.timeout);
         let call = Call {
             content_type: Some(JSON),
-            body: full(call.body),
+            body: full(lanes::live(&call)?),
             ..post(path.strip_prefix("/v1").unwrap_or(path).to_owned())
         };
         let response = self.transport.head(by, call, move || limit).await?;
@@ -212,9 +211,44 @@ impl<D: Dial> Provider for OpenAi<D> {
             body: self.transport.pieces(body),
         })
     }
+
+    async fn create_response(
+        &self,
+        by: &Credential,
+        call: BackgroundCall,
+    ) -> Result<RemoteResponse, ProviderError> {
+        let call = Call {
+            content_type: Some(JSON),
+            body: full(lanes::background(&call)?),
+            ..post("/responses".to_owned())
+        };
+        self.stored(by, call).await
+    }
+
+    async fn response(&self, by: &Credential, id: &str) -> Result<RemoteResponse, ProviderError> {
+        self.stored(by, get(format!("/responses/{}", segment(id)?)))
+            .await
+    }
+
+    async fn cancel_response(
+        &self,
+        by: &Credential,
+        id: &str,
+    ) -> Result<RemoteResponse, ProviderError> {
+        self.stored(by, post(format!("/responses/{}/cancel", segment(id)?)))
+            .await
+    }
 }
 
 impl<D: Dial> OpenAi<D> {
+    /// A call that is answered with a stored response as it stands.
+    async fn stored(&self, by: &Credential, call: Call) -> Result<RemoteResponse, ProviderError> {
+        let response = self.transport.control(by, call).await?;
+        let request = response.headers().get("x-request-id");
+        let request = request.and_then(|id| id.to_str().ok()).map(str::to_owned);
+        remote::response(self.transport.answer(response).await?, request)
+    }
+
     /// A call of which only the success matters, and `also` counts as one.
     async fn settled(&self, by: &Credential, call: Call, also: u16) -> Result<(), ProviderError> {
         match self.transport.control(by, call).await {

@@ -1,11 +1,16 @@
-//! The provider's batch objects, read tolerantly: what differs between
-//! providers is listed in WIRE.md §5. Only `id` has to be there.
+//! The provider's batch and response objects, read tolerantly: what differs
+//! between providers is listed in WIRE.md §5. Only `id` has to be there.
 
+use bytes::Bytes;
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
     model::{id::BatchId, time::Timestamp},
-    ports::{ProviderError, RemoteBatch, RemoteError, RemotePage, RemoteStatus},
+    ports::{
+        ProviderError, RemoteBatch, RemoteError, RemotePage, RemoteResponse, RemoteStatus,
+        ResponseStatus,
+    },
 };
 
 /// The key that carries our batch id in a batch's `metadata`.
@@ -33,6 +38,39 @@ pub(super) fn page(body: &[u8]) -> Result<RemotePage, ProviderError> {
 /// The `id` of a file object.
 pub(super) fn file_id(body: &[u8]) -> Result<String, ProviderError> {
     text(&json(body)?["id"]).ok_or_else(|| ProviderError::Malformed("a file without `id`".into()))
+}
+
+/// A response object. Of a large answer only these two fields are read.
+pub(super) fn response(
+    body: Bytes,
+    request: Option<String>,
+) -> Result<RemoteResponse, ProviderError> {
+    #[derive(Deserialize)]
+    struct Read {
+        #[serde(default)]
+        id: Value,
+        #[serde(default)]
+        status: Value,
+    }
+    let read: Read = serde_json::from_slice(&body)
+        .map_err(|error| ProviderError::Malformed(error.to_string()))?;
+    let id = text(&read.id)
+        .ok_or_else(|| ProviderError::Malformed("a response without `id`".to_owned()))?;
+    let status_text = text(&read.status).unwrap_or_default();
+    let status = match status_text.as_str() {
+        "completed" => ResponseStatus::Completed,
+        "incomplete" => ResponseStatus::Incomplete,
+        "failed" => ResponseStatus::Failed,
+        "cancelled" | "canceled" => ResponseStatus::Cancelled,
+        _ => ResponseStatus::Running,
+    };
+    Ok(RemoteResponse {
+        id,
+        status,
+        status_text,
+        request,
+        body,
+    })
 }
 
 fn json(body: &[u8]) -> Result<Value, ProviderError> {
@@ -189,6 +227,36 @@ mod tests {
             assert_eq!(read.created, created.map(Timestamp::from_millis), "{body}");
             assert_eq!(read.error_file, None, "{body}");
             assert_eq!(read.tag, None, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_response_is_kept_byte_for_byte() {
+        use ResponseStatus as S;
+        for (word, status) in [
+            ("\"queued\"", S::Running),
+            ("\"in_progress\"", S::Running),
+            ("\"new\"", S::Running),
+            ("null", S::Running),
+            ("\"completed\"", S::Completed),
+            ("\"incomplete\"", S::Incomplete),
+            ("\"failed\"", S::Failed),
+            ("\"cancelled\"", S::Cancelled),
+        ] {
+            let body = format!(r#"{{ "n":1.0, "id":"resp_1" ,"status":{word}, "x":"\ud800" }}"#);
+            let read = response(Bytes::from(body.clone()), Some("req_1".into())).unwrap();
+            assert_eq!(
+                (read.id.as_str(), read.status),
+                ("resp_1", status),
+                "{word}"
+            );
+            assert_eq!(read.status.is_terminal(), status != S::Running);
+            assert_eq!(read.body, body);
+            assert_eq!(read.request.as_deref(), Some("req_1"));
+        }
+        for body in ["", "[]", "{}", r#"{"id":""}"#, r#"{"id":1}"#, "<html>"] {
+            let read = response(Bytes::from_static(body.as_bytes()), None);
+            assert!(matches!(read, Err(ProviderError::Malformed(_))), "{body}");
         }
     }
 

@@ -27,6 +27,8 @@ use crate::ports::{Credential, ProviderError};
 const ERROR_BODY: usize = 64 * 1024;
 /// A control reply: at most 100 batch objects of a few KB.
 const CONTROL_BODY: usize = 8 * 1024 * 1024;
+/// A stored answer: the engine takes no larger one from a live call.
+const ANSWER_BODY: usize = 256 * 1024 * 1024;
 /// Idle connections are dropped before providers drop them (60 s and more),
 /// because a call sent into a closing connection is a lost one.
 const POOL_IDLE: Duration = Duration::from_secs(30);
@@ -166,11 +168,24 @@ impl<D: Dial> Transport<D> {
 
     /// The body of a success.
     pub async fn body(&self, response: Response<Incoming>) -> Result<Bytes, ProviderError> {
-        match self.gather(response.into_body(), CONTROL_BODY).await {
+        self.whole(response, CONTROL_BODY).await
+    }
+
+    /// The body of a success that may hold an answer.
+    pub async fn answer(&self, response: Response<Incoming>) -> Result<Bytes, ProviderError> {
+        self.whole(response, ANSWER_BODY).await
+    }
+
+    async fn whole(
+        &self,
+        response: Response<Incoming>,
+        limit: usize,
+    ) -> Result<Bytes, ProviderError> {
+        match self.gather(response.into_body(), limit).await {
             (body, End::Whole) => Ok(body),
             (_, End::Broken(error)) => Err(error),
             (_, End::TooLong) => Err(ProviderError::Malformed(format!(
-                "longer than {CONTROL_BODY} bytes"
+                "longer than {limit} bytes"
             ))),
         }
     }

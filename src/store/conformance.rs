@@ -162,6 +162,8 @@ fn batch(request: &Request, n: u64) -> Batch {
 fn attempt(id: AttemptId, state: AttemptState) -> Attempt {
     Attempt {
         id,
+        lane: Lane::Flex,
+        remote: None,
         started: NOW,
         state,
         ended: None,

@@ -89,6 +89,14 @@ pub enum OpenError {
         found: u32,
         known: u32,
     },
+    #[error(
+        "the database in {dir} has format {found}, this version writes {known} and reads no older one: let the version that wrote it finish its work, then move the directory away to begin with an empty one"
+    )]
+    Older {
+        dir: PathBuf,
+        found: u32,
+        known: u32,
+    },
     #[error("the database in {dir} cannot be opened: {error}")]
     Io {
         dir: PathBuf,

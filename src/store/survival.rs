@@ -359,26 +359,28 @@ async fn a_database_with_other_segments_is_opened() {
 }
 
 #[tokio::test]
-async fn a_format_from_the_future_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    drop(open(dir.path()));
-    let kv = SledKv::open(&dir.path().join("store"), 1 << 20).unwrap();
-    kv.apply([(meta::format_key(), Some(seal(&2u32)))].into())
-        .unwrap();
-    kv.sync().unwrap();
-    drop(kv);
-    let refused = SledStore::open(&settings(dir.path())).err().unwrap();
-    assert!(
-        matches!(
-            refused,
-            OpenError::Newer {
-                found: 2,
-                known: 1,
-                ..
-            }
-        ),
-        "{refused}"
-    );
+async fn a_format_of_another_version_is_refused() {
+    for (format, told) in [
+        (1u32, "has format 1, this version writes 2"),
+        (3, "has format 3, this version knows up to 2"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        drop(open(dir.path()));
+        let kv = SledKv::open(&dir.path().join("store"), 1 << 20).unwrap();
+        kv.apply([(meta::format_key(), Some(seal(&format)))].into())
+            .unwrap();
+        kv.sync().unwrap();
+        drop(kv);
+        let refused = SledStore::open(&settings(dir.path())).err().unwrap();
+        assert!(
+            matches!(
+                (&refused, format),
+                (OpenError::Older { found: 1, .. }, 1) | (OpenError::Newer { found: 3, .. }, 3)
+            ),
+            "{refused}"
+        );
+        assert!(refused.to_string().contains(told), "{refused}");
+    }
 }
 
 async fn a_store_of(requests: u64, dir: &Path) {

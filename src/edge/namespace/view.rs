@@ -10,7 +10,7 @@ use crate::{
         attempt::{Attempt, AttemptId, AttemptState, Lane},
         id::{BatchId, RequestId},
         money::Usd,
-        request::{OnLate, Outcome, Place, Request, Usage},
+        request::{OnLate, Place, Request, Usage},
         time::Timestamp,
     },
     ports::DeliveryStatus,
@@ -63,7 +63,7 @@ impl<'a> RequestView<'a> {
             endpoint: request.endpoint.path(),
             model: &request.model,
             tag: request.tag.as_deref(),
-            lane: lane(request, outcome, view.place),
+            lane: view.lane(),
             reason: outcome.map_or(&request.reason, |outcome| &outcome.reason),
             guarantee: view.request.cohort.guarantee.as_str(),
             on_late: request.on_late,
@@ -84,17 +84,6 @@ impl<'a> RequestView<'a> {
             links: Links::of(request),
         }
     }
-}
-
-/// The lane that answered or that is at work; before either, the one that
-/// admission chose. The queue is the batch lane's.
-fn lane(request: &Request, outcome: Option<&Outcome>, place: Option<Place>) -> Lane {
-    let answered = outcome.and_then(|outcome| outcome.source.lane());
-    let working = place.map(|place| match place {
-        Place::Queue(_) | Place::Line(_) => Lane::Batch,
-        Place::Live => Lane::Standard,
-    });
-    answered.or(working).unwrap_or(request.lane)
 }
 
 fn late_bill(attempt: &Attempt) -> Option<Usd> {
@@ -129,6 +118,8 @@ impl From<Place> for PlaceView {
 struct AttemptView<'a> {
     lane: Lane,
     batch_id: Option<Shown<BatchId>>,
+    /// The provider's id of a background response.
+    provider_id: Option<&'a str>,
     state: AttemptState,
     started_at: Shown<Timestamp>,
     ended_at: Option<Shown<Timestamp>>,
@@ -140,11 +131,12 @@ struct AttemptView<'a> {
 impl<'a> From<&'a Attempt> for AttemptView<'a> {
     fn from(attempt: &'a Attempt) -> Self {
         AttemptView {
-            lane: attempt.id.lane(),
+            lane: attempt.lane,
             batch_id: match attempt.id {
                 AttemptId::Batch(batch) => Some(Shown(batch)),
                 AttemptId::Live(_) => None,
             },
+            provider_id: attempt.remote.as_deref(),
             state: attempt.state,
             started_at: Shown(attempt.started),
             ended_at: attempt.ended.map(Shown),
@@ -258,7 +250,7 @@ mod tests {
     use crate::model::{
         endpoint::Endpoint,
         id::{CallDigest, CredentialId, DestinationId, RequestKey, TenantId},
-        request::{Bill, Bucket, Cohort, Framing, Guarantee, Shape, Source, State},
+        request::{Bill, Bucket, Cohort, Framing, Guarantee, Outcome, Shape, Source, State},
     };
 
     const ADMITTED: Timestamp = Timestamp::from_secs(1_763_832_346);
@@ -334,7 +326,7 @@ mod tests {
             state: State::Succeeded,
             status: 200,
             finished: request.deadline + Duration::from_millis(1),
-            source: Source::Live,
+            source: Source::Live(Lane::Standard),
             framing: Framing::Json,
             reason: "rescued".into(),
             provider_request: Some("req_1".into()),
@@ -347,6 +339,8 @@ mod tests {
         };
         let late = Attempt {
             id: AttemptId::Batch(BatchId::new(ADMITTED, 5)),
+            lane: Lane::Batch,
+            remote: None,
             started: ADMITTED,
             state: AttemptState::Late,
             ended: Some(outcome.finished),
@@ -362,6 +356,35 @@ mod tests {
             last: Some("503".into()),
         });
         insta::assert_json_snapshot!(RequestView::new(&view, ADMITTED));
+    }
+
+    #[test]
+    fn a_live_request_is_in_the_lane_of_its_open_attempt() {
+        let attempt = |number, lane, state| Attempt {
+            id: AttemptId::Live(number),
+            lane,
+            remote: None,
+            started: ADMITTED,
+            state,
+            ended: None,
+            note: String::new(),
+            usage: Usage::default(),
+            bill: None,
+        };
+        let live = |planned, attempts| {
+            let request = Request {
+                lane: planned,
+                ..request()
+            };
+            let mut view = view(request, None, Some(Place::Live), State::Placed);
+            view.attempts = attempts;
+            json(&view, ADMITTED)["lane"].clone()
+        };
+        let lost = attempt(1, Lane::Flex, AttemptState::Unaccounted);
+        let open = attempt(2, Lane::Background2h, AttemptState::Open);
+        assert_eq!(live(Lane::Batch, vec![]), "standard");
+        assert_eq!(live(Lane::Flex, vec![lost.clone()]), "flex");
+        assert_eq!(live(Lane::Flex, vec![lost, open]), "background-2h");
     }
 
     #[test]

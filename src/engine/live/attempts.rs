@@ -18,11 +18,13 @@ impl Engine {
         let earlier = self.store.attempts(request.key).await?;
         let number = earlier
             .iter()
-            .filter(|a| a.id.lane() == Lane::Standard && a.state != AttemptState::Ended)
+            .filter(|a| matches!(a.id, AttemptId::Live(_)) && a.state != AttemptState::Ended)
             .count() as u32
             + 1;
         let attempt = Attempt {
             id: AttemptId::Live(number),
+            lane: Lane::Standard,
+            remote: None,
             started: self.now(),
             state: AttemptState::Open,
             ended: None,

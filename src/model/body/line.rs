@@ -19,15 +19,25 @@ impl Strip {
     pub const STANDARD: Strip = Strip(&["stream", "stream_options", "background"]);
     /// A live call that streams to the caller.
     pub const STREAMED: Strip = Strip(&["background"]);
-    /// As [`Strip::STANDARD`], for a lane that sets its own tier.
-    pub const FLEX: Strip = Strip::BATCH;
-    /// A background lane, which sets both background fields itself.
+    /// A lane that sets its own tier.
+    pub const TIER: Strip = Strip(&["service_tier"]);
+    /// A background lane, which sets both background fields itself and runs on the
+    /// standard tier.
     pub const BACKGROUND: Strip = Strip(&[
         "stream",
         "stream_options",
         "background",
         "background_options",
         "service_tier",
+    ]);
+    /// As [`Strip::BACKGROUND`], where the lane says that the answer is stored.
+    pub const BACKGROUND_STORED: Strip = Strip(&[
+        "stream",
+        "stream_options",
+        "background",
+        "background_options",
+        "service_tier",
+        "store",
     ]);
 }
 

@@ -28,7 +28,10 @@ pub fn key(key: &LedgerKey) -> Vec<u8> {
     let lane = match key.lane {
         None => 0,
         Some(Lane::Batch) => 1,
-        Some(Lane::Standard) => 2,
+        Some(Lane::Flex) => 2,
+        Some(Lane::Background8h) => 3,
+        Some(Lane::Background2h) => 4,
+        Some(Lane::Standard) => 5,
     };
     let mut digest = blake3::Hasher::new();
     digest.update(&(key.model.len() as u64).to_be_bytes());

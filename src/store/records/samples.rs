@@ -106,9 +106,12 @@ pub fn attempt() -> impl Strategy<Value = Attempt> {
         AttemptState::Unaccounted,
     ]);
     let times = (time(), option::of(time()));
-    (id, state, times, any::<String>(), usage(), bill()).prop_map(
-        |(id, state, (started, ended), note, usage, bill)| Attempt {
+    let texts = any::<(String, Option<String>)>();
+    (id, lane(), state, times, texts, usage(), bill()).prop_map(
+        |(id, lane, state, (started, ended), (note, remote), usage, bill)| Attempt {
             id,
+            lane,
+            remote,
             started,
             state,
             ended,
@@ -214,7 +217,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
     let state = prop::sample::select(vec![State::Succeeded, State::Failed, State::Cancelled]);
     let source = prop_oneof![
         any::<[u8; 16]>().prop_map(|id| Source::Batch(BatchId::from_bytes(id))),
-        Just(Source::Live),
+        lane().prop_map(Source::Live),
         Just(Source::Offpeak),
     ];
     let texts = any::<(String, Option<String>)>();
@@ -253,5 +256,5 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
 }
 
 fn lane() -> impl Strategy<Value = Lane> {
-    prop::sample::select(vec![Lane::Batch, Lane::Standard])
+    prop::sample::select(Lane::ALL.to_vec())
 }

@@ -12,7 +12,7 @@ use offpeak::{
 
 use super::{
     asking::{HOUR, MINUTE, SECOND, ask},
-    world::{Allow, World, succeeded},
+    world::{Allow, LIVE, World, succeeded},
 };
 
 const AGAIN: Allow = Allow {
@@ -174,7 +174,7 @@ async fn lines_that_may_work_another_time_go_again_and_end() {
         succeeded(&world.outcome(fine).await);
         let outcome = world.outcome(odd).await;
         assert_eq!(outcome.state, State::Failed);
-        assert_eq!(outcome.source, Source::Live, "{outcome:?}");
+        assert_eq!(outcome.source, LIVE, "{outcome:?}");
         world.finish_allowing(AGAIN).await;
     }
 }
@@ -249,7 +249,7 @@ async fn a_batch_that_fails_as_a_whole_is_taken_apart() {
     let keys = world.ask_many(3, |n| ask(format!("q{n}"))).await;
     for outcome in world.all_done(&keys).await {
         succeeded(&outcome);
-        assert_eq!(outcome.source, Source::Live);
+        assert_eq!(outcome.source, LIVE);
     }
     world.finish().await;
 }
@@ -298,7 +298,7 @@ async fn a_batch_that_is_gone_for_good_is_given_up() {
     let waits = ask("waits").on_late(OnLate::Wait).within(HOUR);
     world.fault(Operation::CreateBatch, Kind::Vanish { lasting });
     let waits = world.ask(&waits).await;
-    assert_eq!(world.outcome(rescued).await.source, Source::Live);
+    assert_eq!(world.outcome(rescued).await.source, LIVE);
     let outcome = world.outcome(waits).await;
     succeeded(&outcome);
     assert!(outcome.finished.since(waits.id.born()) > 24 * HOUR);

@@ -428,4 +428,23 @@ impl Provider for Mortal<dyn Provider> {
     async fn run(&self, by: &Credential, call: LiveCall) -> Result<LiveReply, ProviderError> {
         effect!(self, "live call".into(), self.inner.run(by, call))
     }
+    async fn create_response(
+        &self,
+        by: &Credential,
+        call: BackgroundCall,
+    ) -> Result<RemoteResponse, ProviderError> {
+        let created = self.inner.create_response(by, call);
+        effect!(self, "background call".into(), created)
+    }
+    async fn response(&self, by: &Credential, id: &str) -> Result<RemoteResponse, ProviderError> {
+        self.life.hear(self.inner.response(by, id)).await
+    }
+    async fn cancel_response(
+        &self,
+        by: &Credential,
+        id: &str,
+    ) -> Result<RemoteResponse, ProviderError> {
+        let name = "cancel response".into();
+        effect!(self, name, self.inner.cancel_response(by, id))
+    }
 }

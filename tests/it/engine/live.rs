@@ -4,14 +4,14 @@ use offpeak::{
     engine::TapEvent,
     model::{
         attempt::AttemptState,
-        request::{OnLate, Source, State},
+        request::{OnLate, State},
     },
     simulator::{Kind, Lane, Operation},
 };
 
 use super::{
     asking::{Ask, HOUR, MINUTE, SECOND, ask},
-    world::{Allow, World, succeeded},
+    world::{Allow, LIVE, World, succeeded},
 };
 
 fn soon(text: &str) -> Ask {
@@ -31,7 +31,7 @@ async fn too_close_for_a_batch() {
     let world = World::new().await;
     let outcome = world.outcome(world.ask(&soon("now")).await).await;
     succeeded(&outcome);
-    assert_eq!(outcome.source, Source::Live);
+    assert_eq!(outcome.source, LIVE);
     world.finish().await;
     assert_eq!(world.sim.bill().calls(Lane::Standard), 1);
 }
@@ -128,7 +128,7 @@ async fn who_would_rather_wait_goes_live_where_no_batch_is_taken() {
         let call = ask("no batch").on_late(on_late);
         let outcome = world.outcome(world.ask(&call).await).await;
         succeeded(&outcome);
-        assert_eq!(outcome.source, Source::Live);
+        assert_eq!(outcome.source, LIVE);
         assert!(outcome.reason.contains("refused the batch"), "{outcome:?}");
         world.finish().await;
     }

@@ -10,7 +10,7 @@ use offpeak::{
 
 use super::{
     asking::{HOUR, MINUTE, SECOND, ask},
-    world::{Allow, World, succeeded},
+    world::{Allow, LIVE, World, succeeded},
 };
 
 #[tokio::test(start_paused = true)]
@@ -21,7 +21,7 @@ async fn what_was_never_packed_goes_live() {
     let deadline = world.now() + 2 * HOUR;
     let outcome = world.outcome(world.ask(&call).await).await;
     succeeded(&outcome);
-    assert_eq!(outcome.source, Source::Live);
+    assert_eq!(outcome.source, LIVE);
     assert!(outcome.finished < deadline && outcome.finished + 40 * MINUTE > deadline);
     world.engine().resume();
     world.finish().await;
@@ -38,7 +38,7 @@ async fn a_running_batch_is_cancelled_harvested_and_run_live() {
     let outcomes = world.all_done(&keys).await;
     outcomes.iter().for_each(succeeded);
     for (number, outcome) in outcomes.iter().enumerate() {
-        let live = outcome.source == Source::Live;
+        let live = outcome.source == LIVE;
         assert_eq!(live, number >= 3, "{number}: {outcome:?}");
         assert!(outcome.finished <= keys[number].id.born() + 3 * HOUR);
     }
@@ -54,7 +54,7 @@ async fn a_slow_cancel_is_not_waited_for() {
     let key = world.ask(&ask("slow").sim("never").within(3 * HOUR)).await;
     let outcome = world.outcome(key).await;
     succeeded(&outcome);
-    assert_eq!(outcome.source, Source::Live);
+    assert_eq!(outcome.source, LIVE);
     assert!(outcome.finished <= key.id.born() + 3 * HOUR);
     world.finish().await;
     assert_eq!(world.sim.bill().calls(Lane::Batch), 0);
@@ -81,7 +81,7 @@ async fn an_answer_after_last_call_is_paid_twice_and_counted_once() {
         .await;
     for outcome in world.all_done(&keys).await {
         succeeded(&outcome);
-        assert_eq!(outcome.source, Source::Live);
+        assert_eq!(outcome.source, LIVE);
     }
     world.finish().await;
     let ledger = world.ledger().await;
@@ -153,7 +153,7 @@ async fn a_rescue_during_an_ambiguous_create() {
         .await;
     let outcome = world.outcome(key).await;
     succeeded(&outcome);
-    assert_eq!(outcome.source, Source::Live);
+    assert_eq!(outcome.source, LIVE);
     assert!(outcome.finished <= key.id.born() + 3 * HOUR);
     world.finish().await;
     let log = world.sim.log();

@@ -18,10 +18,11 @@ use offpeak::{
     },
     ledger::Prices,
     model::{
+        attempt,
         batch::{Batch, BatchState},
         id::{RequestKey, TenantId},
         ledger::LedgerRow,
-        request::{Outcome, State},
+        request::{Outcome, Source, State},
         secret::Secret,
         time::Timestamp,
     },
@@ -44,6 +45,8 @@ use super::{
 };
 
 const START: Timestamp = Timestamp::from_secs(1_800_000_000);
+/// The source of what was answered by an ordinary call.
+pub const LIVE: Source = Source::Live(attempt::Lane::Standard);
 /// Picodollars. The calls here are short.
 const MOST_FOR_A_CALL: i128 = 100_000_000;
 /// No scenario takes longer.

@@ -10,7 +10,7 @@ use offpeak::{
 use super::{
     asking::{HOUR, MINUTE, SECOND, ask},
     crash::How,
-    world::{World, succeeded},
+    world::{LIVE, World, succeeded},
 };
 
 fn status(status: u16) -> Kind {
@@ -79,7 +79,7 @@ async fn a_batch_that_never_fits_the_enqueued_tokens_is_made_smaller() {
     // What alone is too much never fits.
     let long = ask("word ".repeat(500)).on_late(OnLate::Wait).within(HOUR);
     let outcome = world.outcome(world.ask(&long).await).await;
-    assert_eq!(outcome.source, Source::Live);
+    assert_eq!(outcome.source, LIVE);
 }
 
 #[tokio::test(start_paused = true)]
@@ -106,7 +106,7 @@ async fn one_damaged_cohort_does_not_stop_the_others() {
     for key in [packed, rescued] {
         let outcome = world.outcome(key).await;
         succeeded(&outcome);
-        assert_eq!(outcome.source == Source::Live, key == rescued);
+        assert_eq!(outcome.source == LIVE, key == rescued);
     }
     let deadline = rescued.id.born() + 2 * HOUR;
     assert!(world.outcome(rescued).await.finished < deadline);
