@@ -21,7 +21,8 @@ pub use self::{
     },
     store::{
         Admission, Admitted, Content, Delivery, DeliveryStatus, Ending, FeedEntry, FeedPage, Head,
-        Idempotent, LedgerEntry, Relocation, Settled, Store, StoreError, Stored,
+        Idempotent, Learned, LearnedKey, LedgerEntry, Relocation, Settled, Store, StoreError,
+        Stored,
     },
     vault::{Credential, Unopened, Vault},
 };

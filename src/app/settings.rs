@@ -49,6 +49,7 @@ impl Settings {
         let delivery: delivery::Settings = config.section("webhook")?;
         let engine = engine::Settings {
             admission: config.section("admission")?,
+            ladder: config.section("ladder")?,
             packing: config.section("packing")?,
             submit: config.section("submit")?,
             watch: config.section("watch")?,

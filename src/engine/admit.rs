@@ -17,7 +17,7 @@ use crate::{
     ports::{self, Admission, StoreError},
 };
 
-use super::{Caller, Engine, Hold, settings::OnFull};
+use super::{Caller, Engine, Hold, scopes::ScopeKey, settings::OnFull};
 
 /// A call that asks to be deferred, read and found fit for a batch line.
 pub struct Call {
@@ -134,16 +134,13 @@ impl Engine {
         admission: Admission,
     ) -> Result<Admitted, AdmitError> {
         let request = Arc::new(admission.request.clone());
-        let (place, destination) = (admission.place, admission.destination.clone());
+        let place = admission.place;
         let body_digest = admission.body_digest;
         let horizon = admission.idempotency_horizon;
         let hold = self.begin_hold(&request, call.retry, place);
         // The queue is shared with the packer: counted before it can be seen, so
         // that no turn finds a line that was never counted.
-        let first = self
-            .summary
-            .lock()
-            .admit(destination, &place, &request.entry());
+        let first = self.summary.lock().admit(&place, &request.entry());
         match self.store.admit(admission).await {
             Ok(ports::Admitted::New) => {
                 self.wake_for(&place, first, &request);
@@ -192,24 +189,31 @@ impl Engine {
         body_digest: CallDigest,
     ) -> Admission {
         let now = self.now();
-        let choice = lane::choose(
-            now,
-            call.deadline,
-            call.on_late,
-            &self.settings.packing,
-            &self.settings.rescue,
-        );
+        let destination = self.destination(call);
+        let plan = self.plan(&ScopeKey::from(&destination), call.endpoint, false);
         let (lane, reason) = match &call.live_only {
             Some(reason) => (Lane::Standard, reason.clone()),
-            None => (choice.lane, choice.reason),
+            None => {
+                let choice = lane::choose(now, call.deadline, call.on_late, &plan);
+                (choice.lane, choice.reason)
+            }
         };
-        let destination = self.destination(call);
-        let cohort = Cohort {
+        let mut cohort = Cohort {
             destination: destination.id,
             on_late: call.on_late,
-            guarantee: self.guarantee(call),
-            bucket: choice.bucket,
+            guarantee: Guarantee::BestEffort,
+            bucket: lane::bucket(now, call.deadline, &self.settings.packing),
         };
+        // Who would rather be late or fail than pay more has asked for no promise.
+        let capacity = self.capacity(plan.live());
+        let promised = call.on_late == OnLate::Rescue;
+        cohort.guarantee = self.summary.lock().promise(
+            &destination,
+            &cohort,
+            call.deadline,
+            now,
+            promised.then_some(&capacity),
+        );
         let request = Request {
             key: RequestKey {
                 tenant: call.caller.tenant,
@@ -305,16 +309,14 @@ impl Engine {
         if !call.strict || call.on_late != OnLate::Rescue {
             return Ok(());
         }
-        match self.guarantee(call) {
-            Guarantee::Firm => Ok(()),
-            Guarantee::BestEffort => Err(Refused::NotFirm),
+        let destination = self.destination(call);
+        let live = self.live_takes(&ScopeKey::from(&destination));
+        let capacity = self.capacity(live);
+        let (summary, now) = (self.summary.lock(), self.now());
+        match summary.has_room(&destination, call.deadline, now, &capacity) {
+            true => Ok(()),
+            false => Err(Refused::NotFirm),
         }
-    }
-
-    fn guarantee(&self, call: &Call) -> Guarantee {
-        let open = self.summary.lock().open();
-        let reserve = self.settings.rescue.reserve;
-        lane::guarantee(call.on_late, open, &self.settings.live, reserve)
     }
 
     fn wake_for(&self, place: &Place, first: bool, request: &Request) {

@@ -14,14 +14,17 @@ use crate::{
         id::{RequestId, RequestKey},
         request::{Framing, Outcome, Place, Request, Source, State},
     },
-    policy::{rescue, retry},
+    policy::retry,
     ports::{
         Credential, Head, LedgerEntry, LineAnswer, ProviderError, RemoteBatch, RemoteError,
         RemoteStatus, ResultLine, Settled, StoreError,
     },
 };
 
-use super::Engine;
+use super::{
+    Engine,
+    scopes::{ScopeKey, Takes},
+};
 
 /// Lines settled in one commit.
 const CHUNK: usize = 48;
@@ -52,11 +55,12 @@ impl Engine {
         remote: &RemoteBatch,
         credential: &Credential,
     ) -> Harvest<()> {
+        let mut answered = 0;
         for file in [&remote.output_file, &remote.error_file]
             .into_iter()
             .flatten()
         {
-            provider!(self.harvest_file(batch, file, credential).await?);
+            answered += provider!(self.harvest_file(batch, file, credential).await?);
         }
         let mut to_live = false;
         if remote.status == RemoteStatus::Failed && is_too_much(&remote.errors) {
@@ -70,14 +74,36 @@ impl Engine {
             to_live = provider!(self.part_poison(batch, remote, credential).await?);
         } else {
             let max_bytes = self.settings.packing.max_bytes;
-            let mut summary = self.summary.lock();
-            summary.taken(batch.cohort.destination, max_bytes);
+            self.summary
+                .lock()
+                .taken(batch.cohort.destination, max_bytes);
+            self.learn_from(batch, answered);
         }
         self.return_the_rest(batch, to_live).await?;
         let files = [&batch.input_file, &remote.output_file, &remote.error_file];
         let litter: Vec<String> = files.into_iter().flatten().cloned().collect();
         batch.litter.extend(litter);
         self.settled(batch).await.map(Ok)
+    }
+
+    /// What the end of the batch tells of the lane: how many lines had been run by
+    /// now, beyond those that were heard of before, and that the rest takes longer.
+    fn learn_from(&self, batch: &Batch, answered: u32) {
+        let scope = scope_of(batch);
+        let heard = {
+            let summary = self.summary.lock();
+            let tracked = summary.batches.get(&batch.id);
+            tracked.map_or(0.0, |tracked| tracked.heard)
+        };
+        let (now, lines) = (self.now(), f64::from(batch.lines.max(1)));
+        let age = batch.created.until(now);
+        let done = f64::from(answered) / lines;
+        let takes = Takes::Answer(Lane::Batch);
+        self.saw(&scope, takes, age, (done - heard).max(0.0));
+        if let Some(cancelled) = batch.cancel_sent {
+            self.saw(&scope, Takes::Cancel, cancelled.until(now), 1.0);
+        }
+        self.cut_off(&scope, takes, age, (1.0 - done.max(heard)).max(0.0));
     }
 
     async fn settled(self: &Arc<Self>, batch: &mut Batch) -> Result<(), StoreError> {
@@ -111,16 +137,17 @@ impl Engine {
         batch: &mut Batch,
         file: &str,
         credential: &Credential,
-    ) -> Harvest<()> {
+    ) -> Harvest<u32> {
         let mut results = provider!(self.provider.results(credential, file).await);
         let mut chunk = Vec::with_capacity(CHUNK);
         let mut bytes = 0;
+        let mut answered = 0;
         while let Some(line) = results.next().await {
             let line = provider!(line);
-            bytes += match &line.answer {
-                LineAnswer::Answered { body, .. } => body.len(),
-                LineAnswer::NotRun { .. } => 0,
-            };
+            if let LineAnswer::Answered { body, .. } = &line.answer {
+                bytes += body.len();
+                answered += 1;
+            }
             chunk.push(line);
             if chunk.len() >= CHUNK || bytes >= CHUNK_BYTES {
                 batch.answered += self.settle_lines(batch, std::mem::take(&mut chunk)).await?;
@@ -128,7 +155,7 @@ impl Engine {
             }
         }
         batch.answered += self.settle_lines(batch, chunk).await?;
-        Ok(Ok(()))
+        Ok(Ok(answered))
     }
 
     /// Settles the lines that hold an answer; the others stay in the batch and
@@ -294,9 +321,11 @@ impl Engine {
                     "the provider refuses the batch; its lines go live, at the ordinary price");
                 Place::Live
             }
-            false => rescue::after_return(now, batch.cohort, &self.settings.rescue),
+            false => self.after_return(batch.cohort, &scope_of(batch), batch.endpoint),
         };
-        if let Place::Queue(cohort) = place {
+        if let Place::Queue(cohort) = place
+            && batch.cancel_sent.is_none()
+        {
             // What fails at once would otherwise go round as fast as the provider
             // allows, and use up the creates of everybody else.
             let (base, max) = (
@@ -310,6 +339,13 @@ impl Engine {
         self.relocate_all(&rest, Place::Line(batch.id), place)
             .await?;
         Ok(())
+    }
+}
+
+pub(super) fn scope_of(batch: &Batch) -> ScopeKey {
+    ScopeKey {
+        credential: batch.credential,
+        model: batch.model.clone(),
     }
 }
 

@@ -38,6 +38,7 @@ impl Engine {
             self.clear_litter(batch).await?;
         }
         self.drop_credentials().await?;
+        self.memorise().await?;
         self.disk_bytes
             .store(self.store.disk_bytes().await?, Ordering::Relaxed);
         Ok(Next::At(now + retention.sweep_interval))

@@ -29,6 +29,7 @@ use self::{
 use super::{
     Engine, TapEvent,
     drive::Next,
+    scopes::{ScopeKey, Takes},
     settling::{error_body, error_code},
     taps::Spout,
 };
@@ -293,6 +294,15 @@ impl Engine {
         attempt: Option<Attempt>,
         tap: Option<Spout>,
     ) -> Result<(), StoreError> {
+        if let (Some(attempt), State::Succeeded) = (&attempt, outcome.state) {
+            let scope = ScopeKey {
+                credential: request.credential,
+                model: request.model.clone(),
+            };
+            let takes = Takes::Answer(Lane::Standard);
+            let age = attempt.started.until(outcome.finished);
+            self.saw(&scope, takes, age, 1.0);
+        }
         let attempt = attempt.map(|attempt| Attempt {
             ended: Some(outcome.finished),
             usage: outcome.usage,

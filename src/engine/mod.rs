@@ -25,6 +25,7 @@ mod persist;
 mod poison;
 mod recovery;
 mod rescuer;
+mod scopes;
 mod settings;
 mod settling;
 mod submitter;
@@ -49,6 +50,7 @@ pub use courier::event_body;
 pub use credentials::Caller;
 pub use hold::Hold;
 pub use inflight::Gauges;
+pub use scopes::Turnaround;
 pub use settings::{AdmissionSettings, HookSettings, OnFull, RetentionSettings, Settings};
 pub use settling::error_body;
 pub use summary::Counts;
@@ -86,6 +88,7 @@ pub struct Engine {
     settings: Settings,
 
     summary: Mutex<summary::Summary>,
+    scopes: scopes::Scopes,
     credentials: credentials::Credentials,
     models: models::Models,
     holders: Arc<holders::Holders>,
@@ -127,6 +130,7 @@ impl Engine {
     pub async fn start(parts: Parts) -> Result<Arc<Engine>, StoreError> {
         let engine = Arc::new(Engine {
             summary: Mutex::new(summary::Summary::new(&parts.settings)),
+            scopes: scopes::Scopes::default(),
             credentials: credentials::Credentials::default(),
             models: models::Models::default(),
             holders: Arc::default(),
@@ -151,6 +155,7 @@ impl Engine {
             prices: parts.prices,
             settings: parts.settings,
         });
+        engine.recall().await?;
         engine.recover().await?;
         engine.drive_all();
         Ok(engine)
@@ -161,6 +166,9 @@ impl Engine {
     pub async fn stop(&self, patience: std::time::Duration) {
         self.stop.cancel();
         self.tasks.close();
+        if let Err(error) = self.memorise().await {
+            tracing::warn!(%error, "what was learned last is not kept");
+        }
         if tokio::time::timeout(patience, self.tasks.wait())
             .await
             .is_err()

@@ -1,57 +1,143 @@
-//! Takes work out of the batch lane so that it still meets its deadline: what is
-//! not answered by `deadline − reserve` is cancelled, harvested and run live; at
-//! last call it runs live even if the cancelled batch has not ended.
+//! Takes work out of its lane so that it still meets its deadline, by the plan
+//! that admission went by. Live capacity is shared: work leaves early enough for
+//! all of its scope. Usually a batch is cancelled, what it finished is harvested
+//! and the rest goes on from there; at the last moment its lines run live even
+//! though the cancelled batch has not ended.
 
-use std::sync::Arc;
+mod failing;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     model::{
+        attempt::Lane,
+        batch::BatchState,
+        endpoint::Endpoint,
         id::BatchId,
-        request::{Cohort, Entry, OnLate, Place, State},
+        request::{Cohort, Entry, Guarantee, OnLate, Place},
         time::Timestamp,
+    },
+    policy::{
+        demand::Demand,
+        plan::{Leave, Plan, Stay},
     },
     ports::StoreError,
 };
 
-use super::{Engine, drive::Next, settling::error_body, summary::Tracked};
+use super::{
+    Engine,
+    drive::Next,
+    harvester::scope_of,
+    scopes::ScopeKey,
+    summary::{Stayed, Summary, Tracked},
+};
 
 /// Entries a read.
 const PAGE: usize = 96;
 
+/// Work of one cohort, in one place, that could have to run live.
+struct Work {
+    endpoint: Endpoint,
+    due: Timestamp,
+    lines: f64,
+    guarantee: Guarantee,
+    place: Waits,
+}
+
+enum Waits {
+    Queue(Cohort),
+    Batch(Box<Tracked>),
+}
+
 impl Engine {
     pub(super) async fn rescue_turn(self: &Arc<Self>) -> Result<Next, StoreError> {
-        let mut next = Next::OnSignal;
-        let cohorts: Vec<Cohort> = self.summary.lock().queue.keys().copied().collect();
-        for cohort in cohorts {
-            let rescued = self.rescue_cohort(cohort).await;
-            next = next.sooner(self.or_soon("rescuing from a queue", rescued));
-        }
-        let batches: Vec<Tracked> = self.summary.lock().batches.values().cloned().collect();
-        for tracked in batches
-            .into_iter()
-            .filter(|tracked| tracked.batch.state.is_open())
-        {
-            let rescued = self.rescue_batch(tracked).await;
-            next = next.sooner(self.or_soon("rescuing from a batch", rescued));
+        let mut next = self.fail_turn().await;
+        let work = rescuable(&self.summary.lock());
+        for (scope, work) in work {
+            let rescued = self.rescue_scope(&scope, work).await;
+            next = next.sooner(self.or_soon("rescuing", rescued));
         }
         Ok(next)
     }
 
-    /// What still waits to be packed. The whole bucket moves with its earliest
-    /// instant: it is narrow, and nothing of it could be packed any more.
-    async fn rescue_cohort(self: &Arc<Self>, cohort: Cohort) -> Result<Next, StoreError> {
+    async fn rescue_scope(
+        self: &Arc<Self>,
+        scope: &ScopeKey,
+        mut work: Vec<Work>,
+    ) -> Result<Next, StoreError> {
         let now = self.now();
-        let due = match cohort.on_late {
-            OnLate::Wait => return Ok(Next::OnSignal),
-            OnLate::Rescue => self.settings.rescue.due(cohort.bucket.start),
-            // Each has its own deadline; none is before the bucket.
-            OnLate::Fail => cohort.bucket.start,
-        };
-        if due > now {
-            return Ok(Next::At(due));
+        work.sort_by_key(|work| work.due);
+        let endpoints: BTreeSet<Endpoint> = work.iter().map(|work| work.endpoint).collect();
+        let plans = endpoints.into_iter();
+        let plans: BTreeMap<_, _> = plans
+            .map(|endpoint| (endpoint, self.plan(scope, endpoint, false)))
+            .collect();
+        // What is thought out anew then may be wanted back sooner.
+        let mut next = Next::At(now + self.settings.rescue.replan);
+        let starts = self.latest_starts(scope, &work, &plans);
+        for (work, start) in work.into_iter().zip(starts) {
+            let plan = &plans[&work.endpoint];
+            let rescued = match work.place {
+                Waits::Queue(cohort) => self.rescue_cohort(cohort, start, plan).await,
+                Waits::Batch(tracked) => self.rescue_batch(*tracked, start, plan).await,
+            };
+            next = next.sooner(self.or_soon("rescuing", rescued));
         }
-        if cohort.on_late == OnLate::Fail {
-            return self.fail_queued(cohort).await;
+        Ok(next)
+    }
+
+    /// The latest instant at which each piece of work must begin to run live. All
+    /// of what is firm is counted, of the rest what is expected to get there.
+    fn latest_starts(
+        &self,
+        scope: &ScopeKey,
+        work: &[Work],
+        plans: &BTreeMap<Endpoint, Arc<Plan>>,
+    ) -> Vec<Timestamp> {
+        let now = self.now();
+        let mut demands: Vec<(Option<usize>, Demand)> = Vec::new();
+        for (index, work) in work.iter().enumerate() {
+            let share = match work.guarantee {
+                Guarantee::Firm => 1.0,
+                Guarantee::BestEffort => expected_share(work, &plans[&work.endpoint], now),
+            };
+            let demand = Demand {
+                due: work.due,
+                calls: work.lines * share,
+            };
+            demands.push((Some(index), demand));
+        }
+        let calling = self.summary.lock().calling(scope);
+        demands.extend(calling.into_iter().map(|demand| (None, demand)));
+        demands.sort_by_key(|(_, demand)| demand.due);
+        let live = plans.values().map(|plan| plan.live()).max();
+        let capacity = self.capacity(live.unwrap_or_default());
+        let all: Vec<Demand> = demands.iter().map(|(_, demand)| *demand).collect();
+        let mut starts = vec![Timestamp::MAX; work.len()];
+        for ((index, _), start) in demands.iter().zip(capacity.latest_starts(&all)) {
+            if let Some(index) = index {
+                starts[*index] = start;
+            }
+        }
+        starts
+    }
+
+    /// What still waits to be packed: admission's own question, asked again. The
+    /// whole bucket moves with its earliest instant: it is narrow.
+    async fn rescue_cohort(
+        self: &Arc<Self>,
+        cohort: Cohort,
+        start: Timestamp,
+        plan: &Plan,
+    ) -> Result<Next, StoreError> {
+        let due = start + plan.live();
+        let slack = self.now().until(due);
+        if plan.choose(slack).lane == Lane::Batch {
+            return Ok(Next::At(due - plan.stands_until(slack)));
         }
         loop {
             let entries = self.store.queued(cohort, PAGE).await?;
@@ -65,30 +151,68 @@ impl Engine {
         }
     }
 
-    async fn rescue_batch(self: &Arc<Self>, tracked: Tracked) -> Result<Next, StoreError> {
+    async fn rescue_batch(
+        self: &Arc<Self>,
+        tracked: Tracked,
+        start: Timestamp,
+        plan: &Plan,
+    ) -> Result<Next, StoreError> {
         let now = self.now();
         let batch = &tracked.batch;
-        let deadline = batch.earliest_deadline;
-        match batch.cohort.on_late {
-            OnLate::Wait => Ok(Next::OnSignal),
-            OnLate::Fail if deadline > now => Ok(Next::At(deadline)),
-            OnLate::Fail => self.fail_lines(&tracked).await,
-            OnLate::Rescue => {
-                let due = self.settings.rescue.due(deadline);
-                let last_call = self.settings.rescue.last_call(deadline);
-                if due > now {
-                    return Ok(Next::At(due));
-                }
-                if !tracked.wanted {
-                    tracing::info!(batch = %batch.id, state = ?batch.state, "rescue: its lines are wanted back");
-                    self.want_back(batch.id);
-                }
-                if last_call > now {
-                    return Ok(Next::At(last_call));
-                }
-                self.last_call(batch.id).await
-            }
+        if start <= now {
+            return self.last_call(&tracked, start).await;
         }
+        let due = start + plan.live();
+        if tracked.wanted || batch.state == BatchState::Cancelling {
+            return Ok(Next::At(start));
+        }
+        let leave = match batch.state {
+            BatchState::Submitted => match self.stay(&tracked, start, plan) {
+                Some(stay) => batch.created + Duration::from_secs_f64(stay.until.max(0.0)),
+                None => return Ok(Next::At(start)),
+            },
+            // Not at the provider yet: as if it were still in the queue.
+            _ => {
+                let slack = now.until(due);
+                match plan.choose(slack).lane {
+                    Lane::Batch => due - plan.stands_until(slack),
+                    _ => now,
+                }
+            }
+        };
+        if leave > now {
+            return Ok(Next::At(leave.min(start)));
+        }
+        tracing::info!(batch = %batch.id, state = ?batch.state, "rescue: its lines are wanted back");
+        self.want_back(batch.id);
+        Ok(Next::At(start))
+    }
+
+    /// When the batch is left, thought out again now and then. None where it
+    /// stays until the last moment.
+    fn stay(&self, tracked: &Tracked, start: Timestamp, plan: &Plan) -> Option<Stay> {
+        let now = self.now();
+        let rung = plan.rung(Lane::Batch)?;
+        let fresh = |stayed: &Stayed| {
+            stayed.thought + self.settings.rescue.replan > now && stayed.start == start
+        };
+        let stay = match tracked.stay.filter(fresh) {
+            Some(stayed) => stayed.stay,
+            None => {
+                let age = tracked.batch.created.until(now).as_secs_f64();
+                let slack = now.until(start + plan.live()).as_secs_f64();
+                let stay = plan.stay(rung, age, slack);
+                if let Some(tracked) = self.summary.lock().batches.get_mut(&tracked.batch.id) {
+                    tracked.stay = Some(Stayed {
+                        stay,
+                        start,
+                        thought: now,
+                    });
+                }
+                stay
+            }
+        };
+        (stay.leave == Leave::Cancel).then_some(stay)
     }
 
     /// The next step of the batch, whoever does it, cancels or dissolves it.
@@ -102,40 +226,23 @@ impl Engine {
         self.signals.watcher.notify_one();
     }
 
-    /// Lines whose last call has come run live; the others have their turn.
-    async fn last_call(self: &Arc<Self>, batch: BatchId) -> Result<Next, StoreError> {
-        let (lines, next) = self
-            .due_lines(batch, |line| self.settings.rescue.last_call(line.deadline))
-            .await?;
+    /// Lines whose last moment has come run live; the others have their turn.
+    async fn last_call(
+        self: &Arc<Self>,
+        tracked: &Tracked,
+        start: Timestamp,
+    ) -> Result<Next, StoreError> {
+        let batch = tracked.batch.id;
+        if !tracked.wanted {
+            self.want_back(batch);
+        }
+        let before = start.until(tracked.batch.earliest_deadline);
+        let (lines, next) = self.due_lines(batch, |line| line.deadline - before).await?;
         if !lines.is_empty() {
             tracing::warn!(%batch, lines = lines.len(), "last call: live before the cancel has ended");
             self.relocate_all(&lines, Place::Line(batch), Place::Live)
                 .await?;
             self.signals.live.notify_one();
-        }
-        Ok(next)
-    }
-
-    async fn fail_queued(self: &Arc<Self>, cohort: Cohort) -> Result<Next, StoreError> {
-        let now = self.now();
-        // At most one bucket of them, which is narrow.
-        let entries = self.store.queued(cohort, usize::MAX).await?;
-        let (due, rest): (Vec<Entry>, Vec<Entry>) =
-            entries.into_iter().partition(|entry| entry.deadline <= now);
-        self.fail_late(&due).await?;
-        Ok(rest
-            .iter()
-            .map(|entry| entry.deadline)
-            .min()
-            .map_or(Next::OnSignal, Next::At))
-    }
-
-    async fn fail_lines(self: &Arc<Self>, tracked: &Tracked) -> Result<Next, StoreError> {
-        let batch = &tracked.batch;
-        let (due, next) = self.due_lines(batch.id, |line| line.deadline).await?;
-        self.fail_late(&due).await?;
-        if next == Next::OnSignal && !tracked.wanted {
-            self.want_back(batch.id);
         }
         Ok(next)
     }
@@ -153,28 +260,64 @@ impl Engine {
         Ok((ready, next))
     }
 
-    /// `Offpeak-On-Late: fail` at the deadline.
-    pub(super) async fn fail_late(self: &Arc<Self>, entries: &[Entry]) -> Result<(), StoreError> {
-        for chunk in entries.chunks(PAGE / 2) {
-            let mut endings = Vec::with_capacity(chunk.len());
-            for entry in chunk {
-                let Some(head) = self.store.head(entry.key).await? else {
-                    continue;
-                };
-                let message = "The deadline passed before the provider answered, and the \
-                    call asked to fail rather than to be late (Offpeak-On-Late: fail).";
-                let body = error_body(message, "timeout_error", None, Some("deadline_exceeded"));
-                endings.push(self.own_ending(
-                    &head.request,
-                    self.places_of(&head.request),
-                    State::Failed,
-                    504,
-                    "the deadline passed (Offpeak-On-Late: fail)".into(),
-                    body,
-                ));
-            }
-            self.settle(endings).await?;
+    /// Where requests go whose attempt ended without an answer.
+    pub(super) fn after_return(
+        &self,
+        cohort: Cohort,
+        scope: &ScopeKey,
+        endpoint: Endpoint,
+    ) -> Place {
+        let slack = self.now().until(cohort.bucket.start);
+        let choice = || self.plan(scope, endpoint, false).choose(slack).lane;
+        match cohort.on_late {
+            OnLate::Rescue if choice() != Lane::Batch => Place::Live,
+            _ => Place::Queue(cohort),
         }
-        Ok(())
     }
+}
+
+/// The share of the work that is expected to end in an ordinary call.
+fn expected_share(work: &Work, plan: &Plan, now: Timestamp) -> f64 {
+    match &work.place {
+        Waits::Batch(tracked) => match (&tracked.stay, tracked.wanted) {
+            (Some(stayed), false) => stayed.stay.standard,
+            (_, true) => 1.0,
+            (None, false) => plan.choose(now.until(work.due)).standard,
+        },
+        Waits::Queue(_) => plan.choose(now.until(work.due)).standard,
+    }
+}
+
+/// Everything that pays more rather than being late, by scope.
+fn rescuable(summary: &Summary) -> BTreeMap<ScopeKey, Vec<Work>> {
+    let mut found: BTreeMap<ScopeKey, Vec<Work>> = BTreeMap::new();
+    for (cohort, waiting) in &summary.queue {
+        let Some(destination) = summary.destinations.get(&cohort.destination) else {
+            continue;
+        };
+        if cohort.on_late == OnLate::Rescue && waiting.lines > 0 {
+            found.entry(destination.into()).or_default().push(Work {
+                endpoint: destination.endpoint,
+                due: cohort.bucket.start,
+                lines: waiting.lines as f64,
+                guarantee: cohort.guarantee,
+                place: Waits::Queue(*cohort),
+            });
+        }
+    }
+    for tracked in summary.batches.values() {
+        let batch = &tracked.batch;
+        let on_late = batch.cohort.on_late;
+        let is_fixed = batch.state.is_open() && batch.state != BatchState::Filling;
+        if on_late == OnLate::Rescue && is_fixed {
+            found.entry(scope_of(batch)).or_default().push(Work {
+                endpoint: batch.endpoint,
+                due: batch.earliest_deadline,
+                lines: f64::from(batch.lines),
+                guarantee: batch.cohort.guarantee,
+                place: Waits::Batch(Box::new(tracked.clone())),
+            });
+        }
+    }
+    found
 }

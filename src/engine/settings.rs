@@ -5,13 +5,14 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::policy::{
-    pack, poll, rescue,
+    ladder, pack, poll, rescue,
     retry::{LiveSettings, SubmitSettings},
 };
 
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub admission: AdmissionSettings,
+    pub ladder: ladder::Settings,
     pub packing: pack::Settings,
     pub submit: SubmitSettings,
     pub watch: poll::Settings,

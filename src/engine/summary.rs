@@ -8,23 +8,29 @@ use std::{
 
 use crate::{
     model::{
-        batch::Batch,
+        batch::{Batch, BatchState},
         id::{BatchId, CredentialId, DestinationId, TenantId},
-        request::{Cohort, Destination, Entry, Place},
+        request::{Cohort, Destination, Entry, Guarantee, Place},
         time::Timestamp,
     },
     policy::{
+        demand::{Capacity, Demand},
         limits::Rate,
         pack::{Cap, Waiting},
+        plan::Stay,
     },
 };
 
-use super::Settings;
+use super::{Settings, scopes::ScopeKey};
 
 pub(super) struct Summary {
     pub queue: BTreeMap<Cohort, Waiting>,
     pub destinations: HashMap<DestinationId, Destination>,
     pub batches: BTreeMap<BatchId, Tracked>,
+    /// Firm requests by scope and deadline, wherever they are.
+    firm: HashMap<ScopeKey, BTreeMap<Timestamp, i64>>,
+    /// The same of requests that wait for an ordinary call, or are in one.
+    calling: HashMap<ScopeKey, BTreeMap<Timestamp, i64>>,
     /// Open requests by tenant, wherever they are.
     open: HashMap<TenantId, u64>,
     /// A request's moves can be told in another order than they were made, so
@@ -50,6 +56,18 @@ pub(super) struct Tracked {
     pub due: Timestamp,
     /// The rescuer wants its lines back.
     pub wanted: bool,
+    /// The share of its lines that it was heard to have finished.
+    pub heard: f64,
+    /// When it is to be left, as last thought out.
+    pub stay: Option<Stayed>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Stayed {
+    pub stay: Stay,
+    /// The latest instant at which its lines must begin to run live.
+    pub start: Timestamp,
+    pub thought: Timestamp,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -87,6 +105,8 @@ impl Summary {
             queue: BTreeMap::new(),
             destinations: HashMap::new(),
             batches: BTreeMap::new(),
+            firm: HashMap::new(),
+            calling: HashMap::new(),
             open: HashMap::new(),
             queued: 0,
             live: 0,
@@ -100,18 +120,104 @@ impl Summary {
         }
     }
 
-    /// Counts a request in. True where its cohort was empty before.
-    pub fn enter(&mut self, place: &Place, entry: &Entry) -> bool {
+    /// Counts a request in whose promise was given before.
+    pub fn enter(&mut self, place: &Place, entry: &Entry) {
+        self.count_firm(entry, 1);
+        *self.open.entry(entry.key.tenant).or_default() += 1;
+        self.arrive(place, entry);
+    }
+
+    /// What can be promised of one more call, where a promise is asked for with the
+    /// `capacity` to keep it; a firm one is counted at once. The destination is
+    /// known from here on.
+    pub fn promise(
+        &mut self,
+        destination: &Destination,
+        cohort: &Cohort,
+        deadline: Timestamp,
+        now: Timestamp,
+        capacity: Option<&Capacity>,
+    ) -> Guarantee {
+        if !self.destinations.contains_key(&destination.id) {
+            self.destinations
+                .insert(destination.id, destination.clone());
+        }
+        if !capacity.is_some_and(|capacity| self.has_room(destination, deadline, now, capacity)) {
+            return Guarantee::BestEffort;
+        }
+        let book = self.firm.entry(ScopeKey::from(destination)).or_default();
+        *book.entry(cohort.bucket.start).or_default() += 1;
+        Guarantee::Firm
+    }
+
+    /// Whether one more call can be promised to be in time.
+    pub fn has_room(
+        &self,
+        destination: &Destination,
+        deadline: Timestamp,
+        now: Timestamp,
+        capacity: &Capacity,
+    ) -> bool {
+        let empty = BTreeMap::new();
+        let book = self
+            .firm
+            .get(&ScopeKey::from(destination))
+            .unwrap_or(&empty);
+        // Nearly always all of it would fit even before this deadline.
+        let all = book.values().sum::<i64>() as f64;
+        let due = deadline;
+        capacity.has_room(now, due, [Demand { due, calls: all }])
+            || capacity.has_room(now, due, demands(book))
+    }
+
+    /// Counts a new request in, after its promise.
+    /// True where its cohort was empty before.
+    pub fn admit(&mut self, place: &Place, entry: &Entry) -> bool {
         *self.open.entry(entry.key.tenant).or_default() += 1;
         self.arrive(place, entry)
     }
 
-    /// Counts a new request in, and its destination.
-    pub fn admit(&mut self, destination: Destination, place: &Place, entry: &Entry) -> bool {
-        self.destinations
-            .entry(destination.id)
-            .or_insert(destination);
-        self.enter(place, entry)
+    fn scope_of(&self, entry: &Entry) -> Option<ScopeKey> {
+        let destination = self.destinations.get(&entry.cohort.destination);
+        destination.map(ScopeKey::from)
+    }
+
+    fn count_firm(&mut self, entry: &Entry, by: i64) {
+        if entry.cohort.guarantee == Guarantee::Firm
+            && let Some(scope) = self.scope_of(entry)
+        {
+            count(&mut self.firm, scope, entry.cohort.bucket.start, by);
+        }
+    }
+
+    fn count_calling(&mut self, entry: &Entry, by: i64) {
+        if let Some(scope) = self.scope_of(entry) {
+            count(&mut self.calling, scope, entry.cohort.bucket.start, by);
+        }
+    }
+
+    /// Calls of the scope that wait for an ordinary call, or are in one.
+    pub fn calling(&self, scope: &ScopeKey) -> Vec<Demand> {
+        self.calling
+            .get(scope)
+            .into_iter()
+            .flat_map(demands)
+            .collect()
+    }
+
+    /// The scope's batches that run, by age, with the share that has not ended.
+    pub fn running(&self, scope: &ScopeKey, now: Timestamp) -> Vec<(Duration, f64)> {
+        let batches = self.batches.values().filter(|tracked| {
+            let batch = &tracked.batch;
+            batch.state == BatchState::Submitted
+                && batch.credential == scope.credential
+                && batch.model == scope.model
+        });
+        let ages = batches.map(|tracked| {
+            let age = tracked.batch.created.until(now);
+            (age, 1.0 - tracked.heard)
+        });
+        ages.collect()
     }
 
     pub fn is_full(&self, cohort: &Cohort, settings: &crate::policy::pack::Settings) -> bool {
@@ -122,6 +228,7 @@ impl Summary {
 
     /// Counts a request out.
     pub fn exit(&mut self, place: &Place, entry: &Entry) {
+        self.count_firm(entry, -1);
         self.depart(place, entry);
         if let Some(open) = self.open.get_mut(&entry.key.tenant) {
             *open -= 1;
@@ -147,7 +254,10 @@ impl Summary {
                 return first;
             }
             Place::Line(_) => self.lines += 1,
-            Place::Live => self.live += 1,
+            Place::Live => {
+                self.live += 1;
+                self.count_calling(entry, 1);
+            }
         }
         false
     }
@@ -160,7 +270,10 @@ impl Summary {
                 self.drop_empty(cohort);
             }
             Place::Line(_) => self.lines -= 1,
-            Place::Live => self.live -= 1,
+            Place::Live => {
+                self.live -= 1;
+                self.count_calling(entry, -1);
+            }
         }
     }
 
@@ -215,6 +328,8 @@ impl Summary {
                         batch,
                         due,
                         wanted: false,
+                        heard: 0.0,
+                        stay: None,
                     },
                 );
             }
@@ -310,5 +425,31 @@ impl Summary {
         self.polls
             .entry(credential)
             .or_insert_with(|| self.poll_rate.clone())
+    }
+}
+
+fn demands(book: &BTreeMap<Timestamp, i64>) -> impl Iterator<Item = Demand> {
+    book.iter().map(|(&due, &calls)| Demand {
+        due,
+        calls: calls.max(0) as f64,
+    })
+}
+
+/// Counts that are below zero for a moment, because moves can be told in another
+/// order than they were made, stay until they are zero.
+fn count(
+    books: &mut HashMap<ScopeKey, BTreeMap<Timestamp, i64>>,
+    scope: ScopeKey,
+    due: Timestamp,
+    by: i64,
+) {
+    let book = books.entry(scope.clone()).or_default();
+    let calls = book.entry(due).or_default();
+    *calls += by;
+    if *calls == 0 {
+        book.remove(&due);
+    }
+    if book.is_empty() {
+        books.remove(&scope);
     }
 }

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     model::{
+        attempt::Lane,
         batch::{Batch, BatchEvent, BatchState},
         id::{BatchId, CredentialId},
         time::Timestamp,
@@ -13,7 +14,7 @@ use crate::{
     ports::{Credential, ProviderError, StoreError},
 };
 
-use super::{Engine, drive::Next};
+use super::{Engine, drive::Next, harvester::scope_of, scopes::Takes};
 
 /// A day, and two hours for clocks and for a provider that is late itself.
 pub(super) const LONGEST_LIFE: Duration = Duration::from_secs(26 * 3600);
@@ -120,6 +121,7 @@ impl Engine {
                 Err(error) => self.look_later(batch, error).await,
             };
         }
+        self.hear(&batch, remote.finished);
         if self.is_older(&batch, GIVEN_UP) {
             let why = "the provider never ended the batch";
             return self.give_up(&mut batch, why).await;
@@ -130,6 +132,25 @@ impl Engine {
         }
         self.touch(batch);
         Ok(())
+    }
+
+    /// Lines of a running batch that are through since the last look.
+    fn hear(&self, batch: &Batch, finished: Option<u32>) {
+        let Some(finished) = finished else { return };
+        let share = f64::from(finished.min(batch.lines)) / f64::from(batch.lines.max(1));
+        let new = {
+            let mut summary = self.summary.lock();
+            let Some(tracked) = summary.batches.get_mut(&batch.id) else {
+                return;
+            };
+            let new = share - tracked.heard;
+            tracked.heard = tracked.heard.max(share);
+            new
+        };
+        if new > 0.0 {
+            let age = batch.created.until(self.now());
+            self.saw(&scope_of(batch), Takes::Answer(Lane::Batch), age, new);
+        }
     }
 
     /// Nothing is to be had of the batch any more: the provider says so of an old

@@ -4,69 +4,44 @@ use std::time::Duration;
 
 use crate::model::{
     attempt::Lane,
-    request::{Bucket, Guarantee, OnLate},
+    request::{Bucket, OnLate},
     time::Timestamp,
 };
 
-use super::{pack, rescue};
+use super::{pack, plan::Plan};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
     pub lane: Lane,
-    pub bucket: Bucket,
     pub reason: String,
 }
 
-/// The batch lane, unless its rescue would be due before it could be packed.
-/// Who would rather be late than pay more always starts there.
-pub fn choose(
-    now: Timestamp,
-    deadline: Timestamp,
-    on_late: OnLate,
-    pack: &pack::Settings,
-    rescue: &rescue::Settings,
-) -> Choice {
+/// The lane of least expected cost. Who would rather be late, or get nothing, than
+/// pay more always starts in the batch lane, where there is one.
+pub fn choose(now: Timestamp, deadline: Timestamp, on_late: OnLate, plan: &Plan) -> Choice {
     let slack = now.until(deadline);
-    let bucket = Bucket::of(deadline, pack.linger.max(slack.mul_f64(pack.bucket_share)));
-    let packed_by = now + pack.linger;
-    let lane = match on_late {
-        OnLate::Rescue if rescue.due(bucket.start) <= packed_by => Lane::Standard,
-        _ => Lane::Batch,
-    };
-    let reason = match lane {
-        Lane::Batch => format!("batch: {} left", words(slack)),
-        _ => format!(
-            "too close for a batch: {} left, {} kept for rescue and {} to gather",
-            words(slack),
-            words(rescue.reserve),
-            words(pack.linger),
-        ),
-    };
+    let left = words(slack);
+    if on_late != OnLate::Rescue && plan.rung(Lane::Batch).is_some() {
+        let rather = match on_late {
+            OnLate::Fail => "to fail",
+            OnLate::Rescue | OnLate::Wait => "to be late",
+        };
+        return Choice {
+            lane: Lane::Batch,
+            reason: format!("batch, {left} left: asked rather {rather} than to pay more"),
+        };
+    }
+    let choice = plan.choose(slack);
     Choice {
-        lane,
-        bucket,
-        reason,
+        lane: choice.lane,
+        reason: format!("{}, {left} left: {choice}", choice.lane),
     }
 }
 
-/// Whether all the work that is open would fit into the reserve if all of it had
-/// to be rescued at once.
-pub fn guarantee(
-    on_late: OnLate,
-    open: u64,
-    live: &super::retry::LiveSettings,
-    reserve: Duration,
-) -> Guarantee {
-    let per_call = live.expected.as_millis().max(1);
-    let fits = reserve
-        .as_millis()
-        .saturating_mul(u128::from(live.max_concurrent))
-        / per_call;
-    if on_late == OnLate::Rescue && u128::from(open) <= fits {
-        Guarantee::Firm
-    } else {
-        Guarantee::BestEffort
-    }
+/// The deadlines that share a batch with this one.
+pub fn bucket(now: Timestamp, deadline: Timestamp, pack: &pack::Settings) -> Bucket {
+    let share = now.until(deadline).mul_f64(pack.bucket_share);
+    Bucket::of(deadline, pack.linger.max(share))
 }
 
 /// A duration as people say it, to the nearest second once it is longer than that.
@@ -81,56 +56,43 @@ pub fn words(duration: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn settings(linger: u64, reserve: u64) -> (pack::Settings, rescue::Settings) {
-        (
-            pack::Settings {
-                linger: Duration::from_secs(linger),
-                ..pack::tests::settings()
-            },
-            rescue::Settings {
-                reserve: Duration::from_secs(reserve),
-                last_call: 0.5,
-            },
-        )
-    }
+    use super::{
+        super::{
+            plan::Rung,
+            turnaround::{Curve, tests::PUBLISHED},
+        },
+        *,
+    };
 
     #[test]
     fn what_starts_where() {
-        let (pack, rescue) = settings(5, 1800);
+        let batch = Rung {
+            lane: Lane::Batch,
+            price: 0.5,
+            curve: Curve::of(&PUBLISHED),
+            before: Duration::from_secs(5),
+            cancel: Duration::from_secs(600),
+            refused: 0.0,
+        };
+        let minute = Duration::from_secs(60);
+        let plan = Plan::new(vec![batch], minute, 1440 * minute);
+        let bare = Plan::new(Vec::new(), minute, 1440 * minute);
         let now = Timestamp::from_secs(1_000_000);
-        for (slack, on_late, lane) in [
-            (30, OnLate::Rescue, Lane::Standard),
-            (1800, OnLate::Rescue, Lane::Standard),
-            (6 * 3600, OnLate::Rescue, Lane::Batch),
-            (30, OnLate::Wait, Lane::Batch),
-            (30, OnLate::Fail, Lane::Batch),
+        for (plan, slack, on_late, lane) in [
+            (&plan, 30, OnLate::Rescue, Lane::Standard),
+            (&plan, 6 * 3600, OnLate::Rescue, Lane::Batch),
+            (&plan, 30, OnLate::Wait, Lane::Batch),
+            (&plan, 30, OnLate::Fail, Lane::Batch),
+            (&bare, 30, OnLate::Wait, Lane::Standard),
+            (&bare, 6 * 3600, OnLate::Rescue, Lane::Standard),
         ] {
             let deadline = now + Duration::from_secs(slack);
-            let choice = choose(now, deadline, on_late, &pack, &rescue);
+            let choice = choose(now, deadline, on_late, plan);
             assert_eq!(
                 choice.lane, lane,
                 "{slack} s, {on_late:?}: {}",
                 choice.reason
             );
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn more_slack_never_makes_it_dearer(slack in 1u64..700_000, more in 0u64..700_000) {
-            let (pack, rescue) = settings(5, 1800);
-            let now = Timestamp::from_secs(1_000_000);
-            let lane = |slack| {
-                choose(now, now + Duration::from_secs(slack), OnLate::Rescue, &pack, &rescue).lane
-            };
-            // A wider bucket may begin earlier, by at most its share of the slack.
-            if lane(slack) == Lane::Batch {
-                prop_assert_eq!(lane(slack * 2 + more), Lane::Batch);
-            }
         }
     }
 }

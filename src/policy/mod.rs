@@ -4,6 +4,7 @@
 
 pub mod backoff;
 pub mod demand;
+pub mod ladder;
 pub mod lane;
 pub mod limits;
 pub mod pack;

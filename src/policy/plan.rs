@@ -213,6 +213,20 @@ impl Plan {
         &self.points[after.saturating_sub(1)]
     }
 
+    /// The least slack down to which the choice stays as it is at `slack`.
+    pub fn stands_until(&self, slack: Duration) -> Duration {
+        let seconds = slack.as_secs_f64();
+        let after = self.points.partition_point(|point| point.slack <= seconds);
+        let lane = |point: &Point| point.enter.map(|(index, _)| index);
+        let points = &self.points[..after];
+        let Some(now) = points.last().map(lane) else {
+            return Duration::ZERO;
+        };
+        let same = points.iter().rev().take_while(|point| lane(point) == now);
+        let least = same.last().map_or(seconds, |point| point.slack);
+        Duration::from_secs_f64(least)
+    }
+
     pub fn rung(&self, lane: Lane) -> Option<&Rung> {
         self.rungs.iter().find(|rung| rung.lane == lane)
     }

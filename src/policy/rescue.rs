@@ -1,44 +1,73 @@
-//! When work leaves the batch lane so that it still meets its deadline. First
-//! form: a fixed reserve before the deadline.
+//! When work leaves its lane so that it still meets its deadline.
 
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::model::{
-    request::{Cohort, OnLate, Place},
-    time::Timestamp,
-};
+use crate::model::time::human;
+
+use super::turnaround::Prior;
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Kept before a deadline for cancelling a batch, harvesting it and running
-    /// the rest live.
-    #[serde(with = "crate::model::time::human")]
+    /// What a rescue takes until some were seen: the cancel five parts of six, the
+    /// ordinary call the sixth.
+    #[serde(with = "human")]
     pub reserve: Duration,
-    /// The share of the reserve that is left for live calls: at that point they
-    /// start even though the cancelled batch has not ended.
-    pub last_call: f64,
+    /// What was seen counts half after this time.
+    #[serde(with = "human")]
+    pub half_life: Duration,
+    /// How many batches' worth of evidence the configured turnaround is.
+    pub prior_weight: f64,
+    /// How often the plan is made anew from what was seen.
+    #[serde(with = "human")]
+    pub replan: Duration,
 }
+
+/// The share of cancels that a plan waits for.
+pub const CANCELLED: f64 = 0.9;
+/// The share of ordinary calls that a plan has time for.
+pub const IN_TIME: f64 = 0.99;
 
 impl Settings {
-    /// When work due at `deadline` is taken out of its lane.
-    pub fn due(&self, deadline: Timestamp) -> Timestamp {
-        deadline - self.reserve
+    /// How long a cancel takes.
+    pub fn cancel_prior(&self) -> Prior {
+        let p90 = self.reserve.mul_f64(5.0 / 6.0);
+        Prior {
+            median: p90 / 2,
+            p90,
+            never: 0.0,
+        }
     }
 
-    /// When it runs live whatever its batch does.
-    pub fn last_call(&self, deadline: Timestamp) -> Timestamp {
-        deadline - self.reserve.mul_f64(self.last_call.clamp(0.0, 1.0))
+    /// How long an ordinary call takes: with a p90 of twice the median, [`IN_TIME`]
+    /// of them within 3.52 times the median.
+    pub fn live_prior(&self) -> Prior {
+        let median = self.reserve.div_f64(6.0 * 3.52);
+        Prior {
+            median,
+            p90: median * 2,
+            never: 0.0,
+        }
     }
 }
 
-/// Where a cohort's requests go whose attempt ended without an answer: all the
-/// same way, by the earliest instant of their bucket, as they wait in the queue.
-pub fn after_return(now: Timestamp, cohort: Cohort, settings: &Settings) -> Place {
-    match cohort.on_late {
-        OnLate::Rescue if settings.due(cohort.bucket.start) <= now => Place::Live,
-        _ => Place::Queue(cohort),
+#[cfg(test)]
+mod tests {
+    use super::{super::turnaround::Curve, *};
+
+    #[test]
+    fn a_rescue_takes_the_reserve_until_some_were_seen() {
+        let settings = Settings {
+            reserve: Duration::from_secs(720),
+            half_life: Duration::from_secs(3600),
+            prior_weight: 20.0,
+            replan: Duration::from_secs(30),
+        };
+        let cancel = Curve::of(&settings.cancel_prior()).quantile(CANCELLED);
+        let live = Curve::of(&settings.live_prior()).quantile(IN_TIME);
+        let all = (cancel.unwrap() + live.unwrap()).as_secs_f64();
+        assert!((all - 720.0).abs() < 10.0, "{all}");
     }
 }

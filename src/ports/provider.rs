@@ -99,6 +99,9 @@ pub struct RemoteBatch {
     pub output_file: Option<String>,
     pub error_file: Option<String>,
     pub errors: Vec<RemoteError>,
+    /// Lines that are through, by the provider's own counts. A hint: settling goes
+    /// by the files.
+    pub finished: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,6 +4,7 @@ use std::io;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::model::{
@@ -133,6 +134,14 @@ pub trait Store: Send + Sync + 'static {
 
     async fn drop_credential(&self, id: CredentialId) -> Result<(), StoreError>;
 
+    // ---- what was learned
+
+    async fn put_learned(&self, learned: Learned) -> Result<(), StoreError>;
+
+    async fn forget_learned(&self, key: LearnedKey) -> Result<(), StoreError>;
+
+    async fn learned(&self) -> Result<Vec<Learned>, StoreError>;
+
     // ---- results and deliveries
 
     /// A tenant's endings in commit order, from after `after`.
@@ -194,6 +203,22 @@ pub struct Admission {
     pub body_digest: CallDigest,
     /// An idempotency key whose request finished before this instant is free.
     pub idempotency_horizon: Timestamp,
+}
+
+/// How long answers were seen to take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Learned {
+    pub key: LearnedKey,
+    /// The engine's own encoding.
+    pub table: Bytes,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LearnedKey {
+    pub credential: CredentialId,
+    pub model: String,
+    /// A lane, or what else takes time.
+    pub what: String,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -91,6 +91,7 @@ fn object(value: &Value) -> Result<RemoteBatch, ProviderError> {
         output_file: text(&value["output_file_id"]),
         error_file: text(&value["error_file_id"]),
         errors: errors(&value["errors"]),
+        finished: finished(&value["request_counts"]),
     })
 }
 
@@ -104,6 +105,13 @@ fn status(text: &str) -> RemoteStatus {
         "cancelled" | "canceled" => RemoteStatus::Cancelled,
         _ => RemoteStatus::Running,
     }
+}
+
+/// Azure and DeepInfra leave the counts out, or null, at times.
+fn finished(counts: &Value) -> Option<u32> {
+    let completed = counts["completed"].as_u64()?;
+    let failed = counts["failed"].as_u64().unwrap_or(0);
+    u32::try_from(completed + failed).ok()
 }
 
 /// `""` means absent, as in `error_file_id:""`.
@@ -169,6 +177,7 @@ mod tests {
                 input_file: Some("file-1".to_owned()),
                 output_file: None,
                 error_file: Some("file-2".to_owned()),
+                finished: None,
                 errors: vec![
                     RemoteError {
                         code: Some("invalid_json_line".to_owned()),

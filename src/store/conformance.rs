@@ -19,8 +19,8 @@ use crate::{
         time::Timestamp,
     },
     ports::{
-        Admission, Admitted, Content, Delivery, DeliveryStatus, Ending, Idempotent, LedgerEntry,
-        Relocation, Settled, Store, StoreError,
+        Admission, Admitted, Content, Delivery, DeliveryStatus, Ending, Idempotent, Learned,
+        LearnedKey, LedgerEntry, Relocation, Settled, Store, StoreError,
     },
 };
 
@@ -699,6 +699,28 @@ async fn credentials_are_kept_until_they_are_dropped(store: &dyn Store) {
     assert_eq!(store.credential(id).await.unwrap(), None);
 }
 
+async fn what_was_learned_is_written_over_and_forgotten(store: &dyn Store) {
+    let learned = |what: &str, table: &'static [u8]| Learned {
+        key: LearnedKey {
+            credential: request(1, 1).credential,
+            model: "gpt-4o-mini".into(),
+            what: what.into(),
+        },
+        table: Bytes::from_static(table),
+    };
+    store.put_learned(learned("batch", b"1")).await.unwrap();
+    store.put_learned(learned("batch", b"2")).await.unwrap();
+    store.put_learned(learned("cancel", b"3")).await.unwrap();
+    let mut all = store.learned().await.unwrap();
+    all.sort_by(|a, b| a.key.what.cmp(&b.key.what));
+    assert_eq!(all, [learned("batch", b"2"), learned("cancel", b"3")]);
+    store
+        .forget_learned(learned("batch", b"").key)
+        .await
+        .unwrap();
+    assert_eq!(store.learned().await.unwrap(), [learned("cancel", b"3")]);
+}
+
 macro_rules! conformance {
     ($($test:ident)*) => {
         mod in_memory {
@@ -736,6 +758,7 @@ conformance! {
     what_is_old_is_purged_and_the_feed_says_so
     batches_stay_while_somebody_needs_them
     credentials_are_kept_until_they_are_dropped
+    what_was_learned_is_written_over_and_forgotten
 }
 
 pub fn settings(dir: &std::path::Path) -> Settings {

@@ -34,7 +34,7 @@ mod writer;
 use self::{
     changes::{admit, attempts, deliveries, places, purge, settle},
     kv::{Kv, again},
-    records::{batch, credential, orphan},
+    records::{batch, credential, learned, orphan},
     staging::{Staging, Step},
     writer::{Horizon, Writer},
 };
@@ -49,8 +49,8 @@ use crate::{
         time::Timestamp,
     },
     ports::{
-        Admission, Admitted, Delivery, DeliveryStatus, Ending, FeedPage, Head, Idempotent,
-        LedgerEntry, Relocation, Settled, Store, StoreError, Stored,
+        Admission, Admitted, Delivery, DeliveryStatus, Ending, FeedPage, Head, Idempotent, Learned,
+        LearnedKey, LedgerEntry, Relocation, Settled, Store, StoreError, Stored,
     },
 };
 
@@ -334,6 +334,19 @@ impl<K: Kv> Store for KvStore<K> {
 
     async fn drop_credential(&self, id: CredentialId) -> Result<(), StoreError> {
         self.put(credential::key(id), None).await
+    }
+
+    async fn put_learned(&self, learned: Learned) -> Result<(), StoreError> {
+        self.put(learned::key(&learned.key), Some(learned::encode(&learned)))
+            .await
+    }
+
+    async fn forget_learned(&self, key: LearnedKey) -> Result<(), StoreError> {
+        self.put(learned::key(&key), None).await
+    }
+
+    async fn learned(&self) -> Result<Vec<Learned>, StoreError> {
+        self.read(usize::MAX, |kv| reads::learned(kv)).await
     }
 
     async fn feed(

@@ -5,8 +5,8 @@ use bytes::{Bytes, BytesMut};
 use super::{
     kv::{End, Kv, Span},
     records::{
-        attempt, batch, chunk, credential, delivery, destination, feed, idempotency, ledger, line,
-        live, meta, orphan, placed, queue,
+        attempt, batch, chunk, credential, delivery, destination, feed, idempotency, learned,
+        ledger, line, live, meta, orphan, placed, queue,
         request::{self, Payload},
     },
 };
@@ -19,7 +19,9 @@ use crate::{
         request::{Cohort, Destination, Entry, Place},
         time::Timestamp,
     },
-    ports::{Content, Delivery, DeliveryStatus, FeedPage, Head, Idempotent, StoreError, Stored},
+    ports::{
+        Content, Delivery, DeliveryStatus, FeedPage, Head, Idempotent, Learned, StoreError, Stored,
+    },
 };
 
 type Read<T> = Result<T, StoreError>;
@@ -181,6 +183,10 @@ pub fn batches(kv: &impl Kv, since: Timestamp) -> Read<Vec<Batch>> {
         batch.state.is_open() || !batch.litter.is_empty() || ended > since
     });
     Ok(batches)
+}
+
+pub fn learned(kv: &impl Kv) -> Read<Vec<Learned>> {
+    all(kv, &learned::all(), usize::MAX, learned::decode)
 }
 
 pub fn destinations(kv: &impl Kv) -> Read<Vec<Destination>> {

@@ -17,6 +17,7 @@
 //! | `G` | [`ledger`] | tenant, day, lane, digest of model and tag |
 //! | `I` | [`idempotency`] | tenant, digest |
 //! | `O` | [`orphan`] | tenant, digest, id |
+//! | `E` | [`learned`] | credential, digest of model and lane |
 //! | `M` | [`meta`] | name |
 
 pub mod attempt;
@@ -27,6 +28,7 @@ pub mod delivery;
 pub mod destination;
 pub mod feed;
 pub mod idempotency;
+pub mod learned;
 pub mod ledger;
 pub mod line;
 pub mod live;

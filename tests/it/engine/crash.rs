@@ -336,6 +336,19 @@ impl Store for Mortal<dyn Store> {
         let dropped = self.inner.drop_credential(id);
         commit!(self, name, self.trouble.befall("drop_credential", dropped))
     }
+    async fn put_learned(&self, learned: Learned) -> Result<(), StoreError> {
+        commit!(self, "learned".into(), self.inner.put_learned(learned))
+    }
+    async fn forget_learned(&self, key: LearnedKey) -> Result<(), StoreError> {
+        commit!(
+            self,
+            "forget learned".into(),
+            self.inner.forget_learned(key)
+        )
+    }
+    async fn learned(&self) -> Result<Vec<Learned>, StoreError> {
+        self.life.hear(self.inner.learned()).await
+    }
     async fn feed(&self, of: TenantId, after: u64, limit: usize) -> Result<FeedPage, StoreError> {
         self.life.hear(self.inner.feed(of, after, limit)).await
     }

@@ -92,6 +92,7 @@ pub fn settings() -> Settings {
             model_cache: 10 * MINUTE,
             idempotency_ttl: 24 * HOUR,
         },
+        ladder: section(&config, "ladder"),
         packing: section(&config, "packing"),
         submit: section(&config, "submit"),
         watch: section(&config, "watch"),

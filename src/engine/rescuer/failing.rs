@@ -1,0 +1,93 @@
+//! `Offpeak-On-Late: fail`: ends at the deadline.
+
+use std::sync::Arc;
+
+use crate::{
+    engine::{Engine, drive::Next, settling::error_body, summary::Tracked},
+    model::request::{Cohort, Entry, OnLate, State},
+    ports::StoreError,
+};
+
+use super::PAGE;
+
+impl Engine {
+    pub(super) async fn fail_turn(self: &Arc<Self>) -> Next {
+        let (cohorts, batches) = {
+            let summary = self.summary.lock();
+            let fails = |cohort: &Cohort| cohort.on_late == OnLate::Fail;
+            let cohorts = summary.queue.keys().copied().filter(|cohort| fails(cohort));
+            let open =
+                |tracked: &&Tracked| tracked.batch.state.is_open() && fails(&tracked.batch.cohort);
+            let batches = summary.batches.values().filter(open).cloned();
+            (cohorts.collect::<Vec<_>>(), batches.collect::<Vec<_>>())
+        };
+        let mut next = Next::OnSignal;
+        for cohort in cohorts {
+            let failed = self.fail_queued(cohort).await;
+            next = next.sooner(self.or_soon("failing what is late", failed));
+        }
+        for tracked in batches {
+            let failed = self.fail_lines(&tracked).await;
+            next = next.sooner(self.or_soon("failing what is late", failed));
+        }
+        next
+    }
+
+    async fn fail_queued(self: &Arc<Self>, cohort: Cohort) -> Result<Next, StoreError> {
+        let now = self.now();
+        // Each has its own deadline; none is before the bucket.
+        if cohort.bucket.start > now {
+            return Ok(Next::At(cohort.bucket.start));
+        }
+        // At most one bucket of them, which is narrow.
+        let entries = self.store.queued(cohort, usize::MAX).await?;
+        let (due, rest): (Vec<Entry>, Vec<Entry>) =
+            entries.into_iter().partition(|entry| entry.deadline <= now);
+        self.fail_late(&due).await?;
+        Ok(rest
+            .iter()
+            .map(|entry| entry.deadline)
+            .min()
+            .map_or(Next::OnSignal, Next::At))
+    }
+
+    async fn fail_lines(self: &Arc<Self>, tracked: &Tracked) -> Result<Next, StoreError> {
+        let batch = &tracked.batch;
+        if batch.earliest_deadline > self.now() {
+            return Ok(Next::At(batch.earliest_deadline));
+        }
+        let (due, next) = self.due_lines(batch.id, |line| line.deadline).await?;
+        self.fail_late(&due).await?;
+        if next == Next::OnSignal && !tracked.wanted {
+            self.want_back(batch.id);
+        }
+        Ok(next)
+    }
+
+    pub(in crate::engine) async fn fail_late(
+        self: &Arc<Self>,
+        entries: &[Entry],
+    ) -> Result<(), StoreError> {
+        for chunk in entries.chunks(PAGE / 2) {
+            let mut endings = Vec::with_capacity(chunk.len());
+            for entry in chunk {
+                let Some(head) = self.store.head(entry.key).await? else {
+                    continue;
+                };
+                let message = "The deadline passed before the provider answered, and the \
+                    call asked to fail rather than to be late (Offpeak-On-Late: fail).";
+                let body = error_body(message, "timeout_error", None, Some("deadline_exceeded"));
+                endings.push(self.own_ending(
+                    &head.request,
+                    self.places_of(&head.request),
+                    State::Failed,
+                    504,
+                    "the deadline passed (Offpeak-On-Late: fail)".into(),
+                    body,
+                ));
+            }
+            self.settle(endings).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,344 @@
+//! What is known of how long each scope's lanes take, and the plan made of it.
+//! A scope is what a provider limits together, and here a credential and a model.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+
+use crate::{
+    model::{
+        attempt::Lane,
+        endpoint::Endpoint,
+        id::CredentialId,
+        request::{Destination, Usage},
+        time::Timestamp,
+    },
+    policy::{
+        demand::Capacity,
+        plan::{Plan, Rung},
+        rescue,
+        turnaround::{Curve, Prior, Table},
+    },
+    ports::{Learned, LearnedKey, StoreError},
+};
+
+use super::Engine;
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct ScopeKey {
+    pub credential: CredentialId,
+    pub model: String,
+}
+
+impl From<&Destination> for ScopeKey {
+    fn from(destination: &Destination) -> Self {
+        ScopeKey {
+            credential: destination.credential,
+            model: destination.model.clone(),
+        }
+    }
+}
+
+/// What takes time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Takes {
+    Answer(Lane),
+    /// Until a cancelled batch has ended.
+    Cancel,
+}
+
+impl Takes {
+    const CANCEL: &'static str = "cancel";
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Takes::Answer(lane) => lane.as_str(),
+            Takes::Cancel => Takes::CANCEL,
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Takes> {
+        match name {
+            Takes::CANCEL => Some(Takes::Cancel),
+            lane => lane.parse().ok().map(Takes::Answer),
+        }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Scopes(Mutex<BTreeMap<ScopeKey, Scope>>);
+
+#[derive(Default)]
+struct Scope {
+    tables: BTreeMap<Takes, Learning>,
+    plans: HashMap<(Endpoint, bool), Made>,
+}
+
+#[derive(Default)]
+struct Learning {
+    table: Table,
+    /// Seen since it was last written down.
+    changed: bool,
+}
+
+struct Made {
+    plan: Arc<Plan>,
+    stale: Timestamp,
+}
+
+/// Of one scope: how long something takes.
+pub struct Turnaround {
+    pub credential: CredentialId,
+    pub model: String,
+    /// A lane, or `cancel`.
+    pub what: &'static str,
+    /// Batches, or calls, that tell it, the older ones less.
+    pub seen: f64,
+    pub learned: Curve,
+    pub prior: Curve,
+}
+
+/// Table weights below this are forgotten.
+const FADED: f64 = 0.01;
+/// Deadlines are no further away than this, or treated as if.
+const LONGEST: Duration = Duration::from_secs(7 * 86_400);
+
+impl Scopes {
+    fn learn(&self, key: &ScopeKey, takes: Takes, how: impl FnOnce(&mut Table)) {
+        let mut scopes = self.0.lock();
+        let scope = match scopes.get_mut(key) {
+            Some(scope) => scope,
+            None => scopes.entry(key.clone()).or_default(),
+        };
+        let learning = scope.tables.entry(takes).or_default();
+        how(&mut learning.table);
+        learning.changed = true;
+    }
+}
+
+impl Engine {
+    /// An answer, or the end of a cancel, came after so long.
+    pub(super) fn saw(&self, key: &ScopeKey, takes: Takes, age: Duration, weight: f64) {
+        let (now, half_life) = (self.now(), self.settings.rescue.half_life);
+        self.scopes.learn(key, takes, |table| {
+            table.fade(now, half_life);
+            table.ended(age, weight);
+        });
+    }
+
+    /// None had come after so long, and none will be seen.
+    pub(super) fn cut_off(&self, key: &ScopeKey, takes: Takes, age: Duration, weight: f64) {
+        let (now, half_life) = (self.now(), self.settings.rescue.half_life);
+        self.scopes.learn(key, takes, |table| {
+            table.fade(now, half_life);
+            table.left(age, weight);
+        });
+    }
+
+    /// The plan for calls of this kind, made anew when it is stale.
+    pub(super) fn plan(&self, key: &ScopeKey, endpoint: Endpoint, may_store: bool) -> Arc<Plan> {
+        let now = self.now();
+        let kind = (endpoint, may_store);
+        let stale = now + self.settings.rescue.replan;
+        {
+            let mut scopes = self.scopes.0.lock();
+            let made = scopes
+                .get_mut(key)
+                .and_then(|scope| scope.plans.get_mut(&kind));
+            if let Some(made) = made {
+                if made.stale > now {
+                    return made.plan.clone();
+                }
+                // Whoever asks meanwhile takes the old one.
+                made.stale = stale;
+            }
+        }
+        let plan = Arc::new(self.make_plan(key, endpoint, may_store));
+        let mut scopes = self.scopes.0.lock();
+        let scope = scopes.entry(key.clone()).or_default();
+        let made = Made {
+            plan: plan.clone(),
+            stale,
+        };
+        scope.plans.insert(kind, made);
+        plan
+    }
+
+    fn make_plan(&self, key: &ScopeKey, endpoint: Endpoint, may_store: bool) -> Plan {
+        let lanes = self.settings.ladder.lanes(&key.model, endpoint, may_store);
+        let rungs = lanes.into_iter().filter_map(|lane| self.rung(key, lane));
+        let rungs = rungs.collect();
+        Plan::new(rungs, self.live_takes(key), LONGEST)
+    }
+
+    fn rung(&self, key: &ScopeKey, lane: Lane) -> Option<Rung> {
+        let offer = self.settings.ladder.offer(lane)?;
+        let before = match lane {
+            Lane::Batch => self.settings.packing.linger,
+            _ => Duration::ZERO,
+        };
+        let cancel = match lane {
+            Lane::Batch => self
+                .curve(key, Takes::Cancel, &self.settings.rescue.cancel_prior())
+                .quantile(rescue::CANCELLED)
+                .unwrap_or(self.settings.rescue.reserve),
+            _ => Duration::ZERO,
+        };
+        Some(Rung {
+            lane,
+            price: self.price(&key.model, lane).unwrap_or(offer.price),
+            curve: self.curve(key, Takes::Answer(lane), &offer.prior()),
+            before,
+            cancel,
+            refused: offer.refused,
+        })
+    }
+
+    /// What is kept for an ordinary call, in all but one of a hundred cases.
+    pub(super) fn live_takes(&self, key: &ScopeKey) -> Duration {
+        let prior = self.settings.rescue.live_prior();
+        let curve = self.curve(key, Takes::Answer(Lane::Standard), &prior);
+        let timeout = self.settings.live.timeout;
+        curve
+            .quantile(rescue::IN_TIME)
+            .unwrap_or(timeout)
+            .min(timeout)
+    }
+
+    fn curve(&self, key: &ScopeKey, takes: Takes, prior: &Prior) -> Curve {
+        let now = self.now();
+        let running = match takes {
+            Takes::Answer(Lane::Batch) => self.summary.lock().running(key, now),
+            _ => Vec::new(),
+        };
+        let rescue = &self.settings.rescue;
+        let mut scopes = self.scopes.0.lock();
+        let table = scopes
+            .get_mut(key)
+            .and_then(|scope| scope.tables.get_mut(&takes))
+            .map(|learning| {
+                learning.table.fade(now, rescue.half_life);
+                learning.table.clone()
+            });
+        drop(scopes);
+        table
+            .unwrap_or_default()
+            .curve(prior, rescue.prior_weight, running)
+    }
+
+    /// What the lane costs of the standard price, for a call with more input than
+    /// output. None where the model has no prices.
+    fn price(&self, model: &str, lane: Lane) -> Option<f64> {
+        let typical = Usage {
+            input: 1000,
+            cached: 0,
+            output: 250,
+        };
+        let bill = self.prices.bill(model, lane, &typical)?;
+        let standard = bill.standard.as_pico();
+        (standard > 0).then(|| bill.paid.as_pico() as f64 / standard as f64)
+    }
+
+    /// What the scope can run live.
+    pub(super) fn capacity(&self, live: Duration) -> Capacity {
+        let settings = &self.settings.live;
+        let rate = f64::from(settings.max_concurrent) / settings.expected.as_secs_f64().max(0.001);
+        Capacity { rate, live }
+    }
+
+    /// All that is known of turnaround.
+    pub fn turnaround(&self) -> Vec<Turnaround> {
+        let known: Vec<(ScopeKey, Takes, f64)> = {
+            let scopes = self.scopes.0.lock();
+            let known = scopes.iter().flat_map(|(key, scope)| {
+                let tables = scope.tables.iter();
+                tables.map(|(takes, learning)| (key.clone(), *takes, learning.table.weight()))
+            });
+            known.collect()
+        };
+        let known = known.into_iter().map(|(key, takes, seen)| {
+            let prior = match takes {
+                Takes::Answer(lane) => match self.settings.ladder.offer(lane) {
+                    Some(offer) => offer.prior(),
+                    None => self.settings.rescue.live_prior(),
+                },
+                Takes::Cancel => self.settings.rescue.cancel_prior(),
+            };
+            Turnaround {
+                what: takes.as_str(),
+                seen,
+                learned: self.curve(&key, takes, &prior),
+                prior: Curve::of(&prior),
+                credential: key.credential,
+                model: key.model,
+            }
+        });
+        known.collect()
+    }
+
+    /// Reads back what was learned before.
+    pub(super) async fn recall(&self) -> Result<(), StoreError> {
+        for learned in self.store.learned().await? {
+            let table = postcard::from_bytes::<Table>(&learned.table);
+            let key = learned.key;
+            let (Some(takes), Ok(table)) = (Takes::from_name(&key.what), table) else {
+                tracing::warn!(
+                    model = key.model,
+                    what = key.what,
+                    "what was learned cannot be read"
+                );
+                continue;
+            };
+            if table.is_sound() {
+                let scope = ScopeKey {
+                    credential: key.credential,
+                    model: key.model,
+                };
+                self.scopes.learn(&scope, takes, |empty| *empty = table);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes down what was learned since the last time, and forgets what faded.
+    pub(super) async fn memorise(&self) -> Result<(), StoreError> {
+        for (key, table) in self.changed_tables() {
+            match table {
+                Some(table) => self.store.put_learned(Learned { key, table }).await?,
+                None => self.store.forget_learned(key).await?,
+            }
+        }
+        Ok(())
+    }
+
+    fn changed_tables(&self) -> Vec<(LearnedKey, Option<bytes::Bytes>)> {
+        let (now, half_life) = (self.now(), self.settings.rescue.half_life);
+        let mut changed = Vec::new();
+        let mut scopes = self.scopes.0.lock();
+        for (scope, known) in scopes.iter_mut() {
+            let key = |takes: &Takes| LearnedKey {
+                credential: scope.credential,
+                model: scope.model.clone(),
+                what: takes.as_str().into(),
+            };
+            known.tables.retain(|takes, learning| {
+                learning.table.fade(now, half_life);
+                let keep = learning.table.weight() > FADED;
+                if !keep {
+                    changed.push((key(takes), None));
+                } else if std::mem::take(&mut learning.changed) {
+                    let table = postcard::to_stdvec(&learning.table);
+                    changed.extend(table.ok().map(|table| (key(takes), Some(table.into()))));
+                }
+                keep
+            });
+            known.plans.retain(|_, made| made.stale + LONGEST > now);
+        }
+        scopes.retain(|_, known| !known.tables.is_empty() || !known.plans.is_empty());
+        changed
+    }
+}
