@@ -70,7 +70,7 @@ async fn what_fails_about_a_background_response_says_whether_it_may_run() {
         status("502 Bad", ""),
         ok("{}"),
         "HTTP/1.1 200".to_owned(),
-        format!("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{{\"id\""),
+        "HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{\"id\"".to_owned(),
     ] {
         let lost = create(answer.clone()).await;
         assert!(lost.may_have_happened(), "{answer}: {lost:?}");
