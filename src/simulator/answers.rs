@@ -8,6 +8,7 @@ use super::{
     body::{Body, Directive},
     draw::{Draw, digest, hex},
     error::ApiError,
+    faults::Operation,
     settings::Settings,
 };
 
@@ -31,6 +32,16 @@ impl Endpoint {
             "/v1/moderations" => Endpoint::Moderations,
             _ => return None,
         })
+    }
+
+    pub fn operation(self) -> Operation {
+        match self {
+            Endpoint::Chat => Operation::Chat,
+            Endpoint::Responses => Operation::Responses,
+            Endpoint::Embeddings => Operation::Embeddings,
+            Endpoint::Completions => Operation::Completions,
+            Endpoint::Moderations => Operation::Moderations,
+        }
     }
 
     fn asks_in(self) -> &'static str {

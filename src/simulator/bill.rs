@@ -29,11 +29,13 @@ impl Lane {
             + usage.cached * model.cached_input
             + usage.completion * model.output;
         match self {
-            Lane::Batch | Lane::Flex => {
+            Lane::Batch => {
                 fresh * model.batch_input
                     + usage.cached * model.batch_cached_input
                     + usage.completion * model.batch_output
             }
+            // Cached tokens too, for which most batches have no rate of their own.
+            Lane::Flex => standard / 2,
             Lane::Background8h => standard * 6 / 10,
             Lane::Background2h => standard * 7 / 10,
             Lane::Priority => standard * 2,
@@ -131,6 +133,7 @@ mod tests {
         for (lane, nano_usd) in [
             (Lane::Standard, 600 * 150 + 400 * 75 + 100 * 600),
             (Lane::Batch, 1_000 * 75 + 100 * 300),
+            (Lane::Flex, 90_000),
             (Lane::Background8h, 108_000),
             (Lane::Background2h, 126_000),
         ] {

@@ -9,6 +9,7 @@ use crate::model::time::human;
 
 /// What goes wrong, where and how often. One fault at most strikes a call: the
 /// oldest armed one whose operation matches and whose `after` calls have passed.
+/// Faults of a lane wait for calls in that lane, and strike beside the others.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Fault {
     pub on: Operation,
@@ -118,6 +119,25 @@ pub enum Kind {
         #[serde(with = "human")]
         lasting: Duration,
     },
+    /// What follows strikes a lane. A flex call is refused for want of capacity
+    /// (429 `resource_unavailable`, not billed).
+    FlexShortage,
+    /// A flex call is served, and billed, on the default tier.
+    FlexAsDefault,
+    /// A background response is done this long after its completion window.
+    Overrun {
+        #[serde(with = "human")]
+        by: Duration,
+    },
+}
+
+impl Kind {
+    const fn is_of_a_lane(&self) -> bool {
+        matches!(
+            self,
+            Kind::FlexShortage | Kind::FlexAsDefault | Kind::Overrun { .. }
+        )
+    }
 }
 
 fn a_day() -> Duration {
@@ -205,8 +225,26 @@ impl Script {
 
     /// The fault that strikes this call, if any.
     pub fn strike(&mut self, operation: Operation) -> Option<Kind> {
+        self.strike_with(operation, |kind| !kind.is_of_a_lane())
+    }
+
+    /// The fault of its lane that strikes this call, among those that are `wanted`.
+    pub fn strike_lane(
+        &mut self,
+        operation: Operation,
+        wanted: impl Fn(&Kind) -> bool,
+    ) -> Option<Kind> {
+        self.strike_with(operation, |kind| kind.is_of_a_lane() && wanted(kind))
+    }
+
+    fn strike_with(
+        &mut self,
+        operation: Operation,
+        wanted: impl Fn(&Kind) -> bool,
+    ) -> Option<Kind> {
         for fault in &mut self.armed {
-            if fault.times == 0 || (fault.on != operation && fault.on != Operation::Any) {
+            let is_on = fault.on == operation || fault.on == Operation::Any;
+            if fault.times == 0 || !is_on || !wanted(&fault.kind) {
                 continue;
             }
             if fault.after > 0 {
@@ -229,6 +267,25 @@ pub(super) fn status(code: u16) -> StatusCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn faults_of_a_lane_wait_for_it() {
+        let mut script = Script::default();
+        for text in [
+            r#"{"on":"chat","kind":"flex_shortage","times":2}"#,
+            r#"{"on":"responses","kind":"overrun","by":"1h"}"#,
+        ] {
+            script.add(serde_json::from_str(text).unwrap());
+        }
+        let is_flex = |kind: &Kind| *kind == Kind::FlexShortage;
+        assert_eq!(script.strike(Operation::Chat), None);
+        assert_eq!(script.strike_lane(Operation::Responses, is_flex), None);
+        for struck in [true, true, false] {
+            let kind = script.strike_lane(Operation::Chat, is_flex);
+            assert_eq!(kind.is_some(), struck);
+        }
+        assert_eq!(script.armed().len(), 1);
+    }
 
     #[test]
     fn faults_read_as_documented_and_strike_in_order() {

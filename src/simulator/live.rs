@@ -1,7 +1,5 @@
 //! Calls answered at once: chat, responses, embeddings, completions, moderations.
 
-use std::time::Duration;
-
 use axum::{
     Extension, Json,
     body::Body,
@@ -16,12 +14,14 @@ use serde_json::{Value, json};
 use super::{
     Sim, Simulator,
     answers::{Answer, Endpoint},
+    background,
     bill::Lane,
     draw::Draw,
     error::ApiError,
-    faults,
+    faults::{self, Kind},
     front::Caller,
     log::Note,
+    order::Order,
     rates::Bucket,
     shapes::{self, Frame},
     sse,
@@ -58,19 +58,24 @@ async fn respond(
         ApiError::new(StatusCode::BAD_REQUEST, None, message)
     })?;
     let answer = Answer::to(endpoint, text, &sim.settings)?;
-    let order = Order::read(sim, caller, &answer)?;
+    let mut order = Order::read(sim, caller, &answer)?;
     let (number, run) = admit(sim, caller, &answer, text, limits)?;
     let mut draw = Draw::new(sim.settings.seed, "live", &number.to_le_bytes());
-    if order.lane == Lane::Flex && draw.unit() < sim.settings.limits.flex_shortage {
-        let message = "Flex capacity is not available at the moment. Please try again later.";
-        let status = StatusCode::TOO_MANY_REQUESTS;
-        return Err(ApiError::new(status, Some("resource_unavailable"), message));
+    if order.lane == Lane::Flex {
+        find_capacity(sim, endpoint, &mut order, &mut draw)?;
     }
     let latency = &sim.settings.latency;
-    let took = draw.lognormal(latency.live_median, latency.live_sigma) + answer.directive.slow;
-    if let Some(error) = refusal(sim, &answer) {
+    let took = match order.lane {
+        Lane::Flex => draw.lognormal(latency.flex_median, latency.flex_sigma),
+        _ => draw.lognormal(latency.live_median, latency.live_sigma),
+    } + answer.directive.slow;
+    let failure = refusal(sim, &answer);
+    let is_queued = order.background && !order.stream;
+    if let Some(error) = &failure
+        && !(is_queued && error.status.is_server_error())
+    {
         sim.clock.sleep(took).await;
-        return Err(error);
+        return Err(error.clone());
     }
     let frame = Frame {
         run: &run,
@@ -78,8 +83,9 @@ async fn respond(
         created: sim.now().as_secs(),
         tier: order.tier,
     };
-    if order.background && !order.stream {
-        return Ok(background(sim, caller, &answer, &frame, order, &mut draw));
+    if is_queued {
+        let queued = background::queue(sim, caller, &answer, &frame, order, failure, &mut draw);
+        return Ok(Json(queued).into_response());
     }
     let whole = shapes::whole(&answer, &frame);
     {
@@ -103,83 +109,29 @@ async fn respond(
     Ok(Json(whole).into_response())
 }
 
-/// How the call wants to be run.
-#[derive(Clone, Copy)]
-struct Order {
-    lane: Lane,
-    tier: &'static str,
-    stream: bool,
-    background: bool,
-    /// The completion window of a background call.
-    window: Option<Duration>,
-}
-
-impl Order {
-    fn read(sim: &Simulator, caller: &Caller, answer: &Answer) -> Result<Self, ApiError> {
-        let body = &answer.body;
-        let (mut lane, tier) = match body.text("service_tier").as_deref() {
-            None | Some("auto" | "default") => (Lane::Standard, "default"),
-            Some("priority") => (Lane::Priority, "priority"),
-            Some("flex") if sim.settings.models[&answer.model].flex => (Lane::Flex, "flex"),
-            Some(tier) => {
-                let message = format!("Invalid service_tier argument: '{tier}' for this model.");
-                return Err(ApiError::invalid(
-                    "service_tier",
-                    Some("invalid_value"),
-                    message,
-                ));
-            }
-        };
-        let takes_background = answer.endpoint == Endpoint::Responses;
-        let background = takes_background && body.is_true("background");
-        let options: Value = body.get("background_options").unwrap_or_default();
-        let window = options["completion_window"].as_str();
-        let stream = body.is_true("stream")
-            && !matches!(
-                answer.endpoint,
-                Endpoint::Embeddings | Endpoint::Moderations
-            );
-        let refuse = |param: &str, message: &str| {
-            Err(ApiError::invalid(param, Some("invalid_value"), message))
-        };
-        if background {
-            if body.get("store") == Some(false) {
-                return refuse("background", "Background mode requires store=true.");
-            }
-            if window.is_some() && stream {
-                return refuse("stream", "A completion window cannot be streamed.");
-            }
-            lane = match (window, lane) {
-                (None, Lane::Standard) => Lane::Background,
-                (None, lane) => lane,
-                (Some("8h"), Lane::Standard) => Lane::Background8h,
-                (Some("2h"), Lane::Standard) => Lane::Background2h,
-                _ => {
-                    let param = "background_options.completion_window";
-                    return refuse(param, "Takes '8h' or '2h' on the standard tier.");
-                }
-            };
+/// Refuses a flex call that there is no capacity for, or serves it on the default
+/// tier, where chance or a fault says so.
+fn find_capacity(
+    sim: &Simulator,
+    endpoint: Endpoint,
+    order: &mut Order,
+    draw: &mut Draw,
+) -> Result<(), ApiError> {
+    let strikes = |kind: &Kind| matches!(kind, Kind::FlexShortage | Kind::FlexAsDefault);
+    let struck = sim.faults.lock().strike_lane(endpoint.operation(), strikes);
+    let is_short = draw.unit() < sim.settings.limits.flex_shortage;
+    match struck {
+        Some(Kind::FlexAsDefault) => {
+            order.lane = Lane::Standard;
+            order.tier = "default";
+            Ok(())
         }
-        if takes_background
-            && let Some(previous) = body.text("previous_response_id")
-            && !sim.world().0.responses.contains(&caller.key, &previous)
-        {
-            let message = format!("Previous response with id '{previous}' not found.");
-            let code = Some("previous_response_not_found");
-            return Err(ApiError::invalid("previous_response_id", code, message));
+        None if !is_short => Ok(()),
+        _ => {
+            let message = "Flex capacity is not available at the moment. Please try again later.";
+            let status = StatusCode::TOO_MANY_REQUESTS;
+            Err(ApiError::new(status, Some("resource_unavailable"), message))
         }
-        let hours = match lane {
-            Lane::Background8h => Some(8),
-            Lane::Background2h => Some(2),
-            _ => None,
-        };
-        Ok(Order {
-            lane,
-            tier,
-            stream,
-            background,
-            window: hours.map(|hours| Duration::from_secs(hours * 3600)),
-        })
     }
 }
 
@@ -254,42 +206,6 @@ fn keep(sim: &Simulator, caller: &Caller, answer: &Answer, whole: &Value) {
         }
         _ => {}
     }
-}
-
-/// Queues a background response. One with a completion window always meets it.
-fn background(
-    sim: &Simulator,
-    caller: &Caller,
-    answer: &Answer,
-    frame: &Frame,
-    order: Order,
-    draw: &mut Draw,
-) -> Response {
-    let latency = &sim.settings.latency;
-    let took = match order.window {
-        None => draw.lognormal(latency.background_median, latency.live_sigma),
-        Some(window) => draw
-            .lognormal(latency.turnaround_median, latency.turnaround_sigma)
-            .min(window),
-    } + answer.directive.slow;
-    let now = sim.now();
-    let stored = StoredResponse {
-        done: shapes::whole(answer, frame),
-        waiting: shapes::response(answer, frame, "queued"),
-        starts_at: now + took / 4,
-        ends_at: now + took,
-        charge: Some((
-            answer.model.clone(),
-            order.lane,
-            answer.usage,
-            answer.fingerprint,
-        )),
-        cancelled: false,
-    };
-    let object = stored.object(now);
-    let (mut world, _) = sim.world();
-    world.responses.add(&caller.key, &frame.id("resp_"), stored);
-    Json(object).into_response()
 }
 
 fn streamed(sim: Sim, frames: Vec<Bytes>) -> Response {

@@ -12,6 +12,10 @@
 //! 500, then works), `refusal`, and in batches `missing` (the line is in neither
 //! file and never ran) and `never` (it never finishes).
 //!
+//! **Lanes.** `service_tier:"flex"` on the models that take it, `background` with a
+//! completion window of 8 or 2 hours, and batches; the bill tells them apart. In a
+//! background response `status=500` and `flaky` are errors that it ends with.
+//!
 //! **Time.** The provider's clock is the wall time given at start, moved on by
 //! tokio's clock times `speed`. All `created_at` and the like are on that clock, so
 //! with a speed above 1 they run ahead of the caller's wall time. What callers are
@@ -27,6 +31,7 @@
 //! /sim/reset`.
 
 mod answers;
+mod background;
 mod batches;
 mod bill;
 mod blob;
@@ -42,6 +47,7 @@ mod front;
 mod job;
 mod live;
 mod log;
+mod order;
 mod output;
 mod rates;
 mod router;

@@ -50,8 +50,17 @@ pub struct Latency {
     /// Between two chunks of a stream.
     #[serde(with = "human")]
     pub live_chunk: Duration,
+    /// A call on the flex tier.
+    #[serde(with = "human")]
+    pub flex_median: Duration,
+    pub flex_sigma: f64,
     #[serde(with = "human")]
     pub background_median: Duration,
+    #[serde(with = "human")]
+    pub background_8h_median: Duration,
+    #[serde(with = "human")]
+    pub background_2h_median: Duration,
+    pub background_sigma: f64,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -79,7 +88,7 @@ pub struct Model {
     pub batch_input: u64,
     pub batch_cached_input: u64,
     pub batch_output: u64,
-    /// Whether `service_tier:"flex"` is taken; it costs what batch costs.
+    /// Whether `service_tier:"flex"` is taken; it costs half.
     pub flex: bool,
 }
 

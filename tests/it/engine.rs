@@ -12,6 +12,7 @@ mod callers;
 mod crashes;
 mod full_disk;
 mod house;
+mod lanes;
 mod live;
 mod rescue;
 mod submit;

@@ -3,6 +3,7 @@
 mod batches;
 mod faults;
 mod files;
+mod lanes;
 mod live;
 mod sockets;
 
@@ -65,10 +66,12 @@ impl Bench {
         Self::with(|_| {})
     }
 
-    /// Lines take exactly seven minutes unless the change says otherwise.
+    /// Lines take exactly seven minutes, and background responses five or fifteen,
+    /// unless the change says otherwise.
     fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings::default();
         settings.latency.turnaround_sigma = 0.0;
+        settings.latency.background_sigma = 0.0;
         settings.latency.stalled_share = 0.0;
         change(&mut settings);
         let sim = Simulator::new(settings, Timestamp::from_secs(START));
