@@ -166,13 +166,13 @@ impl Engine {
     pub async fn stop(&self, patience: std::time::Duration) {
         self.stop.cancel();
         self.tasks.close();
-        if let Err(error) = self.memorise().await {
-            tracing::warn!(%error, "what was learned last is not kept");
-        }
-        if tokio::time::timeout(patience, self.tasks.wait())
-            .await
-            .is_err()
-        {
+        let stopped = async {
+            if let Err(error) = self.memorise().await {
+                tracing::warn!(%error, "what was learned last is not kept");
+            }
+            self.tasks.wait().await;
+        };
+        if tokio::time::timeout(patience, stopped).await.is_err() {
             tracing::warn!(
                 tasks = self.tasks.len(),
                 "stopped with work in hand; it goes on after a restart"

@@ -69,7 +69,6 @@ impl Engine {
         scope: &ScopeKey,
         mut work: Vec<Work>,
     ) -> Result<Next, StoreError> {
-        let now = self.now();
         work.sort_by_key(|work| work.due);
         let endpoints: BTreeSet<Endpoint> = work.iter().map(|work| work.endpoint).collect();
         let plans = endpoints.into_iter();
@@ -77,7 +76,7 @@ impl Engine {
             .map(|endpoint| (endpoint, self.plan(scope, endpoint, false)))
             .collect();
         // What is thought out anew then may be wanted back sooner.
-        let mut next = Next::At(now + self.settings.rescue.replan);
+        let mut next = Next::At(self.replans_at(scope));
         let starts = self.latest_starts(scope, &work, &plans);
         for (work, start) in work.into_iter().zip(starts) {
             let plan = &plans[&work.endpoint];

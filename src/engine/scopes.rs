@@ -75,6 +75,7 @@ pub(super) struct Scopes(Mutex<BTreeMap<ScopeKey, Scope>>);
 #[derive(Default)]
 struct Scope {
     tables: BTreeMap<Takes, Learning>,
+    observations: u64,
     plans: HashMap<(Endpoint, bool), Made>,
 }
 
@@ -87,8 +88,17 @@ struct Learning {
 
 struct Made {
     plan: Arc<Plan>,
+    /// When something seen since is worth a new one.
+    due: Timestamp,
+    /// When it is made anew although nothing was seen: batches that run on tell
+    /// something too, the less the older they are.
     stale: Timestamp,
+    /// What had been seen.
+    observations: u64,
 }
+
+/// The share of its age that a running batch must grow by to tell something new.
+const NEWS: f64 = 0.1;
 
 /// Of one scope: how long something takes.
 pub struct Turnaround {
@@ -104,6 +114,8 @@ pub struct Turnaround {
 
 /// Table weights below this are forgotten.
 const FADED: f64 = 0.01;
+/// What the prior of cancels and ordinary calls weighs beside that of lanes.
+const GUESS: f64 = 0.1;
 /// Deadlines are no further away than this, or treated as if.
 const LONGEST: Duration = Duration::from_secs(7 * 86_400);
 
@@ -114,6 +126,7 @@ impl Scopes {
             Some(scope) => scope,
             None => scopes.entry(key.clone()).or_default(),
         };
+        scope.observations += 1;
         let learning = scope.tables.entry(takes).or_default();
         how(&mut learning.table);
         learning.changed = true;
@@ -143,27 +156,33 @@ impl Engine {
     pub(super) fn plan(&self, key: &ScopeKey, endpoint: Endpoint, may_store: bool) -> Arc<Plan> {
         let now = self.now();
         let kind = (endpoint, may_store);
-        let stale = now + self.settings.rescue.replan;
+        let replan = self.settings.rescue.replan;
+        let mut observations = 0;
         {
             let mut scopes = self.scopes.0.lock();
-            let made = scopes
-                .get_mut(key)
-                .and_then(|scope| scope.plans.get_mut(&kind));
-            if let Some(made) = made {
-                if made.stale > now {
-                    return made.plan.clone();
+            if let Some(scope) = scopes.get_mut(key) {
+                observations = scope.observations;
+                if let Some(made) = scope.plans.get_mut(&kind) {
+                    let news = made.observations != observations && made.due <= now;
+                    if !news && made.stale > now {
+                        return made.plan.clone();
+                    }
+                    // Whoever asks meanwhile takes the old one.
+                    (made.due, made.stale) = (now + replan, now + replan);
                 }
-                // Whoever asks meanwhile takes the old one.
-                made.stale = stale;
             }
         }
         let plan = Arc::new(self.make_plan(key, endpoint, may_store));
+        let running = self.summary.lock().running(key, now);
+        let oldest = running.into_iter().map(|(age, _)| age).max();
         let mut scopes = self.scopes.0.lock();
-        let scope = scopes.entry(key.clone()).or_default();
         let made = Made {
             plan: plan.clone(),
-            stale,
+            due: now + replan,
+            stale: now + oldest.map_or(LONGEST, |age| age.mul_f64(NEWS).max(replan)),
+            observations,
         };
+        let scope = scopes.entry(key.clone()).or_default();
         scope.plans.insert(kind, made);
         plan
     }
@@ -198,6 +217,21 @@ impl Engine {
         })
     }
 
+    /// When the scope's plans are to be looked at again.
+    pub(super) fn replans_at(&self, key: &ScopeKey) -> Timestamp {
+        let now = self.now();
+        let scopes = self.scopes.0.lock();
+        let plans = scopes.get(key).into_iter().flat_map(|scope| {
+            let news = |made: &Made| made.observations != scope.observations;
+            let plans = scope.plans.values();
+            plans.map(move |made| if news(made) { made.due } else { made.stale })
+        });
+        plans
+            .min()
+            .unwrap_or(Timestamp::MAX)
+            .max(now + self.settings.rescue.replan)
+    }
+
     /// What is kept for an ordinary call, in all but one of a hundred cases.
     pub(super) fn live_takes(&self, key: &ScopeKey) -> Duration {
         let prior = self.settings.rescue.live_prior();
@@ -216,6 +250,11 @@ impl Engine {
             _ => Vec::new(),
         };
         let rescue = &self.settings.rescue;
+        let weight = match takes {
+            Takes::Answer(lane) if lane != Lane::Standard => rescue.prior_weight,
+            // The reserve is a cautious guess, and rescues are quickly seen.
+            _ => rescue.prior_weight * GUESS,
+        };
         let mut scopes = self.scopes.0.lock();
         let table = scopes
             .get_mut(key)
@@ -225,9 +264,7 @@ impl Engine {
                 learning.table.clone()
             });
         drop(scopes);
-        table
-            .unwrap_or_default()
-            .curve(prior, rescue.prior_weight, running)
+        table.unwrap_or_default().curve(prior, weight, running)
     }
 
     /// What the lane costs of the standard price, for a call with more input than
@@ -336,7 +373,7 @@ impl Engine {
                 }
                 keep
             });
-            known.plans.retain(|_, made| made.stale + LONGEST > now);
+            known.plans.retain(|_, made| made.due + LONGEST > now);
         }
         scopes.retain(|_, known| !known.tables.is_empty() || !known.plans.is_empty());
         changed

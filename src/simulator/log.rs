@@ -27,6 +27,8 @@ pub struct LoggedBatch {
     pub input_file_id: String,
     /// Unix seconds on the simulator's clock.
     pub created_at: u64,
+    /// The same of its end, or when it will end as things stand.
+    pub ended_at: u64,
     pub metadata: Value,
     /// 0 when the input did not validate.
     pub lines: usize,
@@ -57,6 +59,27 @@ impl Log {
             .filter(|request| request.prompt.contains(text))
             .flat_map(|request| request.runs.values())
             .sum()
+    }
+
+    /// Custom ids that were in two batches at the same time.
+    pub fn overlapping(&self) -> Vec<&str> {
+        let spans: HashMap<&str, (u64, u64)> = self
+            .batches
+            .iter()
+            .map(|batch| (batch.id.as_str(), (batch.created_at, batch.ended_at)))
+            .collect();
+        let overlap = |batches: &[String]| {
+            let mut spans: Vec<_> = batches
+                .iter()
+                .filter_map(|id| spans.get(id.as_str()))
+                .collect();
+            spans.sort();
+            spans.windows(2).any(|pair| pair[1].0 < pair[0].1)
+        };
+        let ids = self.custom_ids.iter();
+        ids.filter(|(_, batches)| overlap(batches))
+            .map(|(id, _)| id.as_str())
+            .collect()
     }
 
     /// Custom ids that stand in more than one batch.

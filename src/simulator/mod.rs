@@ -125,6 +125,7 @@ impl Simulator {
             endpoint: job.endpoint.clone(),
             input_file_id: job.input_file_id.clone(),
             created_at: job.created_at.as_secs(),
+            ended_at: job.terminal_at().as_secs(),
             metadata: job.metadata.clone().unwrap_or_default(),
             lines: job.lines(),
             status: job.status(now).name(),

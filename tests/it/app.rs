@@ -99,7 +99,7 @@ impl TestApp {
     pub async fn finish(mut self) {
         self.end().await;
         let log = self.simulator.log();
-        assert_eq!(log.resubmitted(), [""; 0], "lines in two batches");
+        assert_eq!(log.overlapping(), [""; 0], "lines in two batches");
         assert!(self.directory.path().join("master.key").exists());
         self.provider.shutdown().await;
         self.finished = true;

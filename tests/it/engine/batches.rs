@@ -15,13 +15,6 @@ use super::{
     world::{Allow, LIVE, World, succeeded},
 };
 
-const AGAIN: Allow = Allow {
-    resubmission: true,
-    lost_files: false,
-    unaccounted: false,
-    endless: false,
-};
-
 #[tokio::test(start_paused = true)]
 async fn a_call_comes_back_at_half_price() {
     let world = World::new().await;
@@ -137,7 +130,7 @@ async fn lines_in_neither_file_go_again() {
         let keys = world.ask_many(5, |n| ask(format!("q{n}"))).await;
         world.all_done(&keys).await.iter().for_each(succeeded);
         assert_eq!(world.sim.log().resubmitted().len(), 2, "{kind:?}");
-        world.finish_allowing(AGAIN).await;
+        world.finish().await;
     }
 }
 
@@ -149,7 +142,7 @@ async fn an_expired_batch_gives_what_it_has() {
     let keys = world.ask_many(6, |n| ask(format!("q{n}"))).await;
     world.all_done(&keys).await.iter().for_each(succeeded);
     assert_eq!(world.sim.log().resubmitted().len(), 3);
-    world.finish_allowing(AGAIN).await;
+    world.finish().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -175,7 +168,7 @@ async fn lines_that_may_work_another_time_go_again_and_end() {
         let outcome = world.outcome(odd).await;
         assert_eq!(outcome.state, State::Failed);
         assert_eq!(outcome.source, LIVE, "{outcome:?}");
-        world.finish_allowing(AGAIN).await;
+        world.finish().await;
     }
 }
 
@@ -190,7 +183,7 @@ async fn who_waits_for_the_discount_gets_the_error_in_the_end() {
     assert_eq!((outcome.state, outcome.status), (State::Failed, 500));
     assert!(matches!(outcome.source, Source::Batch(_)));
     assert_eq!(world.sim.bill().calls(Lane::Standard), 0);
-    world.finish_allowing(AGAIN).await;
+    world.finish().await;
 }
 
 /// Nobody would ever ask for its lines again: who waits would wait for ever.
@@ -218,7 +211,6 @@ async fn a_batch_that_never_ends_is_cancelled_and_in_the_end_given_up() {
         );
         world
             .finish_allowing(Allow {
-                resubmission: true,
                 lost_files: !obeys,
                 unaccounted: !obeys,
                 endless: !obeys,
@@ -238,7 +230,7 @@ async fn a_bad_line_loses_only_itself() {
     assert_eq!((outcome.state, outcome.status), (State::Failed, 400));
     world.all_done(&good).await.iter().for_each(succeeded);
     assert_eq!(world.sim.bill().calls(Lane::Batch), 4);
-    world.finish_allowing(AGAIN).await;
+    world.finish().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -267,7 +259,7 @@ async fn too_many_enqueued_tokens_are_waited_for() {
     // Each refusal halves the next batch: three that were refused, and the lines
     // one by one.
     assert_eq!(world.sim.log().batches.len(), 6);
-    world.finish_allowing(AGAIN).await;
+    world.finish().await;
 }
 
 #[tokio::test(start_paused = true)]

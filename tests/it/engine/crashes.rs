@@ -12,7 +12,6 @@ use super::{
 };
 
 const KILLED: Allow = Allow {
-    resubmission: false,
     lost_files: true,
     unaccounted: true,
     endless: false,

@@ -75,7 +75,6 @@ async fn day(seed: u64) -> Vec<String> {
     world.note_all("sk-test").await;
     world.note_all("sk-other").await;
     let allow = Allow {
-        resubmission: true,
         lost_files: true,
         unaccounted: true,
         endless: false,

@@ -11,7 +11,6 @@ use super::{
 };
 
 const LOST: Allow = Allow {
-    resubmission: false,
     lost_files: true,
     unaccounted: false,
     endless: false,

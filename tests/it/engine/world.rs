@@ -70,8 +70,6 @@ pub struct World {
 /// What a scenario is allowed that is otherwise a mistake.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Allow {
-    /// Requests may stand in several batches, one after the other.
-    pub resubmission: bool,
     /// Files whose upload's reply was lost stay until they expire.
     pub lost_files: bool,
     /// Answers may be billed that nobody saw.
@@ -460,9 +458,8 @@ impl World {
 
     async fn check_provider(&self, allow: Allow) {
         let log = self.sim.log();
-        if !allow.resubmission {
-            assert_eq!(log.resubmitted(), Vec::<&str>::new(), "in two batches");
-        }
+        let two = log.overlapping();
+        assert_eq!(two, Vec::<&str>::new(), "in two batches at a time");
         let running = |status: &str| {
             matches!(
                 status,

@@ -216,7 +216,7 @@ impl End {
     }
 
     fn check_submissions(&self, log: &Log) {
-        assert_eq!(log.resubmitted(), Vec::<&str>::new(), "in two batches");
+        assert_eq!(log.overlapping(), Vec::<&str>::new(), "in two batches");
         let mut metadata = BTreeSet::new();
         for batch in &log.batches {
             let new = metadata.insert(batch.metadata.to_string());

@@ -153,7 +153,7 @@ impl Scene {
             done.unwrap();
         }
         assert_eq!(
-            self.provider.simulator.log().resubmitted(),
+            self.provider.simulator.log().overlapping(),
             Vec::<&str>::new()
         );
         let log = self.server.log();

@@ -96,7 +96,7 @@ async fn a_stop_answers_what_it_can_and_leaves_the_rest_to_the_next_start() {
     }
     assert_eq!(runs(&provider.simulator, &soon_done), vec![1; 6]);
     assert_eq!(runs(&provider.simulator, &late), vec![1; 6]);
-    assert_eq!(provider.simulator.log().resubmitted(), Vec::<&str>::new());
+    assert_eq!(provider.simulator.log().overlapping(), Vec::<&str>::new());
     let mut feed = Feed::new(KEY);
     while feed.read(&load, 0).await > 0 {}
     assert_eq!(feed.seen.len(), 12);

@@ -88,7 +88,7 @@ impl Scene {
             assert_eq!((done.breaks, done.requests.len()), (0, 1), "{done:?}");
         }
         let log = self.provider.simulator.log();
-        assert_eq!(log.resubmitted(), Vec::<&str>::new());
+        assert_eq!(log.overlapping(), Vec::<&str>::new());
         let told = self.server.log();
         assert!(!told.contains("panicked"), "{told}");
     }
