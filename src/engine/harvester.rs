@@ -60,18 +60,9 @@ impl Engine {
         }
         let mut to_live = false;
         if remote.status == RemoteStatus::Failed && is_too_much(&remote.errors) {
-            let pause = self.settings.submit.retry_max;
-            tracing::warn!(batch = %batch.id, ?pause, "too many tokens are enqueued; packing waits");
-            let until = self.now() + pause;
-            let mut summary = self.summary.lock();
-            summary.creates(batch.credential).put_off(until);
-            to_live = summary.refused(batch);
+            to_live = self.learn_from_refusal(batch).await?;
         } else if remote.status == RemoteStatus::Failed {
             to_live = provider!(self.part_poison(batch, remote, credential).await?);
-        } else {
-            let max_bytes = self.settings.packing.max_bytes;
-            let mut summary = self.summary.lock();
-            summary.taken(batch.cohort.destination, max_bytes);
         }
         self.return_the_rest(batch, to_live).await?;
         let files = [&batch.input_file, &remote.output_file, &remote.error_file];

@@ -10,7 +10,7 @@ use crate::{
         time::Timestamp,
     },
     policy::poll,
-    ports::{Credential, ProviderError, StoreError},
+    ports::{Credential, ProviderError, RemoteStatus, StoreError},
 };
 
 use super::{Engine, drive::Next};
@@ -109,6 +109,13 @@ impl Engine {
         batch.tries = 0;
         batch.provider_status = Some(remote.status_text.clone());
         if remote.status.is_terminal() {
+            let ran = matches!(
+                remote.status,
+                RemoteStatus::Completed | RemoteStatus::Expired
+            );
+            let now = self.now();
+            self.summary.lock().release(&batch, ran, now);
+            self.signals.packer.notify_one();
             // The semaphore is never closed.
             let _turn = self.harvests.acquire().await;
             return match self.harvest(&mut batch, &remote, &credential).await? {
