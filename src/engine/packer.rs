@@ -31,6 +31,8 @@ const LONGEST_COMMIT_PAUSE: Duration = Duration::from_secs(10);
 enum Turn {
     Packed,
     Waits(Next),
+    /// There is no room for its tokens; what is on its way signals when it ends.
+    Blocked,
 }
 
 /// Due first by deadline, then whichever.
@@ -49,6 +51,7 @@ impl Engine {
         let flush = self.flushing.swap(false, Ordering::Relaxed);
         let (mut round, arrivals) = self.waiting();
         let pressures = self.pressures();
+        let mut blocked = false;
         loop {
             let turn = self.summary.lock().scopes.packing.next(&mut round);
             let Some((tenant, item)) = turn else {
@@ -60,10 +63,12 @@ impl Engine {
                     let mut summary = self.summary.lock();
                     let rest = summary.queue.contains_key(&item.1).then_some(item);
                     summary.scopes.packing.served(&mut round, tenant, rest);
-                    if summary.arrivals == arrivals && next.is_after(self.now()) {
+                    let unchanged = summary.arrivals == arrivals && !blocked;
+                    if unchanged && next.is_after(self.now()) {
                         continue;
                     }
-                    // Somebody else is due: whose turn it is has to be seen anew.
+                    // Somebody else may be due, or have room: whose turn it is has
+                    // to be seen anew.
                     drop(summary);
                     if flush {
                         self.flush();
@@ -71,6 +76,10 @@ impl Engine {
                     return Ok(Next::At(self.now()));
                 }
                 Ok(Turn::Waits(next)) => Ok(next),
+                Ok(Turn::Blocked) => {
+                    blocked = true;
+                    continue;
+                }
                 Err(error) => Err(error),
             };
             next = next.sooner(self.or_soon("packing", waits));
@@ -139,15 +148,14 @@ impl Engine {
             Room::Open => None,
             Room::Tokens(tokens) => Some(tokens),
             Room::Closed(Some(until)) => return Ok(Turn::Waits(Next::At(until))),
-            // What is on its way signals when it ends.
-            Room::Closed(None) => return Ok(Turn::Waits(Next::OnSignal)),
+            Room::Closed(None) => return Ok(Turn::Blocked),
         };
         match self.fill(cohort, &to, tokens, reason).await? {
             Filled::Sealed => Ok(Turn::Packed),
             Filled::Nothing => Ok(Turn::Waits(Next::At(now + self.commit_pause(cohort)))),
             Filled::TooLarge => {
                 self.summary.lock().keep_room(cohort, &to);
-                Ok(Turn::Waits(Next::OnSignal))
+                Ok(Turn::Blocked)
             }
         }
     }

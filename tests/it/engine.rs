@@ -15,5 +15,7 @@ mod house;
 mod live;
 mod rescue;
 mod submit;
+mod tokens;
+mod turns;
 mod webhooks;
 mod worst;

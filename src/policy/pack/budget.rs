@@ -23,7 +23,7 @@ pub struct Budget {
     configured: Option<u64>,
     /// Below what is configured, where that is too much.
     learned: Option<u64>,
-    /// What was on its way at the last refusal, all together.
+    /// The most that was ever on its way when a batch was refused.
     refused: u64,
     /// The most that was taken at one time.
     proven: u64,
@@ -120,18 +120,21 @@ impl Budget {
             self.refusals += 1;
         }
         let others = others.unwrap_or(0);
-        self.refused = others + tokens;
-        if self.proven >= self.refused {
+        let all = others + tokens;
+        self.refused = self.refused.max(all);
+        if self.proven >= all {
             // Less is allowed than was once, or it is not released yet.
             self.proven = others;
         }
-        let limit = if self.proven > others {
-            self.probe_at = now + PROBE_AFTER;
-            self.proven
-        } else {
-            others + tokens / 2
+        let limit = match self.proven > others {
+            true => self.proven,
+            false => others + tokens / 2,
         };
         self.learned = Some(limit.max(1));
+        if limit > tokens / 2 {
+            // What is there was taken: the limit is near.
+            self.probe_at = now + PROBE_AFTER;
+        }
         let doublings = self.refusals.saturating_sub(1).min(DOUBLINGS);
         self.closed_until = self.closed_until.max(now + pause * (1 << doublings));
     }
@@ -236,13 +239,13 @@ mod tests {
         budget.taken(1000, at(0));
         assert_eq!(budget.limit(), Some(1126));
         budget.refused(120, Some(1000), MINUTE, at(10));
-        assert_eq!(budget.limit(), Some(1060));
-        budget.refused(120, Some(900), MINUTE, at(20));
-        assert_eq!(budget.limit(), Some(1000), "as much as was taken");
-        budget.taken(1000, at(30));
-        assert_eq!(budget.limit(), Some(1000));
-        budget.taken(1000, at(4000));
-        assert_eq!(budget.limit(), Some(1126));
+        assert_eq!(budget.limit(), Some(1060), "half of what was too much");
+        budget.taken(1060, at(11));
+        assert_eq!(budget.limit(), Some(1060), "for an hour");
+        budget.taken(1060, at(4000));
+        assert_eq!(budget.limit(), Some(1193));
+        budget.refused(120, Some(1050), MINUTE, at(4010));
+        assert_eq!(budget.limit(), Some(1060), "as much as was taken");
         budget.refused(1000, None, MINUTE, at(5000));
         assert_eq!(budget.limit(), Some(500), "less is allowed than was");
     }
