@@ -22,6 +22,10 @@ use crate::{
 
 use super::summary::{Summary, Tracked};
 
+/// Polls that come more often than this are a luxury: what they take of the budget is
+/// there for more batches.
+const PROMPT: Duration = Duration::from_secs(10);
+
 /// A credential and a model, over all endpoints.
 type Scope = (CredentialId, String);
 
@@ -127,7 +131,7 @@ impl Summary {
         budget.refused(tokens, others, pause, now);
         tracing::warn!(batch = %batch.id, model, tokens, ?others, limit = budget.limit(),
             "the provider has no room for a batch's tokens");
-        budget.is_hopeless(batch.lines)
+        budget.is_hopeless(batch.lines, tokens)
     }
 
     /// A create was answered with 429: fewer and larger ones, and none for so long
@@ -150,7 +154,7 @@ impl Summary {
             if cancelling || batch.state == BatchState::Submitted {
                 let age = batch.submitted.unwrap_or(batch.created).until(now);
                 let interval = poll::interval(age, cancelling || *wanted, watch);
-                let polls = 1.0 / interval.as_secs_f64().max(0.001);
+                let polls = 1.0 / interval.max(PROMPT).as_secs_f64();
                 let share = polls / watch.polls_per_second.max(0.001);
                 pressures.entry(batch.credential).or_default().calls += share;
             }

@@ -11,7 +11,10 @@ use crate::{
         request::Place,
         time::Timestamp,
     },
-    policy::{pack::Round, rescue, retry},
+    policy::{
+        pack::{Round, Turns},
+        rescue, retry,
+    },
     ports::{Credential, ProviderError, RemoteBatch, StoreError},
 };
 
@@ -39,8 +42,8 @@ impl Engine {
             let Some(batch) = self.batch_in(id, &[BatchState::Sealed, BatchState::Uploaded]) else {
                 continue;
             };
-            let scopes = &mut self.summary.lock().scopes;
-            scopes.submitting.served(&mut round, tenant, None);
+            let served = |turns: &mut Turns| turns.served(&mut round, tenant, None);
+            served(&mut self.summary.lock().scopes.submitting);
             let submitting = self.inflight.submits.begin(id);
             let engine = self.clone();
             self.tasks.spawn(async move {

@@ -160,8 +160,9 @@ impl Budget {
     }
 
     /// Whether a batch of so many lines, which was refused, will never fit.
-    pub fn is_hopeless(&self, lines: u32) -> bool {
-        lines == 1 && self.refusals >= NEVER
+    pub fn is_hopeless(&self, lines: u32, tokens: u64) -> bool {
+        let too_large = self.configured.is_some_and(|limit| tokens > limit);
+        lines == 1 && (too_large || self.refusals >= NEVER)
     }
 }
 
@@ -266,17 +267,19 @@ mod tests {
         let mut budget = Budget::new(None);
         for refusals in 1..=7 {
             budget.refused(100, None, MINUTE, at(0));
-            assert_eq!(budget.is_hopeless(1), refusals >= 5);
-            assert!(!budget.is_hopeless(2));
+            assert_eq!(budget.is_hopeless(1, 100), refusals >= 5);
+            assert!(!budget.is_hopeless(2, 100));
         }
         let closed = Room::Closed(Some(at(16 * 60)));
         assert_eq!(budget.room(&cohort(1), None, at(959)), closed);
         budget.taken(1, at(0));
-        assert!(!budget.is_hopeless(1), "from then on it counts anew");
+        assert!(!budget.is_hopeless(1, 100), "from then on it counts anew");
         for _ in 0..9 {
             budget.refused(100, Some(5), MINUTE, at(0));
         }
-        assert!(!budget.is_hopeless(1), "others stood in its way");
+        assert!(!budget.is_hopeless(1, 100), "others stood in its way");
+        let budget = Budget::new(Some(99));
+        assert!(budget.is_hopeless(1, 100) && !budget.is_hopeless(2, 100));
     }
 
     #[test]
