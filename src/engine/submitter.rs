@@ -11,10 +11,7 @@ use crate::{
         request::Place,
         time::Timestamp,
     },
-    policy::{
-        pack::{Round, Turns},
-        rescue, retry,
-    },
+    policy::{pack::Round, rescue, retry},
     ports::{Credential, ProviderError, RemoteBatch, StoreError},
 };
 
@@ -42,8 +39,7 @@ impl Engine {
             let Some(batch) = self.batch_in(id, &[BatchState::Sealed, BatchState::Uploaded]) else {
                 continue;
             };
-            let served = |turns: &mut Turns| turns.served(&mut round, tenant, None);
-            served(&mut self.summary.lock().scopes.submitting);
+            self.had_its_turn(&mut round, tenant);
             let submitting = self.inflight.submits.begin(id);
             let engine = self.clone();
             self.tasks.spawn(async move {
@@ -84,6 +80,11 @@ impl Engine {
             due.push((batch.tenant, item));
         }
         (scopes.submitting.round(due), next)
+    }
+
+    fn had_its_turn(&self, round: &mut Round<Item>, tenant: TenantId) {
+        let mut summary = self.summary.lock();
+        summary.scopes.submitting.served(round, tenant, None);
     }
 
     /// The batch as it is, where it is in one of these states.
