@@ -144,7 +144,7 @@ async fn lines_that_begin_alike_stand_side_by_side() {
         .lines()
         .map(|line| {
             let stands = |system: &&str| line.contains(*system);
-            systems.iter().position(|system| stands(system)).unwrap()
+            systems.iter().position(stands).unwrap()
         })
         .collect();
     let mut groups = order.clone();
