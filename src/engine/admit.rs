@@ -17,7 +17,7 @@ use crate::{
     ports::{self, Admission, StoreError},
 };
 
-use super::{Caller, Engine, Hold, scopes::ScopeKey, settings::OnFull};
+use super::{Caller, Engine, Hold, settings::OnFull, turnaround::ScopeKey};
 
 /// A call that asks to be deferred, read and found fit for a batch line.
 pub struct Call {

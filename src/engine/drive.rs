@@ -36,6 +36,14 @@ impl Next {
             (Next::OnSignal, next) | (next, Next::OnSignal) => next,
         }
     }
+
+    /// Whether nothing is due at `now`.
+    pub fn is_after(self, now: Timestamp) -> bool {
+        match self {
+            Next::At(at) => at > now,
+            Next::OnSignal => true,
+        }
+    }
 }
 
 /// The longest sleep without looking: bounds what a stepped clock can cost.

@@ -23,7 +23,7 @@ use crate::{
 
 use super::{
     Engine,
-    scopes::{ScopeKey, Takes},
+    turnaround::{ScopeKey, Takes},
 };
 
 /// Lines settled in one commit.
@@ -64,19 +64,10 @@ impl Engine {
         }
         let mut to_live = false;
         if remote.status == RemoteStatus::Failed && is_too_much(&remote.errors) {
-            let pause = self.settings.submit.retry_max;
-            tracing::warn!(batch = %batch.id, ?pause, "too many tokens are enqueued; packing waits");
-            let until = self.now() + pause;
-            let mut summary = self.summary.lock();
-            summary.creates(batch.credential).put_off(until);
-            to_live = summary.refused(batch);
+            to_live = self.learn_from_refusal(batch).await?;
         } else if remote.status == RemoteStatus::Failed {
             to_live = provider!(self.part_poison(batch, remote, credential).await?);
         } else {
-            let max_bytes = self.settings.packing.max_bytes;
-            self.summary
-                .lock()
-                .taken(batch.cohort.destination, max_bytes);
             self.learn_from(batch, answered);
         }
         self.return_the_rest(batch, to_live).await?;

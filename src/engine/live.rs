@@ -29,9 +29,9 @@ use self::{
 use super::{
     Engine, TapEvent,
     drive::Next,
-    scopes::{ScopeKey, Takes},
     settling::{error_body, error_code},
     taps::Spout,
+    turnaround::{ScopeKey, Takes},
 };
 
 /// Entries a read of the live queue.

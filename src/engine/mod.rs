@@ -12,12 +12,14 @@ mod cancel;
 mod courier;
 mod credentials;
 mod drive;
+mod fill;
 mod harvester;
 mod hold;
 mod holders;
 mod inflight;
 mod janitor;
 mod join;
+mod limits;
 mod live;
 mod models;
 mod packer;
@@ -25,12 +27,14 @@ mod persist;
 mod poison;
 mod recovery;
 mod rescuer;
-mod scopes;
 mod settings;
 mod settling;
 mod submitter;
 mod summary;
 mod taps;
+mod tokens;
+mod turnaround;
+mod upload;
 mod waiters;
 mod watcher;
 
@@ -50,11 +54,11 @@ pub use courier::event_body;
 pub use credentials::Caller;
 pub use hold::Hold;
 pub use inflight::Gauges;
-pub use scopes::Turnaround;
 pub use settings::{AdmissionSettings, HookSettings, OnFull, RetentionSettings, Settings};
 pub use settling::error_body;
 pub use summary::Counts;
 pub use taps::{Tap, TapEvent};
+pub use turnaround::Turnaround;
 pub use waiters::Waiter;
 
 use crate::{
@@ -88,7 +92,7 @@ pub struct Engine {
     settings: Settings,
 
     summary: Mutex<summary::Summary>,
-    scopes: scopes::Scopes,
+    turnarounds: turnaround::Turnarounds,
     credentials: credentials::Credentials,
     models: models::Models,
     holders: Arc<holders::Holders>,
@@ -130,7 +134,7 @@ impl Engine {
     pub async fn start(parts: Parts) -> Result<Arc<Engine>, StoreError> {
         let engine = Arc::new(Engine {
             summary: Mutex::new(summary::Summary::new(&parts.settings)),
-            scopes: scopes::Scopes::default(),
+            turnarounds: turnaround::Turnarounds::default(),
             credentials: credentials::Credentials::default(),
             models: models::Models::default(),
             holders: Arc::default(),

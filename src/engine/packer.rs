@@ -1,7 +1,7 @@
-//! Queue → batch. Lines are claimed in small commits and then sealed by one
-//! small write; a batch that a crash left half filled is sealed as it is.
+//! Queue → batches: which cohorts are due, and in whose turn.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -9,23 +9,34 @@ use std::{
 use crate::{
     model::{
         batch::{Batch, BatchEvent, BatchState},
-        id::BatchId,
-        request::{Cohort, Entry, Place},
+        id::{BatchId, CredentialId},
+        request::{Cohort, Entry, OnLate, Place},
         time::Timestamp,
     },
-    policy::pack::{self, Decision, Load},
+    policy::pack::{self, Bounds, Decision, Pressure, Room, Round},
     ports::{Relocation, StoreError},
 };
 
-use super::{Engine, drive::Next};
+use super::{Engine, drive::Next, fill::Filled, summary::Summary};
 
 /// Lines claimed in one commit: two writes each, within what sled takes without
 /// growing (DESIGN.md §6).
-const CLAIM: usize = 96;
+pub(super) const CLAIM: usize = 96;
 /// The pause where a cohort is counted but its requests are not visible yet; it
 /// doubles while they stay so, as they do where the store failed to take them.
 const COMMIT_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_COMMIT_PAUSE: Duration = Duration::from_secs(10);
+
+/// What came of a cohort's turn.
+enum Turn {
+    Packed,
+    Waits(Next),
+    /// There is no room for its tokens; what is on its way signals when it ends.
+    Blocked,
+}
+
+/// Due first by deadline, then whichever.
+type Item = (Timestamp, Cohort);
 
 impl Engine {
     pub(super) async fn pack_turn(self: &Arc<Self>) -> Result<Next, StoreError> {
@@ -38,49 +49,127 @@ impl Engine {
             return Ok(next);
         }
         let flush = self.flushing.swap(false, Ordering::Relaxed);
-        let cohorts: Vec<Cohort> = self.summary.lock().queue.keys().copied().collect();
-        for cohort in cohorts {
-            let packed = self.pack_cohort(cohort, flush).await;
-            next = next.sooner(self.or_soon("packing", packed));
+        let (mut round, arrivals) = self.waiting();
+        let pressures = self.pressures();
+        let mut blocked = false;
+        loop {
+            let turn = self.summary.lock().limits.packing.next(&mut round);
+            let Some((tenant, item)) = turn else {
+                return Ok(next);
+            };
+            let packed = self.pack_cohort(item.1, flush, &pressures).await;
+            let waits = match packed {
+                Ok(Turn::Packed) => {
+                    let mut summary = self.summary.lock();
+                    let rest = summary.queue.contains_key(&item.1).then_some(item);
+                    summary.limits.packing.served(&mut round, tenant, rest);
+                    let unchanged = summary.arrivals == arrivals && !blocked;
+                    if unchanged && next.is_after(self.now()) {
+                        continue;
+                    }
+                    // Somebody else may be due, or have room: whose turn it is has
+                    // to be seen anew.
+                    drop(summary);
+                    if flush {
+                        self.flush();
+                    }
+                    return Ok(Next::At(self.now()));
+                }
+                Ok(Turn::Waits(next)) => Ok(next),
+                Ok(Turn::Blocked) => {
+                    blocked = true;
+                    continue;
+                }
+                Err(error) => Err(error),
+            };
+            next = next.sooner(self.or_soon("packing", waits));
         }
-        Ok(next)
     }
 
-    /// Packs a cohort until nothing of it is due.
+    /// What waits in all queues, and what tells whether more has come since.
+    fn waiting(&self) -> (Round<Item>, u64) {
+        let mut summary = self.summary.lock();
+        let Summary {
+            queue,
+            destinations,
+            limits,
+            arrivals,
+            ..
+        } = &mut *summary;
+        let items = queue.keys().filter_map(|cohort| {
+            let Some(destination) = destinations.get(&cohort.destination) else {
+                tracing::error!(?cohort, "a cohort without a destination");
+                return None;
+            };
+            Some((destination.tenant, (cohort.bucket.start, *cohort)))
+        });
+        (limits.packing.round(items), *arrivals)
+    }
+
+    fn pressures(&self) -> HashMap<CredentialId, Pressure> {
+        let now = self.now();
+        self.summary.lock().pressures(now, &self.settings.watch)
+    }
+
+    /// Packs one batch of a cohort, where one is due.
     async fn pack_cohort(
         self: &Arc<Self>,
         cohort: Cohort,
         flush: bool,
-    ) -> Result<Next, StoreError> {
-        loop {
-            let now = self.now();
-            let (decision, max_bytes) = {
-                let mut summary = self.summary.lock();
-                let Some(waiting) = summary.queue.get(&cohort).copied() else {
-                    return Ok(Next::OnSignal);
-                };
-                let Some(destination) = summary.destinations.get(&cohort.destination) else {
-                    tracing::error!(?cohort, "a cohort without a destination");
-                    return Ok(Next::OnSignal);
-                };
-                let credential = destination.credential;
-                let max_bytes = self.settings.packing.max_bytes;
-                let Some(max_bytes) = summary.room(cohort.destination, max_bytes) else {
-                    // The one on its way signals when it is settled.
-                    return Ok(Next::OnSignal);
-                };
-                let create_at = summary.create_at(&cohort, credential);
-                let packing = &self.settings.packing;
-                let decision = pack::decide(&waiting, now, create_at, flush, packing);
-                (decision, max_bytes)
+        pressures: &HashMap<CredentialId, Pressure>,
+    ) -> Result<Turn, StoreError> {
+        let now = self.now();
+        let (to, decision, room) = {
+            let mut summary = self.summary.lock();
+            let (Some(waiting), Some(to)) = (
+                summary.queue.get(&cohort).copied(),
+                summary.destinations.get(&cohort.destination).cloned(),
+            ) else {
+                return Ok(Turn::Waits(Next::OnSignal));
             };
-            match decision {
-                Decision::Wait { until } => return Ok(Next::At(until)),
-                Decision::Pack { reason } => {
-                    if !self.fill(cohort, max_bytes, now, reason).await? {
-                        return Ok(Next::At(now + self.commit_pause(cohort)));
-                    }
-                }
+            let bounds = Bounds {
+                create_at: summary.create_at(&cohort, to.credential),
+                pressure: pressures.get(&to.credential).copied().unwrap_or_default(),
+                patience: self.patience(&cohort, waiting.oldest),
+                flush,
+            };
+            let decision = pack::decide(&waiting, now, &bounds, &self.settings.packing);
+            let room = match &decision {
+                Decision::Pack { .. } => summary.room(&cohort, &to, now),
+                Decision::Wait { .. } => Room::Open,
+            };
+            (to, decision, room)
+        };
+        let reason = match decision {
+            Decision::Wait { until } => return Ok(Turn::Waits(Next::At(until))),
+            Decision::Pack { reason } => reason,
+        };
+        let tokens = match room {
+            Room::Open => None,
+            Room::Tokens(tokens) => Some(tokens),
+            Room::Closed(Some(until)) => return Ok(Turn::Waits(Next::At(until))),
+            Room::Closed(None) => return Ok(Turn::Blocked),
+        };
+        match self.fill(cohort, &to, tokens, reason).await? {
+            Filled::Sealed => Ok(Turn::Packed),
+            Filled::Nothing => Ok(Turn::Waits(Next::At(now + self.commit_pause(cohort)))),
+            Filled::TooLarge => {
+                self.summary.lock().keep_room(cohort, &to);
+                Ok(Turn::Blocked)
+            }
+        }
+    }
+
+    /// How long a cohort may gather at most: as long as its deadlines lie apart,
+    /// which is a share of the slack, and never for most of what is left before its
+    /// rescue.
+    fn patience(&self, cohort: &Cohort, since: Timestamp) -> Duration {
+        let width = cohort.bucket.start.until(cohort.bucket.end());
+        match cohort.on_late {
+            OnLate::Wait => width,
+            OnLate::Rescue | OnLate::Fail => {
+                let due = cohort.bucket.start - self.settings.rescue.reserve;
+                width.min(since.until(due) / 4)
             }
         }
     }
@@ -92,107 +181,6 @@ impl Engine {
         };
         waiting.unseen = (waiting.unseen + 1).min(16);
         (COMMIT_PAUSE * (1 << (waiting.unseen - 1))).min(LONGEST_COMMIT_PAUSE)
-    }
-
-    /// Fills and seals one batch. False where there was nothing to claim.
-    async fn fill(
-        self: &Arc<Self>,
-        cohort: Cohort,
-        max_bytes: u64,
-        now: Timestamp,
-        reason: String,
-    ) -> Result<bool, StoreError> {
-        if self.store.queued(cohort, 1).await?.is_empty() {
-            return Ok(false);
-        }
-        let Some(batch) = self.new_batch(cohort, now, reason) else {
-            return Ok(false);
-        };
-        self.store.put_batch(&batch).await?;
-        self.summary.lock().track(batch.clone(), now);
-        let mut load = Load::default();
-        let limits = pack::Settings {
-            max_bytes,
-            ..self.settings.packing.clone()
-        };
-        loop {
-            let entries = self.store.queued(cohort, CLAIM).await?;
-            let fitting: Vec<Entry> = entries
-                .iter()
-                .take_while(|entry| load.take(entry, &limits))
-                .copied()
-                .collect();
-            if fitting.is_empty() {
-                self.refresh_oldest(cohort, entries.first());
-                break;
-            }
-            let (from, to) = (Place::Queue(cohort), Place::Line(batch.id));
-            self.relocate_all(&fitting, from, to).await?;
-        }
-        self.seal(batch).await?;
-        Ok(true)
-    }
-
-    fn new_batch(&self, cohort: Cohort, now: Timestamp, reason: String) -> Option<Batch> {
-        let mut summary = self.summary.lock();
-        let destination = summary.destinations.get(&cohort.destination)?.clone();
-        summary.creates(destination.credential).take(now);
-        Some(Batch {
-            id: BatchId::new(now, self.clock.random()),
-            cohort,
-            tenant: destination.tenant,
-            credential: destination.credential,
-            endpoint: destination.endpoint,
-            model: destination.model,
-            state: BatchState::Filling,
-            created: now,
-            reason,
-            lines: 0,
-            bytes: 0,
-            inputs: 0,
-            earliest_deadline: Timestamp::MAX,
-            input_file: None,
-            create_sent: None,
-            provider_id: None,
-            submitted: None,
-            cancel_sent: None,
-            provider_status: None,
-            settled: None,
-            answered: 0,
-            litter: Vec::new(),
-            tries: 0,
-            last_error: None,
-        })
-    }
-
-    /// Fixes a batch's lines; one without any is abandoned.
-    async fn seal(self: &Arc<Self>, mut batch: Batch) -> Result<(), StoreError> {
-        let lines = self.lines_of(batch.id).await?;
-        batch.lines = lines.len() as u32;
-        batch.bytes = lines.iter().map(|line| u64::from(line.line_bytes)).sum();
-        batch.inputs = lines.iter().map(|line| u64::from(line.inputs)).sum();
-        batch.earliest_deadline = lines
-            .iter()
-            .map(|line| line.deadline)
-            .min()
-            .unwrap_or(Timestamp::MAX);
-        let event = if lines.is_empty() {
-            BatchEvent::Abandon
-        } else {
-            BatchEvent::Seal
-        };
-        self.advance(&mut batch, event, self.now()).await?;
-        self.signals.submitter.notify_one();
-        self.signals.rescuer.notify_one();
-        Ok(())
-    }
-
-    fn refresh_oldest(&self, cohort: Cohort, first: Option<&Entry>) {
-        if let Some(waiting) = self.summary.lock().queue.get_mut(&cohort)
-            && let Some(first) = first
-        {
-            waiting.oldest = first.key.id.born();
-        }
     }
 
     /// Every line that is still in the batch, in the file's order.

@@ -32,8 +32,8 @@ use super::{
     Engine,
     drive::Next,
     harvester::scope_of,
-    scopes::ScopeKey,
     summary::{Stayed, Summary, Tracked},
+    turnaround::ScopeKey,
 };
 
 /// Entries a read.

@@ -2,45 +2,39 @@
 //! create is noted before it is sent; when its reply is lost, the provider's
 //! list tells whether it happened (DESIGN.md §4.2).
 
-use std::{io, sync::Arc, time::Duration};
-
-use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     model::{
         batch::{Batch, BatchEvent, BatchState},
-        body,
-        endpoint::Endpoint,
-        id::{BatchId, RequestKey},
-        line,
-        request::{Entry, Place},
+        id::{BatchId, TenantId},
+        request::Place,
         time::Timestamp,
     },
-    policy::retry,
-    ports::{Content, Credential, ProviderError, RemoteBatch, Store, StoreError, Upload},
+    policy::{pack::Round, retry},
+    ports::{Credential, ProviderError, RemoteBatch, StoreError},
 };
 
-use super::{Engine, drive::Next, settling::error_code, watcher::LONGEST_LIFE};
+use super::{
+    Engine, drive::Next, harvester::scope_of, settling::error_code, summary::Summary,
+    watcher::LONGEST_LIFE,
+};
 
-/// Lines are read into pieces of about this size on their way out.
-const PIECE: usize = 64 * 1024;
 /// How far before the create's sending the list is searched: clocks differ.
 const CLOCK_SKEW: Duration = Duration::from_secs(300);
 
+/// Those wanted back first, then the earliest deadline.
+type Item = (bool, Timestamp, BatchId);
+
 impl Engine {
     pub(super) async fn submit_turn(self: &Arc<Self>) -> Result<Next, StoreError> {
-        let now = self.now();
-        let mut next = Next::OnSignal;
-        for (id, due) in self.batches_to_submit() {
-            if due > now {
-                next = next.sooner(Next::At(due));
-                continue;
-            }
-            // Whoever finishes signals: the turn goes on with the rest then.
-            if self.inflight.submits.len() >= self.settings.submit.max_concurrent as usize {
+        let (mut round, next) = self.batches_to_submit();
+        // Whoever finishes signals: the turn goes on with the rest then.
+        while self.inflight.submits.len() < self.settings.submit.max_concurrent as usize {
+            let turn = self.summary.lock().limits.submitting.next(&mut round);
+            let Some((tenant, (_, _, id))) = turn else {
                 break;
-            }
+            };
             let Some(in_hand) = self.inflight.batches.begin(id) else {
                 continue;
             };
@@ -48,6 +42,7 @@ impl Engine {
             let Some(batch) = self.batch_in(id, &[BatchState::Sealed, BatchState::Uploaded]) else {
                 continue;
             };
+            self.had_its_turn(&mut round, tenant);
             let submitting = self.inflight.submits.begin(id);
             let engine = self.clone();
             self.tasks.spawn(async move {
@@ -63,31 +58,36 @@ impl Engine {
         Ok(next)
     }
 
-    /// Sealed and uploaded batches, the longest due first. A pause holds back all
-    /// but those whose create may have happened and those wanted back.
-    fn batches_to_submit(&self) -> Vec<(BatchId, Timestamp)> {
-        let paused = self.is_paused();
-        let summary = self.summary.lock();
-        let mut batches: Vec<_> = summary
-            .batches
-            .values()
-            .filter(|tracked| {
-                matches!(
-                    tracked.batch.state,
-                    BatchState::Sealed | BatchState::Uploaded
-                ) && (!paused || tracked.wanted || tracked.batch.create_sent.is_some())
-            })
-            .map(|tracked| {
-                (
-                    tracked.due,
-                    tracked.batch.earliest_deadline,
-                    tracked.batch.id,
-                )
-            })
-            .collect();
-        drop(summary);
-        batches.sort();
-        batches.into_iter().map(|(due, _, id)| (id, due)).collect()
+    /// Sealed and uploaded batches that are due, and when the next one is. A pause
+    /// holds back all but those whose create may have happened and those wanted back.
+    fn batches_to_submit(&self) -> (Round<Item>, Next) {
+        let (now, paused) = (self.now(), self.is_paused());
+        let mut summary = self.summary.lock();
+        let Summary {
+            batches, limits, ..
+        } = &mut *summary;
+        let mut next = Next::OnSignal;
+        let mut due: Vec<(TenantId, Item)> = Vec::new();
+        for tracked in batches.values() {
+            let batch = &tracked.batch;
+            let is_next = matches!(batch.state, BatchState::Sealed | BatchState::Uploaded);
+            let goes_on = !paused || tracked.wanted || batch.create_sent.is_some();
+            if !is_next || !goes_on {
+                continue;
+            }
+            if tracked.due > now {
+                next = next.sooner(Next::At(tracked.due));
+                continue;
+            }
+            let item = (!tracked.wanted, batch.earliest_deadline, batch.id);
+            due.push((batch.tenant, item));
+        }
+        (limits.submitting.round(due), next)
+    }
+
+    fn had_its_turn(&self, round: &mut Round<Item>, tenant: TenantId) {
+        let mut summary = self.summary.lock();
+        summary.limits.submitting.served(round, tenant, None);
     }
 
     /// The batch as it is, where it is in one of these states.
@@ -158,6 +158,14 @@ impl Engine {
             Err(error) => {
                 batch.create_sent = None;
                 self.save(&batch, self.now()).await?;
+                if is_too_much(&error) {
+                    return self.unpack(batch).await;
+                }
+                if is_throttled(&error) {
+                    let now = self.now();
+                    let asked = error.retry_after().unwrap_or_default();
+                    self.summary.lock().throttled(batch.credential, asked, now);
+                }
                 self.try_later(batch, error).await
             }
         }
@@ -272,9 +280,7 @@ impl Engine {
                 ..
             }
         );
-        let too_much = matches!(&error, ProviderError::Refused { body, .. }
-            if error_code(body).as_deref() == Some("token_limit_exceeded"));
-        if hopeless && !too_much && batch.create_sent.is_none() {
+        if hopeless && batch.create_sent.is_none() {
             tracing::warn!(batch = %batch.id, %error, on_late = ?batch.cohort.on_late, "the provider refuses the batch; its lines go live, at the ordinary price");
             return self.dissolve(batch).await;
         }
@@ -302,15 +308,33 @@ impl Engine {
     /// A batch that will not reach the provider: its lines run live. That holds for
     /// `Offpeak-On-Late: wait` too, for no later batch would be taken either, and
     /// for `fail` until the deadline.
-    async fn dissolve(self: &Arc<Self>, mut batch: Batch) -> Result<(), StoreError> {
+    async fn dissolve(self: &Arc<Self>, batch: Batch) -> Result<(), StoreError> {
+        self.abandon(batch, Place::Live).await
+    }
+
+    /// A batch that the provider has no room for: its lines wait for another one, as
+    /// large as it may be by then.
+    async fn unpack(self: &Arc<Self>, batch: Batch) -> Result<(), StoreError> {
+        let place = match self.learn_from_refusal(&batch).await? {
+            true => Place::Live,
+            false => self.after_return(batch.cohort, &scope_of(&batch), batch.endpoint),
+        };
+        self.abandon(batch, place).await
+    }
+
+    async fn abandon(self: &Arc<Self>, mut batch: Batch, to: Place) -> Result<(), StoreError> {
         let lines = self.lines_of(batch.id).await?;
-        self.relocate_all(&lines, Place::Line(batch.id), Place::Live)
-            .await?;
+        self.relocate_all(&lines, Place::Line(batch.id), to).await?;
         batch.litter.extend(batch.input_file.take());
         self.advance(&mut batch, BatchEvent::Abandon, self.now())
             .await?;
-        self.signals.live.notify_one();
-        self.signals.janitor.notify_one();
+        for signal in [
+            &self.signals.live,
+            &self.signals.packer,
+            &self.signals.janitor,
+        ] {
+            signal.notify_one();
+        }
         Ok(())
     }
 
@@ -328,46 +352,16 @@ impl Engine {
             tracked.due = due;
         }
     }
-
-    fn upload_of(&self, batch: &Batch, lines: Vec<Entry>) -> Upload {
-        Upload {
-            name: format!("offpeak-{}.jsonl", batch.id),
-            length: lines.iter().map(|line| u64::from(line.line_bytes)).sum(),
-            lines: read_lines(self.store.clone(), batch.endpoint, lines).boxed(),
-        }
-    }
 }
 
-/// The batch's file, read from the store as it is sent: one piece in memory.
-fn read_lines(
-    store: Arc<dyn Store>,
-    endpoint: Endpoint,
-    lines: Vec<Entry>,
-) -> impl stream::Stream<Item = io::Result<Bytes>> + Send {
-    let state = (store, lines.into_iter());
-    stream::try_unfold(state, move |(store, mut lines)| async move {
-        let mut piece = Vec::with_capacity(PIECE + PIECE / 4);
-        let mut compact = Vec::new();
-        while piece.len() < PIECE {
-            let Some(entry) = lines.next() else { break };
-            let body = open_body(&*store, entry.key).await?;
-            compact.clear();
-            body::batch_body(&body, &mut compact).map_err(io::Error::other)?;
-            line::write_line(&mut piece, entry.key.id, endpoint, &compact);
-        }
-        let piece = Bytes::from(piece);
-        Ok((!piece.is_empty()).then_some((piece, (store, lines))))
-    })
+/// The provider holds as many tokens of ours as it allows (WIRE.md §1).
+fn is_too_much(error: &ProviderError) -> bool {
+    matches!(error, ProviderError::Refused { body, .. }
+        if error_code(body).as_deref() == Some("token_limit_exceeded"))
 }
 
-async fn open_body(store: &dyn Store, key: RequestKey) -> io::Result<Bytes> {
-    match store
-        .load(key)
-        .await
-        .map_err(io::Error::other)?
-        .map(|stored| stored.content)
-    {
-        Some(Content::Open { body }) => Ok(body),
-        _ => Err(io::Error::other("a line ended while it was uploaded")),
-    }
+/// Too many creates, and not a quota that is spent.
+fn is_throttled(error: &ProviderError) -> bool {
+    matches!(error, ProviderError::Refused { status: 429, body, .. }
+        if !error_code(body).is_some_and(|code| retry::is_spent(&code)))
 }

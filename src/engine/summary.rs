@@ -16,12 +16,12 @@ use crate::{
     policy::{
         demand::{Capacity, Demand},
         limits::Rate,
-        pack::{Cap, Waiting},
+        pack::Waiting,
         plan::Stay,
     },
 };
 
-use super::{Settings, scopes::ScopeKey};
+use super::{Settings, limits::Limits, turnaround::ScopeKey};
 
 pub(super) struct Summary {
     pub queue: BTreeMap<Cohort, Waiting>,
@@ -40,8 +40,9 @@ pub(super) struct Summary {
     lines: i64,
     /// Cohorts whose lines came back from their batch without an answer.
     returned: HashMap<Cohort, Returned>,
-    /// Destinations that take fewer tokens than a full batch has.
-    caps: HashMap<DestinationId, Cap>,
+    pub limits: Limits,
+    /// Cohorts that were empty, and are not: who has just come.
+    pub arrivals: u64,
     creates: HashMap<CredentialId, Rate>,
     polls: HashMap<CredentialId, Rate>,
     create_rate: Rate,
@@ -60,6 +61,8 @@ pub(super) struct Tracked {
     pub heard: f64,
     /// When it is to be left, as last thought out.
     pub stay: Option<Stayed>,
+    /// The provider holds its tokens no more.
+    pub released: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -112,7 +115,8 @@ impl Summary {
             live: 0,
             lines: 0,
             returned: HashMap::new(),
-            caps: HashMap::new(),
+            limits: Limits::new(packing.enqueued_tokens.clone()),
+            arrivals: 0,
             creates: HashMap::new(),
             polls: HashMap::new(),
             create_rate: Rate::of(creates, hour),
@@ -250,6 +254,7 @@ impl Summary {
                 let waiting = self.queue.entry(*cohort).or_default();
                 waiting.add(entry);
                 let first = waiting.lines == 1;
+                self.arrivals += u64::from(first);
                 self.drop_empty(cohort);
                 return first;
             }
@@ -330,6 +335,7 @@ impl Summary {
                         wanted: false,
                         heard: 0.0,
                         stay: None,
+                        released: false,
                     },
                 );
             }
@@ -363,47 +369,6 @@ impl Summary {
     /// A batch of the cohort came back whole.
     pub fn forgive(&mut self, cohort: &Cohort) {
         self.returned.remove(cohort);
-    }
-
-    /// The most bytes of a destination's next batch. None while another one is on
-    /// its way where the provider's room is known to be short.
-    pub fn room(&self, destination: DestinationId, max_bytes: u64) -> Option<u64> {
-        match self.caps.get(&destination) {
-            None => Some(max_bytes),
-            Some(_) if self.is_busy(destination, None) => None,
-            Some(cap) => Some(cap.bytes.min(max_bytes)),
-        }
-    }
-
-    /// The provider refused the batch for its tokens: the next is smaller, unless
-    /// another one stood in its way. True where it will never fit.
-    pub fn refused(&mut self, batch: &Batch) -> bool {
-        let destination = batch.cohort.destination;
-        if self.is_busy(destination, Some(batch.id)) {
-            return false;
-        }
-        let before = self.caps.get(&destination).copied();
-        let cap = Cap::refused(before, batch.bytes);
-        self.caps.insert(destination, cap);
-        cap.is_hopeless(batch.lines)
-    }
-
-    /// The provider took a batch of the destination.
-    pub fn taken(&mut self, destination: DestinationId, max_bytes: u64) {
-        if let Some(cap) = self.caps.remove(&destination)
-            && let Some(cap) = cap.taken(max_bytes)
-        {
-            self.caps.insert(destination, cap);
-        }
-    }
-
-    fn is_busy(&self, destination: DestinationId, but: Option<BatchId>) -> bool {
-        self.batches.values().any(|tracked| {
-            let batch = &tracked.batch;
-            batch.cohort.destination == destination
-                && batch.state.is_open()
-                && Some(batch.id) != but
-        })
     }
 
     /// When the next batch of the cohort may be created.

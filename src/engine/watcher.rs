@@ -11,10 +11,10 @@ use crate::{
         time::Timestamp,
     },
     policy::poll,
-    ports::{Credential, ProviderError, StoreError},
+    ports::{Credential, ProviderError, RemoteStatus, StoreError},
 };
 
-use super::{Engine, drive::Next, harvester::scope_of, scopes::Takes};
+use super::{Engine, drive::Next, harvester::scope_of, turnaround::Takes};
 
 /// A day, and two hours for clocks and for a provider that is late itself.
 pub(super) const LONGEST_LIFE: Duration = Duration::from_secs(26 * 3600);
@@ -110,6 +110,13 @@ impl Engine {
         batch.tries = 0;
         batch.provider_status = Some(remote.status_text.clone());
         if remote.status.is_terminal() {
+            let ran = matches!(
+                remote.status,
+                RemoteStatus::Completed | RemoteStatus::Expired
+            );
+            let now = self.now();
+            self.summary.lock().release(&batch, ran, now);
+            self.signals.packer.notify_one();
             // The semaphore is never closed.
             let _turn = self.harvests.acquire().await;
             return match self.harvest(&mut batch, &remote, &credential).await? {

@@ -28,6 +28,8 @@ pub struct Batch {
     pub lines: u32,
     pub bytes: u64,
     pub inputs: u64,
+    /// Prompt tokens; None where no limit was known and nobody counted them.
+    pub tokens: Option<u64>,
     pub earliest_deadline: Timestamp,
     /// The input file, once uploaded.
     pub input_file: Option<String>,

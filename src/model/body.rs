@@ -3,10 +3,13 @@
 //! again (DESIGN.md §4.6).
 
 mod line;
+mod prefix;
 mod refusal;
+pub mod tokens;
 pub mod walk;
 
 pub use line::{Edit, Strip, batch_body, line_body};
+pub use prefix::Prompt;
 pub use refusal::Refusal;
 
 use super::endpoint::Endpoint;

@@ -21,6 +21,11 @@ pub fn write_line(out: &mut Vec<u8>, id: RequestId, endpoint: Endpoint, body: &[
     out.extend_from_slice(END.as_bytes());
 }
 
+/// Where a line's body begins.
+pub const fn body_start(endpoint: Endpoint) -> usize {
+    line_length(endpoint, 0) - END.len()
+}
+
 /// Exact bytes of the line for a body of `body` bytes, its newline included.
 pub const fn line_length(endpoint: Endpoint, body: usize) -> usize {
     BEFORE_ID.len()

@@ -1,8 +1,19 @@
 //! When a cohort becomes a batch. The discount does not depend on the size and
 //! a batch is done when its slowest line is, so batches are as early as the
-//! linger and the create budget allow (DESIGN.md §3).
+//! linger, the create budget, the control-call budget and the enqueued-token
+//! budget allow (DESIGN.md §3).
 
-use std::time::Duration;
+mod budget;
+mod fair;
+mod load;
+mod pressure;
+
+use std::{collections::BTreeMap, time::Duration};
+
+pub use budget::{Budget, Room, Tokens};
+pub use fair::{Round, Turns};
+pub use load::{Limits, Load};
+pub use pressure::{Pressure, Throttle};
 
 use serde::Deserialize;
 
@@ -21,6 +32,8 @@ pub struct Settings {
     pub creates_per_hour: u32,
     /// The share of the creates that is kept for retries.
     pub creates_reserve: f64,
+    /// Prompt tokens that may be enqueued at the provider, by model.
+    pub enqueued_tokens: BTreeMap<String, u64>,
 }
 
 /// What waits in one cohort's queue.
@@ -71,209 +84,52 @@ pub enum Decision {
     Wait { until: Timestamp },
 }
 
-/// `create_at` is the next instant at which the create budget has room.
-pub fn decide(
-    waiting: &Waiting,
-    now: Timestamp,
-    create_at: Timestamp,
-    flush: bool,
-    settings: &Settings,
-) -> Decision {
-    let ripe = waiting.oldest + settings.linger;
-    if create_at > now {
-        return Decision::Wait { until: create_at };
+/// What bounds the moment of packing, besides what waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// When the create budget has room next.
+    pub create_at: Timestamp,
+    /// What makes batches gather for longer.
+    pub pressure: Pressure,
+    /// The longest that more lines may be waited for: a share of the slack.
+    pub patience: Duration,
+    pub flush: bool,
+}
+
+pub fn decide(waiting: &Waiting, now: Timestamp, bounds: &Bounds, settings: &Settings) -> Decision {
+    if bounds.create_at > now {
+        return Decision::Wait {
+            until: bounds.create_at,
+        };
     }
     if waiting.is_full(settings) {
         return Decision::Pack {
             reason: format!("full at {} lines", waiting.lines),
         };
     }
-    if flush {
+    if bounds.flush {
         return Decision::Pack {
             reason: "flushed by the operator".into(),
         };
     }
-    if ripe <= now {
-        let waited = super::lane::words(waiting.oldest.until(now));
-        return Decision::Pack {
-            reason: format!("{} lines, the oldest waited {waited}", waiting.lines),
+    let gather = bounds.pressure.gather(settings.linger, bounds.patience);
+    let enough = waiting.lines >= gather.enough;
+    let ripe = waiting.oldest
+        + if enough {
+            gather.linger
+        } else {
+            gather.longest
         };
+    if ripe > now {
+        return Decision::Wait { until: ripe };
     }
-    Decision::Wait { until: ripe }
-}
-
-/// What a batch holds while it is filled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Load {
-    pub lines: u32,
-    pub bytes: u64,
-    pub inputs: u64,
-}
-
-impl Load {
-    /// Takes the entry in, or says no where a limit would break. A first line
-    /// always fits: admission bounds a single call.
-    pub fn take(&mut self, entry: &Entry, settings: &Settings) -> bool {
-        let next = Load {
-            lines: self.lines + 1,
-            bytes: self.bytes + u64::from(entry.line_bytes),
-            inputs: self.inputs + u64::from(entry.inputs),
-        };
-        let fits = next.lines <= settings.max_lines
-            && next.bytes <= settings.max_bytes
-            && next.inputs <= settings.max_embedding_inputs;
-        if fits || self.lines == 0 {
-            *self = next;
-            return true;
-        }
-        false
+    let waited = super::lane::words(waiting.oldest.until(now));
+    let mut reason = format!("{} lines, the oldest waited {waited}", waiting.lines);
+    if gather.longest > settings.linger {
+        reason += &format!(" ({})", bounds.pressure);
     }
-}
-
-/// Bytes of a batch where the provider takes fewer tokens than a full one has
-/// (`token_limit_exceeded`, WIRE.md §1). Learned from what it refuses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cap {
-    pub bytes: u64,
-    /// In a row.
-    refusals: u32,
-}
-
-/// Refusals in a row after which a line that is alone will never fit: until then
-/// the room may be taken by work that is not ours.
-const NEVER: u32 = 5;
-
-impl Cap {
-    /// A batch of so many bytes was refused, although no other of ours was there.
-    pub fn refused(before: Option<Cap>, bytes: u64) -> Cap {
-        Cap {
-            bytes: (bytes / 2).max(1),
-            refusals: before.map_or(0, |cap| cap.refusals) + 1,
-        }
-    }
-
-    /// A batch within the cap was taken. None where no cap is needed any more.
-    pub fn taken(self, max_bytes: u64) -> Option<Cap> {
-        let bytes = self.bytes + self.bytes / 8 + 1;
-        (bytes < max_bytes).then_some(Cap { bytes, refusals: 0 })
-    }
-
-    pub fn is_hopeless(self, lines: u32) -> bool {
-        lines == 1 && self.refusals >= NEVER
-    }
+    Decision::Pack { reason }
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::model::{
-        id::{DestinationId, RequestId, RequestKey, TenantId},
-        request::{Bucket, Cohort, Guarantee, OnLate},
-    };
-
-    #[test]
-    fn a_cap_halves_when_refused_and_rises_slowly_until_it_goes() {
-        let cap = |bytes, refusals| Cap { bytes, refusals };
-        assert_eq!(Cap::refused(None, 1000), cap(500, 1));
-        assert_eq!(Cap::refused(Some(cap(500, 1)), 400), cap(200, 2));
-        assert_eq!(Cap::refused(None, 1).bytes, 1, "a line goes in any case");
-        assert_eq!(cap(800, 3).taken(10_000), Some(cap(901, 0)));
-        assert_eq!(cap(9_000, 3).taken(10_000), None);
-        for (refusals, lines, hopeless) in [(4, 1, false), (5, 1, true), (9, 2, false)] {
-            assert_eq!(cap(1, refusals).is_hopeless(lines), hopeless);
-        }
-    }
-
-    pub fn settings() -> Settings {
-        Settings {
-            linger: Duration::from_secs(5),
-            bucket_share: 0.05,
-            max_lines: 50_000,
-            max_bytes: 190_000_000,
-            max_embedding_inputs: 50_000,
-            creates_per_hour: 2_000,
-            creates_reserve: 0.1,
-        }
-    }
-
-    fn cohort() -> Cohort {
-        Cohort {
-            destination: DestinationId([0; 16]),
-            on_late: OnLate::Rescue,
-            guarantee: Guarantee::Firm,
-            bucket: Bucket::of(Timestamp::MAX, Duration::ZERO),
-        }
-    }
-
-    fn entry(line_bytes: u32, inputs: u32) -> Entry {
-        let key = RequestKey {
-            tenant: TenantId([0; 16]),
-            id: RequestId::MIN,
-        };
-        Entry {
-            key,
-            cohort: cohort(),
-            deadline: Timestamp::MAX,
-            line_bytes,
-            inputs,
-        }
-    }
-
-    #[test]
-    fn when_a_cohort_is_packed() {
-        let now = Timestamp::from_secs(1000);
-        let fresh = Waiting {
-            lines: 1,
-            bytes: 10,
-            inputs: 1,
-            oldest: Timestamp::from_secs(999),
-            unseen: 0,
-        };
-        let ripe = Waiting {
-            oldest: Timestamp::from_secs(995),
-            ..fresh
-        };
-        let full = Waiting {
-            lines: 50_000,
-            ..fresh
-        };
-        let wait = |seconds| Decision::Wait {
-            until: Timestamp::from_secs(seconds),
-        };
-        let decide = |waiting, create_at, flush| {
-            decide(
-                waiting,
-                now,
-                Timestamp::from_secs(create_at),
-                flush,
-                &settings(),
-            )
-        };
-        assert_eq!(decide(&fresh, 0, false), wait(1004));
-        assert_eq!(decide(&ripe, 1002, false), wait(1002));
-        assert!(matches!(decide(&ripe, 0, false), Decision::Pack { .. }));
-        assert!(matches!(decide(&full, 0, false), Decision::Pack { .. }));
-        assert!(matches!(decide(&fresh, 0, true), Decision::Pack { .. }));
-    }
-
-    proptest! {
-        #[test]
-        fn every_limit_holds(entries in prop::collection::vec((1u32..20_000_000, 1u32..3000), 1..60)) {
-            let settings = settings();
-            let mut load = Load::default();
-            let mut sum = Load::default();
-            for (bytes, inputs) in entries {
-                if load.take(&entry(bytes, inputs), &settings) {
-                    sum.lines += 1;
-                    sum.bytes += u64::from(bytes);
-                    sum.inputs += u64::from(inputs);
-                }
-            }
-            prop_assert_eq!(load, sum);
-            prop_assert!(load.bytes <= settings.max_bytes);
-            prop_assert!(load.inputs <= settings.max_embedding_inputs);
-        }
-    }
-}
+pub(super) mod tests;

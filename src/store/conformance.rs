@@ -144,6 +144,7 @@ fn batch(request: &Request, n: u64) -> Batch {
         lines: 0,
         bytes: 0,
         inputs: 0,
+        tokens: None,
         earliest_deadline: request.deadline,
         input_file: None,
         create_sent: None,

@@ -16,5 +16,7 @@ mod lanes;
 mod live;
 mod rescue;
 mod submit;
+mod tokens;
+mod turns;
 mod webhooks;
 mod worst;

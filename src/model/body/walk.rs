@@ -50,6 +50,11 @@ impl<'a> Walker<'a> {
         }
     }
 
+    /// Bytes passed so far.
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
     /// What the next value is, by its first byte; its grammar is not checked.
     #[inline]
     pub fn kind(&mut self) -> Result<Kind, Fault> {

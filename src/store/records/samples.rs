@@ -157,6 +157,7 @@ pub fn batch() -> impl Strategy<Value = Batch> {
                 lines: 3,
                 bytes: 4,
                 inputs: 5,
+                tokens: Some(6),
                 earliest_deadline: created,
                 input_file: texts.0,
                 create_sent: settled,

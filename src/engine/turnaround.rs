@@ -70,7 +70,7 @@ impl Takes {
 }
 
 #[derive(Default)]
-pub(super) struct Scopes(Mutex<BTreeMap<ScopeKey, Scope>>);
+pub(super) struct Turnarounds(Mutex<BTreeMap<ScopeKey, Scope>>);
 
 #[derive(Default)]
 struct Scope {
@@ -119,7 +119,7 @@ const GUESS: f64 = 0.1;
 /// Deadlines are no further away than this, or treated as if.
 const LONGEST: Duration = Duration::from_secs(7 * 86_400);
 
-impl Scopes {
+impl Turnarounds {
     fn learn(&self, key: &ScopeKey, takes: Takes, how: impl FnOnce(&mut Table)) {
         let mut scopes = self.0.lock();
         let scope = match scopes.get_mut(key) {
@@ -137,7 +137,7 @@ impl Engine {
     /// An answer, or the end of a cancel, came after so long.
     pub(super) fn saw(&self, key: &ScopeKey, takes: Takes, age: Duration, weight: f64) {
         let (now, half_life) = (self.now(), self.settings.rescue.half_life);
-        self.scopes.learn(key, takes, |table| {
+        self.turnarounds.learn(key, takes, |table| {
             table.fade(now, half_life);
             table.ended(age, weight);
         });
@@ -146,7 +146,7 @@ impl Engine {
     /// None had come after so long, and none will be seen.
     pub(super) fn cut_off(&self, key: &ScopeKey, takes: Takes, age: Duration, weight: f64) {
         let (now, half_life) = (self.now(), self.settings.rescue.half_life);
-        self.scopes.learn(key, takes, |table| {
+        self.turnarounds.learn(key, takes, |table| {
             table.fade(now, half_life);
             table.left(age, weight);
         });
@@ -159,7 +159,7 @@ impl Engine {
         let replan = self.settings.rescue.replan;
         let mut observations = 0;
         {
-            let mut scopes = self.scopes.0.lock();
+            let mut scopes = self.turnarounds.0.lock();
             if let Some(scope) = scopes.get_mut(key) {
                 observations = scope.observations;
                 if let Some(made) = scope.plans.get_mut(&kind) {
@@ -175,7 +175,7 @@ impl Engine {
         let plan = Arc::new(self.make_plan(key, endpoint, may_store));
         let running = self.summary.lock().running(key, now);
         let oldest = running.into_iter().map(|(age, _)| age).max();
-        let mut scopes = self.scopes.0.lock();
+        let mut scopes = self.turnarounds.0.lock();
         let made = Made {
             plan: plan.clone(),
             due: now + replan,
@@ -220,7 +220,7 @@ impl Engine {
     /// When the scope's plans are to be looked at again.
     pub(super) fn replans_at(&self, key: &ScopeKey) -> Timestamp {
         let now = self.now();
-        let scopes = self.scopes.0.lock();
+        let scopes = self.turnarounds.0.lock();
         let plans = scopes.get(key).into_iter().flat_map(|scope| {
             let news = |made: &Made| made.observations != scope.observations;
             let plans = scope.plans.values();
@@ -255,7 +255,7 @@ impl Engine {
             // The reserve is a cautious guess, and rescues are quickly seen.
             _ => rescue.prior_weight * GUESS,
         };
-        let mut scopes = self.scopes.0.lock();
+        let mut scopes = self.turnarounds.0.lock();
         let table = scopes
             .get_mut(key)
             .and_then(|scope| scope.tables.get_mut(&takes))
@@ -290,7 +290,7 @@ impl Engine {
     /// All that is known of turnaround.
     pub fn turnaround(&self) -> Vec<Turnaround> {
         let known: Vec<(ScopeKey, Takes, f64)> = {
-            let scopes = self.scopes.0.lock();
+            let scopes = self.turnarounds.0.lock();
             let known = scopes.iter().flat_map(|(key, scope)| {
                 let tables = scope.tables.iter();
                 tables.map(|(takes, learning)| (key.clone(), *takes, learning.table.weight()))
@@ -335,7 +335,8 @@ impl Engine {
                     credential: key.credential,
                     model: key.model,
                 };
-                self.scopes.learn(&scope, takes, |empty| *empty = table);
+                self.turnarounds
+                    .learn(&scope, takes, |empty| *empty = table);
             }
         }
         Ok(())
@@ -355,7 +356,7 @@ impl Engine {
     fn changed_tables(&self) -> Vec<(LearnedKey, Option<bytes::Bytes>)> {
         let (now, half_life) = (self.now(), self.settings.rescue.half_life);
         let mut changed = Vec::new();
-        let mut scopes = self.scopes.0.lock();
+        let mut scopes = self.turnarounds.0.lock();
         for (scope, known) in scopes.iter_mut() {
             let key = |takes: &Takes| LearnedKey {
                 credential: scope.credential,

@@ -1,0 +1,208 @@
+//! What a provider limits, and what packing and submitting know of it: budgets of
+//! enqueued tokens, throttled creates, control calls, and whose turn it is.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use crate::{
+    model::{
+        batch::{Batch, BatchState},
+        body::tokens,
+        id::{BatchId, CredentialId},
+        request::{Cohort, Destination},
+        time::Timestamp,
+    },
+    policy::{
+        pack::{Budget, Pressure, Room, Throttle, Turns},
+        poll,
+    },
+};
+
+use super::summary::{Summary, Tracked};
+
+/// Polls that come more often than this are a luxury: what they take of the budget is
+/// there for more batches.
+const PROMPT: Duration = Duration::from_secs(10);
+
+/// A credential and a model, over all endpoints.
+type Scope = (CredentialId, String);
+
+#[derive(Default)]
+pub(super) struct Limits {
+    /// By model; for every credential.
+    configured: BTreeMap<String, u64>,
+    budgets: HashMap<Scope, Budget>,
+    throttles: HashMap<CredentialId, Throttle>,
+    pub packing: Turns,
+    pub submitting: Turns,
+}
+
+impl Limits {
+    pub fn new(configured: BTreeMap<String, u64>) -> Limits {
+        Limits {
+            configured,
+            ..Limits::default()
+        }
+    }
+
+    fn budget(&mut self, credential: CredentialId, model: &str) -> &mut Budget {
+        let configured = self.configured.get(model).copied();
+        self.budgets
+            .entry((credential, model.to_owned()))
+            .or_insert_with(|| Budget::new(configured))
+    }
+
+    /// A scope without a limit has no budget, and costs nothing.
+    fn limited(&mut self, credential: CredentialId, model: &str) -> Option<&mut Budget> {
+        if self.configured.contains_key(model) {
+            return Some(self.budget(credential, model));
+        }
+        if self.budgets.is_empty() {
+            return None;
+        }
+        let budget = self.budgets.get_mut(&(credential, model.to_owned()))?;
+        budget.limit().is_some().then_some(budget)
+    }
+}
+
+impl Summary {
+    pub fn is_limited(&mut self, credential: CredentialId, model: &str) -> bool {
+        self.limits.limited(credential, model).is_some()
+    }
+
+    /// What the next batch of a cohort may have of its scope's tokens.
+    pub fn room(&mut self, cohort: &Cohort, to: &Destination, now: Timestamp) -> Room {
+        let Some(budget) = self.limits.limited(to.credential, &to.model) else {
+            return Room::Open;
+        };
+        if let Some(kept) = budget.kept_for()
+            && !self.queue.contains_key(&kept)
+        {
+            budget.keep_for_nobody();
+        }
+        let enqueued = enqueued(&self.batches, to.credential, &to.model, |_| true);
+        budget.room(cohort, enqueued, now)
+    }
+
+    /// The next line of the cohort needs more room than there is.
+    pub fn keep_room(&mut self, cohort: Cohort, to: &Destination) {
+        self.limits
+            .budget(to.credential, &to.model)
+            .keep_for(cohort);
+    }
+
+    /// A batch of the scope was filled.
+    pub fn filled(&mut self, to: &Destination) {
+        if let Some(budget) = self.limits.limited(to.credential, &to.model) {
+            budget.keep_for_nobody();
+        }
+    }
+
+    /// The batch is terminal: the provider holds its tokens no more. `ran` is false
+    /// where it never held them.
+    pub fn release(&mut self, batch: &Batch, ran: bool, now: Timestamp) {
+        let (credential, model) = (batch.credential, &batch.model);
+        let Some(tracked) = self.batches.get(&batch.id) else {
+            return;
+        };
+        if !tracked.released
+            && ran
+            && let Some(budget) = self.limits.limited(credential, model)
+        {
+            let runs = |one: &Batch| one.id == batch.id || is_running(one);
+            let all = enqueued(&self.batches, credential, model, runs);
+            budget.taken(all.unwrap_or_default(), now);
+        }
+        if let Some(tracked) = self.batches.get_mut(&batch.id) {
+            tracked.released = true;
+        }
+    }
+
+    /// The provider refused the batch, of so many tokens. True where it will never
+    /// fit.
+    pub fn refused(&mut self, batch: &Batch, tokens: u64, pause: Duration, now: Timestamp) -> bool {
+        let (credential, model) = (batch.credential, &batch.model);
+        let others = enqueued(&self.batches, credential, model, |one| {
+            one.id != batch.id && is_there(one)
+        });
+        let budget = self.limits.budget(credential, model);
+        budget.refused(tokens, others, pause, now);
+        tracing::warn!(batch = %batch.id, model, tokens, ?others, limit = budget.limit(),
+            "the provider has no room for a batch's tokens");
+        budget.is_hopeless(batch.lines, tokens)
+    }
+
+    /// A create was answered with 429: fewer and larger ones, and none for so long
+    /// as it `asked` for.
+    pub fn throttled(&mut self, credential: CredentialId, asked: Duration, now: Timestamp) {
+        let throttles = &mut self.limits.throttles;
+        throttles.entry(credential).or_default().complained(now);
+        self.creates(credential).put_off(now + asked);
+    }
+
+    /// What bears on each credential with open batches.
+    pub fn pressures(
+        &self,
+        now: Timestamp,
+        watch: &poll::Settings,
+    ) -> HashMap<CredentialId, Pressure> {
+        let mut pressures: HashMap<CredentialId, Pressure> = HashMap::new();
+        for Tracked { batch, wanted, .. } in self.batches.values() {
+            let cancelling = batch.state == BatchState::Cancelling;
+            if cancelling || batch.state == BatchState::Submitted {
+                let age = batch.submitted.unwrap_or(batch.created).until(now);
+                let interval = poll::interval(age, cancelling || *wanted, watch);
+                let polls = 1.0 / interval.max(PROMPT).as_secs_f64();
+                let share = polls / watch.polls_per_second.max(0.001);
+                pressures.entry(batch.credential).or_default().calls += share;
+            }
+        }
+        for (credential, throttle) in &self.limits.throttles {
+            let level = throttle.level(now);
+            if level > 0 {
+                pressures.entry(*credential).or_default().throttle = level;
+            }
+        }
+        pressures
+    }
+}
+
+/// Tokens of ours that a scope has on their way, in batches that `count`; None where
+/// there are none.
+fn enqueued(
+    batches: &BTreeMap<BatchId, Tracked>,
+    credential: CredentialId,
+    model: &str,
+    count: impl Fn(&Batch) -> bool,
+) -> Option<u64> {
+    let held = batches.values().filter(|tracked| {
+        let batch = &tracked.batch;
+        !tracked.released
+            && batch.state.is_open()
+            && batch.credential == credential
+            && batch.model == model
+            && count(batch)
+    });
+    held.map(|tracked| tokens_of(&tracked.batch))
+        .reduce(|all, one| all + one)
+}
+
+/// The provider has it, and may still refuse it.
+fn is_there(batch: &Batch) -> bool {
+    matches!(batch.state, BatchState::Submitted | BatchState::Cancelling)
+}
+
+/// The provider has taken it.
+fn is_running(batch: &Batch) -> bool {
+    let status = batch.provider_status.as_deref();
+    is_there(batch) && status.is_some_and(|status| !status.eq_ignore_ascii_case("validating"))
+}
+
+/// A batch that was filled while no limit was known was not counted.
+fn tokens_of(batch: &Batch) -> u64 {
+    batch
+        .tokens
+        .unwrap_or_else(|| tokens::estimate(batch.bytes))
+}
