@@ -9,3 +9,4 @@ pub mod pack;
 pub mod poll;
 pub mod rescue;
 pub mod retry;
+pub mod throttle;
