@@ -439,6 +439,7 @@ fn batch_of(n: u64) -> BatchId {
 fn entry_of(n: u64) -> Entry {
     Entry {
         key: key_of(n),
+        cohort: cohort(),
         deadline: NOW + Duration::from_millis(3_600_000 + n),
         line_bytes: 2100,
         inputs: 1,

@@ -86,7 +86,6 @@ impl Engine {
         for signal in [
             &self.signals.packer,
             &self.signals.rescuer,
-            &self.signals.live,
             &self.signals.janitor,
         ] {
             signal.notify_one();

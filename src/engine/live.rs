@@ -2,81 +2,42 @@
 //! was rescued, and what a batch cannot do. Earliest deadline first.
 
 mod attempts;
+mod backlog;
 mod backoffs;
 mod reply;
+mod scopes;
+mod turn;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::{
-    ledger,
     model::{
         attempt::{Attempt, AttemptEvent, Lane},
         body,
         id::RequestKey,
-        request::{Entry, Framing, OnLate, Outcome, Place, Request, Shape, Source, State},
+        request::{OnLate, Outcome, Request, Shape, Source, State},
     },
-    policy::retry,
+    policy::{retry, throttle::RateLimits},
     ports::{Content, LiveCall, ProviderError, Settled, StoreError},
 };
 
-pub(super) use self::backoffs::Backoffs;
+pub(super) use self::{
+    backlog::Backlog,
+    backoffs::Backoffs,
+    scopes::{Account, Scopes},
+};
 use self::{
     attempts::{number, transition},
-    reply::{Reply, read_reply},
+    backoffs::Why,
+    reply::{Answer, Reply, read_reply},
+    scopes::Permit,
 };
-use super::{
-    Engine, TapEvent,
-    drive::Next,
-    settling::{error_body, error_code},
-    taps::Spout,
-};
-
-/// Entries a read of the live queue.
-const PAGE: usize = 256;
+use super::{Engine, TapEvent, settling::error_body, taps::Spout};
 
 impl Engine {
-    pub(super) async fn live_turn(self: &Arc<Self>) -> Result<Next, StoreError> {
-        let mut next = Next::OnSignal;
-        let mut after = None;
-        loop {
-            let page = self.store.live(after, PAGE).await?;
-            let Some(last) = page.last() else {
-                return Ok(next);
-            };
-            after = Some((last.deadline, last.key));
-            for entry in page {
-                if self.inflight.live.len() >= self.settings.live.max_concurrent as usize {
-                    // Whoever finishes signals.
-                    return Ok(next);
-                }
-                let until = self.backoffs.until(&entry.key);
-                if until > self.now() {
-                    next = next.sooner(Next::At(until));
-                    continue;
-                }
-                self.run_in_background(entry);
-            }
-        }
-    }
-
-    fn run_in_background(self: &Arc<Self>, entry: Entry) {
-        let Some(in_hand) = self.inflight.live.begin(entry.key) else {
-            return;
-        };
-        let engine = self.clone();
-        self.tasks.spawn(async move {
-            if let Err(error) = engine.run(entry.key).await {
-                tracing::error!(id = %entry.key.id, %error, "a live call");
-                engine.backoffs.put_off(&engine, entry.key, None, None);
-            }
-            drop(in_hand);
-            engine.signals.live.notify_one();
-        });
-    }
-
-    async fn run(self: &Arc<Self>, key: RequestKey) -> Result<(), StoreError> {
+    async fn run(self: &Arc<Self>, key: RequestKey, mut permit: Permit) -> Result<(), StoreError> {
         let Some(stored) = self.store.load(key).await? else {
             return Ok(());
         };
@@ -84,45 +45,58 @@ impl Engine {
             return Ok(());
         };
         let request = stored.request;
-        if fails_late(&request) && request.deadline <= self.now() {
-            return self.fail_late(&[request.entry()]).await;
-        }
-        let mut attempt = self.open_attempt(&request).await?;
+        let attempt = self.open_attempt(&request).await?;
         let tap = self.taps.take(key);
-        let reply = self.call(&request, &body, tap.as_ref()).await;
+        let reply = self
+            .call(&request, &body, tap.as_ref(), &mut permit)
+            .await;
+        permit.ended(self.now(), reply.ended());
         match reply {
-            Reply::Answered {
-                status,
-                request: provider_request,
-                framing,
-                asked,
-                last_word,
-                body,
-            } => {
-                let again = !last_word && self.should_retry(&request, status, &body);
-                let note = format!("answered {status}");
-                let attempt = if retry::may_have_run(status) {
-                    let lost = number(&attempt);
-                    self.lose(&request, attempt, &note).await?;
-                    if again && lost < self.settings.live.attempts {
-                        return self.try_again(&request, asked).await;
-                    }
-                    None
-                } else if again {
-                    self.close(&request, attempt, note).await?;
-                    return self.try_again(&request, asked).await;
-                } else {
-                    attempt.state = transition(&attempt, AttemptEvent::Answer)?;
-                    Some(attempt)
-                };
-                let outcome = self.live_outcome(&request, status, provider_request, framing, &body);
-                self.finish(&request, outcome, body, attempt, tap).await
-            }
+            Reply::Answered(answer) => self.answered(&request, attempt, answer, tap).await,
             Reply::Failed(error) => self.failed(&request, attempt, error, tap).await,
         }
     }
 
-    async fn call(&self, request: &Request, body: &Bytes, tap: Option<&Spout>) -> Reply {
+    async fn answered(
+        self: &Arc<Self>,
+        request: &Request,
+        mut attempt: Attempt,
+        answer: Answer,
+        tap: Option<Spout>,
+    ) -> Result<(), StoreError> {
+        let status = answer.status;
+        let again = self.should_retry(request, &answer);
+        let why = match status {
+            429 => Why::Throttled(answer.asked),
+            _ => Why::Answered(answer.asked),
+        };
+        let note = format!("answered {status}");
+        let attempt = if retry::may_have_run(status) {
+            let lost = number(&attempt);
+            self.lose(request, attempt, &note).await?;
+            if again && lost < self.settings.live.attempts {
+                return self.try_again(request, why).await;
+            }
+            None
+        } else if again {
+            self.close(request, attempt, note).await?;
+            return self.try_again(request, why).await;
+        } else {
+            attempt.state = transition(&attempt, AttemptEvent::Answer)?;
+            Some(attempt)
+        };
+        let outcome = self.live_outcome(request, &answer);
+        self.finish(request, outcome, answer.body, attempt, tap)
+            .await
+    }
+
+    async fn call(
+        &self,
+        request: &Request,
+        body: &Bytes,
+        tap: Option<&Spout>,
+        permit: &mut Permit,
+    ) -> Reply {
         let credential = match self.credential(request.credential).await {
             Ok(credential) => credential,
             Err(error) => return Reply::Failed(error),
@@ -150,19 +124,25 @@ impl Engine {
             timeout,
         };
         match self.provider.run(&credential, call).await {
-            Ok(reply) => read_reply(reply, tap.filter(|_| streams)).await,
+            Ok(reply) => {
+                let organization = reply.headers.get("openai-organization");
+                let organization = organization.and_then(|value| value.to_str().ok());
+                let limits = RateLimits::read(&reply.headers);
+                permit.told(self.now(), &limits, organization);
+                read_reply(reply, tap.filter(|_| streams)).await
+            }
             Err(error) => Reply::Failed(error),
         }
     }
 
     /// Errors that say nothing about the call, and are not billed, are tried again
     /// until the deadline; after it, only up to so many tries in all.
-    fn should_retry(&self, request: &Request, status: u16, body: &[u8]) -> bool {
-        let spent = error_code(body).is_some_and(|code| retry::is_spent(&code));
-        if spent || !retry::is_retryable(status) {
+    fn should_retry(&self, request: &Request, answer: &Answer) -> bool {
+        let status = answer.status;
+        if answer.last_word || answer.spent || !retry::is_retryable(status) {
             return false;
         }
-        let number = self.backoffs.answered(request.key);
+        let number = self.backoffs.answered(&request.key) + 1;
         let retry = self.now() < request.deadline || number < self.settings.live.attempts;
         if retry {
             tracing::warn!(id = %request.key.id, status, number, "a live call is tried again");
@@ -202,7 +182,8 @@ impl Engine {
                 .await?;
         }
         if self.now() < request.deadline + self.settings.live.give_up_after {
-            return self.try_again(request, error.retry_after()).await;
+            let why = Why::Unanswered(error.retry_after());
+            return self.try_again(request, why).await;
         }
         let message = format!("The provider could not be reached: {note}");
         let reason = format!("gave up after the deadline: {note}");
@@ -224,35 +205,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Puts the next try off, and keeps nothing of a request that has ended
-    /// meanwhile. What fails when it is late has its next turn, and its end, no
-    /// later than the deadline.
-    async fn try_again(
-        &self,
-        request: &Request,
-        asked: Option<Duration>,
-    ) -> Result<(), StoreError> {
-        let key = request.key;
-        let latest = fails_late(request).then_some(request.deadline);
-        self.backoffs.put_off(self, key, asked, latest);
-        if self.store.place(key, &[]).await? != Some(Place::Live) {
-            self.backoffs.forget(&key);
-        }
-        Ok(())
-    }
-
-    fn live_outcome(
-        &self,
-        request: &Request,
-        status: u16,
-        provider_request: Option<String>,
-        framing: Framing,
-        body: &[u8],
-    ) -> Outcome {
-        let metered = match framing {
-            Framing::Json => ledger::meter(body),
-            Framing::EventStream => ledger::meter_stream(body),
-        };
+    fn live_outcome(&self, request: &Request, answer: &Answer) -> Outcome {
+        let metered = &answer.metered;
         let bill = self
             .prices
             .bill(&request.model, Lane::Standard, &metered.usage);
@@ -269,17 +223,17 @@ impl Engine {
             (Lane::Standard, _) => request.reason.clone(),
         };
         Outcome {
-            state: if status < 400 {
+            state: if answer.status < 400 {
                 State::Succeeded
             } else {
                 State::Failed
             },
-            status,
+            status: answer.status,
             finished: self.now(),
             source: Source::Live,
-            framing,
+            framing: answer.framing,
             reason,
-            provider_request,
+            provider_request: answer.request.clone(),
             usage: metered.usage,
             bill: bill.filter(|_| metered.known),
         }

@@ -95,7 +95,9 @@ pub struct Engine {
     inflight: Inflights,
     /// Each harvest holds some megabytes of answers.
     harvests: Semaphore,
+    backlog: live::Backlog,
     backoffs: live::Backoffs,
+    scopes: Arc<live::Scopes>,
     /// Requests whose acknowledgement is not on the wire yet.
     unflushed: inflight::Mentions<RequestKey>,
     disk_bytes: AtomicU64,
@@ -135,7 +137,9 @@ impl Engine {
             signals: drive::Signals::default(),
             inflight: Inflights::default(),
             harvests: Semaphore::new(HARVESTS),
+            backlog: live::Backlog::default(),
             backoffs: live::Backoffs::default(),
+            scopes: Arc::new(live::Scopes::new(&parts.settings.live)),
             unflushed: inflight::Mentions::default(),
             disk_bytes: AtomicU64::new(0),
             paused: AtomicBool::new(false),

@@ -58,11 +58,11 @@ impl Engine {
     async fn count_live(&self) -> Result<(), StoreError> {
         let mut after = None;
         loop {
-            let page = self.store.live(after, PAGE).await?;
+            let page = self.store.scan_live(after, PAGE).await?;
             let Some(last) = page.last() else {
                 return Ok(());
             };
-            after = Some((last.deadline, last.key));
+            after = Some(*last);
             let mut summary = self.summary.lock();
             for entry in &page {
                 summary.enter(&Place::Live, entry);

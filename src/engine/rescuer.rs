@@ -61,7 +61,6 @@ impl Engine {
             tracing::info!(requests = entries.len(), "rescued from the queue");
             self.relocate_all(&entries, Place::Queue(cohort), Place::Live)
                 .await?;
-            self.signals.live.notify_one();
         }
     }
 
@@ -111,7 +110,6 @@ impl Engine {
             tracing::warn!(%batch, lines = lines.len(), "last call: live before the cancel has ended");
             self.relocate_all(&lines, Place::Line(batch), Place::Live)
                 .await?;
-            self.signals.live.notify_one();
         }
         Ok(next)
     }

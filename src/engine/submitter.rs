@@ -309,7 +309,6 @@ impl Engine {
         batch.litter.extend(batch.input_file.take());
         self.advance(&mut batch, BatchEvent::Abandon, self.now())
             .await?;
-        self.signals.live.notify_one();
         self.signals.janitor.notify_one();
         Ok(())
     }

@@ -10,7 +10,7 @@ use crate::{
     model::{
         batch::Batch,
         id::{BatchId, CredentialId, DestinationId, TenantId},
-        request::{Cohort, Destination, Entry, Place},
+        request::{Cohort, Destination, Entry, LiveQueue, Place},
         time::Timestamp,
     },
     policy::{
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-use super::Settings;
+use super::{Settings, live::Account};
 
 pub(super) struct Summary {
     pub queue: BTreeMap<Cohort, Waiting>,
@@ -30,8 +30,10 @@ pub(super) struct Summary {
     /// A request's moves can be told in another order than they were made, so
     /// that a count is below zero for a moment: these are signed.
     queued: i64,
-    live: i64,
     lines: i64,
+    live: i64,
+    /// The same by queue; those without any are not kept.
+    live_queues: HashMap<LiveQueue, i64>,
     /// Cohorts whose lines came back from their batch without an answer.
     returned: HashMap<Cohort, Returned>,
     /// Destinations that take fewer tokens than a full batch has.
@@ -89,8 +91,9 @@ impl Summary {
             batches: BTreeMap::new(),
             open: HashMap::new(),
             queued: 0,
-            live: 0,
             lines: 0,
+            live: 0,
+            live_queues: HashMap::new(),
             returned: HashMap::new(),
             caps: HashMap::new(),
             creates: HashMap::new(),
@@ -147,7 +150,7 @@ impl Summary {
                 return first;
             }
             Place::Line(_) => self.lines += 1,
-            Place::Live => self.live += 1,
+            Place::Live => self.count_live(entry, 1),
         }
         false
     }
@@ -160,8 +163,35 @@ impl Summary {
                 self.drop_empty(cohort);
             }
             Place::Line(_) => self.lines -= 1,
-            Place::Live => self.live -= 1,
+            Place::Live => self.count_live(entry, -1),
         }
+    }
+
+    fn count_live(&mut self, entry: &Entry, by: i64) {
+        self.live += by;
+        let queue = entry.live_queue();
+        let count = self.live_queues.entry(queue).or_default();
+        *count += by;
+        if *count == 0 {
+            self.live_queues.remove(&queue);
+        }
+    }
+
+    /// The queues of live work, and on whose account it runs.
+    pub fn live_queues(&self) -> HashMap<LiveQueue, Account> {
+        let account = |queue: &LiveQueue| {
+            let destination = self.destinations.get(&queue.destination);
+            if destination.is_none() {
+                tracing::error!(?queue, "live work without a destination");
+            }
+            let destination = destination?;
+            let account = Account {
+                credential: destination.credential,
+                model: destination.model.as_str().into(),
+            };
+            Some((*queue, account))
+        };
+        self.live_queues.keys().filter_map(account).collect()
     }
 
     fn drop_empty(&mut self, cohort: &Cohort) {

@@ -48,6 +48,7 @@ impl Request {
     pub fn entry(&self) -> Entry {
         Entry {
             key: self.key,
+            cohort: self.cohort,
             deadline: self.deadline,
             line_bytes: self.line_bytes,
             inputs: self.inputs,
@@ -125,14 +126,32 @@ pub struct Destination {
     pub model: String,
 }
 
-/// What moves between places: enough to pack and to order by deadline without
-/// reading the request.
+/// What moves between places: enough to pack, to order by deadline and to go back
+/// to its queue without reading the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     pub key: RequestKey,
+    pub cohort: Cohort,
     pub deadline: Timestamp,
     pub line_bytes: u32,
     pub inputs: u32,
+}
+
+impl Entry {
+    pub fn live_queue(&self) -> LiveQueue {
+        LiveQueue {
+            destination: self.cohort.destination,
+            on_late: self.cohort.on_late,
+        }
+    }
+}
+
+/// Requests that wait for live calls and stand in one order, earliest deadline
+/// first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LiveQueue {
+    pub destination: DestinationId,
+    pub on_late: OnLate,
 }
 
 /// Where an open request is. It is in exactly one.
@@ -142,7 +161,7 @@ pub enum Place {
     Queue(Cohort),
     /// A line of a batch.
     Line(BatchId),
-    /// Waiting for, or in, a live call; in order of deadlines.
+    /// Waiting for, or in, a live call.
     Live,
 }
 

@@ -168,7 +168,10 @@ pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::id::{RequestId, RequestKey, TenantId};
+    use crate::model::{
+        id::{DestinationId, RequestId, RequestKey, TenantId},
+        request::{Bucket, Cohort, OnLate},
+    };
 
     #[test]
     fn a_cap_halves_when_refused_and_rises_slowly_until_it_goes() {
@@ -202,6 +205,11 @@ pub(super) mod tests {
         };
         Entry {
             key,
+            cohort: Cohort {
+                destination: DestinationId([0; 16]),
+                on_late: OnLate::Rescue,
+                bucket: Bucket::of(Timestamp::MAX, Duration::from_secs(1)),
+            },
             deadline: Timestamp::MAX,
             line_bytes,
             inputs,

@@ -228,4 +228,4 @@ impl Scope {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,6 +1,6 @@
 //! The durable truth, and what is written to it and read from it.
 
-use std::io;
+use std::{io, ops::Bound};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use crate::model::{
     batch::Batch,
     id::{BatchId, CallDigest, CredentialId, RequestId, RequestKey, TenantId},
     ledger::{LedgerKey, LedgerRow},
-    request::{Cohort, Destination, Entry, Outcome, Place, Request},
+    request::{Cohort, Destination, Entry, LiveQueue, Outcome, Place, Request},
     time::Timestamp,
 };
 
@@ -108,11 +108,19 @@ pub trait Store: Send + Sync + 'static {
     /// The oldest entries of one cohort.
     async fn queued(&self, cohort: Cohort, limit: usize) -> Result<Vec<Entry>, StoreError>;
 
-    /// Requests waiting for a live call, earliest deadline first, from after
-    /// `after`.
+    /// Requests waiting for a live call, of one queue, earliest deadline first.
     async fn live(
         &self,
-        after: Option<(Timestamp, RequestKey)>,
+        queue: LiveQueue,
+        from: Bound<(Timestamp, RequestKey)>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError>;
+
+    /// Those of all queues in key order from after `after`, for rebuilding
+    /// summaries.
+    async fn scan_live(
+        &self,
+        after: Option<Entry>,
         limit: usize,
     ) -> Result<Vec<Entry>, StoreError>;
 

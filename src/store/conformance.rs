@@ -1,6 +1,6 @@
 //! What every store must do, run by each of them.
 
-use std::time::Duration;
+use std::{ops::Bound, time::Duration};
 
 use bytes::Bytes;
 
@@ -13,8 +13,8 @@ use crate::{
         id::{BatchId, CallDigest, CredentialId, DestinationId, RequestId, RequestKey, TenantId},
         ledger::{LedgerKey, LedgerRow},
         request::{
-            Bucket, Cohort, Destination, Entry, Framing, OnLate, Outcome, Place, Request, Shape,
-            Source, State, Usage,
+            Bucket, Cohort, Destination, Entry, Framing, LiveQueue, OnLate, Outcome, Place, Request,
+            Shape, Source, State, Usage,
         },
         time::Timestamp,
     },
@@ -322,9 +322,20 @@ async fn one_of_two_moves_finds_it_gone(store: &dyn Store) {
         each(store.relocate(vec![to_live, to_live]).await),
         [true, false]
     );
-    assert_eq!(store.live(None, 9).await.unwrap(), [asked.entry()]);
-    let passed = Some((asked.deadline, asked.key));
-    assert_eq!(store.live(passed, 9).await.unwrap(), []);
+    let entry = asked.entry();
+    let live = |from| store.live(entry.live_queue(), from, 9);
+    let at = (entry.deadline, entry.key);
+    assert_eq!(live(Bound::Unbounded).await.unwrap(), [entry]);
+    assert_eq!(live(Bound::Included(at)).await.unwrap(), [entry]);
+    assert_eq!(live(Bound::Excluded(at)).await.unwrap(), []);
+    assert_eq!(store.scan_live(None, 9).await.unwrap(), [entry]);
+    assert_eq!(store.scan_live(Some(entry), 9).await.unwrap(), []);
+    let other = LiveQueue {
+        on_late: OnLate::Fail,
+        ..entry.live_queue()
+    };
+    let others = store.live(other, Bound::Unbounded, 9).await.unwrap();
+    assert_eq!(others, []);
 }
 
 async fn of_two_endings_one_counts(store: &dyn Store) {

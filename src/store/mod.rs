@@ -10,7 +10,7 @@
 //! `kv::Kv` is sled ([`SledStore`]) or a map in memory ([`MemoryStore`]); all
 //! else is the same for both. What stands under which key is in `records`.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{ops::Bound, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use thiserror::Error;
@@ -45,7 +45,7 @@ use crate::{
         batch::Batch,
         id::{BatchId, CallDigest, CredentialId, RequestId, RequestKey, TenantId},
         ledger::{LedgerKey, LedgerRow},
-        request::{Cohort, Destination, Entry, Place},
+        request::{Cohort, Destination, Entry, LiveQueue, Place},
         time::Timestamp,
     },
     ports::{
@@ -293,10 +293,20 @@ impl<K: Kv> Store for KvStore<K> {
 
     async fn live(
         &self,
-        after: Option<(Timestamp, RequestKey)>,
+        queue: LiveQueue,
+        from: Bound<(Timestamp, RequestKey)>,
         limit: usize,
     ) -> Result<Vec<Entry>, StoreError> {
-        self.read(limit, move |kv| reads::live(kv, after, limit))
+        self.read(limit, move |kv| reads::live(kv, queue, from, limit))
+            .await
+    }
+
+    async fn scan_live(
+        &self,
+        after: Option<Entry>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.read(limit, move |kv| reads::scan_live(kv, after, limit))
             .await
     }
 

@@ -1,5 +1,7 @@
 //! Reads, straight from the map.
 
+use std::ops::Bound;
+
 use bytes::{Bytes, BytesMut};
 
 use super::{
@@ -16,7 +18,7 @@ use crate::{
         batch::Batch,
         id::{BatchId, CallDigest, CredentialId, RequestId, RequestKey, TenantId},
         ledger::{LedgerKey, LedgerRow},
-        request::{Cohort, Destination, Entry, Place},
+        request::{Cohort, Destination, Entry, LiveQueue, Place},
         time::Timestamp,
     },
     ports::{Content, Delivery, DeliveryStatus, FeedPage, Head, Idempotent, StoreError, Stored},
@@ -161,10 +163,15 @@ pub fn queued(kv: &impl Kv, cohort: Cohort, limit: usize) -> Read<Vec<Entry>> {
 
 pub fn live(
     kv: &impl Kv,
-    after: Option<(Timestamp, RequestKey)>,
+    queue: LiveQueue,
+    from: Bound<(Timestamp, RequestKey)>,
     limit: usize,
 ) -> Read<Vec<Entry>> {
-    all(kv, &live::all(after), limit, live::decode)
+    all(kv, &live::of_queue(queue, from), limit, live::decode)
+}
+
+pub fn scan_live(kv: &impl Kv, after: Option<Entry>, limit: usize) -> Read<Vec<Entry>> {
+    all(kv, &live::all(after.as_ref()), limit, live::decode)
 }
 
 pub fn lines(

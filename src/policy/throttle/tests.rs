@@ -13,7 +13,7 @@ const SERVED: Ended = Ended::Served {
     },
 };
 
-fn settings() -> LiveSettings {
+pub fn settings() -> LiveSettings {
     LiveSettings {
         max_concurrent: 8,
         start_concurrent: 4,

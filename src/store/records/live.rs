@@ -1,8 +1,11 @@
-//! `V | deadline | tenant | id`: a request waits for a live call, or is in one.
-//! Value: line bytes, inputs.
+//! `V | destination | on-late | deadline | tenant | id`: a request waits for a live
+//! call, or is in one. Value: bucket, line bytes, inputs.
 //!
-//! Born at admission or rescue; gone when the request ends. The earliest
-//! deadline stands first.
+//! Born at admission or rescue; gone when the request ends or goes back to its
+//! queue. What a provider limits together stands together, the earliest deadline
+//! first: where one cannot go, the next is a range away and not a scan.
+
+use std::ops::Bound;
 
 use bytes::Bytes;
 
@@ -11,10 +14,14 @@ use super::{
         codec::{Fields, Key, Kind, seal, unseal},
         kv::Span,
     },
-    RequestFields, request_key,
+    RequestFields, on_late, on_late_byte, request_key,
 };
 use crate::{
-    model::{id::RequestKey, request::Entry, time::Timestamp},
+    model::{
+        id::{DestinationId, RequestKey},
+        request::{Cohort, Entry, LiveQueue},
+        time::Timestamp,
+    },
     ports::StoreError,
 };
 
@@ -23,34 +30,66 @@ pub const KIND: Kind = Kind {
     name: "live entry",
 };
 
-pub fn key(deadline: Timestamp, request: RequestKey) -> Vec<u8> {
-    Key::of(KIND).time(deadline).request(request).done()
+pub fn key(entry: &Entry) -> Vec<u8> {
+    position(entry.live_queue(), entry.deadline, entry.key)
 }
 
-pub fn all(after: Option<(Timestamp, RequestKey)>) -> Span {
+/// Of all queues, behind `after`.
+pub fn all(after: Option<&Entry>) -> Span {
     let span = Span::prefix(&[KIND.tag]);
     match after {
-        Some((deadline, request)) => span.after(&key(deadline, request)),
+        Some(entry) => span.after(&key(entry)),
         None => span,
     }
 }
 
+pub fn of_queue(queue: LiveQueue, from: Bound<(Timestamp, RequestKey)>) -> Span {
+    let span = Span::prefix(&prefix(queue).done());
+    let at = |(deadline, request)| position(queue, deadline, request);
+    match from {
+        Bound::Unbounded => span,
+        Bound::Excluded(passed) => span.after(&at(passed)),
+        Bound::Included(first) => Span {
+            from: at(first),
+            ..span
+        },
+    }
+}
+
 pub fn encode(entry: &Entry) -> Bytes {
-    seal(&(entry.line_bytes, entry.inputs))
+    seal(&(entry.cohort.bucket, entry.line_bytes, entry.inputs))
 }
 
 pub fn decode(key: &[u8], value: &Bytes) -> Result<Entry, StoreError> {
     let mut fields = Fields::of(KIND, key)?;
+    let destination = DestinationId(fields.array()?);
+    let on_late = on_late(&mut fields)?;
     let deadline = fields.time()?;
     let request = request_key(&mut fields)?;
     fields.end()?;
-    let (line_bytes, inputs) = unseal(KIND, key, value)?;
+    let (bucket, line_bytes, inputs) = unseal(KIND, key, value)?;
+    let cohort = Cohort {
+        destination,
+        on_late,
+        bucket,
+    };
     Ok(Entry {
         key: request,
+        cohort,
         deadline,
         line_bytes,
         inputs,
     })
+}
+
+fn position(queue: LiveQueue, deadline: Timestamp, request: RequestKey) -> Vec<u8> {
+    prefix(queue).time(deadline).request(request).done()
+}
+
+fn prefix(queue: LiveQueue) -> Key {
+    Key::of(KIND)
+        .raw(&queue.destination.0)
+        .byte(on_late_byte(queue.on_late))
 }
 
 #[cfg(test)]
@@ -61,11 +100,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn round_trip(entry in samples::entry()) {
-            let name = key(entry.deadline, entry.key);
+        fn round_trip(entry in samples::entry(), other in samples::entry()) {
+            let name = key(&entry);
             prop_assert!(all(None).from < name && name < all(None).to);
-            prop_assert!(all(Some((entry.deadline, entry.key))).from > name);
+            prop_assert!(all(Some(&entry)).from > name);
             prop_assert_eq!(decode(&name, &encode(&entry))?, entry);
+            let (queue, at) = (entry.live_queue(), (entry.deadline, entry.key));
+            let holds = |span: Span, name: &Vec<u8>| span.from <= *name && *name < span.to;
+            prop_assert!(holds(of_queue(queue, Bound::Unbounded), &name));
+            prop_assert!(holds(of_queue(queue, Bound::Included(at)), &name));
+            prop_assert!(!holds(of_queue(queue, Bound::Excluded(at)), &name));
+            let other = Entry { cohort: entry.cohort, ..other };
+            let later = (other.deadline, other.key) > at;
+            prop_assert_eq!(holds(of_queue(queue, Bound::Excluded(at)), &key(&other)), later);
         }
     }
 }

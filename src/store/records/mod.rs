@@ -7,7 +7,7 @@
 //! | `J` | [`chunk`]: chunks that are being written or removed | tenant, id, side |
 //! | `Q` | [`queue`] | destination, on-late, bucket, id, tenant |
 //! | `L` | [`line`](mod@line) | batch, id, tenant |
-//! | `V` | [`live`] | deadline, tenant, id |
+//! | `V` | [`live`] | destination, on-late, deadline, tenant, id |
 //! | `B` | [`batch`] | id |
 //! | `N` | [`destination`] | id |
 //! | `K` | [`credential`] | id |
@@ -41,7 +41,7 @@ use super::codec::{Fields, Key};
 use crate::{
     model::{
         id::{RequestId, RequestKey, TenantId},
-        request::{Entry, Place},
+        request::{Entry, OnLate, Place},
     },
     ports::StoreError,
 };
@@ -51,7 +51,24 @@ pub fn placed(place: &Place, entry: &Entry) -> (Vec<u8>, bytes::Bytes) {
     match place {
         Place::Queue(cohort) => (queue::key(cohort, entry.key), queue::encode(entry)),
         Place::Line(batch) => (line::key(*batch, entry.key), line::encode(entry)),
-        Place::Live => (live::key(entry.deadline, entry.key), live::encode(entry)),
+        Place::Live => (live::key(entry), live::encode(entry)),
+    }
+}
+
+fn on_late_byte(on_late: OnLate) -> u8 {
+    match on_late {
+        OnLate::Rescue => 0,
+        OnLate::Wait => 1,
+        OnLate::Fail => 2,
+    }
+}
+
+fn on_late(fields: &mut Fields<'_>) -> Result<OnLate, StoreError> {
+    match fields.byte()? {
+        0 => Ok(OnLate::Rescue),
+        1 => Ok(OnLate::Wait),
+        2 => Ok(OnLate::Fail),
+        _ => Err(fields.corrupt("no such on-late")),
     }
 }
 

@@ -12,12 +12,12 @@ use super::{
         codec::{Fields, Key, Kind, seal, unseal},
         kv::Span,
     },
-    id, tenant,
+    id, on_late, on_late_byte, tenant,
 };
 use crate::{
     model::{
         id::{DestinationId, RequestKey},
-        request::{Bucket, Cohort, Entry, OnLate},
+        request::{Bucket, Cohort, Entry},
     },
     ports::StoreError,
 };
@@ -49,12 +49,7 @@ pub fn encode(entry: &Entry) -> Bytes {
 pub fn decode(key: &[u8], value: &Bytes) -> Result<(Cohort, Entry), StoreError> {
     let mut fields = Fields::of(KIND, key)?;
     let destination = DestinationId(fields.array()?);
-    let on_late = match fields.byte()? {
-        0 => OnLate::Rescue,
-        1 => OnLate::Wait,
-        2 => OnLate::Fail,
-        _ => return Err(fields.corrupt("no such on-late")),
-    };
+    let on_late = on_late(&mut fields)?;
     let bucket = Bucket {
         start: fields.time()?,
         width_log2: fields.byte()?,
@@ -70,6 +65,7 @@ pub fn decode(key: &[u8], value: &Bytes) -> Result<(Cohort, Entry), StoreError> 
     };
     let entry = Entry {
         key: RequestKey { tenant, id },
+        cohort,
         deadline,
         line_bytes,
         inputs,
@@ -78,14 +74,9 @@ pub fn decode(key: &[u8], value: &Bytes) -> Result<(Cohort, Entry), StoreError> 
 }
 
 fn prefix(cohort: &Cohort) -> Key {
-    let on_late = match cohort.on_late {
-        OnLate::Rescue => 0,
-        OnLate::Wait => 1,
-        OnLate::Fail => 2,
-    };
     Key::of(KIND)
         .raw(&cohort.destination.0)
-        .byte(on_late)
+        .byte(on_late_byte(cohort.on_late))
         .time(cohort.bucket.start)
         .byte(cohort.bucket.width_log2)
 }
@@ -99,6 +90,7 @@ mod tests {
     proptest! {
         #[test]
         fn round_trip(cohort in samples::cohort(), entry in samples::entry()) {
+            let entry = Entry { cohort, ..entry };
             let name = key(&cohort, entry.key);
             let span = of_cohort(&cohort);
             prop_assert!(span.from < name && name < span.to);

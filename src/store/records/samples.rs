@@ -40,9 +40,10 @@ pub fn cohort() -> impl Strategy<Value = Cohort> {
 }
 
 pub fn entry() -> impl Strategy<Value = Entry> {
-    (request_key(), time(), any::<(u32, u32)>()).prop_map(
-        |(key, deadline, (line_bytes, inputs))| Entry {
+    (request_key(), cohort(), time(), any::<(u32, u32)>()).prop_map(
+        |(key, cohort, deadline, (line_bytes, inputs))| Entry {
             key,
+            cohort,
             deadline,
             line_bytes,
             inputs,

@@ -3,6 +3,7 @@
 
 use std::{
     future::Future,
+    ops::Bound,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -19,7 +20,7 @@ use offpeak::{
         endpoint::Endpoint,
         id::{BatchId, CallDigest, CredentialId, RequestId, RequestKey, TenantId},
         ledger::{LedgerKey, LedgerRow},
-        request::{Cohort, Destination, Entry, Place},
+        request::{Cohort, Destination, Entry, LiveQueue, Place},
         time::Timestamp,
     },
     ports::*,
@@ -309,10 +310,19 @@ impl Store for Mortal<dyn Store> {
     }
     async fn live(
         &self,
-        after: Option<(Timestamp, RequestKey)>,
+        queue: LiveQueue,
+        from: Bound<(Timestamp, RequestKey)>,
         limit: usize,
     ) -> Result<Vec<Entry>, StoreError> {
-        self.life.hear(self.inner.live(after, limit)).await
+        let live = self.inner.live(queue, from, limit);
+        self.life.hear(self.trouble.befall("live", live)).await
+    }
+    async fn scan_live(
+        &self,
+        after: Option<Entry>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.life.hear(self.inner.scan_live(after, limit)).await
     }
     async fn lines(
         &self,

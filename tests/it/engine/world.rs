@@ -413,7 +413,7 @@ impl World {
     /// The summary equals a rescan of the store.
     pub async fn check_counts(&self) {
         let queued = self.store.scan_queue(None, usize::MAX).await.unwrap();
-        let live = self.store.live(None, usize::MAX).await.unwrap();
+        let live = self.store.scan_live(None, usize::MAX).await.unwrap();
         let mut rescan = Counts {
             queued: queued.len() as u64,
             live: live.len() as u64,
