@@ -7,6 +7,7 @@ mod backoffs;
 mod reply;
 mod scopes;
 mod turn;
+mod view;
 
 use std::sync::Arc;
 
@@ -23,16 +24,17 @@ use crate::{
     ports::{Content, LiveCall, ProviderError, Settled, StoreError},
 };
 
-pub(super) use self::{
-    backlog::Backlog,
-    backoffs::Backoffs,
-    scopes::{Account, Scopes},
-};
+pub use self::view::LiveScope;
 use self::{
     attempts::{number, transition},
     backoffs::Why,
     reply::{Answer, Reply, read_reply},
     scopes::Permit,
+};
+pub(super) use self::{
+    backlog::Backlog,
+    backoffs::Backoffs,
+    scopes::{Account, Scopes},
 };
 use super::{Engine, TapEvent, settling::error_body, taps::Spout};
 
@@ -47,9 +49,7 @@ impl Engine {
         let request = stored.request;
         let attempt = self.open_attempt(&request).await?;
         let tap = self.taps.take(key);
-        let reply = self
-            .call(&request, &body, tap.as_ref(), &mut permit)
-            .await;
+        let reply = self.call(&request, &body, tap.as_ref(), &mut permit).await;
         permit.ended(self.now(), reply.ended());
         match reply {
             Reply::Answered(answer) => self.answered(&request, attempt, answer, tap).await,

@@ -49,6 +49,7 @@ pub use courier::event_body;
 pub use credentials::Caller;
 pub use hold::Hold;
 pub use inflight::Gauges;
+pub use live::LiveScope;
 pub use settings::{AdmissionSettings, HookSettings, OnFull, RetentionSettings, Settings};
 pub use settling::error_body;
 pub use summary::Counts;

@@ -45,7 +45,9 @@ pub enum Verdict {
         reason: &'static str,
     },
     /// No second try may go before this; first ones may.
-    RetryLater { until: Timestamp },
+    RetryLater {
+        until: Timestamp,
+    },
 }
 
 /// What a call is to its scope while it is on its way.

@@ -118,11 +118,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Those of all queues in key order from after `after`, for rebuilding
     /// summaries.
-    async fn scan_live(
-        &self,
-        after: Option<Entry>,
-        limit: usize,
-    ) -> Result<Vec<Entry>, StoreError>;
+    async fn scan_live(&self, after: Option<Entry>, limit: usize)
+    -> Result<Vec<Entry>, StoreError>;
 
     /// A batch's lines in the order of the file, from after `after`.
     async fn lines(

@@ -13,8 +13,8 @@ use crate::{
         id::{BatchId, CallDigest, CredentialId, DestinationId, RequestId, RequestKey, TenantId},
         ledger::{LedgerKey, LedgerRow},
         request::{
-            Bucket, Cohort, Destination, Entry, Framing, LiveQueue, OnLate, Outcome, Place, Request,
-            Shape, Source, State, Usage,
+            Bucket, Cohort, Destination, Entry, Framing, LiveQueue, OnLate, Outcome, Place,
+            Request, Shape, Source, State, Usage,
         },
         time::Timestamp,
     },

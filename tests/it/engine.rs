@@ -15,5 +15,6 @@ mod house;
 mod live;
 mod rescue;
 mod submit;
+mod throttle;
 mod webhooks;
 mod worst;

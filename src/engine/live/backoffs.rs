@@ -66,10 +66,7 @@ impl Backoffs {
 
     /// How many answers were errors so far.
     pub fn answered(&self, key: &RequestKey) -> u32 {
-        self.0
-            .lock()
-            .get(key)
-            .map_or(0, |backoff| backoff.answered)
+        self.0.lock().get(key).map_or(0, |backoff| backoff.answered)
     }
 
     pub fn put_off(&self, engine: &Engine, entry: Entry, why: Why) {

@@ -110,8 +110,7 @@ pub async fn read_reply(mut reply: LiveReply, tap: Option<&Spout>) -> Reply {
         framing,
         asked,
         last_word,
-        spent: reply.status >= 400
-            && error_code(&body).is_some_and(|code| retry::is_spent(&code)),
+        spent: reply.status >= 400 && error_code(&body).is_some_and(|code| retry::is_spent(&code)),
         metered: match framing {
             Framing::Json => ledger::meter(&body),
             Framing::EventStream => ledger::meter_stream(&body),

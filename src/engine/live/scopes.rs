@@ -231,7 +231,13 @@ mod tests {
         one.told(NOW, &nothing, Some("org-1"));
         other.told(NOW, &nothing, Some("org-1"));
         assert_eq!(scopes.key(&account(1)), scopes.key(&account(2)));
-        let in_flight = || scopes.all().iter().map(|(_, scope)| scope.in_flight()).sum();
+        let in_flight = || {
+            scopes
+                .all()
+                .iter()
+                .map(|(_, scope)| scope.in_flight())
+                .sum()
+        };
         assert_eq!((scopes.all().len(), in_flight()), (1, 2u32));
 
         let pause = Some(Duration::from_secs(9));

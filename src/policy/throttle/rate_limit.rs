@@ -235,7 +235,10 @@ mod tests {
         let first = meter.spend(1.0);
         meter.spend(20.0);
         meter.told(NOW, quota(100.0, 30.0, 70), first);
-        assert_eq!(meter.ready_at(NOW, 1.0, 0.1).as_millis() - NOW.as_millis(), 1_001);
+        assert_eq!(
+            meter.ready_at(NOW, 1.0, 0.1).as_millis() - NOW.as_millis(),
+            1_001
+        );
         // An older call's reply comes later, and knows less.
         let last = meter.spend(0.0);
         meter.told(NOW, quota(100.0, 90.0, 10), last);

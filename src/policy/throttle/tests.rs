@@ -85,7 +85,11 @@ fn what_holds_it_back() {
     let table = [
         ("a pause", paused(Some(7 * SECOND)), until),
         ("none asked for", paused(None), NOW),
-        ("requests", limited(&few), NOW + Duration::from_millis(7_001)),
+        (
+            "requests",
+            limited(&few),
+            NOW + Duration::from_millis(7_001),
+        ),
         ("tokens", limited(&dry), NOW + Duration::from_millis(7_001)),
     ];
     for (what, scope, ready) in table {
@@ -137,7 +141,11 @@ fn capacity_is_the_prior_until_something_is_seen() {
     ]);
     scope.told(NOW, &ticket, &limits);
     scope.ended(NOW, ticket, Ended::Overloaded { pause: None });
-    assert_eq!(scope.capacity(NOW + 2 * SECOND), 0.9, "one a second, less a tenth");
+    assert_eq!(
+        scope.capacity(NOW + 2 * SECOND),
+        0.9,
+        "one a second, less a tenth"
+    );
 }
 
 #[test]

@@ -47,12 +47,7 @@ pub fn of_batch(batch: BatchId, after: Option<RequestId>) -> Span {
 }
 
 pub fn encode(entry: &Entry) -> Bytes {
-    seal(&(
-        entry.cohort,
-        entry.deadline,
-        entry.line_bytes,
-        entry.inputs,
-    ))
+    seal(&(entry.cohort, entry.deadline, entry.line_bytes, entry.inputs))
 }
 
 pub fn decode(key: &[u8], value: &Bytes) -> Result<(BatchId, Entry), StoreError> {
