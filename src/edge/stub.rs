@@ -67,7 +67,7 @@ impl<'a> Facts<'a> {
             request,
             state: view.state,
             lane,
-            reason: &request.reason,
+            reason: &view.reason,
             guarantee: view.guarantee,
             bill: None,
         }

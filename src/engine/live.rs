@@ -20,7 +20,11 @@ use crate::{
         id::RequestKey,
         request::{OnLate, Outcome, Request, Shape, Source, State},
     },
-    policy::{retry, throttle::RateLimits},
+    policy::{
+        budget::Verdict,
+        retry,
+        throttle::{Ended, RateLimits},
+    },
     ports::{Content, LiveCall, ProviderError, Settled, StoreError},
 };
 
@@ -47,13 +51,39 @@ impl Engine {
             return Ok(());
         };
         let request = stored.request;
-        let attempt = self.open_attempt(&request).await?;
+        let reserved = match self.reserve(&request, &body) {
+            Ok(reserved) => reserved,
+            Err(verdict) => {
+                permit.ended(self.now(), Ended::Unsent);
+                return self.not_paid_for(&request, verdict).await;
+            }
+        };
+        let reserved_usd = reserved.as_ref().map(|reserved| reserved.amount);
+        let attempt = self.open_attempt(&request, reserved_usd).await?;
         let tap = self.taps.take(key);
         let reply = self.call(&request, &body, tap.as_ref(), &mut permit).await;
         permit.ended(self.now(), reply.ended());
-        match reply {
+        let dealt_with = match reply {
             Reply::Answered(answer) => self.answered(&request, attempt, answer, tap).await,
             Reply::Failed(error) => self.failed(&request, attempt, error, tap).await,
+        };
+        // Not before what was paid is counted.
+        drop(reserved);
+        dealt_with
+    }
+
+    /// A rescue that does not fit into the budget: it waits for those on their way
+    /// where they may leave room for it, else it goes back to its cheap lane.
+    async fn not_paid_for(&self, request: &Request, verdict: Verdict) -> Result<(), StoreError> {
+        match verdict {
+            Verdict::Granted | Verdict::AfterOthers => {
+                self.backlog.arrived(&request.entry());
+                Ok(())
+            }
+            Verdict::Spent(window) => {
+                tracing::debug!(id = %request.key.id, ?window, "its rescue is not paid for");
+                self.back_to_its_lane(request.entry()).await
+            }
         }
     }
 

@@ -8,6 +8,7 @@
 
 mod admit;
 mod answer;
+mod budgets;
 mod cancel;
 mod courier;
 mod credentials;
@@ -42,8 +43,10 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use crate::policy::budget::Window;
 pub use admit::{AdmitError, Admitted, Call, Refused};
 pub use answer::{FeedError, View};
+pub use budgets::BudgetView;
 pub use cancel::{Cancelled, Erased};
 pub use courier::event_body;
 pub use credentials::Caller;
@@ -99,6 +102,7 @@ pub struct Engine {
     backlog: live::Backlog,
     backoffs: live::Backoffs,
     scopes: Arc<live::Scopes>,
+    budgets: Arc<budgets::Budgets>,
     /// Requests whose acknowledgement is not on the wire yet.
     unflushed: inflight::Mentions<RequestKey>,
     disk_bytes: AtomicU64,
@@ -140,6 +144,7 @@ impl Engine {
             harvests: Semaphore::new(HARVESTS),
             backlog: live::Backlog::default(),
             backoffs: live::Backoffs::default(),
+            budgets: Arc::new(budgets::Budgets::new(parts.settings.rescue.budget())),
             scopes: Arc::new(live::Scopes::new(&parts.settings.live)),
             unflushed: inflight::Mentions::default(),
             disk_bytes: AtomicU64::new(0),

@@ -6,14 +6,16 @@ use std::sync::Arc;
 
 use crate::{
     model::{
+        batch::Batch,
         id::BatchId,
         request::{Cohort, Entry, OnLate, Place, State},
         time::Timestamp,
     },
+    policy::budget::Window,
     ports::StoreError,
 };
 
-use super::{Engine, drive::Next, settling::error_body, summary::Tracked};
+use super::{Engine, budgets::Plan, drive::Next, settling::error_body, summary::Tracked};
 
 /// Entries a read.
 const PAGE: usize = 96;
@@ -21,9 +23,10 @@ const PAGE: usize = 96;
 impl Engine {
     pub(super) async fn rescue_turn(self: &Arc<Self>) -> Result<Next, StoreError> {
         let mut next = Next::OnSignal;
+        let mut plan = self.plan_rescues();
         let cohorts: Vec<Cohort> = self.summary.lock().queue.keys().copied().collect();
         for cohort in cohorts {
-            let rescued = self.rescue_cohort(cohort).await;
+            let rescued = self.rescue_cohort(cohort, &mut plan).await;
             next = next.sooner(self.or_soon("rescuing from a queue", rescued));
         }
         let batches: Vec<Tracked> = self.summary.lock().batches.values().cloned().collect();
@@ -31,7 +34,7 @@ impl Engine {
             .into_iter()
             .filter(|tracked| tracked.batch.state.is_open())
         {
-            let rescued = self.rescue_batch(tracked).await;
+            let rescued = self.rescue_batch(tracked, &mut plan).await;
             next = next.sooner(self.or_soon("rescuing from a batch", rescued));
         }
         Ok(next)
@@ -39,7 +42,11 @@ impl Engine {
 
     /// What still waits to be packed. The whole bucket moves with its earliest
     /// instant: it is narrow, and nothing of it could be packed any more.
-    async fn rescue_cohort(self: &Arc<Self>, cohort: Cohort) -> Result<Next, StoreError> {
+    async fn rescue_cohort(
+        self: &Arc<Self>,
+        cohort: Cohort,
+        plan: &mut Plan,
+    ) -> Result<Next, StoreError> {
         let now = self.now();
         let due = match cohort.on_late {
             OnLate::Wait => return Ok(Next::OnSignal),
@@ -58,13 +65,24 @@ impl Engine {
             if entries.is_empty() {
                 return Ok(Next::OnSignal);
             }
-            tracing::info!(requests = entries.len(), "rescued from the queue");
-            self.relocate_all(&entries, Place::Queue(cohort), Place::Live)
-                .await?;
+            let (covered, _, renewed) = self.affordable(plan, entries);
+            if !covered.is_empty() {
+                tracing::info!(requests = covered.len(), "rescued from the queue");
+                self.relocate_all(&covered, Place::Queue(cohort), Place::Live)
+                    .await?;
+            }
+            if let Some(renewed) = renewed {
+                // The others are packed, as if there were no deadline.
+                return Ok(Next::At(renewed));
+            }
         }
     }
 
-    async fn rescue_batch(self: &Arc<Self>, tracked: Tracked) -> Result<Next, StoreError> {
+    async fn rescue_batch(
+        self: &Arc<Self>,
+        tracked: Tracked,
+        plan: &mut Plan,
+    ) -> Result<Next, StoreError> {
         let now = self.now();
         let batch = &tracked.batch;
         let deadline = batch.earliest_deadline;
@@ -78,16 +96,50 @@ impl Engine {
                 if due > now {
                     return Ok(Next::At(due));
                 }
-                if !tracked.wanted {
-                    tracing::info!(batch = %batch.id, state = ?batch.state, "rescue: its lines are wanted back");
-                    self.want_back(batch.id);
-                }
+                let renewed = match tracked.wanted {
+                    true => None,
+                    false => self.want_back_if_paid_for(batch, plan).await?,
+                };
+                let later = renewed.map_or(Next::OnSignal, Next::At);
                 if last_call > now {
-                    return Ok(Next::At(last_call));
+                    return Ok(later.sooner(Next::At(last_call)));
                 }
-                self.last_call(batch.id).await
+                // Not read line by line for nothing at every turn.
+                let one = self.price_of_a_line(batch);
+                if renewed.is_some() && self.could_afford(plan, batch.tenant, one).is_err() {
+                    return Ok(later);
+                }
+                let called = self.last_call(batch.id, renewed.is_none(), plan).await?;
+                Ok(later.sooner(called))
             }
         }
+    }
+
+    /// A batch is cancelled for its rescue where the budget covers all that it
+    /// holds: what runs live in part would have to be paid for, and the rest begun
+    /// anew. Else says when the budget is renewed.
+    async fn want_back_if_paid_for(
+        self: &Arc<Self>,
+        batch: &Batch,
+        plan: &mut Plan,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let now = self.now();
+        if self.budgets.has_refused_any(batch.tenant, now) {
+            let lines = self.lines_of(batch.id).await?;
+            if lines
+                .iter()
+                .any(|line| self.budgets.has_refused(&line.key, now))
+            {
+                return Ok(Some(Window::Hour.ends(now)));
+            }
+        }
+        let cost = self.price_of_batch(batch);
+        if let Err(renewed) = self.afford(plan, batch.tenant, cost) {
+            return Ok(Some(renewed));
+        }
+        tracing::info!(batch = %batch.id, state = ?batch.state, "rescue: its lines are wanted back");
+        self.want_back(batch.id);
+        Ok(None)
     }
 
     /// The next step of the batch, whoever does it, cancels or dissolves it.
@@ -101,17 +153,37 @@ impl Engine {
         self.signals.watcher.notify_one();
     }
 
-    /// Lines whose last call has come run live; the others have their turn.
-    async fn last_call(self: &Arc<Self>, batch: BatchId) -> Result<Next, StoreError> {
-        let (lines, next) = self
+    /// Lines whose last call has come run live; the others have their turn. Of a
+    /// batch that is not `paid_for` as a whole, those that the budget covers.
+    async fn last_call(
+        self: &Arc<Self>,
+        batch: BatchId,
+        paid_for: bool,
+        plan: &mut Plan,
+    ) -> Result<Next, StoreError> {
+        let (mut lines, mut next) = self
             .due_lines(batch, |line| self.settings.rescue.last_call(line.deadline))
             .await?;
+        if paid_for && next == Next::OnSignal {
+            self.emptied(batch);
+        } else if !paid_for {
+            lines.sort_unstable_by_key(|line| (line.deadline, line.key));
+            let (covered, _, renewed) = self.affordable(plan, lines);
+            next = next.sooner(renewed.map_or(Next::OnSignal, Next::At));
+            lines = covered;
+        }
         if !lines.is_empty() {
             tracing::warn!(%batch, lines = lines.len(), "last call: live before the cancel has ended");
             self.relocate_all(&lines, Place::Line(batch), Place::Live)
                 .await?;
         }
         Ok(next)
+    }
+
+    fn emptied(&self, id: BatchId) {
+        if let Some(tracked) = self.summary.lock().batches.get_mut(&id) {
+            tracked.emptied = true;
+        }
     }
 
     async fn fail_queued(self: &Arc<Self>, cohort: Cohort) -> Result<Next, StoreError> {

@@ -10,7 +10,7 @@ use crate::{
     model::{
         batch::Batch,
         id::{BatchId, CredentialId, DestinationId, TenantId},
-        request::{Cohort, Destination, Entry, LiveQueue, Place},
+        request::{Cohort, Destination, Entry, LiveQueue, OnLate, Place},
         time::Timestamp,
     },
     policy::{
@@ -33,7 +33,7 @@ pub(super) struct Summary {
     lines: i64,
     live: i64,
     /// The same by queue; those without any are not kept.
-    live_queues: HashMap<LiveQueue, i64>,
+    live_queues: HashMap<LiveQueue, Lines>,
     /// Cohorts whose lines came back from their batch without an answer.
     returned: HashMap<Cohort, Returned>,
     /// Destinations that take fewer tokens than a full batch has.
@@ -52,6 +52,15 @@ pub(super) struct Tracked {
     pub due: Timestamp,
     /// The rescuer wants its lines back.
     pub wanted: bool,
+    /// And has moved all of them already.
+    pub emptied: bool,
+}
+
+/// So many lines; signed, as told in any order.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Lines {
+    pub count: i64,
+    pub bytes: i64,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -170,11 +179,36 @@ impl Summary {
     fn count_live(&mut self, entry: &Entry, by: i64) {
         self.live += by;
         let queue = entry.live_queue();
-        let count = self.live_queues.entry(queue).or_default();
-        *count += by;
-        if *count == 0 {
+        let lines = self.live_queues.entry(queue).or_default();
+        lines.count += by;
+        lines.bytes += by * i64::from(entry.line_bytes);
+        if lines.count == 0 {
             self.live_queues.remove(&queue);
         }
+    }
+
+    /// Live work that was to be answered in a cheaper lane, and can go back there.
+    pub fn live_rescues(&self) -> Vec<(Destination, Lines)> {
+        let rescues = self.live_queues.iter();
+        let rescues = rescues.filter(|(queue, _)| queue.rescued && queue.on_late == OnLate::Rescue);
+        let with_destination = |(queue, lines): (&LiveQueue, &Lines)| {
+            let destination = self.destinations.get(&queue.destination)?;
+            Some((destination.clone(), *lines))
+        };
+        rescues.filter_map(with_destination).collect()
+    }
+
+    /// Batches whose lines are wanted back to run live, and have not come yet.
+    pub fn wanted_back(&self) -> Vec<Batch> {
+        let batches = self.batches.values();
+        let wanted = batches.filter(|tracked| {
+            let batch = &tracked.batch;
+            tracked.wanted
+                && !tracked.emptied
+                && batch.state.is_open()
+                && batch.cohort.on_late == OnLate::Rescue
+        });
+        wanted.map(|tracked| tracked.batch.clone()).collect()
     }
 
     /// The queues of live work, and on whose account it runs.
@@ -245,6 +279,7 @@ impl Summary {
                         batch,
                         due,
                         wanted: false,
+                        emptied: false,
                     },
                 );
             }

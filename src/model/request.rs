@@ -49,6 +49,7 @@ impl Request {
         Entry {
             key: self.key,
             cohort: self.cohort,
+            lane: self.lane,
             deadline: self.deadline,
             line_bytes: self.line_bytes,
             inputs: self.inputs,
@@ -132,16 +133,24 @@ pub struct Destination {
 pub struct Entry {
     pub key: RequestKey,
     pub cohort: Cohort,
+    /// The lane that admission chose.
+    pub lane: Lane,
     pub deadline: Timestamp,
     pub line_bytes: u32,
     pub inputs: u32,
 }
 
 impl Entry {
+    /// A live call for it takes the place of a cheaper lane.
+    pub fn is_rescue(&self) -> bool {
+        self.lane != Lane::Standard
+    }
+
     pub fn live_queue(&self) -> LiveQueue {
         LiveQueue {
             destination: self.cohort.destination,
             on_late: self.cohort.on_late,
+            rescued: self.is_rescue(),
         }
     }
 }
@@ -152,6 +161,8 @@ impl Entry {
 pub struct LiveQueue {
     pub destination: DestinationId,
     pub on_late: OnLate,
+    /// They were to be answered in a cheaper lane.
+    pub rescued: bool,
 }
 
 /// Where an open request is. It is in exactly one.

@@ -94,6 +94,8 @@ mod tests {
             rescue::Settings {
                 reserve: Duration::from_secs(reserve),
                 last_call: 0.5,
+                budget_usd_per_hour: None,
+                budget_usd_per_day: None,
             },
         )
     }

@@ -3,6 +3,7 @@
 //! the API and the logs.
 
 pub mod backoff;
+pub mod budget;
 pub mod lane;
 pub mod limits;
 pub mod pack;

@@ -169,6 +169,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::model::{
+        attempt::Lane,
         id::{DestinationId, RequestId, RequestKey, TenantId},
         request::{Bucket, Cohort, OnLate},
     };
@@ -210,6 +211,7 @@ pub(super) mod tests {
                 on_late: OnLate::Rescue,
                 bucket: Bucket::of(Timestamp::MAX, Duration::from_secs(1)),
             },
+            lane: Lane::Batch,
             deadline: Timestamp::MAX,
             line_bytes,
             inputs,

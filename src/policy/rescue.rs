@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::budget;
 use crate::model::{
+    money::Usd,
     request::{Cohort, OnLate, Place},
     time::Timestamp,
 };
@@ -20,9 +22,21 @@ pub struct Settings {
     /// The share of the reserve that is left for live calls: at that point they
     /// start even though the cancelled batch has not ended.
     pub last_call: f64,
+    /// What the rescues of one tenant may cost in an hour and in a day of UTC.
+    #[serde(deserialize_with = "crate::model::money::bound")]
+    pub budget_usd_per_hour: Option<Usd>,
+    #[serde(deserialize_with = "crate::model::money::bound")]
+    pub budget_usd_per_day: Option<Usd>,
 }
 
 impl Settings {
+    pub fn budget(&self) -> budget::Limits {
+        budget::Limits {
+            per_hour: self.budget_usd_per_hour,
+            per_day: self.budget_usd_per_day,
+        }
+    }
+
     /// When work due at `deadline` is taken out of its lane.
     pub fn due(&self, deadline: Timestamp) -> Timestamp {
         deadline - self.reserve

@@ -57,6 +57,8 @@ pub struct Ticket {
     epoch: u32,
     requests: f64,
     tokens: f64,
+    /// What it was thought to take of the tokens.
+    amount: f64,
     /// It was paid out of the retry budget.
     budgeted: bool,
 }
@@ -82,6 +84,8 @@ pub enum Ended {
     Overloaded { pause: Option<Duration> },
     /// It failed in a way that says nothing about load.
     Failed,
+    /// It was not sent after all.
+    Unsent,
 }
 
 impl Scope {
@@ -143,11 +147,13 @@ impl Scope {
         }
         self.in_flight += 1;
         self.touched = now;
+        let amount = self.tokens_of(input);
         Ticket {
             sent: now,
             epoch: self.concurrency.epoch(),
             requests: self.requests.spend(1.0),
-            tokens: self.tokens.spend(self.tokens_of(input)),
+            tokens: self.tokens.spend(amount),
+            amount,
             budgeted,
         }
     }
@@ -177,6 +183,13 @@ impl Scope {
                 }
             }
             Ended::Failed => {}
+            Ended::Unsent => {
+                self.requests.take_back(1.0);
+                self.tokens.take_back(ticket.amount);
+                if ticket.budgeted {
+                    self.retries.put_back(now);
+                }
+            }
         }
     }
 
@@ -205,6 +218,11 @@ impl Scope {
         self.pace.latency(now)
     }
 
+    /// Tokens of output of a call, in the mean, where any was seen.
+    pub fn output(&self) -> Option<u64> {
+        self.pace.output().map(|tokens| tokens.ceil() as u64)
+    }
+
     pub fn limit(&self) -> u32 {
         self.concurrency.limit()
     }
@@ -225,7 +243,7 @@ impl Scope {
 
     /// Input and the output to expect: both count against the limit.
     fn tokens_of(&self, input: u64) -> f64 {
-        input as f64 + self.pace.output()
+        input as f64 + self.pace.output().unwrap_or(0.0)
     }
 }
 

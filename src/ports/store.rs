@@ -174,7 +174,12 @@ pub trait Store: Send + Sync + 'static {
 
     // ---- money
 
-    async fn ledger(&self, tenant: TenantId) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError>;
+    /// A tenant's rows from the hour `since` on, counted from the Unix epoch.
+    async fn ledger(
+        &self,
+        tenant: TenantId,
+        since: u32,
+    ) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError>;
 
     // ---- keeping house
 

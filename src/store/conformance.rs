@@ -102,7 +102,7 @@ fn one_more(request: &Request) -> LedgerEntry {
     LedgerEntry {
         key: LedgerKey {
             tenant: request.key.tenant,
-            day: 1,
+            hour: 1,
             lane: Some(Lane::Batch),
             model: request.model.clone(),
             tag: request.tag.clone(),
@@ -167,6 +167,7 @@ fn attempt(id: AttemptId, state: AttemptState) -> Attempt {
         note: String::new(),
         usage: Usage::default(),
         bill: None,
+        reserved: None,
     }
 }
 
@@ -257,8 +258,10 @@ async fn a_request_is_open_and_then_done(store: &dyn Store) {
         (page.entries[0].sequence, page.entries[0].key),
         (sequence, key)
     );
-    let ledger = store.ledger(key.tenant).await.unwrap();
+    let ledger = store.ledger(key.tenant, 0).await.unwrap();
     assert_eq!(ledger, [(one_more(&asked).key, one_more(&asked).row)]);
+    assert_eq!(store.ledger(key.tenant, 1).await.unwrap(), ledger);
+    assert_eq!(store.ledger(key.tenant, 2).await.unwrap(), []);
 
     assert!(store.erase(key).await.unwrap());
     assert_eq!(content(store, &asked).await, None);
@@ -356,7 +359,7 @@ async fn of_two_endings_one_counts(store: &dyn Store) {
         panic!("it is done");
     };
     assert_eq!(outcome.finished, finished);
-    let ledger = store.ledger(asked.key.tenant).await.unwrap();
+    let ledger = store.ledger(asked.key.tenant, 0).await.unwrap();
     assert_eq!(ledger[0].1.requests, 1);
     assert_eq!(
         store
@@ -425,7 +428,7 @@ async fn many_are_claimed_at_once(store: &dyn Store) {
     assert_eq!(sequences.len(), 450);
     assert!(sequences.is_sorted_by(|a, b| a < b));
     assert_eq!(
-        store.ledger(asked[0].key.tenant).await.unwrap()[0]
+        store.ledger(asked[0].key.tenant, 0).await.unwrap()[0]
             .1
             .requests,
         450
@@ -554,7 +557,7 @@ async fn attempts_are_accounted_once(store: &dyn Store) {
     let late = || store.account(key, attempt(batch, AttemptState::Late), one_more(&asked));
     assert!(late().await.unwrap());
     assert!(!late().await.unwrap());
-    assert_eq!(store.ledger(key.tenant).await.unwrap()[0].1.requests, 2);
+    assert_eq!(store.ledger(key.tenant, 0).await.unwrap()[0].1.requests, 2);
     let states: Vec<_> = store
         .attempts(key)
         .await

@@ -379,8 +379,12 @@ impl<K: Kv> Store for KvStore<K> {
             .await
     }
 
-    async fn ledger(&self, tenant: TenantId) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError> {
-        self.read(usize::MAX, move |kv| reads::ledger(kv, tenant))
+    async fn ledger(
+        &self,
+        tenant: TenantId,
+        since: u32,
+    ) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError> {
+        self.read(usize::MAX, move |kv| reads::ledger(kv, tenant, since))
             .await
     }
 

@@ -232,8 +232,8 @@ pub fn delivery_status(kv: &impl Kv, key: RequestKey) -> Read<Option<DeliverySta
     one(kv, &delivery::status_key(key), delivery::decode_status)
 }
 
-pub fn ledger(kv: &impl Kv, tenant: TenantId) -> Read<Vec<(LedgerKey, LedgerRow)>> {
-    let span = ledger::of_tenant(tenant);
+pub fn ledger(kv: &impl Kv, tenant: TenantId, since: u32) -> Read<Vec<(LedgerKey, LedgerRow)>> {
+    let span = ledger::of_tenant(tenant, since);
     all(kv, &span, usize::MAX, ledger::decode)
 }
 

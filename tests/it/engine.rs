@@ -8,6 +8,7 @@ mod life;
 mod world;
 
 mod batches;
+mod budget;
 mod callers;
 mod crashes;
 mod full_disk;

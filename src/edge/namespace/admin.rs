@@ -95,6 +95,8 @@ struct Status {
     requests: Requests,
     open_batches: usize,
     live: Vec<ScopeView>,
+    /// Tenants whose rescues do not fit into their budget any more.
+    rescue_budgets_spent: usize,
     /// Earliest deadline first.
     batches: Vec<BatchView>,
 }
@@ -157,6 +159,7 @@ fn tell(engine: &Engine) -> Result<Response, ApiError> {
             live: counts.live,
         },
         open_batches: batches.len(),
+        rescue_budgets_spent: engine.rescue_budgets_spent(),
         live: engine.live_scopes().into_iter().map(scope_view).collect(),
         batches: batches
             .into_iter()

@@ -64,7 +64,7 @@ impl<'a> RequestView<'a> {
             model: &request.model,
             tag: request.tag.as_deref(),
             lane: lane(request, outcome, view.place),
-            reason: outcome.map_or(&request.reason, |outcome| &outcome.reason),
+            reason: &view.reason,
             guarantee: view.guarantee,
             on_late: request.on_late,
             admitted_at: Shown(request.admitted),
@@ -300,7 +300,12 @@ mod tests {
         place: Option<Place>,
         state: State,
     ) -> View {
+        let reason = outcome
+            .as_ref()
+            .map_or(&request.reason, |outcome| &outcome.reason)
+            .clone();
         View {
+            reason,
             request,
             outcome,
             place,
@@ -353,6 +358,7 @@ mod tests {
             note: "its batch was faster than its cancel".into(),
             usage: outcome.usage,
             bill: Some(bill(1_500_000_000)),
+            reserved: None,
         };
         let mut view = view(request, Some(outcome), None, State::Succeeded);
         view.attempts.push(late);

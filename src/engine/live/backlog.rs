@@ -90,6 +90,7 @@ fn is_behind(cursor: &Bound<Position>, first: Position) -> bool {
 mod tests {
     use super::*;
     use crate::model::{
+        attempt::Lane,
         id::{DestinationId, RequestId, TenantId},
         request::{Bucket, Cohort, OnLate},
     };
@@ -108,6 +109,7 @@ mod tests {
                 on_late: OnLate::Rescue,
                 bucket: Bucket::of(deadline, Duration::from_secs(1)),
             },
+            lane: Lane::Batch,
             deadline,
             line_bytes: 1,
             inputs: 1,

@@ -84,11 +84,17 @@ impl Scopes {
                 scopes: self.clone(),
                 account,
                 key,
-                ended: None,
+                ended: Ended::Failed,
                 now,
             }),
             verdict => Err(verdict),
         }
+    }
+
+    /// Tokens of output of a call, in the mean, where any was seen.
+    pub fn output(&self, account: &Account) -> Option<u64> {
+        let key = self.key(account);
+        self.look(&key, Scope::output)
     }
 
     /// All that are known, in no order.
@@ -165,7 +171,7 @@ pub struct Permit {
     account: Account,
     key: ScopeKey,
     ticket: Ticket,
-    ended: Option<Ended>,
+    ended: Ended,
     now: Timestamp,
 }
 
@@ -183,7 +189,7 @@ impl Permit {
     }
 
     pub fn ended(mut self, now: Timestamp, how: Ended) {
-        self.ended = Some(how);
+        self.ended = how;
         self.now = now;
     }
 
@@ -201,7 +207,7 @@ impl Drop for Permit {
         let mut known = self.scopes.known.lock();
         let key = self.current(&known);
         if let Some(scope) = known.scopes.get_mut(&key) {
-            scope.ended(self.now, self.ticket, self.ended.unwrap_or(Ended::Failed));
+            scope.ended(self.now, self.ticket, self.ended);
         }
     }
 }

@@ -52,6 +52,10 @@ impl Engine {
         let (mut candidates, later) = self.due_again(&queues, now);
         next = next.sooner(later.map_or(Next::OnSignal, Next::At));
         for (queue, account) in queues {
+            if self.waits_for_money(&queue) {
+                // Whoever of the tenant ends signals.
+                continue;
+            }
             let scope = self.scopes.key(&account);
             let room = match self.scopes.room(&scope, now) {
                 (Verdict::Go, room) => room,
@@ -134,6 +138,15 @@ impl Engine {
         });
     }
 
+    fn waits_for_money(&self, queue: &LiveQueue) -> bool {
+        let destination = queue.destination;
+        queue.rescued && queue.on_late == OnLate::Rescue && {
+            let summary = self.summary.lock();
+            let destination = summary.destinations.get(&destination);
+            destination.is_some_and(|destination| self.budgets.waits(destination.tenant))
+        }
+    }
+
     /// Those that have been tried and may be tried again.
     fn due_again(
         &self,
@@ -142,7 +155,11 @@ impl Engine {
     ) -> (Vec<Candidate>, Option<Timestamp>) {
         let (due, later) = self.backoffs.due(now);
         let due = due.into_iter().filter_map(|(entry, attempt)| {
-            let account = queues.get(&entry.live_queue())?.clone();
+            let queue = entry.live_queue();
+            let account = queues.get(&queue)?.clone();
+            if self.waits_for_money(&queue) {
+                return None;
+            }
             Some(Candidate {
                 entry,
                 attempt,

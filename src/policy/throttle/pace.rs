@@ -43,12 +43,9 @@ impl Pace {
         Duration::from_secs_f64(seconds / (self.weight * left + 1.0))
     }
 
-    /// Tokens of output of a call, in the mean; none where nothing was seen.
-    pub fn output(&self) -> f64 {
-        match self.weight > 0.0 {
-            true => self.output / self.weight,
-            false => 0.0,
-        }
+    /// Tokens of output of a call, in the mean, where any was seen.
+    pub fn output(&self) -> Option<f64> {
+        (self.weight > 0.0).then(|| self.output / self.weight)
     }
 
     fn left(&self, now: Timestamp) -> f64 {
@@ -72,7 +69,7 @@ mod tests {
         assert_eq!(pace.latency(now), 11 * SECOND);
         (0..98).for_each(|_| pace.served(now, 2 * SECOND, 100));
         assert_eq!(pace.latency(now).as_millis(), 2_180);
-        assert_eq!(pace.output(), 100.0);
+        assert_eq!(pace.output(), Some(100.0));
     }
 
     #[test]

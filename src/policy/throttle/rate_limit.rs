@@ -109,6 +109,11 @@ impl Meter {
         self.spent
     }
 
+    /// What was counted is not spent after all.
+    pub fn take_back(&mut self, amount: f64) {
+        self.spent -= amount;
+    }
+
     /// A reply's word, unless that of a later call is known. It is as old as the
     /// call: what was sent since is not in it. What came back since is left out,
     /// to be on the safe side.

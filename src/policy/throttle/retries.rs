@@ -47,6 +47,10 @@ impl Retries {
         self.add(now, -1.0);
     }
 
+    pub fn put_back(&mut self, now: Timestamp) {
+        self.add(now, 1.0);
+    }
+
     /// A call was served, which was paid from here where it was `budgeted`.
     pub fn served(&mut self, now: Timestamp, budgeted: bool) {
         self.add(now, self.share + f64::from(u8::from(budgeted)));

@@ -1,5 +1,5 @@
-//! `V | destination | on-late | deadline | tenant | id`: a request waits for a live
-//! call, or is in one. Value: bucket, line bytes, inputs.
+//! `V | destination | on-late | rescued | deadline | tenant | id`: a request waits
+//! for a live call, or is in one. Value: lane, bucket, line bytes, inputs.
 //!
 //! Born at admission or rescue; gone when the request ends or goes back to its
 //! queue. What a provider limits together stands together, the earliest deadline
@@ -57,17 +57,23 @@ pub fn of_queue(queue: LiveQueue, from: Bound<(Timestamp, RequestKey)>) -> Span 
 }
 
 pub fn encode(entry: &Entry) -> Bytes {
-    seal(&(entry.cohort.bucket, entry.line_bytes, entry.inputs))
+    seal(&(
+        entry.lane,
+        entry.cohort.bucket,
+        entry.line_bytes,
+        entry.inputs,
+    ))
 }
 
 pub fn decode(key: &[u8], value: &Bytes) -> Result<Entry, StoreError> {
     let mut fields = Fields::of(KIND, key)?;
     let destination = DestinationId(fields.array()?);
     let on_late = on_late(&mut fields)?;
+    fields.byte()?;
     let deadline = fields.time()?;
     let request = request_key(&mut fields)?;
     fields.end()?;
-    let (bucket, line_bytes, inputs) = unseal(KIND, key, value)?;
+    let (lane, bucket, line_bytes, inputs) = unseal(KIND, key, value)?;
     let cohort = Cohort {
         destination,
         on_late,
@@ -76,6 +82,7 @@ pub fn decode(key: &[u8], value: &Bytes) -> Result<Entry, StoreError> {
     Ok(Entry {
         key: request,
         cohort,
+        lane,
         deadline,
         line_bytes,
         inputs,
@@ -90,6 +97,7 @@ fn prefix(queue: LiveQueue) -> Key {
     Key::of(KIND)
         .raw(&queue.destination.0)
         .byte(on_late_byte(queue.on_late))
+        .byte(queue.rescued.into())
 }
 
 #[cfg(test)]
@@ -110,7 +118,7 @@ mod tests {
             prop_assert!(holds(of_queue(queue, Bound::Unbounded), &name));
             prop_assert!(holds(of_queue(queue, Bound::Included(at)), &name));
             prop_assert!(!holds(of_queue(queue, Bound::Excluded(at)), &name));
-            let other = Entry { cohort: entry.cohort, ..other };
+            let other = Entry { cohort: entry.cohort, lane: entry.lane, ..other };
             let later = (other.deadline, other.key) > at;
             prop_assert_eq!(holds(of_queue(queue, Bound::Excluded(at)), &key(&other)), later);
         }

@@ -7,14 +7,14 @@
 //! | `J` | [`chunk`]: chunks that are being written or removed | tenant, id, side |
 //! | `Q` | [`queue`] | destination, on-late, bucket, id, tenant |
 //! | `L` | [`line`](mod@line) | batch, id, tenant |
-//! | `V` | [`live`] | destination, on-late, deadline, tenant, id |
+//! | `V` | [`live`] | destination, on-late, rescued, deadline, tenant, id |
 //! | `B` | [`batch`] | id |
 //! | `N` | [`destination`] | id |
 //! | `K` | [`credential`] | id |
 //! | `F`, `P` | [`feed`], and how far it is purged | tenant, sequence; tenant |
 //! | `W`, `D` | [`delivery`]: due, status | due, tenant, id; tenant, id |
 //! | `T`, `X` | [`attempt`], and the open ones | tenant, id, attempt |
-//! | `G` | [`ledger`] | tenant, day, lane, digest of model and tag |
+//! | `G` | [`ledger`] | tenant, hour, lane, digest of model and tag |
 //! | `I` | [`idempotency`] | tenant, digest |
 //! | `O` | [`orphan`] | tenant, digest, id |
 //! | `M` | [`meta`] | name |

@@ -1,5 +1,5 @@
 //! `Q | destination | on-late | bucket start | bucket width | id | tenant`: a
-//! request waits to be packed. Value: deadline, line bytes, inputs.
+//! request waits to be packed. Value: lane, deadline, line bytes, inputs.
 //!
 //! Born at admission or when an attempt ends without an answer; gone when the
 //! request is claimed for a batch, goes live, or ends. One cohort's entries stand
@@ -43,7 +43,7 @@ pub fn all() -> Span {
 }
 
 pub fn encode(entry: &Entry) -> Bytes {
-    seal(&(entry.deadline, entry.line_bytes, entry.inputs))
+    seal(&(entry.lane, entry.deadline, entry.line_bytes, entry.inputs))
 }
 
 pub fn decode(key: &[u8], value: &Bytes) -> Result<(Cohort, Entry), StoreError> {
@@ -57,7 +57,7 @@ pub fn decode(key: &[u8], value: &Bytes) -> Result<(Cohort, Entry), StoreError> 
     let id = id(&mut fields)?;
     let tenant = tenant(&mut fields)?;
     fields.end()?;
-    let (deadline, line_bytes, inputs) = unseal(KIND, key, value)?;
+    let (lane, deadline, line_bytes, inputs) = unseal(KIND, key, value)?;
     let cohort = Cohort {
         destination,
         on_late,
@@ -66,6 +66,7 @@ pub fn decode(key: &[u8], value: &Bytes) -> Result<(Cohort, Entry), StoreError> 
     let entry = Entry {
         key: RequestKey { tenant, id },
         cohort,
+        lane,
         deadline,
         line_bytes,
         inputs,

@@ -374,8 +374,12 @@ impl Store for Mortal<dyn Store> {
     async fn delivery_status(&self, key: RequestKey) -> Result<Option<DeliveryStatus>, StoreError> {
         self.life.hear(self.inner.delivery_status(key)).await
     }
-    async fn ledger(&self, of: TenantId) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError> {
-        self.life.hear(self.inner.ledger(of)).await
+    async fn ledger(
+        &self,
+        of: TenantId,
+        since: u32,
+    ) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError> {
+        self.life.hear(self.inner.ledger(of, since)).await
     }
     async fn purge(&self, horizon: Timestamp, limit: usize) -> Result<usize, StoreError> {
         self.life.hear(self.inner.purge(horizon, limit)).await

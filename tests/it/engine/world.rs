@@ -367,7 +367,7 @@ impl World {
     pub async fn ledger(&self) -> LedgerRow {
         let mut sum = LedgerRow::default();
         for tenant in self.tenants() {
-            for (_, row) in self.store.ledger(tenant).await.unwrap() {
+            for (_, row) in self.store.ledger(tenant, 0).await.unwrap() {
                 sum.add(&row);
             }
         }
