@@ -82,9 +82,9 @@ pub enum OpenError {
     )]
     Damaged { dir: PathBuf, what: String },
     #[error(
-        "the database in {dir} has format {found}, this version knows up to {known}: run the version that wrote it"
+        "the database in {dir} has format {found}, this version reads {known}: run the version that wrote it"
     )]
-    Newer {
+    Format {
         dir: PathBuf,
         found: u32,
         known: u32,

@@ -15,7 +15,7 @@ use super::{
 use crate::ports::StoreError;
 
 /// The version of the layouts in [`records`](super::records).
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Kept free whatever the settings say: sled fails for good once a write of its
 /// own finds the disk full. An eighth of it, two of sled's segments, is left
 /// free by every commit.
@@ -63,9 +63,9 @@ impl SledStore {
         };
         let found = format(&*kv).map_err(damaged)?;
         if let Some(found) = found
-            && found > FORMAT
+            && found != FORMAT
         {
-            return Err(OpenError::Newer {
+            return Err(OpenError::Format {
                 dir: dir.clone(),
                 found,
                 known: FORMAT,

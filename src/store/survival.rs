@@ -359,26 +359,19 @@ async fn a_database_with_other_segments_is_opened() {
 }
 
 #[tokio::test]
-async fn a_format_from_the_future_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    drop(open(dir.path()));
-    let kv = SledKv::open(&dir.path().join("store"), 1 << 20).unwrap();
-    kv.apply([(meta::format_key(), Some(seal(&2u32)))].into())
-        .unwrap();
-    kv.sync().unwrap();
-    drop(kv);
-    let refused = SledStore::open(&settings(dir.path())).err().unwrap();
-    assert!(
-        matches!(
-            refused,
-            OpenError::Newer {
-                found: 2,
-                known: 1,
-                ..
-            }
-        ),
-        "{refused}"
-    );
+async fn another_format_is_refused() {
+    for other in [1u32, 3] {
+        let dir = tempfile::tempdir().unwrap();
+        drop(open(dir.path()));
+        let kv = SledKv::open(&dir.path().join("store"), 1 << 20).unwrap();
+        kv.apply([(meta::format_key(), Some(seal(&other)))].into())
+            .unwrap();
+        kv.sync().unwrap();
+        drop(kv);
+        let refused = SledStore::open(&settings(dir.path())).err().unwrap();
+        let told = matches!(refused, OpenError::Format { found, known: 2, .. } if found == other);
+        assert!(told, "{refused}");
+    }
 }
 
 async fn a_store_of(requests: u64, dir: &Path) {

@@ -26,7 +26,7 @@ pub struct Savings {
     by_day: Vec<Row>,
     #[serde(skip_serializing_if = "Option::is_none")]
     by_hour: Option<Vec<Row>>,
-    /// None where rescues may cost what they cost.
+    /// Empty where rescues may cost what they cost.
     rescue_budget: Vec<BudgetRow>,
 }
 

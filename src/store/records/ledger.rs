@@ -1,7 +1,7 @@
 //! `G | tenant | hour | lane | digest of model and tag`: what was paid. Value:
 //! the [`LedgerKey`] and its [`LedgerRow`].
 //!
-//! Rows only grow, and stay: there are few. Model and tag come from callers, so
+//! Rows only grow, and stay: a few for every hour in which something ended. Model and tag come from callers, so
 //! the key holds a digest of bounded length.
 
 use bytes::Bytes;

@@ -35,7 +35,7 @@ fn two_hours(text: impl Into<String>) -> Ask {
     ask(text).within(2 * HOUR)
 }
 
-fn split<'a>(outcomes: &'a [Outcome]) -> (Vec<&'a Outcome>, Vec<&'a Outcome>) {
+fn split(outcomes: &[Outcome]) -> (Vec<&Outcome>, Vec<&Outcome>) {
     outcomes.iter().partition(|it| it.source == Source::Live)
 }
 
