@@ -440,6 +440,7 @@ fn entry_of(n: u64) -> Entry {
     Entry {
         key: key_of(n),
         cohort: cohort(),
+        lane: Lane::Batch,
         deadline: NOW + Duration::from_millis(3_600_000 + n),
         line_bytes: 2100,
         inputs: 1,
@@ -529,7 +530,7 @@ fn ending(n: u64, places: Vec<Place>, answer: Bytes) -> Ending {
         ledger: LedgerEntry {
             key: LedgerKey {
                 tenant: TENANT,
-                day: 20_000,
+                hour: 480_000,
                 lane: Some(Lane::Batch),
                 model: "gpt-4o-mini".into(),
                 tag: Some("nightly-eval".into()),

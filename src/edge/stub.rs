@@ -59,7 +59,7 @@ impl<'a> Facts<'a> {
             request,
             state: view.state,
             lane: view.lane(),
-            reason: &request.reason,
+            reason: &view.reason,
             bill: None,
         }
     }

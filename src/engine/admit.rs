@@ -321,7 +321,10 @@ impl Engine {
 
     fn wake_for(&self, place: &Place, first: bool, request: &Request) {
         match place {
-            Place::Live => self.signals.live.notify_one(),
+            Place::Live => {
+                self.backlog.arrived(&request.entry());
+                self.signals.live.notify_one();
+            }
             Place::Queue(cohort) => {
                 let full = self.summary.lock().is_full(cohort, &self.settings.packing);
                 if first || full {

@@ -27,6 +27,8 @@ pub struct View {
     pub state: State,
     pub attempts: Vec<Attempt>,
     pub delivery: Option<DeliveryStatus>,
+    /// Why it is answered as it is.
+    pub reason: String,
 }
 
 impl View {
@@ -100,7 +102,17 @@ impl Engine {
                 (place, place.as_ref().map_or(State::Queued, State::from))
             }
         };
+        let now = self.now();
+        let unpaid = match place {
+            Some(Place::Queue(_) | Place::Line(_)) => self.late_for_budget(&request, now),
+            Some(Place::Live) | None => None,
+        };
+        let reason = match &outcome {
+            Some(outcome) => outcome.reason.clone(),
+            None => unpaid.unwrap_or_else(|| request.reason.clone()),
+        };
         Ok(View {
+            reason,
             place,
             state,
             attempts: self.store.attempts(request.key).await?,
@@ -179,7 +191,7 @@ impl Engine {
         &self,
         tenant: TenantId,
     ) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError> {
-        self.store.ledger(tenant).await
+        self.store.ledger(tenant, 0).await
     }
 
     pub fn webhook_secret(&self, tenant: TenantId) -> String {

@@ -12,7 +12,8 @@ use crate::{
         attempt::{Attempt, AttemptId, AttemptState, Lane},
         batch::{Batch, BatchEvent},
         id::{RequestId, RequestKey},
-        request::{Framing, Outcome, Place, Request, Source, State},
+        money::Usd,
+        request::{Entry, Framing, Outcome, Place, Request, Source, State},
     },
     policy::retry,
     ports::{
@@ -103,7 +104,6 @@ impl Engine {
         for signal in [
             &self.signals.packer,
             &self.signals.rescuer,
-            &self.signals.live,
             &self.signals.janitor,
         ] {
             signal.notify_one();
@@ -232,6 +232,13 @@ impl Engine {
         lines.chain([Place::Queue(request.cohort)]).collect()
     }
 
+    fn reason_of_line(&self, request: &Request) -> String {
+        let now = self.now();
+        let late = now > request.deadline;
+        let why = late.then(|| self.late_for_budget(request, now)).flatten();
+        why.unwrap_or_else(|| request.reason.clone())
+    }
+
     fn line_outcome(
         &self,
         batch: &Batch,
@@ -254,7 +261,7 @@ impl Engine {
             finished: self.now(),
             source: Source::Batch(batch.id),
             framing: Framing::Json,
-            reason: request.reason.clone(),
+            reason: self.reason_of_line(request),
             provider_request,
             usage: metered.usage,
             bill: bill.filter(|_| metered.known),
@@ -283,14 +290,37 @@ impl Engine {
             note: format!("answered after the request had {}", earlier.state.as_str()),
             usage: outcome.usage,
             bill: outcome.bill,
+            reserved: None,
         };
         let twice = earlier.source != Source::Offpeak;
         let ledger = LedgerEntry {
             key: ledger::key(request, outcome),
-            row: ledger::late_answer(outcome, twice),
+            row: ledger::late_answer(outcome, twice, None),
         };
-        self.store.account(request.key, attempt, ledger).await?;
-        Ok(())
+        self.account(request, attempt, ledger).await
+    }
+
+    /// Where lines go that were not answered: they are rescued where it is time for
+    /// that and the budget covers it.
+    fn place_after_return(&self, batch: &Batch, rest: &[Entry]) -> Place {
+        let now = self.now();
+        let place = self.after_return(batch.cohort, &scope_of(batch), batch.endpoint);
+        if place != Place::Live {
+            return place;
+        }
+        let refused = rest
+            .iter()
+            .any(|line| self.budgets.has_refused(&line.key, now));
+        let mut plan = self.plan_rescues();
+        // What is wanted back is in the plan already.
+        let cost = match self.is_wanted(batch.id) {
+            true => Usd::ZERO,
+            false => self.price_of_batch(batch),
+        };
+        match refused || self.afford(&mut plan, batch.tenant, cost).is_err() {
+            true => Place::Queue(batch.cohort),
+            false => Place::Live,
+        }
     }
 
     async fn return_the_rest(
@@ -312,7 +342,7 @@ impl Engine {
                     "the provider refuses the batch; its lines go live, at the ordinary price");
                 Place::Live
             }
-            false => self.after_return(batch.cohort, &scope_of(batch), batch.endpoint),
+            false => self.place_after_return(batch, &rest),
         };
         if let Place::Queue(cohort) = place
             && batch.cancel_sent.is_none()

@@ -49,6 +49,10 @@ impl<K: Hash + Eq + Copy> Inflight<K> {
     pub fn len(&self) -> usize {
         self.keys.lock().len()
     }
+
+    pub fn contains(&self, key: &K) -> bool {
+        self.keys.lock().contains(key)
+    }
 }
 
 pub(super) struct InHand<K: Hash + Eq + Copy> {

@@ -81,6 +81,7 @@ impl Engine {
                 self.store.drop_credential(credential).await?;
             }
             self.credentials.forget(credential);
+            self.scopes.forget(credential);
         }
         Ok(())
     }

@@ -2,82 +2,53 @@
 //! was rescued, and what a batch cannot do. Earliest deadline first.
 
 mod attempts;
+mod backlog;
 mod backoffs;
 mod reply;
+mod scopes;
+mod turn;
+mod view;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::{
-    ledger,
     model::{
         attempt::{Attempt, AttemptEvent, Lane},
         body,
         id::RequestKey,
-        request::{Entry, Framing, OnLate, Outcome, Place, Request, Shape, Source, State},
+        request::{OnLate, Outcome, Request, Shape, Source, State},
     },
-    policy::retry,
+    policy::{
+        budget::Verdict,
+        retry,
+        throttle::{Ended, RateLimits},
+    },
     ports::{Content, LiveCall, ProviderError, Settled, StoreError},
 };
 
-pub(super) use self::backoffs::Backoffs;
+pub use self::view::LiveScope;
 use self::{
     attempts::{number, transition},
-    reply::{Reply, read_reply},
+    backoffs::Why,
+    reply::{Answer, Reply, read_reply},
+    scopes::Permit,
+};
+pub(super) use self::{
+    backlog::Backlog,
+    backoffs::Backoffs,
+    scopes::{Account, Scopes},
 };
 use super::{
     Engine, TapEvent,
-    drive::Next,
-    settling::{error_body, error_code},
+    settling::error_body,
     taps::Spout,
-    turnaround::{ScopeKey, Takes},
+    turnaround::{self, Takes},
 };
 
-/// Entries a read of the live queue.
-const PAGE: usize = 256;
-
 impl Engine {
-    pub(super) async fn live_turn(self: &Arc<Self>) -> Result<Next, StoreError> {
-        let mut next = Next::OnSignal;
-        let mut after = None;
-        loop {
-            let page = self.store.live(after, PAGE).await?;
-            let Some(last) = page.last() else {
-                return Ok(next);
-            };
-            after = Some(*last);
-            for entry in page {
-                if self.inflight.live.len() >= self.settings.live.max_concurrent as usize {
-                    // Whoever finishes signals.
-                    return Ok(next);
-                }
-                let until = self.backoffs.until(&entry.key);
-                if until > self.now() {
-                    next = next.sooner(Next::At(until));
-                    continue;
-                }
-                self.run_in_background(entry);
-            }
-        }
-    }
-
-    fn run_in_background(self: &Arc<Self>, entry: Entry) {
-        let Some(in_hand) = self.inflight.live.begin(entry.key) else {
-            return;
-        };
-        let engine = self.clone();
-        self.tasks.spawn(async move {
-            if let Err(error) = engine.run(entry.key).await {
-                tracing::error!(id = %entry.key.id, %error, "a live call");
-                engine.backoffs.put_off(&engine, entry.key, None, None);
-            }
-            drop(in_hand);
-            engine.signals.live.notify_one();
-        });
-    }
-
-    async fn run(self: &Arc<Self>, key: RequestKey) -> Result<(), StoreError> {
+    async fn run(self: &Arc<Self>, key: RequestKey, mut permit: Permit) -> Result<(), StoreError> {
         let Some(stored) = self.store.load(key).await? else {
             return Ok(());
         };
@@ -85,45 +56,82 @@ impl Engine {
             return Ok(());
         };
         let request = stored.request;
-        if fails_late(&request) && request.deadline <= self.now() {
-            return self.fail_late(&[request.entry()]).await;
-        }
-        let mut attempt = self.open_attempt(&request).await?;
-        let tap = self.taps.take(key);
-        let reply = self.call(&request, &body, tap.as_ref()).await;
-        match reply {
-            Reply::Answered {
-                status,
-                request: provider_request,
-                framing,
-                asked,
-                last_word,
-                body,
-            } => {
-                let again = !last_word && self.should_retry(&request, status, &body);
-                let note = format!("answered {status}");
-                let attempt = if retry::may_have_run(status) {
-                    let lost = number(&attempt);
-                    self.lose(&request, attempt, &note).await?;
-                    if again && lost < self.settings.live.attempts {
-                        return self.try_again(&request, asked).await;
-                    }
-                    None
-                } else if again {
-                    self.close(&request, attempt, note).await?;
-                    return self.try_again(&request, asked).await;
-                } else {
-                    attempt.state = transition(&attempt, AttemptEvent::Answer)?;
-                    Some(attempt)
-                };
-                let outcome = self.live_outcome(&request, status, provider_request, framing, &body);
-                self.finish(&request, outcome, body, attempt, tap).await
+        let reserved = match self.reserve(&request, &body) {
+            Ok(reserved) => reserved,
+            Err(verdict) => {
+                permit.ended(self.now(), Ended::Unsent);
+                return self.not_paid_for(&request, verdict).await;
             }
+        };
+        let reserved_usd = reserved.as_ref().map(|reserved| reserved.amount);
+        let attempt = self.open_attempt(&request, reserved_usd).await?;
+        let tap = self.taps.take(key);
+        let reply = self.call(&request, &body, tap.as_ref(), &mut permit).await;
+        permit.ended(self.now(), reply.ended());
+        let dealt_with = match reply {
+            Reply::Answered(answer) => self.answered(&request, attempt, answer, tap).await,
             Reply::Failed(error) => self.failed(&request, attempt, error, tap).await,
+        };
+        // Not before what was paid is counted.
+        drop(reserved);
+        dealt_with
+    }
+
+    /// A rescue that does not fit into the budget: it waits for those on their way
+    /// where they may leave room for it, else it goes back to its cheap lane.
+    async fn not_paid_for(&self, request: &Request, verdict: Verdict) -> Result<(), StoreError> {
+        match verdict {
+            Verdict::Granted | Verdict::AfterOthers => {
+                self.backlog.arrived(&request.entry());
+                Ok(())
+            }
+            Verdict::Spent(window) => {
+                tracing::debug!(id = %request.key.id, ?window, "its rescue is not paid for");
+                self.back_to_its_lane(request.entry()).await
+            }
         }
     }
 
-    async fn call(&self, request: &Request, body: &Bytes, tap: Option<&Spout>) -> Reply {
+    async fn answered(
+        self: &Arc<Self>,
+        request: &Request,
+        mut attempt: Attempt,
+        answer: Answer,
+        tap: Option<Spout>,
+    ) -> Result<(), StoreError> {
+        let status = answer.status;
+        let again = self.should_retry(request, &answer);
+        let why = match status {
+            429 => Why::Throttled(answer.asked),
+            _ => Why::Answered(answer.asked),
+        };
+        let note = format!("answered {status}");
+        let attempt = if retry::may_have_run(status) {
+            let lost = number(&attempt);
+            self.lose(request, attempt, &note).await?;
+            if again && lost < self.settings.live.attempts {
+                return self.try_again(request, why).await;
+            }
+            None
+        } else if again {
+            self.close(request, attempt, note).await?;
+            return self.try_again(request, why).await;
+        } else {
+            attempt.state = transition(&attempt, AttemptEvent::Answer)?;
+            Some(attempt)
+        };
+        let outcome = self.live_outcome(request, &answer);
+        self.finish(request, outcome, answer.body, attempt, tap)
+            .await
+    }
+
+    async fn call(
+        &self,
+        request: &Request,
+        body: &Bytes,
+        tap: Option<&Spout>,
+        permit: &mut Permit,
+    ) -> Reply {
         let credential = match self.credential(request.credential).await {
             Ok(credential) => credential,
             Err(error) => return Reply::Failed(error),
@@ -152,19 +160,25 @@ impl Engine {
             timeout,
         };
         match self.provider.run(&credential, call).await {
-            Ok(reply) => read_reply(reply, tap.filter(|_| streams)).await,
+            Ok(reply) => {
+                let organization = reply.headers.get("openai-organization");
+                let organization = organization.and_then(|value| value.to_str().ok());
+                let limits = RateLimits::read(&reply.headers);
+                permit.told(self.now(), &limits, organization);
+                read_reply(reply, tap.filter(|_| streams)).await
+            }
             Err(error) => Reply::Failed(error),
         }
     }
 
     /// Errors that say nothing about the call, and are not billed, are tried again
     /// until the deadline; after it, only up to so many tries in all.
-    fn should_retry(&self, request: &Request, status: u16, body: &[u8]) -> bool {
-        let spent = error_code(body).is_some_and(|code| retry::is_spent(&code));
-        if spent || !retry::is_retryable(status) {
+    fn should_retry(&self, request: &Request, answer: &Answer) -> bool {
+        let status = answer.status;
+        if answer.last_word || answer.spent || !retry::is_retryable(status) {
             return false;
         }
-        let number = self.backoffs.answered(request.key);
+        let number = self.backoffs.answered(&request.key) + 1;
         let retry = self.now() < request.deadline || number < self.settings.live.attempts;
         if retry {
             tracing::warn!(id = %request.key.id, status, number, "a live call is tried again");
@@ -204,7 +218,8 @@ impl Engine {
                 .await?;
         }
         if self.now() < request.deadline + self.settings.live.give_up_after {
-            return self.try_again(request, error.retry_after()).await;
+            let why = Why::Unanswered(error.retry_after());
+            return self.try_again(request, why).await;
         }
         let message = format!("The provider could not be reached: {note}");
         let reason = format!("gave up after the deadline: {note}");
@@ -226,35 +241,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Puts the next try off, and keeps nothing of a request that has ended
-    /// meanwhile. What fails when it is late has its next turn, and its end, no
-    /// later than the deadline.
-    async fn try_again(
-        &self,
-        request: &Request,
-        asked: Option<Duration>,
-    ) -> Result<(), StoreError> {
-        let key = request.key;
-        let latest = fails_late(request).then_some(request.deadline);
-        self.backoffs.put_off(self, key, asked, latest);
-        if self.store.place(key, &[]).await? != Some(Place::Live) {
-            self.backoffs.forget(&key);
-        }
-        Ok(())
-    }
-
-    fn live_outcome(
-        &self,
-        request: &Request,
-        status: u16,
-        provider_request: Option<String>,
-        framing: Framing,
-        body: &[u8],
-    ) -> Outcome {
-        let metered = match framing {
-            Framing::Json => ledger::meter(body),
-            Framing::EventStream => ledger::meter_stream(body),
-        };
+    fn live_outcome(&self, request: &Request, answer: &Answer) -> Outcome {
+        let metered = &answer.metered;
         let lane = metered.lane(Lane::Standard);
         let bill = self.prices.bill(&request.model, lane, &metered.usage);
         let reason = match (request.lane, request.cohort.on_late) {
@@ -270,17 +258,17 @@ impl Engine {
             _ => request.reason.clone(),
         };
         Outcome {
-            state: if status < 400 {
+            state: if answer.status < 400 {
                 State::Succeeded
             } else {
                 State::Failed
             },
-            status,
+            status: answer.status,
             finished: self.now(),
             source: Source::Live(lane),
-            framing,
+            framing: answer.framing,
             reason,
-            provider_request,
+            provider_request: answer.request.clone(),
             usage: metered.usage,
             bill: bill.filter(|_| metered.known),
         }
@@ -295,7 +283,7 @@ impl Engine {
         tap: Option<Spout>,
     ) -> Result<(), StoreError> {
         if let (Some(attempt), State::Succeeded) = (&attempt, outcome.state) {
-            let scope = ScopeKey {
+            let scope = turnaround::ScopeKey {
                 credential: request.credential,
                 model: request.model.clone(),
             };

@@ -8,6 +8,7 @@
 
 mod admit;
 mod answer;
+mod budgets;
 mod cancel;
 mod courier;
 mod credentials;
@@ -47,13 +48,16 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use crate::policy::budget::Window;
 pub use admit::{AdmitError, Admitted, Call, Refused};
 pub use answer::{FeedError, View};
+pub use budgets::BudgetView;
 pub use cancel::{Cancelled, Erased};
 pub use courier::event_body;
 pub use credentials::Caller;
 pub use hold::Hold;
 pub use inflight::Gauges;
+pub use live::LiveScope;
 pub use settings::{AdmissionSettings, HookSettings, OnFull, RetentionSettings, Settings};
 pub use settling::error_body;
 pub use summary::Counts;
@@ -102,7 +106,10 @@ pub struct Engine {
     inflight: Inflights,
     /// Each harvest holds some megabytes of answers.
     harvests: Semaphore,
+    backlog: live::Backlog,
     backoffs: live::Backoffs,
+    scopes: Arc<live::Scopes>,
+    budgets: Arc<budgets::Budgets>,
     /// Requests whose acknowledgement is not on the wire yet.
     unflushed: inflight::Mentions<RequestKey>,
     disk_bytes: AtomicU64,
@@ -143,7 +150,10 @@ impl Engine {
             signals: drive::Signals::default(),
             inflight: Inflights::default(),
             harvests: Semaphore::new(HARVESTS),
+            backlog: live::Backlog::default(),
             backoffs: live::Backoffs::default(),
+            budgets: Arc::new(budgets::Budgets::new(parts.settings.rescue.budget())),
+            scopes: Arc::new(live::Scopes::new(&parts.settings.live)),
             unflushed: inflight::Mentions::default(),
             disk_bytes: AtomicU64::new(0),
             paused: AtomicBool::new(false),

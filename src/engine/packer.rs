@@ -219,11 +219,17 @@ impl Engine {
                 match result {
                     Ok(true) => {
                         summary.shift(entry, &from, &to);
+                        if to == Place::Live {
+                            self.backlog.arrived(entry);
+                        }
                         moved += 1;
                     }
                     Ok(false) => {}
                     Err(error) => all = Err(error),
                 }
+            }
+            if to == Place::Live {
+                self.signals.live.notify_one();
             }
             all?;
         }

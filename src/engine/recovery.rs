@@ -33,6 +33,7 @@ impl Engine {
             self.holders.orphan(key, digest);
         }
         self.account_for_the_unseen().await?;
+        self.count_rescues().await?;
         self.disk_bytes
             .store(self.store.disk_bytes().await?, Ordering::Relaxed);
         let counts = self.counts();
@@ -58,7 +59,7 @@ impl Engine {
     async fn count_live(&self) -> Result<(), StoreError> {
         let mut after = None;
         loop {
-            let page = self.store.live(after, PAGE).await?;
+            let page = self.store.scan_live(after, PAGE).await?;
             let Some(last) = page.last() else {
                 return Ok(());
             };
@@ -139,16 +140,15 @@ impl Engine {
         attempt.note = note.to_owned();
         let key = LedgerKey {
             tenant: request.key.tenant,
-            day: ledger::day(now),
+            hour: now.as_hours(),
             lane: Some(attempt.lane),
             model: request.model.clone(),
             tag: request.tag.clone(),
         };
         let entry = LedgerEntry {
             key,
-            row: ledger::unaccounted(),
+            row: ledger::unaccounted(attempt.reserved),
         };
-        self.store.account(request.key, attempt, entry).await?;
-        Ok(())
+        self.account(request, attempt, entry).await
     }
 }

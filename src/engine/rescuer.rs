@@ -15,13 +15,14 @@ use std::{
 use crate::{
     model::{
         attempt::Lane,
-        batch::BatchState,
+        batch::{Batch, BatchState},
         endpoint::Endpoint,
         id::BatchId,
         request::{Cohort, Entry, Guarantee, OnLate, Place},
         time::Timestamp,
     },
     policy::{
+        budget::Window,
         demand::Demand,
         plan::{Leave, Plan, Stay},
     },
@@ -30,6 +31,7 @@ use crate::{
 
 use super::{
     Engine,
+    budgets::Commitments,
     drive::Next,
     harvester::scope_of,
     summary::{Stayed, Summary, Tracked},
@@ -56,9 +58,10 @@ enum Waits {
 impl Engine {
     pub(super) async fn rescue_turn(self: &Arc<Self>) -> Result<Next, StoreError> {
         let mut next = self.fail_turn().await;
+        let mut money = self.plan_rescues();
         let work = rescuable(&self.summary.lock());
         for (scope, work) in work {
-            let rescued = self.rescue_scope(&scope, work).await;
+            let rescued = self.rescue_scope(&scope, work, &mut money).await;
             next = next.sooner(self.or_soon("rescuing", rescued));
         }
         Ok(next)
@@ -68,6 +71,7 @@ impl Engine {
         self: &Arc<Self>,
         scope: &ScopeKey,
         mut work: Vec<Work>,
+        money: &mut Commitments,
     ) -> Result<Next, StoreError> {
         work.sort_by_key(|work| work.due);
         let endpoints: BTreeSet<Endpoint> = work.iter().map(|work| work.endpoint).collect();
@@ -81,8 +85,8 @@ impl Engine {
         for (work, start) in work.into_iter().zip(starts) {
             let plan = &plans[&work.endpoint];
             let rescued = match work.place {
-                Waits::Queue(cohort) => self.rescue_cohort(cohort, start, plan).await,
-                Waits::Batch(tracked) => self.rescue_batch(*tracked, start, plan).await,
+                Waits::Queue(cohort) => self.rescue_cohort(cohort, start, plan, money).await,
+                Waits::Batch(tracked) => self.rescue_batch(*tracked, start, plan, money).await,
             };
             next = next.sooner(self.or_soon("rescuing", rescued));
         }
@@ -132,6 +136,7 @@ impl Engine {
         cohort: Cohort,
         start: Timestamp,
         plan: &Plan,
+        money: &mut Commitments,
     ) -> Result<Next, StoreError> {
         let due = start + plan.live();
         let slack = self.now().until(due);
@@ -143,10 +148,16 @@ impl Engine {
             if entries.is_empty() {
                 return Ok(Next::OnSignal);
             }
-            tracing::info!(requests = entries.len(), "rescued from the queue");
-            self.relocate_all(&entries, Place::Queue(cohort), Place::Live)
-                .await?;
-            self.signals.live.notify_one();
+            let (covered, _, renewed) = self.affordable(money, entries);
+            if !covered.is_empty() {
+                tracing::info!(requests = covered.len(), "rescued from the queue");
+                self.relocate_all(&covered, Place::Queue(cohort), Place::Live)
+                    .await?;
+            }
+            if let Some(renewed) = renewed {
+                // The others are packed, as if there were no deadline.
+                return Ok(Next::At(renewed));
+            }
         }
     }
 
@@ -155,11 +166,12 @@ impl Engine {
         tracked: Tracked,
         start: Timestamp,
         plan: &Plan,
+        money: &mut Commitments,
     ) -> Result<Next, StoreError> {
         let now = self.now();
         let batch = &tracked.batch;
         if start <= now {
-            return self.last_call(&tracked, start).await;
+            return self.overtake(&tracked, start, money).await;
         }
         let due = start + plan.live();
         if tracked.wanted || batch.state == BatchState::Cancelling {
@@ -182,9 +194,67 @@ impl Engine {
         if leave > now {
             return Ok(Next::At(leave.min(start)));
         }
+        // Into a fresh batch they can always go; live, where that is paid for.
+        let cancelled = now
+            + plan
+                .rung(Lane::Batch)
+                .map_or(Duration::ZERO, |rung| rung.cancel);
+        if plan.choose(cancelled.until(due)).lane == Lane::Batch {
+            tracing::info!(batch = %batch.id, "a batch that hangs is left for a fresh one");
+            self.want_back(batch.id);
+            return Ok(Next::At(start));
+        }
+        let renewed = self.want_back_if_paid_for(batch, money).await?;
+        Ok(Next::At(start).sooner(renewed.map_or(Next::OnSignal, Next::At)))
+    }
+
+    /// The last moment: lines run live whatever their batch does.
+    async fn overtake(
+        self: &Arc<Self>,
+        tracked: &Tracked,
+        start: Timestamp,
+        money: &mut Commitments,
+    ) -> Result<Next, StoreError> {
+        let batch = &tracked.batch;
+        let renewed = match tracked.wanted {
+            true => None,
+            false => self.want_back_if_paid_for(batch, money).await?,
+        };
+        let later = renewed.map_or(Next::OnSignal, Next::At);
+        // Not read line by line for nothing at every turn.
+        let one = self.price_of_a_line(batch);
+        if renewed.is_some() && self.could_afford(money, batch.tenant, one).is_err() {
+            return Ok(later);
+        }
+        let called = self
+            .last_call(tracked, start, renewed.is_none(), money)
+            .await?;
+        Ok(later.sooner(called))
+    }
+
+    /// A batch is cancelled for its rescue where the budget covers all that it
+    /// holds: what runs live in part would have to be paid for, and the rest begun
+    /// anew. Else says when the budget is renewed.
+    async fn want_back_if_paid_for(
+        self: &Arc<Self>,
+        batch: &Batch,
+        money: &mut Commitments,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let now = self.now();
+        if self.budgets.has_refused_any(batch.tenant, now) {
+            let lines = self.lines_of(batch.id).await?;
+            let refused = |line: &Entry| self.budgets.has_refused(&line.key, now);
+            if lines.iter().any(refused) {
+                return Ok(Some(Window::Hour.ends(now)));
+            }
+        }
+        let cost = self.price_of_batch(batch);
+        if let Err(renewed) = self.afford(money, batch.tenant, cost) {
+            return Ok(Some(renewed));
+        }
         tracing::info!(batch = %batch.id, state = ?batch.state, "rescue: its lines are wanted back");
         self.want_back(batch.id);
-        Ok(Next::At(start))
+        Ok(None)
     }
 
     /// When the batch is left, thought out again now and then. None where it
@@ -225,25 +295,38 @@ impl Engine {
         self.signals.watcher.notify_one();
     }
 
-    /// Lines whose last moment has come run live; the others have their turn.
+    /// Lines whose last moment has come run live; the others have their turn. Of a
+    /// batch that is not `paid_for` as a whole, those that the budget covers.
     async fn last_call(
         self: &Arc<Self>,
         tracked: &Tracked,
         start: Timestamp,
+        paid_for: bool,
+        money: &mut Commitments,
     ) -> Result<Next, StoreError> {
         let batch = tracked.batch.id;
-        if !tracked.wanted {
-            self.want_back(batch);
-        }
         let before = start.until(tracked.batch.earliest_deadline);
-        let (lines, next) = self.due_lines(batch, |line| line.deadline - before).await?;
+        let (mut lines, mut next) = self.due_lines(batch, |line| line.deadline - before).await?;
+        if paid_for && next == Next::OnSignal {
+            self.emptied(batch);
+        } else if !paid_for {
+            lines.sort_unstable_by_key(|line| (line.deadline, line.key));
+            let (covered, _, renewed) = self.affordable(money, lines);
+            next = next.sooner(renewed.map_or(Next::OnSignal, Next::At));
+            lines = covered;
+        }
         if !lines.is_empty() {
             tracing::warn!(%batch, lines = lines.len(), "last call: live before the cancel has ended");
             self.relocate_all(&lines, Place::Line(batch), Place::Live)
                 .await?;
-            self.signals.live.notify_one();
         }
         Ok(next)
+    }
+
+    fn emptied(&self, id: BatchId) {
+        if let Some(tracked) = self.summary.lock().batches.get_mut(&id) {
+            tracked.emptied = true;
+        }
     }
 
     async fn due_lines(

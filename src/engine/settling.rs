@@ -25,13 +25,19 @@ impl Engine {
         if endings.is_empty() {
             return Ok(Vec::new());
         }
-        let keys: Vec<RequestKey> = endings.iter().map(|ending| ending.key).collect();
+        let told: Vec<(RequestKey, LedgerEntry)> = endings
+            .iter()
+            .map(|ending| (ending.key, ending.ledger.clone()))
+            .collect();
         let results = self.store.settle(endings).await;
-        let mut settled = Vec::with_capacity(keys.len());
+        let mut settled = Vec::with_capacity(told.len());
         let mut all = Ok(());
-        for (key, result) in keys.into_iter().zip(results) {
+        for ((key, ledger), result) in told.into_iter().zip(results) {
             match result {
                 Ok(one) => {
+                    if matches!(one, Settled::Now { .. }) {
+                        self.budgets.book(self.now(), &ledger);
+                    }
                     self.ended(key, &one);
                     settled.push((key, one));
                 }
@@ -102,7 +108,11 @@ impl Engine {
     ) -> Ending {
         let ledger = LedgerEntry {
             key: ledger::key(request, &outcome),
-            row: ledger::ending(request, &outcome),
+            row: ledger::ending(
+                request,
+                &outcome,
+                attempt.as_ref().and_then(|it| it.reserved),
+            ),
         };
         Ending {
             key: request.key,

@@ -328,13 +328,8 @@ impl Engine {
         batch.litter.extend(batch.input_file.take());
         self.advance(&mut batch, BatchEvent::Abandon, self.now())
             .await?;
-        for signal in [
-            &self.signals.live,
-            &self.signals.packer,
-            &self.signals.janitor,
-        ] {
-            signal.notify_one();
-        }
+        self.signals.packer.notify_one();
+        self.signals.janitor.notify_one();
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use crate::{
     model::{
         batch::{Batch, BatchState},
         id::{BatchId, CredentialId, DestinationId, TenantId},
-        request::{Cohort, Destination, Entry, Guarantee, Place},
+        request::{Cohort, Destination, Entry, Guarantee, LiveQueue, OnLate, Place},
         time::Timestamp,
     },
     policy::{
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-use super::{Settings, limits::Limits, turnaround::ScopeKey};
+use super::{Settings, limits::Limits, live::Account, turnaround::ScopeKey};
 
 pub(super) struct Summary {
     pub queue: BTreeMap<Cohort, Waiting>,
@@ -36,8 +36,10 @@ pub(super) struct Summary {
     /// A request's moves can be told in another order than they were made, so
     /// that a count is below zero for a moment: these are signed.
     queued: i64,
-    live: i64,
     lines: i64,
+    live: i64,
+    /// The same by queue; those without any are not kept.
+    live_queues: HashMap<LiveQueue, Lines>,
     /// Cohorts whose lines came back from their batch without an answer.
     returned: HashMap<Cohort, Returned>,
     pub limits: Limits,
@@ -63,6 +65,8 @@ pub(super) struct Tracked {
     pub stay: Option<Stayed>,
     /// The provider holds its tokens no more.
     pub released: bool,
+    /// All that the rescuer wanted back has gone already.
+    pub emptied: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -71,6 +75,13 @@ pub(super) struct Stayed {
     /// The latest instant at which its lines must begin to run live.
     pub start: Timestamp,
     pub thought: Timestamp,
+}
+
+/// So many lines; signed, as told in any order.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Lines {
+    pub count: i64,
+    pub bytes: i64,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -112,8 +123,9 @@ impl Summary {
             calling: HashMap::new(),
             open: HashMap::new(),
             queued: 0,
-            live: 0,
             lines: 0,
+            live: 0,
+            live_queues: HashMap::new(),
             returned: HashMap::new(),
             limits: Limits::new(packing.enqueued_tokens.clone()),
             arrivals: 0,
@@ -259,10 +271,7 @@ impl Summary {
                 return first;
             }
             Place::Line(_) => self.lines += 1,
-            Place::Live => {
-                self.live += 1;
-                self.count_calling(entry, 1);
-            }
+            Place::Live => self.count_live(entry, 1),
         }
         false
     }
@@ -275,11 +284,61 @@ impl Summary {
                 self.drop_empty(cohort);
             }
             Place::Line(_) => self.lines -= 1,
-            Place::Live => {
-                self.live -= 1;
-                self.count_calling(entry, -1);
-            }
+            Place::Live => self.count_live(entry, -1),
         }
+    }
+
+    fn count_live(&mut self, entry: &Entry, by: i64) {
+        self.live += by;
+        self.count_calling(entry, by);
+        let queue = entry.live_queue();
+        let lines = self.live_queues.entry(queue).or_default();
+        lines.count += by;
+        lines.bytes += by * i64::from(entry.line_bytes);
+        if lines.count == 0 {
+            self.live_queues.remove(&queue);
+        }
+    }
+
+    /// Live work that was to be answered in a cheaper lane, and can go back there.
+    pub fn live_rescues(&self) -> Vec<(Destination, Lines)> {
+        let rescues = self.live_queues.iter();
+        let rescues = rescues.filter(|(queue, _)| queue.rescued && queue.on_late == OnLate::Rescue);
+        let with_destination = |(queue, lines): (&LiveQueue, &Lines)| {
+            let destination = self.destinations.get(&queue.destination)?;
+            Some((destination.clone(), *lines))
+        };
+        rescues.filter_map(with_destination).collect()
+    }
+
+    /// Batches whose lines are wanted back to run live, and have not come yet.
+    pub fn wanted_back(&self) -> Vec<Batch> {
+        let batches = self.batches.values();
+        let wanted = batches.filter(|tracked| {
+            let batch = &tracked.batch;
+            tracked.wanted
+                && !tracked.emptied
+                && batch.state.is_open()
+                && batch.cohort.on_late == OnLate::Rescue
+        });
+        wanted.map(|tracked| tracked.batch.clone()).collect()
+    }
+
+    /// The queues of live work, and on whose account it runs.
+    pub fn live_queues(&self) -> HashMap<LiveQueue, Account> {
+        let account = |queue: &LiveQueue| {
+            let destination = self.destinations.get(&queue.destination);
+            if destination.is_none() {
+                tracing::error!(?queue, "live work without a destination");
+            }
+            let destination = destination?;
+            let account = Account {
+                credential: destination.credential,
+                model: destination.model.as_str().into(),
+            };
+            Some((*queue, account))
+        };
+        self.live_queues.keys().filter_map(account).collect()
     }
 
     fn drop_empty(&mut self, cohort: &Cohort) {
@@ -336,6 +395,7 @@ impl Summary {
                         heard: 0.0,
                         stay: None,
                         released: false,
+                        emptied: false,
                     },
                 );
             }

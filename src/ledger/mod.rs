@@ -1,31 +1,32 @@
 //! What was paid and what it would have cost. Pure over records; integer money.
 
+mod estimate;
 mod prices;
 mod usage;
 
+pub use estimate::{expected, expected_of};
 pub use prices::{BadPrices, Prices};
 pub use usage::{Metered, meter, meter_stream};
 
 use crate::model::{
     ledger::{LedgerKey, LedgerRow},
+    money::Usd,
     request::{Outcome, Request, State},
-    time::Timestamp,
 };
-
-const DAY_SECS: u64 = 86_400;
 
 pub fn key(request: &Request, outcome: &Outcome) -> LedgerKey {
     LedgerKey {
         tenant: request.key.tenant,
-        day: day(outcome.finished),
+        hour: outcome.finished.as_hours(),
         lane: outcome.source.lane(),
         model: request.model.clone(),
         tag: request.tag.clone(),
     }
 }
 
-/// What one ending adds to the ledger.
-pub fn ending(request: &Request, outcome: &Outcome) -> LedgerRow {
+/// What one ending adds to the ledger. `reserved` is what was reckoned with where
+/// the answer is a rescue.
+pub fn ending(request: &Request, outcome: &Outcome, reserved: Option<Usd>) -> LedgerRow {
     let bill = outcome.bill.unwrap_or_default();
     let answered = outcome.state == State::Succeeded;
     LedgerRow {
@@ -42,29 +43,37 @@ pub fn ending(request: &Request, outcome: &Outcome) -> LedgerRow {
         usage: outcome.usage,
         paid: bill.paid,
         standard: bill.standard,
+        rescue_paid: rescue_paid(outcome, reserved),
         ..LedgerRow::default()
     }
 }
 
 /// What an answer adds that came when its request had ended: money for nothing.
 /// `twice` where the request was already answered by a provider.
-pub fn late_answer(outcome: &Outcome, twice: bool) -> LedgerRow {
+pub fn late_answer(outcome: &Outcome, twice: bool, reserved: Option<Usd>) -> LedgerRow {
     LedgerRow {
         paid_twice: u64::from(twice),
         usage: outcome.usage,
         paid: outcome.bill.unwrap_or_default().paid,
+        rescue_paid: rescue_paid(outcome, reserved),
         ..LedgerRow::default()
     }
 }
 
 /// A live call that nobody saw end.
-pub fn unaccounted() -> LedgerRow {
+pub fn unaccounted(reserved: Option<Usd>) -> LedgerRow {
     LedgerRow {
         unaccounted: 1,
+        rescue_paid: reserved.unwrap_or_default(),
         ..LedgerRow::default()
     }
 }
 
-pub fn day(at: Timestamp) -> u32 {
-    u32::try_from(at.as_secs() / DAY_SECS).unwrap_or(u32::MAX)
+/// What an answer costs the rescue budget: its bill, or what was reckoned with
+/// where its model has no price. Errors are not billed.
+fn rescue_paid(outcome: &Outcome, reserved: Option<Usd>) -> Usd {
+    match (reserved, outcome.state) {
+        (Some(reserved), State::Succeeded) => outcome.bill.map_or(reserved, |bill| bill.paid),
+        _ => Usd::ZERO,
+    }
 }

@@ -134,6 +134,18 @@ impl Prices {
     }
 }
 
+impl Prices {
+    /// What `usage` costs at the dearest standard price there is: what is reckoned
+    /// with for a model without a price.
+    pub fn dearest(&self, usage: &Usage) -> Usd {
+        let prices = self
+            .models
+            .values()
+            .map(|model| model.standard.price(usage));
+        prices.max().unwrap_or_default()
+    }
+}
+
 impl Rates {
     fn price(&self, usage: &Usage) -> Usd {
         let cached = usage.cached.min(usage.input);
@@ -278,6 +290,16 @@ mod tests {
         assert_eq!(bill("gpt-4o-mini-x", Lane::Batch), None);
         assert_eq!(bill("ft:gpt-4o-mini:acme", Lane::Batch), None);
         assert_eq!(bill("é-2024-07-18", Lane::Batch), None);
+    }
+
+    #[test]
+    fn what_has_no_price_is_reckoned_as_the_dearest() {
+        let prices = Prices::built_in().unwrap();
+        let dearest = prices.dearest(&USAGE);
+        assert!(dearest > Usd::ZERO);
+        for model in prices.models.values() {
+            assert!(model.standard.price(&USAGE) <= dearest);
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::{
     id::BatchId,
+    money::Usd,
     request::{Bill, Usage},
     time::Timestamp,
 };
@@ -87,6 +88,9 @@ pub struct Attempt {
     pub note: String,
     pub usage: Usage,
     pub bill: Option<Bill>,
+    /// What the rescue budget keeps for it: the most it is expected to cost. None
+    /// where it is no rescue.
+    pub reserved: Option<Usd>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -8,8 +8,8 @@ use super::{attempt::Lane, id::TenantId, money::Usd, request::Usage};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LedgerKey {
     pub tenant: TenantId,
-    /// Days since the Unix epoch, in UTC.
-    pub day: u32,
+    /// Hours since the Unix epoch.
+    pub hour: u32,
     pub lane: Option<Lane>,
     pub model: String,
     pub tag: Option<String>,
@@ -33,6 +33,10 @@ pub struct LedgerRow {
     pub paid: Usd,
     /// The same answers at the standard price; answers paid twice count once.
     pub standard: Usd,
+    /// The part of `paid` that went for answers in a dearer lane than admission
+    /// chose, at their full price; and, as estimated, what such calls may have cost
+    /// whose price nobody saw. What the rescue budget counts.
+    pub rescue_paid: Usd,
 }
 
 impl LedgerRow {
@@ -49,5 +53,6 @@ impl LedgerRow {
         self.usage.output += other.usage.output;
         self.paid += other.paid;
         self.standard += other.standard;
+        self.rescue_paid += other.rescue_paid;
     }
 }

@@ -7,7 +7,7 @@ use std::{
     str::FromStr,
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use thiserror::Error;
 
 /// Picodollars (10⁻¹² USD). Prices are quoted per million tokens with up to six
@@ -102,6 +102,22 @@ impl FromStr for Usd {
             .parse()
             .map_err(|_| BadAmount)?;
         Ok(Usd(if negative { -pico } else { pico }))
+    }
+}
+
+/// A bound in settings: an amount as text, or empty for none. Use with
+/// `#[serde(deserialize_with = "crate::model::money::bound")]`.
+pub fn bound<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Usd>, D::Error> {
+    let text = String::deserialize(from)?;
+    let text = text.trim();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match text.parse() {
+        Ok(amount) if amount >= Usd::ZERO => Ok(Some(amount)),
+        _ => Err(D::Error::custom(format!(
+            "`{text}` is no amount in dollars such as \"25\" or \"0.50\""
+        ))),
     }
 }
 

@@ -49,6 +49,7 @@ impl Request {
         Entry {
             key: self.key,
             cohort: self.cohort,
+            lane: self.lane,
             deadline: self.deadline,
             line_bytes: self.line_bytes,
             inputs: self.inputs,
@@ -145,15 +146,44 @@ pub struct Destination {
     pub model: String,
 }
 
-/// What moves between places: enough to pack and to order by deadline without
-/// reading the request.
+/// What moves between places: enough to pack, to order by deadline and to go back
+/// to its queue without reading the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     pub key: RequestKey,
     pub cohort: Cohort,
+    /// The lane that admission chose.
+    pub lane: Lane,
     pub deadline: Timestamp,
     pub line_bytes: u32,
     pub inputs: u32,
+}
+
+impl Entry {
+    /// A live call for it takes the place of a batch.
+    pub fn is_rescue(&self) -> bool {
+        self.lane == Lane::Batch
+    }
+
+    pub fn live_queue(&self) -> LiveQueue {
+        LiveQueue {
+            destination: self.cohort.destination,
+            on_late: self.cohort.on_late,
+            guarantee: self.cohort.guarantee,
+            rescued: self.is_rescue(),
+        }
+    }
+}
+
+/// Requests that wait for live calls and stand in one order, earliest deadline
+/// first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LiveQueue {
+    pub destination: DestinationId,
+    pub on_late: OnLate,
+    pub guarantee: Guarantee,
+    /// They were to be answered in a batch.
+    pub rescued: bool,
 }
 
 /// Where an open request is. It is in exactly one.
@@ -163,8 +193,7 @@ pub enum Place {
     Queue(Cohort),
     /// A line of a batch.
     Line(BatchId),
-    /// Waiting for, or in, a live call: what is firm first, then in order of
-    /// deadlines.
+    /// Waiting for, or in, a live call.
     Live,
 }
 

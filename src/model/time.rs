@@ -37,6 +37,11 @@ impl Timestamp {
         self.0 / 1000
     }
 
+    /// Whole hours since the Unix epoch.
+    pub fn as_hours(self) -> u32 {
+        u32::try_from(self.0 / 3_600_000).unwrap_or(u32::MAX)
+    }
+
     /// Time from `earlier` to here; zero when `earlier` is later.
     pub fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))

@@ -3,6 +3,7 @@
 //! the API and the logs.
 
 pub mod backoff;
+pub mod budget;
 pub mod demand;
 pub mod ladder;
 pub mod lane;
@@ -12,4 +13,5 @@ pub mod plan;
 pub mod poll;
 pub mod rescue;
 pub mod retry;
+pub mod throttle;
 pub mod turnaround;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::model::time::human;
+use crate::model::{money::Usd, time::human};
 
-use super::turnaround::Prior;
+use super::{budget, turnaround::Prior};
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,6 +23,11 @@ pub struct Settings {
     /// How often the plan is made anew from what was seen.
     #[serde(with = "human")]
     pub replan: Duration,
+    /// What the rescues of one tenant may cost in an hour and in a day of UTC.
+    #[serde(deserialize_with = "crate::model::money::bound")]
+    pub budget_usd_per_hour: Option<Usd>,
+    #[serde(deserialize_with = "crate::model::money::bound")]
+    pub budget_usd_per_day: Option<Usd>,
 }
 
 /// The share of cancels that a plan waits for.
@@ -31,6 +36,13 @@ pub const CANCELLED: f64 = 0.9;
 pub const IN_TIME: f64 = 0.99;
 
 impl Settings {
+    pub fn budget(&self) -> budget::Limits {
+        budget::Limits {
+            per_hour: self.budget_usd_per_hour,
+            per_day: self.budget_usd_per_day,
+        }
+    }
+
     /// How long a cancel takes.
     pub fn cancel_prior(&self) -> Prior {
         let p90 = self.reserve.mul_f64(5.0 / 6.0);
@@ -64,6 +76,8 @@ mod tests {
             half_life: Duration::from_secs(3600),
             prior_weight: 20.0,
             replan: Duration::from_secs(30),
+            budget_usd_per_hour: None,
+            budget_usd_per_day: None,
         };
         let cancel = Curve::of(&settings.cancel_prior()).quantile(CANCELLED);
         let live = Curve::of(&settings.live_prior()).quantile(IN_TIME);

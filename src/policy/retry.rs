@@ -10,8 +10,15 @@ use super::backoff::Growth;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LiveSettings {
-    /// Deferred calls that run live at the same time.
+    /// Deferred calls that run live at the same time in one scope, at most; how
+    /// many do is learned.
     pub max_concurrent: u32,
+    /// As many a scope begins with.
+    pub start_concurrent: u32,
+    /// The most in all scopes together.
+    pub max_total: u32,
+    /// The share of a scope's rate limits that is left to calls that pass through.
+    pub passthrough_share: f64,
     /// What a live call is expected to take.
     #[serde(with = "crate::model::time::human")]
     pub expected: Duration,
@@ -26,6 +33,10 @@ pub struct LiveSettings {
     pub retry_base: Duration,
     #[serde(with = "crate::model::time::human")]
     pub retry_max: Duration,
+    /// Second tries of a scope that may fail: this share of the calls that are
+    /// served, and so many a minute.
+    pub retry_share: f64,
+    pub retries_per_minute: u32,
     /// How long after its deadline a request goes on trying to reach a provider
     /// that cannot be reached.
     #[serde(with = "crate::model::time::human")]
@@ -47,7 +58,7 @@ pub struct SubmitSettings {
 }
 
 /// A provider that asks for more patience than this is asked again after it.
-const LONGEST_ASKED: Duration = Duration::from_secs(3600);
+pub const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 
 /// What a live reply asks for (WIRE.md §3). A date is not read: it would need
 /// the provider's clock.
@@ -91,6 +102,11 @@ pub fn is_retryable(status: u16) -> bool {
 /// and bill it. One that did not reach the provider says 502, 503 or 521–523.
 pub fn may_have_run(status: u16) -> bool {
     matches!(status, 504 | 520 | 524)
+}
+
+/// Statuses that say that the provider has too much to do.
+pub fn is_overload(status: u16) -> bool {
+    matches!(status, 429 | 503 | 529) || may_have_run(status)
 }
 
 /// Codes of a 429 that no waiting cures (WIRE.md §3).

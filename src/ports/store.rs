@@ -1,6 +1,6 @@
 //! The durable truth, and what is written to it and read from it.
 
-use std::io;
+use std::{io, ops::Bound};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use crate::model::{
     batch::Batch,
     id::{BatchId, CallDigest, CredentialId, RequestId, RequestKey, TenantId},
     ledger::{LedgerKey, LedgerRow},
-    request::{Cohort, Destination, Entry, Outcome, Place, Request},
+    request::{Cohort, Destination, Entry, LiveQueue, Outcome, Place, Request},
     time::Timestamp,
 };
 
@@ -109,9 +109,18 @@ pub trait Store: Send + Sync + 'static {
     /// The oldest entries of one cohort.
     async fn queued(&self, cohort: Cohort, limit: usize) -> Result<Vec<Entry>, StoreError>;
 
-    /// Requests waiting for a live call, what is firm first and then the earliest
-    /// deadline, from after `after`.
-    async fn live(&self, after: Option<Entry>, limit: usize) -> Result<Vec<Entry>, StoreError>;
+    /// Requests waiting for a live call, of one queue, earliest deadline first.
+    async fn live(
+        &self,
+        queue: LiveQueue,
+        from: Bound<(Timestamp, RequestKey)>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError>;
+
+    /// Those of all queues in key order from after `after`, for rebuilding
+    /// summaries.
+    async fn scan_live(&self, after: Option<Entry>, limit: usize)
+    -> Result<Vec<Entry>, StoreError>;
 
     /// A batch's lines in the order of the file, from after `after`.
     async fn lines(
@@ -174,7 +183,12 @@ pub trait Store: Send + Sync + 'static {
 
     // ---- money
 
-    async fn ledger(&self, tenant: TenantId) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError>;
+    /// A tenant's rows from the hour `since` on, counted from the Unix epoch.
+    async fn ledger(
+        &self,
+        tenant: TenantId,
+        since: u32,
+    ) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError>;
 
     // ---- keeping house
 

@@ -138,9 +138,14 @@ impl Simulator {
         self.faults.lock().add(fault);
     }
 
+    /// Disarms all faults.
+    pub fn clear_faults(&self) {
+        self.faults.lock().clear();
+    }
+
     /// Forgets everything but the settings and the time.
     pub fn reset(&self) {
-        self.faults.lock().clear();
+        self.clear_faults();
         *self.world.lock() = World::new(self.settings.clone(), self.now());
     }
 

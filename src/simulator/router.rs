@@ -123,7 +123,7 @@ async fn list_faults(State(sim): State<Sim>) -> Response {
 }
 
 async fn clear_faults(State(sim): State<Sim>) -> StatusCode {
-    sim.faults.lock().clear();
+    sim.clear_faults();
     StatusCode::NO_CONTENT
 }
 

@@ -1,6 +1,6 @@
 //! What every store must do, run by each of them.
 
-use std::time::Duration;
+use std::{ops::Bound, time::Duration};
 
 use bytes::Bytes;
 
@@ -13,8 +13,8 @@ use crate::{
         id::{BatchId, CallDigest, CredentialId, DestinationId, RequestId, RequestKey, TenantId},
         ledger::{LedgerKey, LedgerRow},
         request::{
-            Bucket, Cohort, Destination, Entry, Framing, Guarantee, OnLate, Outcome, Place,
-            Request, Shape, Source, State, Usage,
+            Bucket, Cohort, Destination, Entry, Framing, Guarantee, LiveQueue, OnLate, Outcome,
+            Place, Request, Shape, Source, State, Usage,
         },
         time::Timestamp,
     },
@@ -103,7 +103,7 @@ fn one_more(request: &Request) -> LedgerEntry {
     LedgerEntry {
         key: LedgerKey {
             tenant: request.key.tenant,
-            day: 1,
+            hour: 1,
             lane: Some(Lane::Batch),
             model: request.model.clone(),
             tag: request.tag.clone(),
@@ -171,6 +171,7 @@ fn attempt(id: AttemptId, state: AttemptState) -> Attempt {
         note: String::new(),
         usage: Usage::default(),
         bill: None,
+        reserved: None,
     }
 }
 
@@ -261,8 +262,10 @@ async fn a_request_is_open_and_then_done(store: &dyn Store) {
         (page.entries[0].sequence, page.entries[0].key),
         (sequence, key)
     );
-    let ledger = store.ledger(key.tenant).await.unwrap();
+    let ledger = store.ledger(key.tenant, 0).await.unwrap();
     assert_eq!(ledger, [(one_more(&asked).key, one_more(&asked).row)]);
+    assert_eq!(store.ledger(key.tenant, 1).await.unwrap(), ledger);
+    assert_eq!(store.ledger(key.tenant, 2).await.unwrap(), []);
 
     assert!(store.erase(key).await.unwrap());
     assert_eq!(content(store, &asked).await, None);
@@ -326,9 +329,20 @@ async fn one_of_two_moves_finds_it_gone(store: &dyn Store) {
         each(store.relocate(vec![to_live, to_live]).await),
         [true, false]
     );
-    assert_eq!(store.live(None, 9).await.unwrap(), [asked.entry()]);
-    let passed = Some(asked.entry());
-    assert_eq!(store.live(passed, 9).await.unwrap(), []);
+    let entry = asked.entry();
+    let live = |from| store.live(entry.live_queue(), from, 9);
+    let at = (entry.deadline, entry.key);
+    assert_eq!(live(Bound::Unbounded).await.unwrap(), [entry]);
+    assert_eq!(live(Bound::Included(at)).await.unwrap(), [entry]);
+    assert_eq!(live(Bound::Excluded(at)).await.unwrap(), []);
+    assert_eq!(store.scan_live(None, 9).await.unwrap(), [entry]);
+    assert_eq!(store.scan_live(Some(entry), 9).await.unwrap(), []);
+    let other = LiveQueue {
+        on_late: OnLate::Fail,
+        ..entry.live_queue()
+    };
+    let others = store.live(other, Bound::Unbounded, 9).await.unwrap();
+    assert_eq!(others, []);
 }
 
 async fn of_two_endings_one_counts(store: &dyn Store) {
@@ -349,7 +363,7 @@ async fn of_two_endings_one_counts(store: &dyn Store) {
         panic!("it is done");
     };
     assert_eq!(outcome.finished, finished);
-    let ledger = store.ledger(asked.key.tenant).await.unwrap();
+    let ledger = store.ledger(asked.key.tenant, 0).await.unwrap();
     assert_eq!(ledger[0].1.requests, 1);
     assert_eq!(
         store
@@ -418,7 +432,7 @@ async fn many_are_claimed_at_once(store: &dyn Store) {
     assert_eq!(sequences.len(), 450);
     assert!(sequences.is_sorted_by(|a, b| a < b));
     assert_eq!(
-        store.ledger(asked[0].key.tenant).await.unwrap()[0]
+        store.ledger(asked[0].key.tenant, 0).await.unwrap()[0]
             .1
             .requests,
         450
@@ -547,7 +561,7 @@ async fn attempts_are_accounted_once(store: &dyn Store) {
     let late = || store.account(key, attempt(batch, AttemptState::Late), one_more(&asked));
     assert!(late().await.unwrap());
     assert!(!late().await.unwrap());
-    assert_eq!(store.ledger(key.tenant).await.unwrap()[0].1.requests, 2);
+    assert_eq!(store.ledger(key.tenant, 0).await.unwrap()[0].1.requests, 2);
     let states: Vec<_> = store
         .attempts(key)
         .await

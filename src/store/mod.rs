@@ -10,7 +10,7 @@
 //! `kv::Kv` is sled ([`SledStore`]) or a map in memory ([`MemoryStore`]); all
 //! else is the same for both. What stands under which key is in `records`.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{ops::Bound, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use thiserror::Error;
@@ -45,7 +45,7 @@ use crate::{
         batch::Batch,
         id::{BatchId, CallDigest, CredentialId, RequestId, RequestKey, TenantId},
         ledger::{LedgerKey, LedgerRow},
-        request::{Cohort, Destination, Entry, Place},
+        request::{Cohort, Destination, Entry, LiveQueue, Place},
         time::Timestamp,
     },
     ports::{
@@ -299,8 +299,22 @@ impl<K: Kv> Store for KvStore<K> {
             .await
     }
 
-    async fn live(&self, after: Option<Entry>, limit: usize) -> Result<Vec<Entry>, StoreError> {
-        self.read(limit, move |kv| reads::live(kv, after, limit))
+    async fn live(
+        &self,
+        queue: LiveQueue,
+        from: Bound<(Timestamp, RequestKey)>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.read(limit, move |kv| reads::live(kv, queue, from, limit))
+            .await
+    }
+
+    async fn scan_live(
+        &self,
+        after: Option<Entry>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.read(limit, move |kv| reads::scan_live(kv, after, limit))
             .await
     }
 
@@ -386,8 +400,12 @@ impl<K: Kv> Store for KvStore<K> {
             .await
     }
 
-    async fn ledger(&self, tenant: TenantId) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError> {
-        self.read(usize::MAX, move |kv| reads::ledger(kv, tenant))
+    async fn ledger(
+        &self,
+        tenant: TenantId,
+        since: u32,
+    ) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError> {
+        self.read(usize::MAX, move |kv| reads::ledger(kv, tenant, since))
             .await
     }
 

@@ -1,5 +1,7 @@
 //! Reads, straight from the map.
 
+use std::ops::Bound;
+
 use bytes::{Bytes, BytesMut};
 
 use super::{
@@ -16,7 +18,7 @@ use crate::{
         batch::Batch,
         id::{BatchId, CallDigest, CredentialId, RequestId, RequestKey, TenantId},
         ledger::{LedgerKey, LedgerRow},
-        request::{Cohort, Destination, Entry, Place},
+        request::{Cohort, Destination, Entry, LiveQueue, Place},
         time::Timestamp,
     },
     ports::{
@@ -161,7 +163,16 @@ pub fn queued(kv: &impl Kv, cohort: Cohort, limit: usize) -> Read<Vec<Entry>> {
     })
 }
 
-pub fn live(kv: &impl Kv, after: Option<Entry>, limit: usize) -> Read<Vec<Entry>> {
+pub fn live(
+    kv: &impl Kv,
+    queue: LiveQueue,
+    from: Bound<(Timestamp, RequestKey)>,
+    limit: usize,
+) -> Read<Vec<Entry>> {
+    all(kv, &live::of_queue(queue, from), limit, live::decode)
+}
+
+pub fn scan_live(kv: &impl Kv, after: Option<Entry>, limit: usize) -> Read<Vec<Entry>> {
     all(kv, &live::all(after.as_ref()), limit, live::decode)
 }
 
@@ -227,8 +238,8 @@ pub fn delivery_status(kv: &impl Kv, key: RequestKey) -> Read<Option<DeliverySta
     one(kv, &delivery::status_key(key), delivery::decode_status)
 }
 
-pub fn ledger(kv: &impl Kv, tenant: TenantId) -> Read<Vec<(LedgerKey, LedgerRow)>> {
-    let span = ledger::of_tenant(tenant);
+pub fn ledger(kv: &impl Kv, tenant: TenantId, since: u32) -> Read<Vec<(LedgerKey, LedgerRow)>> {
+    let span = ledger::of_tenant(tenant, since);
     all(kv, &span, usize::MAX, ledger::decode)
 }
 

@@ -8,6 +8,7 @@ mod life;
 mod world;
 
 mod batches;
+mod budget;
 mod callers;
 mod crashes;
 mod full_disk;
@@ -16,6 +17,7 @@ mod lanes;
 mod live;
 mod rescue;
 mod submit;
+mod throttle;
 mod tokens;
 mod turns;
 mod webhooks;

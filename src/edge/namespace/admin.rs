@@ -14,10 +14,10 @@ use serde::Serialize;
 use super::{json, view::Shown};
 use crate::{
     edge::{Edge, errors::ApiError},
-    engine::Engine,
+    engine::{Engine, LiveScope},
     model::{
         batch::{Batch, BatchState},
-        id::{BatchId, TenantId},
+        id::{BatchId, CredentialId, TenantId},
         secret::Secret,
         time::Timestamp,
     },
@@ -94,6 +94,9 @@ struct Status {
     paused: bool,
     requests: Requests,
     open_batches: usize,
+    live: Vec<ScopeView>,
+    /// Tenants whose rescues do not fit into their budget any more.
+    rescue_budgets_spent: usize,
     /// Earliest deadline first.
     batches: Vec<BatchView>,
 }
@@ -104,6 +107,19 @@ struct Requests {
     queued: u64,
     in_batches: u64,
     live: u64,
+}
+
+/// What the provider limits together.
+#[derive(Serialize)]
+struct ScopeView {
+    organization: Option<String>,
+    credential: Option<Shown<CredentialId>>,
+    model: String,
+    limit: u32,
+    in_flight: u32,
+    paused_until: Option<Shown<Timestamp>>,
+    latency_seconds: f64,
+    calls_per_second: f64,
 }
 
 #[derive(Serialize)]
@@ -143,12 +159,27 @@ fn tell(engine: &Engine) -> Result<Response, ApiError> {
             live: counts.live,
         },
         open_batches: batches.len(),
+        rescue_budgets_spent: engine.rescue_budgets_spent(),
+        live: engine.live_scopes().into_iter().map(scope_view).collect(),
         batches: batches
             .into_iter()
             .take(MAX_BATCHES)
             .map(|batch| BatchView::new(batch, now))
             .collect(),
     })
+}
+
+fn scope_view(scope: LiveScope) -> ScopeView {
+    ScopeView {
+        organization: scope.organization,
+        credential: scope.credential.map(Shown),
+        model: scope.model,
+        limit: scope.limit,
+        in_flight: scope.in_flight,
+        paused_until: scope.paused_until.map(Shown),
+        latency_seconds: scope.latency.as_secs_f64(),
+        calls_per_second: scope.capacity,
+    }
 }
 
 impl BatchView {

@@ -60,6 +60,7 @@ fn metrics(engine: &Engine, started: Instant) -> Response {
         counts: engine.counts(),
         states,
         paused: engine.is_paused(),
+        rescue_budgets_spent: engine.rescue_budgets_spent() as u64,
         disk_bytes: engine.disk_bytes(),
         uptime: started.elapsed(),
         version: env!("CARGO_PKG_VERSION"),
@@ -74,6 +75,7 @@ struct Facts {
     counts: Counts,
     states: BTreeMap<BatchState, u64>,
     paused: bool,
+    rescue_budgets_spent: u64,
     disk_bytes: u64,
     uptime: Duration,
     version: &'static str,
@@ -125,6 +127,11 @@ impl Facts {
             &one(self.paused.into()),
         );
         gauge(
+            "offpeak_rescue_budgets_spent",
+            "Tenants whose rescues do not fit into their budget any more.",
+            &one(self.rescue_budgets_spent),
+        );
+        gauge(
             "offpeak_disk_bytes",
             "Bytes that the store takes on disk, as last measured.",
             &one(self.disk_bytes),
@@ -158,6 +165,7 @@ mod tests {
             },
             states: [(BatchState::Submitted, 1)].into(),
             paused: true,
+            rescue_budgets_spent: 2,
             disk_bytes: 4096,
             uptime: Duration::from_millis(61_500),
             version: "1.2.3",

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::{FromRequestParts, State},
+    extract::{FromRequestParts, RawQuery, State},
     response::{IntoResponse, Response},
     routing::{any, get, post},
 };
@@ -63,9 +63,12 @@ impl FromRequestParts<Arc<Edge>> for Tenant {
 async fn savings(
     State(edge): State<Arc<Edge>>,
     Tenant(tenant): Tenant,
+    RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
+    let asked = query::SavingsQuery::parse(query.as_deref())?;
     let ledger = edge.engine.ledger(tenant).await?;
-    json(&savings::Savings::of(&ledger))
+    let budgets = edge.engine.rescue_budget(tenant);
+    json(&savings::Savings::of(&ledger, asked.by_hour, budgets))
 }
 
 async fn webhook_secret(

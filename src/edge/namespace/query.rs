@@ -47,6 +47,13 @@ pub struct FeedQuery {
     pub wait: Option<Duration>,
 }
 
+/// `GET /offpeak/v1/savings?…`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SavingsQuery {
+    /// Hours as well as days: there can be many.
+    pub by_hour: bool,
+}
+
 /// The most requests on one page.
 pub const MAX_LIST: usize = 100;
 const DEFAULT_LIST: usize = 20;
@@ -128,6 +135,20 @@ impl FeedQuery {
 
     pub fn limit(&self) -> usize {
         self.limit.unwrap_or(DEFAULT_FEED)
+    }
+}
+
+impl SavingsQuery {
+    pub fn parse(query: Option<&str>) -> Result<Self, BadQuery> {
+        let mut asked = SavingsQuery::default();
+        for (name, value) in pairs(query)? {
+            match (name.as_str(), value.as_str()) {
+                ("by", "hour") => asked.by_hour = true,
+                ("by", _) => return Err(bad("by", "`by` takes `hour`.".into())),
+                _ => return Err(unknown(&name)),
+            }
+        }
+        Ok(asked)
     }
 }
 

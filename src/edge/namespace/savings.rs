@@ -5,12 +5,16 @@ use std::collections::BTreeMap;
 use serde::{Serialize, ser::SerializeMap};
 
 use super::view::{Shown, UsageView};
-use crate::model::{
-    ledger::{LedgerKey, LedgerRow},
-    time::Timestamp,
+use crate::{
+    engine::BudgetView,
+    model::{
+        ledger::{LedgerKey, LedgerRow},
+        money::Usd,
+        time::Timestamp,
+    },
 };
 
-/// A tenant's ledger, added up in four ways. Money is decimal US dollars in
+/// A tenant's ledger, added up in four ways, and a fifth where it is asked for. Money is decimal US dollars in
 /// strings, tokens are integers.
 #[derive(Serialize)]
 pub struct Savings {
@@ -20,10 +24,44 @@ pub struct Savings {
     by_tag: Vec<Row>,
     by_lane: Vec<Row>,
     by_day: Vec<Row>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by_hour: Option<Vec<Row>>,
+    /// Empty where rescues may cost what they cost.
+    rescue_budget: Vec<BudgetRow>,
+}
+
+/// What rescues may cost in the hour or day that is now.
+#[derive(Serialize)]
+struct BudgetRow {
+    per: &'static str,
+    limit_usd: Shown<Usd>,
+    spent_usd: Shown<Usd>,
+    /// Kept for rescues that are on their way.
+    reserved_usd: Shown<Usd>,
+    renewed_at: Shown<Timestamp>,
+    /// Something did not fit any more, and stays in its cheap lane.
+    exhausted: bool,
+}
+
+impl From<BudgetView> for BudgetRow {
+    fn from(budget: BudgetView) -> Self {
+        BudgetRow {
+            per: budget.window.as_str(),
+            limit_usd: Shown(budget.limit),
+            spent_usd: Shown(budget.spent),
+            reserved_usd: Shown(budget.reserved),
+            renewed_at: Shown(budget.renewed),
+            exhausted: budget.exhausted,
+        }
+    }
 }
 
 impl Savings {
-    pub fn of(ledger: &[(LedgerKey, LedgerRow)]) -> Savings {
+    pub fn of(
+        ledger: &[(LedgerKey, LedgerRow)],
+        by_hour: bool,
+        budgets: Vec<BudgetView>,
+    ) -> Savings {
         let mut total = LedgerRow::default();
         for (_, row) in ledger {
             total.add(row);
@@ -36,7 +74,9 @@ impl Savings {
             by_lane: by(ledger, "lane", |key| {
                 key.lane.map(|lane| lane.as_str().to_owned())
             }),
-            by_day: by(ledger, "day", |key| Some(date(key.day))),
+            by_day: by(ledger, "day", |key| Some(date(key.hour))),
+            by_hour: by_hour.then(|| by(ledger, "hour", |key| Some(instant(key.hour).to_string()))),
+            rescue_budget: budgets.into_iter().map(BudgetRow::from).collect(),
         }
     }
 }
@@ -60,10 +100,13 @@ fn by(
 }
 
 /// `2026-11-22`, in UTC.
-fn date(day: u32) -> String {
-    let midnight = Timestamp::from_secs(u64::from(day) * 86_400).to_string();
-    let date = midnight.split('T').next().unwrap_or_default();
-    date.to_owned()
+fn date(hour: u32) -> String {
+    let text = instant(hour).to_string();
+    text.split('T').next().unwrap_or_default().to_owned()
+}
+
+fn instant(hour: u32) -> Timestamp {
+    Timestamp::from_secs(u64::from(hour) * 3_600)
 }
 
 struct Row {
@@ -100,7 +143,8 @@ impl Sums {
         map.serialize_entry("usage", &UsageView::from(row.usage))?;
         map.serialize_entry("paid_usd", &Shown(row.paid))?;
         map.serialize_entry("standard_usd", &Shown(row.standard))?;
-        map.serialize_entry("saved_usd", &Shown(row.standard - row.paid))
+        map.serialize_entry("saved_usd", &Shown(row.standard - row.paid))?;
+        map.serialize_entry("rescue_paid_usd", &Shown(row.rescue_paid))
     }
 }
 
@@ -115,17 +159,20 @@ impl Serialize for Sums {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{attempt::Lane, id::TenantId, money::Usd, request::Usage};
+    use crate::{
+        engine::Window,
+        model::{attempt::Lane, id::TenantId, request::Usage},
+    };
 
     fn entry(
-        day: u32,
+        hour: u32,
         lane: Option<Lane>,
         tag: Option<&str>,
         paid: i128,
     ) -> (LedgerKey, LedgerRow) {
         let key = LedgerKey {
             tenant: TenantId([1; 16]),
-            day,
+            hour,
             lane,
             model: "gpt-4o-mini".into(),
             tag: tag.map(Into::into),
@@ -148,18 +195,27 @@ mod tests {
     #[test]
     fn adds_up_in_every_way() {
         let ledger = [
-            entry(20_000, Some(Lane::Batch), Some("nightly"), 1_000_000),
-            entry(20_001, Some(Lane::Batch), None, 1_000_000),
-            entry(20_001, Some(Lane::Standard), Some("nightly"), 2_000_000),
-            entry(20_001, None, Some("nightly"), 3_000_000),
+            entry(480_000, Some(Lane::Batch), Some("nightly"), 1_000_000),
+            entry(480_024, Some(Lane::Batch), None, 1_000_000),
+            entry(480_025, Some(Lane::Standard), Some("nightly"), 2_000_000),
+            entry(480_047, None, Some("nightly"), 3_000_000),
         ];
-        insta::assert_json_snapshot!(Savings::of(&ledger));
+        let budget = BudgetView {
+            window: Window::Hour,
+            limit: Usd::from_pico(5_000_000_000_000),
+            spent: Usd::from_pico(4_999_000_000_000),
+            reserved: Usd::from_pico(500_000_000),
+            renewed: Timestamp::from_secs(480_048 * 3_600),
+            exhausted: true,
+        };
+        insta::assert_json_snapshot!(Savings::of(&ledger, true, vec![budget]));
     }
 
     #[test]
     fn nothing_adds_up_to_nothing() {
-        let savings = serde_json::to_value(Savings::of(&[])).unwrap();
+        let savings = serde_json::to_value(Savings::of(&[], false, Vec::new())).unwrap();
         assert_eq!(savings["total"]["saved_usd"], "0.00");
         assert_eq!(savings["by_day"], serde_json::json!([]));
+        assert!(savings.get("by_hour").is_none());
     }
 }

@@ -64,7 +64,7 @@ impl<'a> RequestView<'a> {
             model: &request.model,
             tag: request.tag.as_deref(),
             lane: view.lane(),
-            reason: outcome.map_or(&request.reason, |outcome| &outcome.reason),
+            reason: &view.reason,
             guarantee: view.request.cohort.guarantee.as_str(),
             on_late: request.on_late,
             admitted_at: Shown(request.admitted),
@@ -293,7 +293,12 @@ mod tests {
         place: Option<Place>,
         state: State,
     ) -> View {
+        let reason = outcome
+            .as_ref()
+            .map_or(&request.reason, |outcome| &outcome.reason)
+            .clone();
         View {
+            reason,
             request,
             outcome,
             place,
@@ -347,6 +352,7 @@ mod tests {
             note: "its batch was faster than its cancel".into(),
             usage: outcome.usage,
             bill: Some(bill(1_500_000_000)),
+            reserved: None,
         };
         let mut view = view(request, Some(outcome), None, State::Succeeded);
         view.attempts.push(late);
@@ -361,6 +367,7 @@ mod tests {
     #[test]
     fn a_live_request_is_in_the_lane_of_its_open_attempt() {
         let attempt = |number, lane, state| Attempt {
+            reserved: None,
             id: AttemptId::Live(number),
             lane,
             remote: None,

@@ -6,6 +6,7 @@ use crate::{
     ledger,
     model::{
         attempt::{Attempt, AttemptEvent, AttemptId, AttemptState, Lane},
+        money::Usd,
         request::{Outcome, Request, Source, State, Usage},
     },
     ports::{LedgerEntry, StoreError},
@@ -14,7 +15,11 @@ use crate::{
 impl Engine {
     /// Durable before the call is sent: after a crash it counts as unaccounted.
     /// A try that ended and cost nothing gives its number to the next.
-    pub(super) async fn open_attempt(&self, request: &Request) -> Result<Attempt, StoreError> {
+    pub(super) async fn open_attempt(
+        &self,
+        request: &Request,
+        reserved: Option<Usd>,
+    ) -> Result<Attempt, StoreError> {
         let earlier = self.store.attempts(request.key).await?;
         let number = earlier
             .iter()
@@ -31,6 +36,7 @@ impl Engine {
             note: String::new(),
             usage: Usage::default(),
             bill: None,
+            reserved,
         };
         self.store.put_attempt(request.key, attempt.clone()).await?;
         Ok(attempt)
@@ -77,14 +83,29 @@ impl Engine {
         }
         attempt.state = AttemptState::Late;
         attempt.note = format!("answered after the request had {}", earlier.state.as_str());
-        let row = ledger::late_answer(outcome, earlier.source != Source::Offpeak);
+        let twice = earlier.source != Source::Offpeak;
+        let row = ledger::late_answer(outcome, twice, attempt.reserved);
         let key = ledger::key(request, outcome);
         let ledger = LedgerEntry { key, row };
         let account = || {
             let (attempt, ledger) = (attempt.clone(), ledger.clone());
-            self.store.account(request.key, attempt, ledger)
+            self.account(request, attempt, ledger)
         };
-        self.persist(request.key.id, account).await?;
+        self.persist(request.key.id, account).await
+    }
+
+    /// Writes an attempt with what it adds to the ledger, and counts that against
+    /// the budget, once.
+    pub(in crate::engine) async fn account(
+        &self,
+        request: &Request,
+        attempt: Attempt,
+        ledger: LedgerEntry,
+    ) -> Result<(), StoreError> {
+        let account = self.store.account(request.key, attempt, ledger.clone());
+        if account.await? {
+            self.budgets.book(self.now(), &ledger);
+        }
         Ok(())
     }
 }

@@ -6,9 +6,10 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 
 use crate::{
-    engine::{TapEvent, taps::Spout},
+    engine::{TapEvent, settling::error_code, taps::Spout},
+    ledger::{self, Metered},
     model::request::Framing,
-    policy::retry,
+    policy::{retry, throttle::Ended},
     ports::{LiveReply, ProviderError},
 };
 
@@ -17,16 +18,48 @@ const MAX_ANSWER: usize = 256 << 20;
 
 /// What came of one live call.
 pub enum Reply {
-    Answered {
-        status: u16,
-        request: Option<String>,
-        framing: Framing,
-        asked: Option<Duration>,
-        /// The provider's own word that another try would not help.
-        last_word: bool,
-        body: Bytes,
-    },
+    Answered(Answer),
     Failed(ProviderError),
+}
+
+pub struct Answer {
+    pub status: u16,
+    /// The provider's name for the call.
+    pub request: Option<String>,
+    pub framing: Framing,
+    /// When to come back, in the provider's word.
+    pub asked: Option<Duration>,
+    /// The provider's own word that another try would not help.
+    pub last_word: bool,
+    /// A 429 that no waiting cures.
+    pub spent: bool,
+    pub metered: Metered,
+    pub body: Bytes,
+}
+
+impl Reply {
+    /// What it says of the provider's health.
+    pub fn ended(&self) -> Ended {
+        match self {
+            Reply::Answered(answer) => answer.ended(),
+            Reply::Failed(ProviderError::Lost(_)) => Ended::Overloaded { pause: None },
+            Reply::Failed(_) => Ended::Failed,
+        }
+    }
+}
+
+impl Answer {
+    fn ended(&self) -> Ended {
+        match self.status {
+            429 if self.spent => Ended::Failed,
+            429 => Ended::Overloaded { pause: self.asked },
+            status if retry::is_overload(status) => Ended::Overloaded { pause: None },
+            status if retry::is_retryable(status) => Ended::Failed,
+            _ => Ended::Served {
+                usage: self.metered.usage,
+            },
+        }
+    }
 }
 
 /// Reads the whole reply, passing a success on to a caller who streams.
@@ -71,14 +104,19 @@ pub async fn read_reply(mut reply: LiveReply, tap: Option<&Spout>) -> Reply {
             tap = None;
         }
     }
-    Reply::Answered {
+    Reply::Answered(Answer {
         status: reply.status,
         request,
         framing,
         asked,
         last_word,
+        spent: reply.status >= 400 && error_code(&body).is_some_and(|code| retry::is_spent(&code)),
+        metered: match framing {
+            Framing::Json => ledger::meter(&body),
+            Framing::EventStream => ledger::meter_stream(&body),
+        },
         body: body.freeze(),
-    }
+    })
 }
 
 #[cfg(test)]
@@ -99,10 +137,10 @@ mod tests {
                 headers,
                 body: stream::empty().boxed(),
             };
-            let Reply::Answered { last_word, .. } = read_reply(reply, None).await else {
+            let Reply::Answered(answer) = read_reply(reply, None).await else {
                 panic!("it was answered");
             };
-            assert_eq!(last_word, last, "{word:?}");
+            assert_eq!(answer.last_word, last, "{word:?}");
         }
     }
 }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
+    attempt::Lane,
     id::{DestinationId, RequestId, RequestKey, TenantId},
     request::{Bucket, Cohort, Guarantee, OnLate},
 };
@@ -41,6 +42,7 @@ fn entry(tenant: u8, number: u128, line_bytes: u32, inputs: u32) -> Entry {
     Entry {
         key,
         cohort: cohort(tenant),
+        lane: Lane::Batch,
         deadline: Timestamp::MAX,
         line_bytes,
         inputs,

@@ -1,7 +1,7 @@
-//! `G | tenant | day | lane | digest of model and tag`: what was paid. Value:
+//! `G | tenant | hour | lane | digest of model and tag`: what was paid. Value:
 //! the [`LedgerKey`] and its [`LedgerRow`].
 //!
-//! Rows only grow, and stay: there are few. Model and tag come from callers, so
+//! Rows only grow, and stay: a few for every hour in which something ended. Model and tag come from callers, so
 //! the key holds a digest of bounded length.
 
 use bytes::Bytes;
@@ -42,14 +42,19 @@ pub fn key(key: &LedgerKey) -> Vec<u8> {
     }
     Key::of(KIND)
         .raw(&key.tenant.0)
-        .u32(key.day)
+        .u32(key.hour)
         .byte(lane)
         .raw(&digest.finalize().as_bytes()[..16])
         .done()
 }
 
-pub fn of_tenant(tenant: TenantId) -> Span {
-    Span::prefix(&Key::of(KIND).raw(&tenant.0).done())
+/// The tenant's rows from an hour on.
+pub fn of_tenant(tenant: TenantId, since: u32) -> Span {
+    let tenant = || Key::of(KIND).raw(&tenant.0);
+    Span {
+        from: tenant().u32(since).done(),
+        ..Span::prefix(&tenant().done())
+    }
 }
 
 pub fn encode(key: &LedgerKey, row: &LedgerRow) -> Bytes {
@@ -70,8 +75,11 @@ mod tests {
         #[test]
         fn round_trip(row in samples::ledger_key(), other in samples::ledger_key(), requests: u64) {
             let name = key(&row);
-            let span = of_tenant(row.tenant);
-            prop_assert!(span.from < name && name < span.to);
+            let holds = |since: u32| {
+                let span = of_tenant(row.tenant, since);
+                span.from < name && name < span.to
+            };
+            prop_assert!(holds(0) && holds(row.hour) && !holds(row.hour + 1));
             prop_assert_eq!(name == key(&other), row == other);
             let sums = LedgerRow { requests, ..LedgerRow::default() };
             prop_assert_eq!(decode(&name, &encode(&row, &sums))?, (row, sums));

@@ -1,5 +1,5 @@
-//! `L | batch | id | tenant`: a request is a line of a batch. Value: deadline,
-//! line bytes, inputs, cohort.
+//! `L | batch | id | tenant`: a request is a line of a batch. Value: cohort,
+//! lane, deadline, line bytes, inputs.
 //!
 //! Born when the request is claimed; gone when it is answered, goes back to its
 //! queue, or goes live. Lines stand in the order of the file.
@@ -47,7 +47,13 @@ pub fn of_batch(batch: BatchId, after: Option<RequestId>) -> Span {
 }
 
 pub fn encode(entry: &Entry) -> Bytes {
-    seal(&(entry.deadline, entry.line_bytes, entry.inputs, entry.cohort))
+    seal(&(
+        entry.cohort,
+        entry.lane,
+        entry.deadline,
+        entry.line_bytes,
+        entry.inputs,
+    ))
 }
 
 pub fn decode(key: &[u8], value: &Bytes) -> Result<(BatchId, Entry), StoreError> {
@@ -56,10 +62,11 @@ pub fn decode(key: &[u8], value: &Bytes) -> Result<(BatchId, Entry), StoreError>
     let id = id(&mut fields)?;
     let tenant = tenant(&mut fields)?;
     fields.end()?;
-    let (deadline, line_bytes, inputs, cohort) = unseal(KIND, key, value)?;
+    let (cohort, lane, deadline, line_bytes, inputs) = unseal(KIND, key, value)?;
     let entry = Entry {
         key: RequestKey { tenant, id },
         cohort,
+        lane,
         deadline,
         line_bytes,
         inputs,

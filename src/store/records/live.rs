@@ -1,8 +1,11 @@
-//! `V | guarantee | deadline | tenant | id`: a request waits for a live call, or is
-//! in one. Value: line bytes, inputs, cohort.
+//! `V | destination | on-late | guarantee | rescued | deadline | tenant | id`: a
+//! request waits for a live call, or is in one. Value: lane, bucket, line bytes, inputs.
 //!
-//! Born at admission or rescue; gone when the request ends. What is firm stands
-//! first, then the earliest deadline.
+//! Born at admission or rescue; gone when the request ends or goes back to its
+//! queue. What a provider limits together stands together, the earliest deadline
+//! first: where one cannot go, the next is a range away and not a scan.
+
+use std::ops::Bound;
 
 use bytes::Bytes;
 
@@ -11,10 +14,14 @@ use super::{
         codec::{Fields, Key, Kind, seal, unseal},
         kv::Span,
     },
-    RequestFields, guarantee, rank, request_key,
+    RequestFields, guarantee, on_late, on_late_byte, rank, request_key,
 };
 use crate::{
-    model::request::{Cohort, Entry},
+    model::{
+        id::{DestinationId, RequestKey},
+        request::{Cohort, Entry, LiveQueue},
+        time::Timestamp,
+    },
     ports::StoreError,
 };
 
@@ -24,13 +31,10 @@ pub const KIND: Kind = Kind {
 };
 
 pub fn key(entry: &Entry) -> Vec<u8> {
-    Key::of(KIND)
-        .byte(rank(entry.cohort.guarantee))
-        .time(entry.deadline)
-        .request(entry.key)
-        .done()
+    position(entry.live_queue(), entry.deadline, entry.key)
 }
 
+/// Of all queues, behind `after`.
 pub fn all(after: Option<&Entry>) -> Span {
     let span = Span::prefix(&[KIND.tag]);
     match after {
@@ -39,27 +43,64 @@ pub fn all(after: Option<&Entry>) -> Span {
     }
 }
 
+pub fn of_queue(queue: LiveQueue, from: Bound<(Timestamp, RequestKey)>) -> Span {
+    let span = Span::prefix(&prefix(queue).done());
+    let at = |(deadline, request)| position(queue, deadline, request);
+    match from {
+        Bound::Unbounded => span,
+        Bound::Excluded(passed) => span.after(&at(passed)),
+        Bound::Included(first) => Span {
+            from: at(first),
+            ..span
+        },
+    }
+}
+
 pub fn encode(entry: &Entry) -> Bytes {
-    seal(&(entry.line_bytes, entry.inputs, entry.cohort))
+    seal(&(
+        entry.lane,
+        entry.cohort.bucket,
+        entry.line_bytes,
+        entry.inputs,
+    ))
 }
 
 pub fn decode(key: &[u8], value: &Bytes) -> Result<Entry, StoreError> {
     let mut fields = Fields::of(KIND, key)?;
+    let destination = DestinationId(fields.array()?);
+    let on_late = on_late(&mut fields)?;
     let guarantee = guarantee(&mut fields)?;
+    fields.byte()?;
     let deadline = fields.time()?;
     let request = request_key(&mut fields)?;
     fields.end()?;
-    let (line_bytes, inputs, cohort): (u32, u32, Cohort) = unseal(KIND, key, value)?;
+    let (lane, bucket, line_bytes, inputs) = unseal(KIND, key, value)?;
+    let cohort = Cohort {
+        destination,
+        on_late,
+        guarantee,
+        bucket,
+    };
     Ok(Entry {
         key: request,
-        cohort: Cohort {
-            guarantee,
-            ..cohort
-        },
+        cohort,
+        lane,
         deadline,
         line_bytes,
         inputs,
     })
+}
+
+fn position(queue: LiveQueue, deadline: Timestamp, request: RequestKey) -> Vec<u8> {
+    prefix(queue).time(deadline).request(request).done()
+}
+
+fn prefix(queue: LiveQueue) -> Key {
+    Key::of(KIND)
+        .raw(&queue.destination.0)
+        .byte(on_late_byte(queue.on_late))
+        .byte(rank(queue.guarantee))
+        .byte(queue.rescued.into())
 }
 
 #[cfg(test)]
@@ -70,11 +111,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn round_trip(entry in samples::entry()) {
+        fn round_trip(entry in samples::entry(), other in samples::entry()) {
             let name = key(&entry);
             prop_assert!(all(None).from < name && name < all(None).to);
             prop_assert!(all(Some(&entry)).from > name);
             prop_assert_eq!(decode(&name, &encode(&entry))?, entry);
+            let (queue, at) = (entry.live_queue(), (entry.deadline, entry.key));
+            let holds = |span: Span, name: &Vec<u8>| span.from <= *name && *name < span.to;
+            prop_assert!(holds(of_queue(queue, Bound::Unbounded), &name));
+            prop_assert!(holds(of_queue(queue, Bound::Included(at)), &name));
+            prop_assert!(!holds(of_queue(queue, Bound::Excluded(at)), &name));
+            let other = Entry { cohort: entry.cohort, lane: entry.lane, ..other };
+            let later = (other.deadline, other.key) > at;
+            prop_assert_eq!(holds(of_queue(queue, Bound::Excluded(at)), &key(&other)), later);
         }
     }
 }

@@ -7,14 +7,14 @@
 //! | `J` | [`chunk`]: chunks that are being written or removed | tenant, id, side |
 //! | `Q` | [`queue`] | destination, on-late, guarantee, bucket, id, tenant |
 //! | `L` | [`line`](mod@line) | batch, id, tenant |
-//! | `V` | [`live`] | guarantee, deadline, tenant, id |
+//! | `V` | [`live`] | destination, on-late, guarantee, rescued, deadline, tenant, id |
 //! | `B` | [`batch`] | id |
 //! | `N` | [`destination`] | id |
 //! | `K` | [`credential`] | id |
 //! | `F`, `P` | [`feed`], and how far it is purged | tenant, sequence; tenant |
 //! | `W`, `D` | [`delivery`]: due, status | due, tenant, id; tenant, id |
 //! | `T`, `X` | [`attempt`], and the open ones | tenant, id, attempt |
-//! | `G` | [`ledger`] | tenant, day, lane, digest of model and tag |
+//! | `G` | [`ledger`] | tenant, hour, lane, digest of model and tag |
 //! | `I` | [`idempotency`] | tenant, digest |
 //! | `O` | [`orphan`] | tenant, digest, id |
 //! | `E` | [`learned`] | credential, digest of model and lane |
@@ -43,7 +43,7 @@ use super::codec::{Fields, Key};
 use crate::{
     model::{
         id::{RequestId, RequestKey, TenantId},
-        request::{Entry, Guarantee, Place},
+        request::{Entry, Guarantee, OnLate, Place},
     },
     ports::StoreError,
 };
@@ -54,6 +54,23 @@ pub fn placed(place: &Place, entry: &Entry) -> (Vec<u8>, bytes::Bytes) {
         Place::Queue(cohort) => (queue::key(cohort, entry.key), queue::encode(entry)),
         Place::Line(batch) => (line::key(*batch, entry.key), line::encode(entry)),
         Place::Live => (live::key(entry), live::encode(entry)),
+    }
+}
+
+fn on_late_byte(on_late: OnLate) -> u8 {
+    match on_late {
+        OnLate::Rescue => 0,
+        OnLate::Wait => 1,
+        OnLate::Fail => 2,
+    }
+}
+
+fn on_late(fields: &mut Fields<'_>) -> Result<OnLate, StoreError> {
+    match fields.byte()? {
+        0 => Ok(OnLate::Rescue),
+        1 => Ok(OnLate::Wait),
+        2 => Ok(OnLate::Fail),
+        _ => Err(fields.corrupt("no such on-late")),
     }
 }
 

@@ -1,5 +1,6 @@
 //! `Q | destination | on-late | guarantee | bucket start | bucket width | id |
-//! tenant`: a request waits to be packed. Value: deadline, line bytes, inputs.
+//! tenant`: a request waits to be packed. Value: lane,
+//! deadline, line bytes, inputs.
 //!
 //! Born at admission or when an attempt ends without an answer; gone when the
 //! request is claimed for a batch, goes live, or ends. One cohort's entries stand
@@ -12,12 +13,12 @@ use super::{
         codec::{Fields, Key, Kind, seal, unseal},
         kv::Span,
     },
-    guarantee, id, rank, tenant,
+    guarantee, id, on_late, on_late_byte, rank, tenant,
 };
 use crate::{
     model::{
         id::{DestinationId, RequestKey},
-        request::{Bucket, Cohort, Entry, OnLate},
+        request::{Bucket, Cohort, Entry},
     },
     ports::StoreError,
 };
@@ -43,18 +44,13 @@ pub fn all() -> Span {
 }
 
 pub fn encode(entry: &Entry) -> Bytes {
-    seal(&(entry.deadline, entry.line_bytes, entry.inputs))
+    seal(&(entry.lane, entry.deadline, entry.line_bytes, entry.inputs))
 }
 
 pub fn decode(key: &[u8], value: &Bytes) -> Result<(Cohort, Entry), StoreError> {
     let mut fields = Fields::of(KIND, key)?;
     let destination = DestinationId(fields.array()?);
-    let on_late = match fields.byte()? {
-        0 => OnLate::Rescue,
-        1 => OnLate::Wait,
-        2 => OnLate::Fail,
-        _ => return Err(fields.corrupt("no such on-late")),
-    };
+    let on_late = on_late(&mut fields)?;
     let guarantee = guarantee(&mut fields)?;
     let bucket = Bucket {
         start: fields.time()?,
@@ -63,7 +59,7 @@ pub fn decode(key: &[u8], value: &Bytes) -> Result<(Cohort, Entry), StoreError> 
     let id = id(&mut fields)?;
     let tenant = tenant(&mut fields)?;
     fields.end()?;
-    let (deadline, line_bytes, inputs) = unseal(KIND, key, value)?;
+    let (lane, deadline, line_bytes, inputs) = unseal(KIND, key, value)?;
     let cohort = Cohort {
         destination,
         on_late,
@@ -73,6 +69,7 @@ pub fn decode(key: &[u8], value: &Bytes) -> Result<(Cohort, Entry), StoreError> 
     let entry = Entry {
         key: RequestKey { tenant, id },
         cohort,
+        lane,
         deadline,
         line_bytes,
         inputs,
@@ -81,14 +78,9 @@ pub fn decode(key: &[u8], value: &Bytes) -> Result<(Cohort, Entry), StoreError> 
 }
 
 fn prefix(cohort: &Cohort) -> Key {
-    let on_late = match cohort.on_late {
-        OnLate::Rescue => 0,
-        OnLate::Wait => 1,
-        OnLate::Fail => 2,
-    };
     Key::of(KIND)
         .raw(&cohort.destination.0)
-        .byte(on_late)
+        .byte(on_late_byte(cohort.on_late))
         .byte(rank(cohort.guarantee))
         .time(cohort.bucket.start)
         .byte(cohort.bucket.width_log2)
@@ -103,6 +95,7 @@ mod tests {
     proptest! {
         #[test]
         fn round_trip(cohort in samples::cohort(), entry in samples::entry()) {
+            let entry = Entry { cohort, ..entry };
             let name = key(&cohort, entry.key);
             let span = of_cohort(&cohort);
             prop_assert!(span.from < name && name < span.to);

@@ -42,10 +42,12 @@ pub fn cohort() -> impl Strategy<Value = Cohort> {
 }
 
 pub fn entry() -> impl Strategy<Value = Entry> {
-    (request_key(), cohort(), time(), any::<(u32, u32)>()).prop_map(
-        |(key, cohort, deadline, (line_bytes, inputs))| Entry {
+    let numbers = any::<(u32, u32)>();
+    (request_key(), cohort(), lane(), time(), numbers).prop_map(
+        |(key, cohort, lane, deadline, (line_bytes, inputs))| Entry {
             key,
             cohort,
+            lane,
             deadline,
             line_bytes,
             inputs,
@@ -69,10 +71,10 @@ pub fn ledger_key() -> impl Strategy<Value = LedgerKey> {
     let words = prop::sample::select(vec!["", "a", "ab", "b"]);
     let tag = option::of(words.clone().prop_map(String::from));
     let lane = option::of(lane());
-    (any::<[u8; 1]>(), 0u32..2, lane, words, tag).prop_map(|(tenant, day, lane, model, tag)| {
+    (any::<[u8; 1]>(), 0u32..2, lane, words, tag).prop_map(|(tenant, hour, lane, model, tag)| {
         LedgerKey {
             tenant: TenantId([tenant[0] & 1; 16]),
-            day,
+            hour,
             lane,
             model: model.into(),
             tag,
@@ -118,6 +120,7 @@ pub fn attempt() -> impl Strategy<Value = Attempt> {
             note,
             usage,
             bill,
+            reserved: bill.map(|bill| bill.paid),
         },
     )
 }

@@ -3,6 +3,7 @@
 
 use std::{
     future::Future,
+    ops::Bound,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -19,7 +20,7 @@ use offpeak::{
         endpoint::Endpoint,
         id::{BatchId, CallDigest, CredentialId, RequestId, RequestKey, TenantId},
         ledger::{LedgerKey, LedgerRow},
-        request::{Cohort, Destination, Entry, Place},
+        request::{Cohort, Destination, Entry, LiveQueue, Place},
         time::Timestamp,
     },
     ports::*,
@@ -307,8 +308,21 @@ impl Store for Mortal<dyn Store> {
         let queued = self.inner.queued(cohort, limit);
         self.life.hear(self.trouble.befall("queued", queued)).await
     }
-    async fn live(&self, after: Option<Entry>, limit: usize) -> Result<Vec<Entry>, StoreError> {
-        self.life.hear(self.inner.live(after, limit)).await
+    async fn live(
+        &self,
+        queue: LiveQueue,
+        from: Bound<(Timestamp, RequestKey)>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let live = self.inner.live(queue, from, limit);
+        self.life.hear(self.trouble.befall("live", live)).await
+    }
+    async fn scan_live(
+        &self,
+        after: Option<Entry>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.life.hear(self.inner.scan_live(after, limit)).await
     }
     async fn lines(
         &self,
@@ -373,8 +387,12 @@ impl Store for Mortal<dyn Store> {
     async fn delivery_status(&self, key: RequestKey) -> Result<Option<DeliveryStatus>, StoreError> {
         self.life.hear(self.inner.delivery_status(key)).await
     }
-    async fn ledger(&self, of: TenantId) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError> {
-        self.life.hear(self.inner.ledger(of)).await
+    async fn ledger(
+        &self,
+        of: TenantId,
+        since: u32,
+    ) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError> {
+        self.life.hear(self.inner.ledger(of, since)).await
     }
     async fn purge(&self, horizon: Timestamp, limit: usize) -> Result<usize, StoreError> {
         self.life.hear(self.inner.purge(horizon, limit)).await

@@ -369,7 +369,7 @@ impl World {
     pub async fn ledger(&self) -> LedgerRow {
         let mut sum = LedgerRow::default();
         for tenant in self.tenants() {
-            for (_, row) in self.store.ledger(tenant).await.unwrap() {
+            for (_, row) in self.store.ledger(tenant, 0).await.unwrap() {
                 sum.add(&row);
             }
         }
@@ -415,7 +415,7 @@ impl World {
     /// The summary equals a rescan of the store.
     pub async fn check_counts(&self) {
         let queued = self.store.scan_queue(None, usize::MAX).await.unwrap();
-        let live = self.store.live(None, usize::MAX).await.unwrap();
+        let live = self.store.scan_live(None, usize::MAX).await.unwrap();
         let mut rescan = Counts {
             queued: queued.len() as u64,
             live: live.len() as u64,

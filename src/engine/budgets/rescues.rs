@@ -1,0 +1,257 @@
+//! What a rescue is expected to cost, and whether the budget covers it.
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
+
+use super::{BudgetView, Reservation};
+use crate::{
+    engine::{Engine, live::Account},
+    ledger,
+    model::{
+        attempt::Lane,
+        batch::Batch,
+        endpoint::Endpoint,
+        id::{CredentialId, TenantId},
+        money::Usd,
+        request::{Entry, OnLate, Place, Request, Usage},
+        time::Timestamp,
+    },
+    policy::budget::{Verdict, Window, midnight},
+    ports::{LedgerEntry, StoreError},
+};
+
+/// What is on its way to be rescued, by tenant, as one turn of the rescuer counts
+/// it. Empty where there is no budget.
+#[derive(Default)]
+pub(in crate::engine) struct Commitments(HashMap<TenantId, Usd>);
+
+impl Engine {
+    /// What was spent before we stopped.
+    pub(in crate::engine) async fn count_rescues(&self) -> Result<(), StoreError> {
+        if !self.budgets.limits.is_bound() {
+            return Ok(());
+        }
+        let now = self.now();
+        let today = midnight(now.as_hours());
+        let tenants: HashSet<TenantId> = {
+            let summary = self.summary.lock();
+            let destinations = summary.destinations.values();
+            destinations.map(|destination| destination.tenant).collect()
+        };
+        for tenant in tenants {
+            for (key, row) in self.store.ledger(tenant, today).await? {
+                self.budgets.book(now, &LedgerEntry { key, row });
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps money for a live call where it is a rescue and there is a budget.
+    pub(in crate::engine) fn reserve(
+        &self,
+        request: &Request,
+        body: &Bytes,
+    ) -> Result<Option<Reservation>, Verdict> {
+        let budgets = &self.budgets;
+        // Who would rather be late than pay more is live only where no batch takes
+        // it: it has no other way.
+        let has_a_choice = request.entry().is_rescue() && request.on_late == OnLate::Rescue;
+        if !budgets.limits.is_bound() || !has_a_choice {
+            return Ok(None);
+        }
+        let output = self.mean_output(request.credential, &request.model);
+        let usage = ledger::expected_of(request.endpoint, body, output);
+        let amount = self.live_price(&request.model, &usage);
+        let reserved = budgets.reserve(request.key, self.now(), amount);
+        reserved.map(Some)
+    }
+
+    /// Counts what is on its way to be rescued.
+    pub(in crate::engine) fn plan_rescues(&self) -> Commitments {
+        if !self.budgets.limits.is_bound() {
+            return Commitments::default();
+        }
+        let mut plan = Commitments::default();
+        let (live, wanted) = {
+            let summary = self.summary.lock();
+            (summary.live_rescues(), summary.wanted_back())
+        };
+        for (destination, lines) in live {
+            let cost = self.price_of_lines(
+                destination.credential,
+                destination.endpoint,
+                &destination.model,
+                u64::try_from(lines.bytes).unwrap_or(0),
+                u64::try_from(lines.count).unwrap_or(0),
+            );
+            plan.commit(destination.tenant, cost);
+        }
+        for batch in wanted {
+            plan.commit(batch.tenant, self.price_of_batch(&batch));
+        }
+        plan
+    }
+
+    /// Lets a rescue of so much money go, or says when the budget is renewed.
+    pub(in crate::engine) fn afford(
+        &self,
+        plan: &mut Commitments,
+        tenant: TenantId,
+        cost: Usd,
+    ) -> Result<(), Timestamp> {
+        if !self.budgets.limits.is_bound() {
+            return Ok(());
+        }
+        self.could_afford(plan, tenant, cost)?;
+        plan.commit(tenant, cost);
+        Ok(())
+    }
+
+    /// The same, without letting it go.
+    pub(in crate::engine) fn could_afford(
+        &self,
+        plan: &Commitments,
+        tenant: TenantId,
+        cost: Usd,
+    ) -> Result<(), Timestamp> {
+        let committed = plan.0.get(&tenant).copied().unwrap_or_default();
+        self.budgets.fits(tenant, self.now(), committed, cost)
+    }
+
+    /// Those of `entries`, in their order, that the budget still covers, those that
+    /// it does not, and when it is renewed.
+    pub(in crate::engine) fn affordable(
+        &self,
+        plan: &mut Commitments,
+        entries: Vec<Entry>,
+    ) -> (Vec<Entry>, Vec<Entry>, Option<Timestamp>) {
+        if !self.budgets.limits.is_bound() {
+            return (entries, Vec::new(), None);
+        }
+        let now = self.now();
+        let mut renewed = None;
+        let (mut covered, mut rest) = (Vec::new(), Vec::new());
+        for entry in entries {
+            let cost = self.price_of_entry(&entry);
+            let fits = match self.budgets.has_refused(&entry.key, now) {
+                true => Err(Window::Hour.ends(now)),
+                false => self.afford(plan, entry.key.tenant, cost),
+            };
+            match fits {
+                Ok(()) => covered.push(entry),
+                Err(until) => {
+                    renewed = Some(renewed.map_or(until, |renewed| until.min(renewed)));
+                    rest.push(entry);
+                }
+            }
+        }
+        (covered, rest, renewed)
+    }
+
+    pub(in crate::engine) fn price_of_batch(&self, batch: &Batch) -> Usd {
+        self.price_of_lines(
+            batch.credential,
+            batch.endpoint,
+            &batch.model,
+            batch.bytes,
+            batch.lines.into(),
+        )
+    }
+
+    /// A line of the batch, in the mean.
+    pub(in crate::engine) fn price_of_a_line(&self, batch: &Batch) -> Usd {
+        self.price_of_lines(
+            batch.credential,
+            batch.endpoint,
+            &batch.model,
+            batch.bytes / u64::from(batch.lines.max(1)),
+            1,
+        )
+    }
+
+    fn price_of_entry(&self, entry: &Entry) -> Usd {
+        let destination = {
+            let summary = self.summary.lock();
+            summary.destinations.get(&entry.cohort.destination).cloned()
+        };
+        destination.map_or(Usd::ZERO, |destination| {
+            self.price_of_lines(
+                destination.credential,
+                destination.endpoint,
+                &destination.model,
+                entry.line_bytes.into(),
+                1,
+            )
+        })
+    }
+
+    fn price_of_lines(
+        &self,
+        credential: CredentialId,
+        endpoint: Endpoint,
+        model: &str,
+        bytes: u64,
+        lines: u64,
+    ) -> Usd {
+        let output = self.mean_output(credential, model);
+        let usage = ledger::expected(endpoint, bytes, lines, output);
+        self.live_price(model, &usage)
+    }
+
+    fn mean_output(&self, credential: CredentialId, model: &str) -> Option<u64> {
+        let model = model.into();
+        self.scopes.output(&Account { credential, model })
+    }
+
+    fn live_price(&self, model: &str, usage: &Usage) -> Usd {
+        let bill = self.prices.bill(model, Lane::Standard, usage);
+        bill.map_or_else(|| self.prices.dearest(usage), |bill| bill.paid)
+    }
+
+    /// A rescue that the budget does not cover goes back to its cheap lane.
+    pub(in crate::engine) async fn back_to_its_lane(&self, entry: Entry) -> Result<(), StoreError> {
+        let queue = Place::Queue(entry.cohort);
+        self.relocate_all(&[entry], Place::Live, queue).await?;
+        self.backoffs.forget(&entry.key);
+        self.signals.packer.notify_one();
+        Ok(())
+    }
+
+    /// Why a request is, or will be, late where its rescue is not paid for.
+    pub(in crate::engine) fn late_for_budget(
+        &self,
+        request: &Request,
+        now: Timestamp,
+    ) -> Option<String> {
+        let due = request.deadline - self.settings.rescue.reserve;
+        if request.on_late != OnLate::Rescue || !request.entry().is_rescue() || due > now {
+            return None;
+        }
+        let window = self.budgets.exhausted(request.key.tenant, now)?;
+        Some(format!(
+            "stays cheap and may be late: the rescue budget of ${} a {} is spent until {} ({})",
+            self.budgets.limits.of(window)?,
+            window.as_str(),
+            window.ends(now),
+            request.reason
+        ))
+    }
+
+    /// What a tenant's rescues may cost, and have cost. Empty where there is no
+    /// bound.
+    pub fn rescue_budget(&self, tenant: TenantId) -> Vec<BudgetView> {
+        self.budgets.view(tenant, self.now())
+    }
+
+    /// Tenants whose rescues do not fit into their budget any more.
+    pub fn rescue_budgets_spent(&self) -> usize {
+        self.budgets.all_exhausted(self.now())
+    }
+}
+
+impl Commitments {
+    fn commit(&mut self, tenant: TenantId, cost: Usd) {
+        *self.0.entry(tenant).or_default() += cost;
+    }
+}

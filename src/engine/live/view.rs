@@ -1,0 +1,54 @@
+//! What is known of the scopes, to be told.
+
+use std::time::Duration;
+
+use super::scopes::Owner;
+use crate::{
+    engine::Engine,
+    model::{id::CredentialId, time::Timestamp},
+};
+
+/// What a provider limits together, as far as we have seen it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LiveScope {
+    /// None until a reply has named it; then `credential` is none.
+    pub organization: Option<String>,
+    pub credential: Option<CredentialId>,
+    pub model: String,
+    /// Calls that it bears at a time.
+    pub limit: u32,
+    pub in_flight: u32,
+    /// The provider asked for silence until then.
+    pub paused_until: Option<Timestamp>,
+    /// What a call takes, as seen of late.
+    pub latency: Duration,
+    /// Calls a second that it can answer in the long run.
+    pub capacity: f64,
+}
+
+impl Engine {
+    /// The scopes that live calls were made in of late, by owner and model.
+    pub fn live_scopes(&self) -> Vec<LiveScope> {
+        let now = self.now();
+        let mut scopes = self.scopes.all();
+        scopes.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let scopes = scopes.into_iter().map(|(key, scope)| {
+            let (organization, credential) = match key.owner {
+                Owner::Organization(name) => (Some(name.to_string()), None),
+                Owner::Credential(id) => (None, Some(id)),
+            };
+            let paused_until = scope.paused_until();
+            LiveScope {
+                organization,
+                credential,
+                model: key.model.to_string(),
+                limit: scope.limit(),
+                in_flight: scope.in_flight(),
+                paused_until: (paused_until > now).then_some(paused_until),
+                latency: scope.latency(now),
+                capacity: scope.capacity(now),
+            }
+        });
+        scopes.collect()
+    }
+}

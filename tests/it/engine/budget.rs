@@ -1,0 +1,184 @@
+//! What a provider's bad night may cost.
+
+use offpeak::{
+    engine::Window,
+    model::{
+        id::RequestKey,
+        money::Usd,
+        request::{OnLate, Outcome, Source},
+    },
+    simulator::{Kind, Operation},
+};
+use serde_json::json;
+
+use super::{
+    asking::{Ask, HOUR, MINUTE, ask},
+    world::{Allow, LIVE, World, succeeded},
+};
+
+fn usd(text: &str) -> Usd {
+    text.parse().unwrap()
+}
+
+async fn per_day(limit: &str) -> World {
+    World::with(|settings, _| settings.rescue.budget_usd_per_day = Some(usd(limit))).await
+}
+
+/// A provider whose batches take six hours.
+async fn slow(limit: &str) -> World {
+    let world = per_day(limit).await;
+    world.faults(Operation::CreateBatch, Kind::Slow { by: 6 * HOUR }, 100);
+    world
+}
+
+fn two_hours(text: impl Into<String>) -> Ask {
+    ask(text).within(2 * HOUR)
+}
+
+fn split(outcomes: &[Outcome]) -> (Vec<&Outcome>, Vec<&Outcome>) {
+    outcomes.iter().partition(|it| it.source == LIVE)
+}
+
+async fn reason(world: &World, key: RequestKey) -> String {
+    world.engine().view(key).await.unwrap().unwrap().reason
+}
+
+/// Some are rescued, the others stay in their batch, late and flagged.
+async fn run_out(world: &mut World, restart: bool) {
+    let limit = usd("0.001");
+    let keys = world.ask_many(300, |n| two_hours(format!("q{n}"))).await;
+    let direct = world.ask(&ask("direct").within(MINUTE)).await;
+    succeeded(&world.outcome(direct).await);
+    assert_eq!(world.ledger().await.rescue_paid, Usd::ZERO, "no rescue");
+    assert_eq!(reason(world, keys[299]).await, "batch: 2h left");
+    world.pass(3 * HOUR).await;
+    let spent = world.ledger().await.rescue_paid;
+    assert!(spent <= limit && spent > usd("0.0009"), "{spent} spent");
+    assert_eq!(world.engine().rescue_budgets_spent(), 1);
+    let mut told = String::new();
+    for key in &keys {
+        if world
+            .store
+            .head(*key)
+            .await
+            .unwrap()
+            .unwrap()
+            .outcome
+            .is_none()
+        {
+            told = reason(world, *key).await;
+        }
+    }
+    assert!(
+        told.starts_with("stays cheap and may be late: the rescue budget of $0.001 a day is spent"),
+        "{told}"
+    );
+    if restart {
+        world.restart(None).await;
+        world.pass(HOUR).await;
+    }
+    let budget = world.engine().rescue_budget(keys[0].tenant);
+    assert_eq!(budget.len(), 1);
+    assert_eq!((budget[0].window, budget[0].spent), (Window::Day, spent));
+    assert_eq!(budget[0].reserved, Usd::ZERO);
+    assert!(budget[0].exhausted, "{budget:?}");
+
+    let outcomes = world.all_done(&keys).await;
+    outcomes.iter().for_each(succeeded);
+    let (live, late) = split(&outcomes);
+    assert!(live.len() > 20 && late.len() > 20, "{} live", live.len());
+    for outcome in late {
+        assert!(outcome.reason.contains("rescue budget"), "{outcome:?}");
+    }
+    assert_eq!(world.ledger().await.rescue_paid, spent, "it has stopped");
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn spending_stops_at_the_budget_and_nothing_is_lost() {
+    run_out(&mut slow("0.001").await, false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_does_not_forget_what_was_spent() {
+    run_out(&mut slow("0.001").await, true).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_budget_covers_is_rescued_as_ever() {
+    let world = per_day("1").await;
+    let never = |n: usize| ask(format!("q{n}")).sim("never").within(2 * HOUR);
+    let keys = world.ask_many(50, never).await;
+    for (key, outcome) in keys.iter().zip(world.all_done(&keys).await) {
+        succeeded(&outcome);
+        assert!(outcome.finished <= key.id.born() + 2 * HOUR);
+    }
+    world.finish().await;
+    let ledger = world.ledger().await;
+    assert_eq!((ledger.rescued, ledger.paid_twice, ledger.late), (50, 0, 0));
+    assert_eq!(ledger.rescue_paid, ledger.paid);
+    assert_eq!(world.engine().rescue_budgets_spent(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_never_answered_is_rescued_when_the_budget_is_renewed() {
+    let world = World::with(|settings, _| {
+        settings.rescue.budget_usd_per_hour = Some(usd("0.00065"));
+    })
+    .await;
+    let never = |n: usize| ask(format!("q{n}")).sim("never").within(2 * HOUR);
+    let keys = world.ask_many(300, never).await;
+    let begun = world.now();
+    let mut hours = 0;
+    while world.engine().counts().open() > 0 {
+        let before = world.ledger().await.rescue_paid;
+        world.pass(HOUR).await;
+        hours += 1;
+        let spent = world.ledger().await.rescue_paid - before;
+        assert!(spent <= usd("0.00065"), "{spent} in an hour");
+        assert!(hours < 20, "{:?}", world.engine().counts());
+    }
+    assert!(begun + 3 * HOUR < world.now(), "one budget was enough");
+    let outcomes = world.all_done(&keys).await;
+    outcomes.iter().for_each(succeeded);
+    let (live, _) = split(&outcomes);
+    assert_eq!(live.len(), 300);
+    world.finish_allowing(Allow { ..Allow::default() }).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_too_dear_for_the_budget_stays_behind_alone() {
+    let world = slow("0.01").await;
+    let body = json!({
+        "model": "gpt-4o-mini", "max_tokens": 100_000,
+        "messages": [{"role": "user", "content": "dear"}],    });
+    let mut dear = two_hours("dear");
+    dear.body = Some(body.to_string());
+    let dear = world.ask(&dear).await;
+    let keys = world.ask_many(5, |n| two_hours(format!("q{n}"))).await;
+    world.pass(2 * HOUR).await;
+    for outcome in world.all_done(&keys).await {
+        assert_eq!(outcome.source, LIVE, "{outcome:?}");
+        assert_eq!(outcome.state, offpeak::model::request::State::Succeeded);
+    }
+    let outcome = world.outcome(dear).await;
+    succeeded(&outcome);
+    assert!(matches!(outcome.source, Source::Batch(_)), "{outcome:?}");
+    let creates = world.sim.log().operations[&Operation::CreateBatch];
+    assert!(creates <= 3, "{creates} batches");
+    world.finish_allowing(Allow { ..Allow::default() }).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_would_rather_wait_is_not_stopped_by_it() {
+    let world = per_day("0").await;
+    let refused = Kind::Status {
+        status: 403,
+        retry_after_seconds: None,
+        code: None,
+    };
+    world.faults(Operation::UploadFile, refused, 1_000);
+    let key = world.ask(&ask("no batch").on_late(OnLate::Wait)).await;
+    succeeded(&world.outcome(key).await);
+    world.finish().await;
+}
