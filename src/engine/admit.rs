@@ -190,7 +190,8 @@ impl Engine {
     ) -> Admission {
         let now = self.now();
         let destination = self.destination(call);
-        let plan = self.plan(&ScopeKey::from(&destination), call.endpoint, false);
+        let scope = ScopeKey::from(&destination);
+        let plan = self.plan(&scope, call.endpoint, false);
         let (lane, reason) = match &call.live_only {
             Some(reason) => (Lane::Standard, reason.clone()),
             None => {
@@ -205,7 +206,7 @@ impl Engine {
             bucket: lane::bucket(now, call.deadline, &self.settings.packing),
         };
         // Who would rather be late or fail than pay more has asked for no promise.
-        let capacity = self.capacity(plan.live());
+        let capacity = self.capacity(&scope, plan.live());
         let promised = call.on_late == OnLate::Rescue;
         cohort.guarantee = self.summary.lock().promise(
             &destination,
@@ -310,8 +311,8 @@ impl Engine {
             return Ok(());
         }
         let destination = self.destination(call);
-        let live = self.live_takes(&ScopeKey::from(&destination));
-        let capacity = self.capacity(live);
+        let scope = ScopeKey::from(&destination);
+        let capacity = self.capacity(&scope, self.live_takes(&scope));
         let (summary, now) = (self.summary.lock(), self.now());
         match summary.has_room(&destination, call.deadline, now, &capacity) {
             true => Ok(()),

@@ -118,7 +118,7 @@ impl Engine {
         demands.extend(calling.into_iter().map(|demand| (None, demand)));
         demands.sort_by_key(|(_, demand)| demand.due);
         let live = plans.values().map(|plan| plan.live()).max();
-        let capacity = self.capacity(live.unwrap_or_default());
+        let capacity = self.capacity(scope, live.unwrap_or_default());
         let all: Vec<Demand> = demands.iter().map(|(_, demand)| *demand).collect();
         let mut starts = vec![Timestamp::MAX; work.len()];
         for ((index, _), start) in demands.iter().zip(capacity.latest_starts(&all)) {

@@ -26,7 +26,7 @@ use crate::{
     ports::{Learned, LearnedKey, StoreError},
 };
 
-use super::Engine;
+use super::{Engine, live::Account};
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct ScopeKey {
@@ -280,10 +280,13 @@ impl Engine {
         (standard > 0).then(|| bill.paid.as_pico() as f64 / standard as f64)
     }
 
-    /// What the scope can run live.
-    pub(super) fn capacity(&self, live: Duration) -> Capacity {
-        let settings = &self.settings.live;
-        let rate = f64::from(settings.max_concurrent) / settings.expected.as_secs_f64().max(0.001);
+    /// What the scope can run live, when a call takes `live` at worst.
+    pub(super) fn capacity(&self, key: &ScopeKey, live: Duration) -> Capacity {
+        let account = Account {
+            credential: key.credential,
+            model: key.model.as_str().into(),
+        };
+        let rate = self.scopes.capacity(&account, self.now());
         Capacity { rate, live }
     }
 

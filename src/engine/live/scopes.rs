@@ -91,6 +91,12 @@ impl Scopes {
         }
     }
 
+    /// Calls a second that the account's scope bears.
+    pub fn capacity(&self, account: &Account, now: Timestamp) -> f64 {
+        let key = self.key(account);
+        self.look(&key, |scope| scope.capacity(now))
+    }
+
     /// Tokens of output of a call, in the mean, where any was seen.
     pub fn output(&self, account: &Account) -> Option<u64> {
         let key = self.key(account);

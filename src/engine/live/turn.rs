@@ -81,10 +81,13 @@ impl Engine {
         Ok(next.sooner(self.send_all(candidates, now)))
     }
 
-    /// The earliest deadline first. A scope that has said no says it to all that
+    /// What is firm first, then the earliest deadline. A scope that has said no says it to all that
     /// are later, so that a large call is not passed by for ever by small ones.
     fn send_all(self: &Arc<Self>, mut candidates: Vec<Candidate>, now: Timestamp) -> Next {
-        candidates.sort_unstable_by_key(|candidate| position(&candidate.entry));
+        candidates.sort_unstable_by_key(|candidate| {
+            let entry = &candidate.entry;
+            (entry.cohort.guarantee, position(entry))
+        });
         let mut next = Next::OnSignal;
         let mut closed: HashSet<ScopeKey> = HashSet::new();
         for candidate in candidates {

@@ -2,7 +2,7 @@
 
 use offpeak::{
     engine::LiveScope,
-    model::{endpoint::Endpoint, request::Source},
+    model::endpoint::Endpoint,
     simulator::{Kind, Operation},
 };
 
