@@ -15,7 +15,7 @@ use super::{
 };
 
 fn soon(text: &str) -> Ask {
-    ask(text).within(10 * MINUTE)
+    ask(text).within(5 * MINUTE)
 }
 
 fn status(status: u16, after: Option<u64>, code: Option<&str>) -> Kind {

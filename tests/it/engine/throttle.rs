@@ -12,7 +12,7 @@ use super::{
 };
 
 fn soon(text: String) -> Ask {
-    ask(text).within(20 * MINUTE)
+    ask(text).within(5 * MINUTE)
 }
 
 fn embedding(number: usize) -> Ask {

@@ -25,7 +25,7 @@ fn status(status: u16) -> Kind {
 async fn an_answer_that_the_store_cannot_take_is_not_bought_again() {
     let world = World::new().await;
     world.trouble.on("settle", How::Refuse, 20);
-    let key = world.ask(&ask("dear").within(10 * MINUTE)).await;
+    let key = world.ask(&ask("dear").within(5 * MINUTE)).await;
     succeeded(&world.outcome(key).await);
     assert_eq!(world.sim.bill().calls(Lane::Standard), 1);
     world.finish().await;
@@ -35,7 +35,7 @@ async fn an_answer_that_the_store_cannot_take_is_not_bought_again() {
 async fn an_answer_that_was_written_although_it_failed_is_paid_once() {
     let world = World::new().await;
     world.trouble.on("settle", How::FailAfter, 1);
-    let key = world.ask(&ask("in doubt").within(10 * MINUTE)).await;
+    let key = world.ask(&ask("in doubt").within(5 * MINUTE)).await;
     succeeded(&world.outcome(key).await);
     world.pass(MINUTE).await;
     let ledger = world.ledger().await;
@@ -48,7 +48,7 @@ async fn what_a_gateway_gave_up_on_is_bounded_and_told_as_unaccounted() {
     for (times, state) in [(2, State::Succeeded), (15, State::Failed)] {
         let world = World::new().await;
         world.faults(Operation::Chat, Kind::StatusAfter { status: 504 }, times);
-        let key = world.ask(&ask("slow gateway").within(10 * MINUTE)).await;
+        let key = world.ask(&ask("slow gateway").within(5 * MINUTE)).await;
         let outcome = world.outcome(key).await;
         assert_eq!(outcome.state, state);
         let calls = world.sim.bill().calls(Lane::Standard);
@@ -135,7 +135,7 @@ async fn a_lost_create_is_not_looked_for_for_ever() {
 async fn an_admission_that_was_written_although_it_failed_is_bought_once() {
     let world = World::new().await;
     world.trouble.on("admit", How::FailAfter, 1);
-    let call = ask("in doubt").held().within(10 * MINUTE);
+    let call = ask("in doubt").held().within(5 * MINUTE);
     let engine = world.engine();
     let refused = engine.admit(call.call(engine)).await;
     assert!(matches!(refused, Err(AdmitError::Store(_))));
@@ -166,7 +166,7 @@ async fn dropping_many_credentials_holds_up_no_admission() {
     let world = World::new().await;
     for number in 0..40 {
         let call = ask(format!("q{number}")).key(&format!("sk-{number}"));
-        world.ask(&call.within(10 * MINUTE)).await;
+        world.ask(&call.within(5 * MINUTE)).await;
     }
     world.trouble.on("drop_credential", How::Slow(SECOND), 1000);
     world.pass(MINUTE + 5 * SECOND).await;
@@ -214,7 +214,7 @@ async fn who_would_rather_fail_does_so_although_a_live_call_hangs() {
 #[tokio::test(start_paused = true)]
 async fn what_is_erased_during_a_live_call_leaves_nothing() {
     let world = World::new().await;
-    let call = ask("erased").within(10 * MINUTE).sim("slow=30s status=503");
+    let call = ask("erased").within(5 * MINUTE).sim("slow=30s status=503");
     let key = world.ask(&call).await;
     world.pass(SECOND).await;
     world.engine().erase(key).await.unwrap();
