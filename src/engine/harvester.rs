@@ -92,8 +92,13 @@ impl Engine {
         let done = f64::from(answered) / lines;
         let takes = Takes::Answer(Lane::Batch);
         self.saw(&scope, takes, age, (done - heard).max(0.0));
-        if let Some(cancelled) = batch.cancel_sent {
-            self.saw(&scope, Takes::Cancel, cancelled.until(now), 1.0);
+        match batch.cancel_sent {
+            Some(cancelled) => {
+                let ran = batch.created.until(cancelled);
+                self.cut_off(&scope, Takes::Batch, ran, 1.0);
+                self.saw(&scope, Takes::Cancel, cancelled.until(now), 1.0);
+            }
+            None => self.saw(&scope, Takes::Batch, age, 1.0),
         }
         self.cut_off(&scope, takes, age, (1.0 - done.max(heard)).max(0.0));
     }

@@ -47,22 +47,27 @@ impl From<&Destination> for ScopeKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Takes {
     Answer(Lane),
+    /// Until a batch has ended by itself, and its answers can be had.
+    Batch,
     /// Until a cancelled batch has ended.
     Cancel,
 }
 
 impl Takes {
+    const BATCH: &'static str = "whole-batch";
     const CANCEL: &'static str = "cancel";
 
     pub fn as_str(self) -> &'static str {
         match self {
             Takes::Answer(lane) => lane.as_str(),
+            Takes::Batch => Takes::BATCH,
             Takes::Cancel => Takes::CANCEL,
         }
     }
 
     fn from_name(name: &str) -> Option<Takes> {
         match name {
+            Takes::BATCH => Some(Takes::Batch),
             Takes::CANCEL => Some(Takes::Cancel),
             lane => lane.parse().ok().map(Takes::Answer),
         }
@@ -104,7 +109,7 @@ const NEWS: f64 = 0.1;
 pub struct Turnaround {
     pub credential: CredentialId,
     pub model: String,
-    /// A lane, or `cancel`.
+    /// A lane, `whole-batch` or `cancel`.
     pub what: &'static str,
     /// Batches, or calls, that tell it, the older ones less.
     pub seen: f64,
@@ -207,10 +212,16 @@ impl Engine {
                 .unwrap_or(self.settings.rescue.reserve),
             _ => Duration::ZERO,
         };
+        let curve = self.curve(key, Takes::Answer(lane), &offer.prior());
+        let whole = match lane {
+            Lane::Batch => self.curve(key, Takes::Batch, &offer.prior()),
+            _ => curve.clone(),
+        };
         Some(Rung {
             lane,
             price: self.price(&key.model, lane).unwrap_or(offer.price),
-            curve: self.curve(key, Takes::Answer(lane), &offer.prior()),
+            curve,
+            whole,
             before,
             cancel,
             refused: offer.refused,
@@ -247,13 +258,17 @@ impl Engine {
         let now = self.now();
         let running = match takes {
             Takes::Answer(Lane::Batch) => self.summary.lock().running(key, now),
+            Takes::Batch => {
+                let running = self.summary.lock().running(key, now);
+                running.into_iter().map(|(age, _)| (age, 1.0)).collect()
+            }
             _ => Vec::new(),
         };
         let rescue = &self.settings.rescue;
         let weight = match takes {
-            Takes::Answer(lane) if lane != Lane::Standard => rescue.prior_weight,
             // The reserve is a cautious guess, and rescues are quickly seen.
-            _ => rescue.prior_weight * GUESS,
+            Takes::Answer(Lane::Standard) | Takes::Cancel => rescue.prior_weight * GUESS,
+            Takes::Answer(_) | Takes::Batch => rescue.prior_weight,
         };
         let mut scopes = self.turnarounds.0.lock();
         let table = scopes
@@ -306,6 +321,7 @@ impl Engine {
                     Some(offer) => offer.prior(),
                     None => self.settings.rescue.live_prior(),
                 },
+                Takes::Batch => self.settings.ladder.batch.prior(),
                 Takes::Cancel => self.settings.rescue.cancel_prior(),
             };
             Turnaround {

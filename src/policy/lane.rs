@@ -70,6 +70,7 @@ mod tests {
             lane: Lane::Batch,
             price: 0.5,
             curve: Curve::of(&PUBLISHED),
+            whole: Curve::of(&PUBLISHED),
             before: Duration::from_secs(5),
             cancel: Duration::from_secs(600),
             refused: 0.0,

@@ -34,6 +34,10 @@ use super::{lane::words, turnaround::Curve};
 /// is taken from the lower.
 const STEP: f64 = 1.04;
 
+/// What it costs to enter a lane, as a share of the standard price: control calls,
+/// so that no batch is left for a fresh one without a reason.
+const ENTRY: f64 = 0.0005;
+
 /// A lane that costs less than an ordinary call.
 #[derive(Clone, Debug)]
 pub struct Rung {
@@ -147,7 +151,7 @@ impl Plan {
             let stay = self.stay(rung, 0.0, left);
             let kept = 1.0 - rung.refused.clamp(0.0, 1.0);
             let or_else = |taken: f64, refused: f64| kept * taken + (1.0 - kept) * refused;
-            let cost = or_else(stay.cost, best.sure.0);
+            let cost = or_else(stay.cost + ENTRY, best.sure.0);
             let standard = or_else(stay.standard, best.sure.1);
             if kept == 1.0 && cost < best.sure.0 {
                 best.sure = (cost, standard);
