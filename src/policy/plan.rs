@@ -8,14 +8,19 @@
 //! V(s) = min  1                                    an ordinary call, now
 //!             p·F(e) + S(e)·V(s − e)               a cheaper lane, cancelled so that
 //!                                                  the cancel takes effect at age e
-//!             p·F(a) + S(a)·1 + p·(S(a) − S(a+c))  the same, overtaken at age a: live
+//!             p·(1−W(a)) + W(a)·1 + p·(W(a) − S(a+c))
+//!                                                  the same, overtaken at age a: live
 //!                                                  and cancelled at once
 //! ```
 //!
 //! where `p` is the lane's price as a share of the standard price, `F` and `S` the
-//! shares that have ended and still run at an age, and `c` the time that a cancel
-//! takes. What ends while it is being cancelled is an answer, and billed; in the
-//! last line it is billed as well and nobody needs it. An ordinary call is in time
+//! shares that have ended and still run at an age, `W` the chance that nothing is in
+//! our hands by then, and `c` the time that a cancel takes. `W` is `S` for a call
+//! alone, and where a batch's lines end together; where they end apart, answers wait
+//! in the batch for the last line, or for a cancel. What ends while it is being
+//! cancelled is an answer, and billed; in the last line it is billed as well and
+//! nobody needs it. Given that nothing came by an age, all of them are shares of
+//! the `W` of that age. An ordinary call is in time
 //! until `live` before the deadline. Admission asks for `V`, rescue for the same
 //! expression from the age that a batch has reached.
 
@@ -35,8 +40,11 @@ pub struct Rung {
     pub lane: Lane,
     /// As a share of the standard price.
     pub price: f64,
-    /// Ages until the answer is in our hands.
+    /// Ages until an answer exists.
     pub curve: Curve,
+    /// Ages until it is in our hands where nothing is cancelled: a batch's answers
+    /// come with its last line. Elsewhere, and where lines end together, the same.
+    pub whole: Curve,
     /// Gathering and sending, before an age begins.
     pub before: Duration,
     /// From asking for the cancel until nothing more is billed.
@@ -156,13 +164,15 @@ impl Plan {
     /// The best stay in a lane that has been entered `age` ago and has not answered,
     /// with `slack` left: until when, and how it is left.
     pub fn stay(&self, rung: &Rung, age: f64, slack: f64) -> Stay {
-        let alive = rung.curve.survival(age).max(1e-12);
-        let runs = |at: f64| (rung.curve.survival(at) / alive).min(1.0);
+        // The two are learned apart: no answer is in our hands before it exists.
+        let waits = |at: f64| rung.whole.survival(at).max(rung.curve.survival(at));
+        let open = waits(age).max(1e-12);
+        let runs = |at: f64| (rung.curve.survival(at) / open).min(1.0);
         let cancel = rung.cancel.as_secs_f64();
         // The last moment of all.
         let mut best = {
             let until = age + (slack - self.live).max(0.0);
-            let left = runs(until);
+            let left = (waits(until) / open).min(1.0);
             let late = left - runs(until + cancel);
             Stay {
                 until,
@@ -262,6 +272,7 @@ mod tests {
             lane: Lane::Batch,
             price: 0.5,
             curve: Curve::of(prior),
+            whole: Curve::of(prior),
             before: Duration::ZERO,
             cancel: Duration::from_secs(cancel),
             refused: 0.0,
@@ -333,6 +344,28 @@ mod tests {
         assert!((half.cost - (never.cost + always.cost) / 2.0).abs() < 0.01);
     }
 
+    #[test]
+    fn answers_that_wait_in_a_batch_come_by_a_cancel_and_not_by_overtaking() {
+        let never = Prior {
+            never: 1.0,
+            ..PUBLISHED
+        };
+        let apart = Rung {
+            whole: Curve::of(&never),
+            ..batch(&PUBLISHED, 720)
+        };
+        let plan = Plan::new(vec![apart], Duration::from_secs(20), WEEK);
+        let at = |slack| plan.choose(Duration::from_secs(slack));
+        assert_eq!(at(700).lane, Lane::Standard, "no cancel would end in time");
+        let (apart, alone) = (at(3600), self::plan().choose(Duration::from_secs(3600)));
+        assert!(apart.cost < alone.cost + 0.01, "{apart:?} {alone:?}");
+        // After an hour 88 % exist, and are there for the cancel to bring.
+        let rung = plan.rung(Lane::Batch).unwrap();
+        let stay = plan.stay(rung, 3600.0, 740.0);
+        assert_eq!(stay.leave, Leave::Cancel);
+        assert!((stay.standard - 0.11).abs() < 0.02, "{stay:?}");
+    }
+
     fn priors() -> impl Strategy<Value = Prior> {
         (1u64..20_000, 1.0f64..50.0, 0.0f64..1.0).prop_map(|(median, spread, never)| Prior {
             median: Duration::from_secs(median),
@@ -348,7 +381,8 @@ mod tests {
         fn never_above_an_ordinary_call_and_never_dearer_with_more_slack(
             prior in priors(), price in 0.1f64..1.5, cancel in 0u64..2000, live in 1u64..200,
         ) {
-            let rung = Rung { price, ..batch(&prior, cancel) };
+            let whole = Curve::of(&Prior { never: (prior.never * 2.0).min(1.0), ..prior });
+            let rung = Rung { price, whole, ..batch(&prior, cancel) };
             let live = Duration::from_secs(live);
             let plan = Plan::new(vec![rung], live, WEEK);
             let mut before = 1.0;
