@@ -49,9 +49,19 @@ impl Default for Settings {
     }
 }
 
+/// A batch under way.
+pub struct Running {
+    pub age: Duration,
+    /// The provider's counts show no line of it as done. When the others of a
+    /// batch were done is known at its end.
+    pub untouched: bool,
+}
+
 pub struct Learner {
     settings: Settings,
+    /// Of lines, and of whole batches.
     batch: Table,
+    whole: Table,
     flex: Table,
     /// Flex calls asked for and refused, the prior's among them.
     asked: f64,
@@ -81,6 +91,7 @@ impl Learner {
         let nothing = Plan::new(Vec::new(), live, Duration::ZERO);
         let mut learner = Learner {
             batch: Table::default(),
+            whole: Table::default(),
             flex: Table::default(),
             asked: if law.flex.is_some() {
                 settings.weight
@@ -98,45 +109,51 @@ impl Learner {
             sure: nothing,
             settings,
         };
-        learner.make([]);
+        learner.make(&[]);
         learner
     }
 
-    /// Plans anew where it is time to: true where it did.
-    pub fn replan(
-        &mut self,
-        now: Timestamp,
-        running: impl IntoIterator<Item = (Duration, f64)>,
-    ) -> bool {
-        if self.planned + self.settings.replan > now {
-            return false;
-        }
-        self.planned = now;
-        self.batch.fade(now, self.settings.half_life);
-        self.flex.fade(now, self.settings.half_life);
-        self.make(running);
-        true
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        self.planned + self.settings.replan <= now
     }
 
-    fn make(&mut self, running: impl IntoIterator<Item = (Duration, f64)>) {
+    /// Plans anew.
+    pub fn replan(&mut self, now: Timestamp, running: &[Running]) {
+        self.planned = now;
+        self.batch.fade(now, self.settings.half_life);
+        self.whole.fade(now, self.settings.half_life);
+        self.flex.fade(now, self.settings.half_life);
+        self.make(running);
+    }
+
+    fn make(&mut self, running: &[Running]) {
         let Settings {
             batch,
             flex,
             weight,
             ..
         } = &self.settings;
+        let ages = |untouched: bool| {
+            let counted = running
+                .iter()
+                .filter(move |run| run.untouched || !untouched);
+            counted.map(|run| (run.age, 1.0))
+        };
         let batch = Rung {
             lane: Lane::Batch,
             price: self.price,
-            curve: self.batch.curve(batch, *weight, running),
+            curve: self.batch.curve(batch, *weight, ages(true)),
+            whole: self.whole.curve(batch, *weight, ages(false)),
             before: self.linger,
             cancel: self.cancel,
             refused: 0.0,
         };
+        let flexed = self.flex.curve(flex, *weight, []);
         let flex = (self.asked > 0.0).then(|| Rung {
             lane: FLEX,
             price: self.price,
-            curve: self.flex.curve(flex, *weight, []),
+            whole: flexed.clone(),
+            curve: flexed,
             before: Duration::ZERO,
             cancel: Duration::ZERO,
             refused: self.refused / self.asked,
@@ -158,6 +175,9 @@ impl Learner {
         if unfinished > 0.0 {
             let age = over.submitted.until(now);
             self.batch.left(age, unfinished * each);
+            self.whole.left(age, 1.0);
+        } else if let Some(&last) = over.finished.iter().max() {
+            self.whole.ended(last, 1.0);
         }
     }
 
@@ -177,10 +197,6 @@ impl Learner {
     /// What an ordinary call takes, at worst.
     pub fn live(&self) -> Duration {
         self.live
-    }
-
-    pub fn cancel(&self) -> Duration {
-        self.cancel
     }
 
     pub fn longest(&self) -> Duration {

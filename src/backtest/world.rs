@@ -245,6 +245,15 @@ impl<'a> World<'a> {
         begun + Duration::try_from_secs_f64(ends).unwrap_or(Duration::MAX)
     }
 
+    /// Lines that the provider's counts show as done.
+    pub fn completed(&self, batch: BatchIx) -> usize {
+        let Some(under) = &self.batches[batch as usize] else {
+            return 0;
+        };
+        let done = |line: &&Line| self.finishes(under, line) <= self.now;
+        under.lines.iter().filter(done).count()
+    }
+
     /// Asks for a cancel; nothing happens where it was asked for or is over.
     pub fn cancel(&mut self, batch: BatchIx) {
         if let Some(under) = &mut self.batches[batch as usize]

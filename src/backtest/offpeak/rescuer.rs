@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{BatchIx, Demand, Key, Leave, Offpeak, RequestIx, Timestamp, World};
-use crate::model::attempt::Lane;
+use crate::{backtest::learner::Running, model::attempt::Lane};
 
 /// A batch under way.
 pub(super) struct Under {
@@ -58,13 +58,18 @@ enum Work {
 impl Offpeak {
     pub(super) fn replan(&mut self, world: &World) {
         let now = world.now;
-        let running = self.batches.values();
-        let ages = running.map(|under| (under.submitted.until(now), 1.0));
-        if self.learner.replan(now, ages) {
-            for under in self.batches.values_mut() {
-                if matches!(under.leaving, Leaving::Planned { .. }) {
-                    under.leaving = Leaving::Unplanned;
-                }
+        if !self.learner.is_due(now) {
+            return;
+        }
+        let running = self.batches.iter().map(|(&batch, under)| Running {
+            age: under.submitted.until(now),
+            untouched: world.completed(batch) == 0,
+        });
+        let running: Vec<Running> = running.collect();
+        self.learner.replan(now, &running);
+        for under in self.batches.values_mut() {
+            if matches!(under.leaving, Leaving::Planned { .. }) {
+                under.leaving = Leaving::Unplanned;
             }
         }
     }
