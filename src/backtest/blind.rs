@@ -253,3 +253,68 @@ impl Player for BestBlind<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn law(quantiles: &[(f64, f64)], cancel: f64) -> Law {
+        let mut law = Law::default();
+        law.batch.quantiles = quantiles.to_vec();
+        law.batch.never = 0.1;
+        law.batch.cancel = cancel;
+        law.live.latency = 2.0;
+        law
+    }
+
+    /// Ends evenly over 20 s, nine of ten; no cancel takes effect in time.
+    #[test]
+    fn without_a_cancel_it_is_one_batch_and_one_moment() {
+        let law = law(&[(1.0, 20.0)], 100.0);
+        let best = Best::on_grid(&law, 0.5, 60.0, 1.0);
+        for (slack, cost) in [
+            (2u64, 1.0),
+            // Overtaken at 18 s: 81 % have answered, and the other 9 % that end
+            // are paid twice.
+            (20, 0.5 * 0.9 + 0.19),
+            (22, 0.5 * 0.9 + 0.1),
+            (60, 0.5 * 0.9 + 0.1),
+            // At 3 s 13.5 % would have answered, for 45 % paid in vain or not.
+            (5, 1.0),
+        ] {
+            let seen = best.cost(Duration::from_secs(slack));
+            assert!((seen - cost).abs() < 1e-9, "{slack}: {seen}, not {cost}");
+        }
+    }
+
+    /// Every plan there is, one second at a time.
+    fn brute(law: &Law, price: f64, slack: usize) -> f64 {
+        let ended = |age: usize| law.batch.turnaround().ended_by(age as f64);
+        let (cancel, live) = (law.batch.cancel as usize, law.live.latency as usize);
+        let mut best = 1.0f64;
+        for age in 0..=slack.saturating_sub(live) {
+            let twice = ended(age + cancel) - ended(age);
+            best = best.min(price * ended(age) + (1.0 - ended(age)) + price * twice);
+        }
+        for age in cancel.max(1)..=slack.saturating_sub(live) {
+            let rest = brute(law, price, slack - age);
+            best = best.min(price * ended(age) + (1.0 - ended(age)) * rest);
+        }
+        best
+    }
+
+    #[test]
+    fn it_is_the_best_of_all_plans() {
+        let quick_or_slow = [(0.4, 3.0), (0.5, 12.0), (1.0, 14.0)];
+        for (quantiles, cancel) in [(&quick_or_slow[..], 3.0), (&[(1.0, 9.0)], 5.0)] {
+            let law = law(quantiles, cancel);
+            for price in [0.3, 0.5, 0.8] {
+                let best = Best::on_grid(&law, price, 24.0, 1.0);
+                for slack in 2..=24 {
+                    let (seen, all) = (best.points[slack].cost, brute(&law, price, slack));
+                    assert!((seen - all).abs() < 1e-9, "{slack} s: {seen}, not {all}");
+                }
+            }
+        }
+    }
+}

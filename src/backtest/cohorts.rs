@@ -40,7 +40,7 @@ impl Key {
 pub fn packing() -> pack::Settings {
     pack::Settings {
         linger: Duration::from_secs(5),
-        bucket_share: 0.05,
+        bucket_share: 0.1,
         max_lines: 50_000,
         max_bytes: 190_000_000,
         max_embedding_inputs: 50_000,
@@ -102,10 +102,15 @@ impl Cohorts {
 
     /// The next batch that is ready, or when one will be.
     pub fn next(&mut self, now: Timestamp) -> Ready {
+        let create_at = self.creates.ready_at();
+        if self.queues.is_empty() {
+            return Ready::Empty;
+        } else if create_at > now {
+            return Ready::At(create_at);
+        }
         let mut until = Timestamp::MAX;
         let mut best: Option<(f64, Key)> = None;
         for (key, queue) in &self.queues {
-            let create_at = self.creates.ready_at();
             match pack::decide(&queue.waiting, now, create_at, false, &self.settings) {
                 Decision::Wait { until: at } => until = until.min(at),
                 Decision::Pack { .. } => {
@@ -192,11 +197,11 @@ mod tests {
         for index in 1..10 {
             cohorts.add(key, index, &request, now);
         }
-        assert_eq!(batch(&mut cohorts, now), [1, 2]);
-        assert_eq!(batch(&mut cohorts, now), [3, 4]);
-        assert_eq!(batch(&mut cohorts, now), [5, 6]);
-        assert_eq!(batch(&mut cohorts, now), [99]);
-        assert_eq!(batch(&mut cohorts, now + Duration::from_secs(120)), [7, 8]);
+        assert_eq!(batch(&mut cohorts, ripe), [1, 2]);
+        assert_eq!(batch(&mut cohorts, ripe), [3, 4]);
+        assert_eq!(batch(&mut cohorts, ripe), [5, 6]);
+        assert_eq!(batch(&mut cohorts, ripe), [99]);
+        assert_eq!(batch(&mut cohorts, ripe + Duration::from_secs(100)), [7, 8]);
         let rest = cohorts.remove(&key);
         assert_eq!(rest, [9]);
         assert_eq!(batch(&mut cohorts, Timestamp::MAX), [] as [u32; 0]);

@@ -30,7 +30,7 @@ impl Live {
             Some(most) => Capacity::AtATime { running: 0, most },
             None => Capacity::PerSecond {
                 rate: law.rate(),
-                next: 0.0,
+                next: f64::NEG_INFINITY,
             },
         };
         Live {
@@ -51,7 +51,8 @@ impl Live {
         match &mut self.capacity {
             Capacity::AtATime { running, most } if *running < *most => *running += 1,
             Capacity::PerSecond { rate, next } if *next <= since_start(now) + 1e-3 => {
-                *next = next.max(since_start(now) - 1.0) + 1.0 / *rate;
+                let saved = (1.0 - 1.0 / *rate).max(0.0);
+                *next = next.max(since_start(now) - saved) + 1.0 / *rate;
             }
             _ => return None,
         }
@@ -86,7 +87,7 @@ impl Live {
             return None;
         }
         self.woken = true;
-        let at = START + Duration::from_secs_f64(next);
+        let at = START + Duration::from_secs_f64(next.max(0.0));
         Some(at.max(now + Duration::from_millis(1)))
     }
 }

@@ -83,7 +83,10 @@ pub fn run(workload: &str, trace: &Trace, law: &Law, seed: u64) -> Report {
         .zip(tallies)
         .map(|(name, tally)| Policy::new(name, tally, seen, blind))
         .collect();
+    let expected =
+        |request: &Request| best.cost(request.slack()) * request.standard.as_pico() as f64 / 1e12;
     Report {
+        best_blind_expected_usd: requests.iter().map(expected).sum(),
         workload: workload.to_owned(),
         seed,
         requests: requests.len(),

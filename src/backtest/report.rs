@@ -14,6 +14,8 @@ pub struct Report {
     pub seed: u64,
     pub requests: usize,
     pub law: Law,
+    /// What the best blind policy expects to pay, where nothing stalls.
+    pub best_blind_expected_usd: f64,
     pub policies: Vec<Policy>,
 }
 

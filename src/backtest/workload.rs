@@ -16,6 +16,8 @@ pub struct Workload {
     /// What it is, in a line.
     pub about: &'static str,
     pub law: fn() -> Law,
+    /// How many, where nothing else is said.
+    pub requests: u32,
     arrivals: Arrivals,
     slack: Slack,
 }
@@ -49,11 +51,12 @@ macro_rules! law {
 }
 
 macro_rules! workload {
-    ($name:literal, $about:literal, $law:expr, $arrivals:expr, $slack:expr) => {
+    ($name:literal, $about:literal, $law:expr, $requests:expr, $arrivals:expr, $slack:expr) => {
         Workload {
             name: $name,
             about: $about,
             law: $law,
+            requests: $requests,
             arrivals: $arrivals,
             slack: $slack,
         }
@@ -70,6 +73,7 @@ pub const WORKLOADS: [Workload; 17] = [
         "steady",
         "evenly over a day, 8 h each",
         published,
+        20_000,
         Day,
         Each(8.0 * HOUR)
     ),
@@ -77,6 +81,7 @@ pub const WORKLOADS: [Workload; 17] = [
         "bursty",
         "24 bursts of a minute, 2 h each",
         published,
+        20_000,
         Bursts(24),
         Each(2.0 * HOUR)
     ),
@@ -84,6 +89,7 @@ pub const WORKLOADS: [Workload; 17] = [
         "midnight",
         "all at once, 8 h each",
         published,
+        1_000_000,
         Midnight,
         Each(8.0 * HOUR)
     ),
@@ -91,6 +97,7 @@ pub const WORKLOADS: [Workload; 17] = [
         "mixed",
         "5 min to 24 h, every octave alike",
         published,
+        20_000,
         Day,
         Between(300.0, A_DAY)
     ),
@@ -98,6 +105,7 @@ pub const WORKLOADS: [Workload; 17] = [
         "stall",
         "no batch moves for 3 h; 2 h each",
         law!("stall"),
+        20_000,
         Day,
         Each(2.0 * HOUR)
     ),
@@ -105,6 +113,7 @@ pub const WORKLOADS: [Workload; 17] = [
         "correlated",
         "a batch's lines end together; 1 h each",
         published,
+        20_000,
         Day,
         Each(HOUR)
     ),
@@ -112,20 +121,23 @@ pub const WORKLOADS: [Workload; 17] = [
         "apart",
         "each line ends when it will; 1 h each",
         law!("apart"),
+        20_000,
         Day,
         Each(HOUR)
     ),
     workload!(
         "slow-live",
-        "5 live calls a second; 4 bursts, 1 h each",
+        "5 live calls a second; 24 bursts, 1 h each",
         law!("slow-live"),
-        Bursts(4),
+        200_000,
+        Bursts(24),
         Each(HOUR)
     ),
     workload!(
         "flex",
         "flex offered, 10 % refused; 15 min each",
         law!("flex"),
+        20_000,
         Day,
         Each(900.0)
     ),
@@ -133,6 +145,7 @@ pub const WORKLOADS: [Workload; 17] = [
         "no-flex",
         "the same without it",
         published,
+        20_000,
         Day,
         Each(900.0)
     ),
@@ -140,15 +153,51 @@ pub const WORKLOADS: [Workload; 17] = [
         "slack-5m",
         "evenly over a day, 5 min each",
         published,
+        20_000,
         Day,
         Each(300.0)
     ),
-    workload!("slack-15m", "15 min each", published, Day, Each(900.0)),
-    workload!("slack-30m", "30 min each", published, Day, Each(1_800.0)),
-    workload!("slack-1h", "1 h each", published, Day, Each(HOUR)),
-    workload!("slack-2h", "2 h each", published, Day, Each(2.0 * HOUR)),
-    workload!("slack-8h", "8 h each", published, Day, Each(8.0 * HOUR)),
-    workload!("slack-24h", "24 h each", published, Day, Each(A_DAY)),
+    workload!(
+        "slack-15m",
+        "15 min each",
+        published,
+        20_000,
+        Day,
+        Each(900.0)
+    ),
+    workload!(
+        "slack-30m",
+        "30 min each",
+        published,
+        20_000,
+        Day,
+        Each(1_800.0)
+    ),
+    workload!("slack-1h", "1 h each", published, 20_000, Day, Each(HOUR)),
+    workload!(
+        "slack-2h",
+        "2 h each",
+        published,
+        20_000,
+        Day,
+        Each(2.0 * HOUR)
+    ),
+    workload!(
+        "slack-8h",
+        "8 h each",
+        published,
+        20_000,
+        Day,
+        Each(8.0 * HOUR)
+    ),
+    workload!(
+        "slack-24h",
+        "24 h each",
+        published,
+        20_000,
+        Day,
+        Each(A_DAY)
+    ),
 ];
 
 impl Workload {

@@ -29,9 +29,10 @@ pub struct Args {
     /// Two runs with the same seed and the same requests print the same.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How many requests are generated, over a day.
-    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
-    requests: u32,
+    /// How many requests are generated, over a day: as it comes 20,000, but 1,000,000 at midnight
+    /// and 200,000 for slow-live.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    requests: Option<u32>,
     /// A trace of your own, one JSON object a line (docs/simulate.md).
     #[arg(long, value_name = "FILE", conflicts_with_all = ["workload", "requests", "all"])]
     trace: Option<PathBuf>,
@@ -108,7 +109,8 @@ fn report(args: &Args, prices: &Prices) -> Result<Report, Failure> {
 }
 
 fn generated(workload: &Workload, args: &Args, prices: &Prices) -> Result<Trace, Failure> {
-    (workload.trace(args.seed, args.requests, prices)).map_err(other)
+    let requests = args.requests.unwrap_or(workload.requests);
+    (workload.trace(args.seed, requests, prices)).map_err(other)
 }
 
 /// A preset, or a file.
