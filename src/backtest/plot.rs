@@ -95,10 +95,9 @@ fn bars(out: &mut String, report: &Report) {
 fn axes(out: &mut String) {
     for share in [0.0, 0.25, 0.5, 0.75, 1.0] {
         let y = height(share);
-        let _ = write!(
+        let _ = writeln!(
             out,
-            r##"<line x1="{}" x2="{}" y1="{y:.1}" y2="{y:.1}" stroke="#e3e3e3"/><text x="{}" y="{:.1}" text-anchor="end" fill="#666">{:.0} %</text>
-"##,
+            r##"<line x1="{}" x2="{}" y1="{y:.1}" y2="{y:.1}" stroke="#e3e3e3"/><text x="{}" y="{:.1}" text-anchor="end" fill="#666">{:.0} %</text>"##,
             CURVES.0,
             CURVES.1,
             CURVES.0 - 6.0,
@@ -108,10 +107,9 @@ fn axes(out: &mut String) {
     }
     for (age, words) in MARKS {
         let x = across(age);
-        let _ = write!(
+        let _ = writeln!(
             out,
-            r##"<line x1="{x:.1}" x2="{x:.1}" y1="{BOTTOM}" y2="{}" stroke="#999"/><text x="{x:.1}" y="{}" text-anchor="middle" fill="#666">{words}</text>
-"##,
+            r##"<line x1="{x:.1}" x2="{x:.1}" y1="{BOTTOM}" y2="{}" stroke="#999"/><text x="{x:.1}" y="{}" text-anchor="middle" fill="#666">{words}</text>"##,
             BOTTOM + 5.0,
             BOTTOM + 20.0,
         );
@@ -126,14 +124,13 @@ fn curve(out: &mut String, policy: &Policy, requests: usize, colour: &str) {
         let age = bin_age(bin);
         if age <= MARKS[MARKS.len() - 1].0 {
             let share = answered as f64 / requests.max(1) as f64;
-            let _ = write!(points, " {:.1},{:.1}", across(age), height(share));
+            let _ = writeln!(points, " {:.1},{:.1}", across(age), height(share));
         }
     }
     let width = if policy.name == "offpeak" { 3.0 } else { 1.5 };
-    let _ = write!(
+    let _ = writeln!(
         out,
-        r##"<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="{width}" stroke-linejoin="round"><title>{}</title></polyline>
-"##,
+        r##"<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="{width}" stroke-linejoin="round"><title>{}</title></polyline>"##,
         policy.name,
     );
 }
