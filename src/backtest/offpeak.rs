@@ -37,6 +37,9 @@ const PACK: u64 = 0;
 const TURN: u64 = 1;
 const FLEXED: u64 = 2;
 
+/// Cheap attempts after which work that is late anyway is called for at last.
+const PATIENCE: u8 = 10;
+
 /// Between two turns of the rescuer that new work asks for.
 const TURNS: Duration = Duration::from_secs(1);
 
@@ -181,14 +184,16 @@ impl Offpeak {
         }
     }
 
-    /// An ordinary call, unless it would be late and was promised to nobody.
+    /// An ordinary call, unless it would be late, was promised to nobody, and a
+    /// cheaper lane may still answer.
     fn rescue(&mut self, world: &mut World, request: RequestIx) -> bool {
         let due = world.request(request).deadline;
         let firm = self.known[request as usize].firm || self.promise(world.now, request, due);
         if !firm {
             let waits = f64::from(self.backlog + 1) / self.capacity.rate;
             let slack = world.now.until(due).as_secs_f64();
-            if waits + world.law.live.latency > slack {
+            let late = waits + world.law.live.latency > slack;
+            if late && world.progress(request).attempts < PATIENCE {
                 return false;
             }
         }

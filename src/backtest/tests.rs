@@ -263,6 +263,20 @@ fn the_docs_show_every_workload() {
     }
 }
 
+#[test]
+fn a_provider_that_never_answers_a_batch_is_no_reason_to_wait_for_ever() {
+    let mut law = Law::default();
+    law.batch.never = 1.0;
+    law.live.per_second = Some(0.01);
+    let mut offpeak = Offpeak::new(Settings::default(), &law, &requests(50, 2000));
+    let tally = play(&requests(50, 2000), &law, 1, &mut offpeak);
+    assert_eq!((tally.answered, tally.standard), (50, 50));
+    assert!(
+        tally.missed > 0 && tally.missed_firm == Some(0),
+        "{tally:?}"
+    );
+}
+
 fn laws() -> impl Strategy<Value = Law> {
     let shares = (0.0f64..1.0, 0.0f64..1.0, any::<bool>(), any::<bool>());
     let seconds = (10.0f64..5000.0, 1.1f64..20.0, 0.0f64..1500.0, 0.02f64..3.0);
