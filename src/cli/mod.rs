@@ -3,6 +3,7 @@
 mod demo;
 mod log;
 mod serve;
+mod simulate;
 mod simulator;
 
 use std::process::ExitCode;
@@ -25,6 +26,8 @@ enum Command {
     Serve(serve::Args),
     /// See it work: a simulated provider, the proxy, and a few hundred calls. No key needed.
     Demo(demo::Args),
+    /// Play policies on a trace of calls in virtual time: what each would have paid and missed.
+    Simulate(simulate::Args),
     /// Run the simulated provider alone.
     Simulator(simulator::Args),
 }
@@ -43,6 +46,7 @@ pub fn main() -> ExitCode {
         match cli.command {
             Command::Serve(args) => serve::run(args).await,
             Command::Demo(args) => demo::run(args).await,
+            Command::Simulate(args) => simulate::run(&args),
             Command::Simulator(args) => simulator::run(args).await,
         }
     });

@@ -8,4 +8,5 @@ mod layout;
 mod namespace;
 mod sdk;
 mod settings;
+mod simulate;
 mod wire;

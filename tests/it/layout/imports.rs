@@ -22,9 +22,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("edge", &["model", "ports", "engine"]),
     ("dashboard", &["model", "ports", "engine"]),
     ("simulator", &["model::time"]),
+    ("backtest", &["model", "policy", "ledger"]),
     ("config", &["model"]),
     // The simulator is a thing to run, by itself or in the demo.
-    ("cli", &["model", "config", "app", "simulator"]),
+    // So is a backtest, with its prices.
+    (
+        "cli",
+        &["model", "config", "app", "simulator", "backtest", "ledger"],
+    ),
     ("app", ANYTHING),
     ("main", &["cli"]),
 ];

@@ -1,0 +1,368 @@
+//! Offpeak itself, on virtual time: admission, packing, the rescuer and the
+//! learning of turnarounds, each through the function of `policy` that the server
+//! uses. What stands here is what the engine does around them.
+//!
+//! A promise is firm where `demand::Capacity::has_room`. Firm work is given up by
+//! its lane in time for its *latest start*, the instant at which its ordinary calls
+//! must begin so that all that is due later fits behind them; to the plan that
+//! instant, and what a call takes, is the deadline. Work that nothing was promised
+//! for is rescued while there is room, and otherwise stays cheap and is late.
+
+mod rescuer;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use self::rescuer::Under;
+use super::{
+    cohorts::{Cohorts, Key, Ready, packing},
+    latency::Law,
+    learner::{Learner, Settings},
+    trace::Request,
+    world::{BatchIx, Over, Player, RequestIx, World},
+};
+use crate::{
+    model::{attempt::Lane, request::Bucket, time::Timestamp},
+    policy::{
+        demand::{Capacity, Demand},
+        plan::{Choice, Leave, Stay},
+    },
+};
+
+/// Classes of ordinary calls: what was promised goes first.
+const FIRM: u8 = 0;
+const REST: u8 = 1;
+
+/// What it is woken for. Flex calls have their request and a number above these.
+const PACK: u64 = 0;
+const TURN: u64 = 1;
+const FLEXED: u64 = 2;
+
+/// Cheap attempts after which work that is late anyway is called for at last.
+const PATIENCE: u8 = 10;
+
+/// Between two turns of the rescuer that new work asks for.
+const TURNS: Duration = Duration::from_secs(1);
+
+pub struct Offpeak {
+    learner: Learner,
+    cohorts: Cohorts,
+    capacity: Capacity,
+    /// By request.
+    known: Vec<Known>,
+    /// By bucket of deadlines: firm requests that may still need an ordinary call.
+    demand: BTreeMap<Bucket, u32>,
+    /// Of those, the ones that wait for theirs.
+    waiting_live: BTreeMap<Bucket, u32>,
+    /// And the ones that are in a flex call.
+    flexing: BTreeMap<Bucket, u32>,
+    /// Ordinary calls that wait, firm or not.
+    backlog: u32,
+    batches: BTreeMap<BatchIx, Under>,
+    /// By deadline: the latest starts, as the rescuer last found them.
+    starts: Vec<(Timestamp, Timestamp)>,
+    packed: Timestamp,
+    turned: Timestamp,
+    turn_at: Timestamp,
+}
+
+#[derive(Clone, Copy)]
+struct Known {
+    bucket: Bucket,
+    firm: bool,
+    /// Counted in `backlog`.
+    live: bool,
+    /// Counted in `flexing`.
+    flexing: bool,
+    /// Told apart from wake-ups for flex calls before.
+    flexes: u8,
+    flex_began: Timestamp,
+}
+
+impl Offpeak {
+    pub fn new(settings: Settings, law: &Law, requests: &[Request]) -> Offpeak {
+        let longest = (requests.iter().map(Request::slack).max()).unwrap_or_default();
+        let price = requests.first().map_or(0.5, Request::price);
+        let learner = Learner::new(settings, law, price, packing().linger, longest);
+        let nothing = Known {
+            bucket: Bucket::of(Timestamp::ZERO, Duration::ZERO),
+            firm: false,
+            live: false,
+            flexing: false,
+            flexes: 0,
+            flex_began: Timestamp::ZERO,
+        };
+        Offpeak {
+            capacity: Capacity {
+                rate: law.live.rate(),
+                live: learner.live(),
+            },
+            learner,
+            cohorts: Cohorts::new(packing()),
+            known: vec![nothing; requests.len()],
+            demand: BTreeMap::new(),
+            waiting_live: BTreeMap::new(),
+            flexing: BTreeMap::new(),
+            backlog: 0,
+            batches: BTreeMap::new(),
+            starts: Vec::new(),
+            packed: Timestamp::MAX,
+            turned: Timestamp::ZERO,
+            turn_at: Timestamp::MAX,
+        }
+    }
+
+    /// Whether one more call due then could be promised, and if so its promise.
+    fn promise(&mut self, now: Timestamp, request: RequestIx, due: Timestamp) -> bool {
+        let work = self.demand.iter().map(|(bucket, &calls)| Demand {
+            due: bucket.start,
+            calls: calls.into(),
+        });
+        if !self.capacity.has_room(now, due, work) {
+            return false;
+        }
+        let known = &mut self.known[request as usize];
+        known.firm = true;
+        *self.demand.entry(known.bucket).or_default() += 1;
+        true
+    }
+
+    /// What is left until the ordinary call of work due then must have been answered.
+    fn slack(&self, now: Timestamp, due: Timestamp) -> Duration {
+        let next = self.starts.partition_point(|(other, _)| *other < due);
+        let by = match self.starts.get(next) {
+            Some((_, start)) => due.min(*start + self.capacity.live),
+            None => due,
+        };
+        now.until(by)
+    }
+
+    /// Sends requests of one cohort, due at the earliest then, on their way.
+    fn enter(
+        &mut self,
+        world: &mut World,
+        key: Key,
+        due: Timestamp,
+        requests: Vec<RequestIx>,
+        since: Timestamp,
+    ) {
+        let left = self.slack(world.now, due);
+        let choice = self.learner.plan.choose(left);
+        for request in requests {
+            self.place(world, key, choice, left, request, since);
+        }
+        self.pack(world);
+    }
+
+    fn place(
+        &mut self,
+        world: &mut World,
+        key: Key,
+        choice: Choice,
+        left: Duration,
+        request: RequestIx,
+        since: Timestamp,
+    ) {
+        let choice = match choice {
+            Choice {
+                lane: super::learner::FLEX,
+                stay: Some(stay),
+                ..
+            } => {
+                if self.flex(world, request, stay) {
+                    return;
+                }
+                self.learner.sure.choose(left)
+            }
+            choice => choice,
+        };
+        match choice.lane {
+            Lane::Standard if self.rescue(world, request) => {}
+            _ => {
+                let asked = &world.requests[request as usize];
+                self.cohorts.add(key, request, asked, since);
+            }
+        }
+    }
+
+    /// An ordinary call, unless it would be late, was promised to nobody, and a
+    /// cheaper lane may still answer.
+    fn rescue(&mut self, world: &mut World, request: RequestIx) -> bool {
+        let due = world.request(request).deadline;
+        let firm = self.known[request as usize].firm || self.promise(world.now, request, due);
+        if !firm {
+            let waits = f64::from(self.backlog + 1) / self.capacity.rate;
+            let slack = world.now.until(due).as_secs_f64();
+            let late = waits + world.law.live.latency > slack;
+            if late && world.progress(request).attempts < PATIENCE {
+                return false;
+            }
+        }
+        let known = &mut self.known[request as usize];
+        if !known.live && !world.progress(request).answered {
+            known.live = true;
+            self.backlog += 1;
+            if firm {
+                *self.waiting_live.entry(known.bucket).or_default() += 1;
+            }
+            world.live(request, if firm { FIRM } else { REST });
+        }
+        true
+    }
+
+    fn flex(&mut self, world: &mut World, request: RequestIx, stay: Stay) -> bool {
+        let taken = world.flex(request);
+        self.learner.flex_asked(taken);
+        if taken {
+            let known = &mut self.known[request as usize];
+            known.flexes = known.flexes.wrapping_add(1);
+            known.flex_began = world.now;
+            if known.firm {
+                known.flexing = true;
+                *self.flexing.entry(known.bucket).or_default() += 1;
+            }
+            let token = FLEXED + (u64::from(request) << 8 | u64::from(known.flexes));
+            let until = Duration::from_secs_f64(stay.until.max(0.0));
+            world.wake_at(world.now + until, token);
+        }
+        taken
+    }
+
+    /// A flex call has run for as long as the plan said.
+    fn leave_flex(&mut self, world: &mut World, token: u64) {
+        let (request, number) = ((token >> 8) as RequestIx, token as u8);
+        let known = &mut self.known[request as usize];
+        if known.flexes != number || world.progress(request).answered {
+            return;
+        }
+        if std::mem::take(&mut known.flexing) {
+            less(&mut self.flexing, known.bucket);
+        }
+        let known = *known;
+        world.hang_up(request);
+        self.learner.flex_left(known.flex_began.until(world.now));
+        let asked = world.request(request);
+        let (due, since) = (asked.deadline, asked.arrival);
+        let key = Key {
+            bucket: known.bucket,
+            model: asked.model,
+            firm: known.firm,
+        };
+        self.enter(world, key, due, vec![request], since);
+    }
+
+    /// Sends what is ready.
+    fn pack(&mut self, world: &mut World) {
+        loop {
+            match self.cohorts.next(world.now) {
+                Ready::Batch(key, lines) => {
+                    let due = (lines.iter().map(|&line| world.request(line).deadline)).min();
+                    self.submit(world, key, due.unwrap_or(key.bucket.start), lines);
+                }
+                Ready::At(at) => {
+                    if at < self.packed || self.packed <= world.now {
+                        self.packed = at;
+                        world.wake_at(at, PACK);
+                    }
+                    return;
+                }
+                Ready::Empty => return,
+            }
+        }
+    }
+
+    fn submit(&mut self, world: &mut World, key: Key, due: Timestamp, lines: Vec<RequestIx>) {
+        // It may have waited long for a create.
+        let left = self.slack(world.now, due);
+        let too_late = self.learner.sure.choose(left).lane == Lane::Standard;
+        let (_, lines): (Vec<_>, Vec<_>) =
+            (lines.into_iter()).partition(|&line| too_late && self.rescue(world, line));
+        if lines.is_empty() {
+            return;
+        }
+        let batch = world.submit(lines.clone());
+        let under = Under::new(key, world.now, due, lines);
+        self.batches.insert(batch, under);
+        self.turn_soon(world);
+    }
+
+    fn turn_soon(&mut self, world: &mut World) {
+        self.turn_by(world, self.turned + TURNS);
+    }
+
+    fn turn_by(&mut self, world: &mut World, at: Timestamp) {
+        let at = at.max(world.now);
+        if at < self.turn_at {
+            self.turn_at = at;
+            world.wake_at(at, TURN);
+        }
+    }
+}
+
+impl Player for Offpeak {
+    fn arrived(&mut self, world: &mut World, request: RequestIx) {
+        self.replan(world);
+        let asked = *world.request(request);
+        let mut key = Key::of(&asked, world.now, true, &packing());
+        self.known[request as usize].bucket = key.bucket;
+        // By the bucket, as the demand is counted.
+        let due = key.bucket.start.min(asked.deadline);
+        key.firm = self.promise(world.now, request, due);
+        if key.firm {
+            world.tally.promise(request);
+            self.turn_soon(world);
+        }
+        self.enter(world, key, asked.deadline, vec![request], world.now);
+    }
+
+    fn over(&mut self, world: &mut World, over: Over) {
+        self.learner.over(&over, world.now);
+        let Some(under) = self.batches.remove(&over.batch) else {
+            return;
+        };
+        if over.left.is_empty() {
+            return;
+        }
+        self.enter(world, under.key, under.due, over.left, under.submitted);
+        self.turn_soon(world);
+    }
+
+    fn woken(&mut self, world: &mut World, token: u64) {
+        match token {
+            PACK => self.pack(world),
+            TURN if self.turn_at <= world.now => {
+                self.turn_at = Timestamp::MAX;
+                self.turn(world);
+            }
+            TURN => {}
+            _ => self.leave_flex(world, token - FLEXED),
+        }
+    }
+
+    fn relieved(&mut self, request: RequestIx) {
+        let known = &mut self.known[request as usize];
+        let live = std::mem::take(&mut known.live);
+        if std::mem::take(&mut known.flexing) {
+            less(&mut self.flexing, known.bucket);
+        }
+        self.backlog -= u32::from(live);
+        if std::mem::take(&mut known.firm) {
+            less(&mut self.demand, known.bucket);
+            if live {
+                less(&mut self.waiting_live, known.bucket);
+            }
+        }
+    }
+
+    fn flexed(&mut self, _: &mut World, age: Duration) {
+        self.learner.flex_ended(age);
+    }
+}
+
+fn less(counts: &mut BTreeMap<Bucket, u32>, bucket: Bucket) {
+    if let Some(count) = counts.get_mut(&bucket) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&bucket);
+        }
+    }
+}
