@@ -5,13 +5,14 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{trace::Request, world::RequestIx};
 use crate::{
     model::{
-        id::{RequestId, RequestKey, TenantId},
-        request::{Bucket, Entry},
+        attempt::Lane,
+        id::{DestinationId, RequestId, RequestKey, TenantId},
+        request::{Bucket, Cohort, Entry, Guarantee, OnLate},
         time::Timestamp,
     },
     policy::{
         limits::Rate,
-        pack::{self, Decision, Load, Waiting},
+        pack::{self, Bounds, Decision, Limits, Load, Pressure, Waiting},
     },
 };
 
@@ -46,6 +47,7 @@ pub fn packing() -> pack::Settings {
         max_embedding_inputs: 50_000,
         creates_per_hour: 2_000,
         creates_reserve: 0.1,
+        enqueued_tokens: BTreeMap::new(),
     }
 }
 
@@ -80,6 +82,16 @@ impl Cohorts {
                 tenant: TenantId([0; 16]),
                 id,
             },
+            cohort: Cohort {
+                destination: DestinationId([0; 16]),
+                on_late: OnLate::Rescue,
+                guarantee: match key.firm {
+                    true => Guarantee::Firm,
+                    false => Guarantee::BestEffort,
+                },
+                bucket: key.bucket,
+            },
+            lane: Lane::Batch,
             deadline: request.deadline,
             line_bytes: request.bytes,
             inputs: 1,
@@ -110,8 +122,14 @@ impl Cohorts {
         }
         let mut until = Timestamp::MAX;
         let mut best: Option<(f64, Key)> = None;
+        let bounds = Bounds {
+            create_at,
+            pressure: Pressure::default(),
+            patience: Duration::ZERO,
+            flush: false,
+        };
         for (key, queue) in &self.queues {
-            match pack::decide(&queue.waiting, now, create_at, false, &self.settings) {
+            match pack::decide(&queue.waiting, now, &bounds, &self.settings) {
                 Decision::Wait { until: at } => until = until.min(at),
                 Decision::Pack { .. } => {
                     let urgency = urgency(key, &queue.waiting, now);
@@ -133,7 +151,11 @@ impl Cohorts {
             return Vec::new();
         };
         let mut load = Load::default();
-        let fits = |(_, entry): &&(RequestIx, Entry)| load.take(entry, &self.settings);
+        let limits = Limits {
+            settings: &self.settings,
+            tokens: None,
+        };
+        let fits = |(_, entry): &&(RequestIx, Entry)| load.take(entry, 0, &limits);
         let taken = queue.entries.iter().take_while(fits).count();
         let (batch, rest) = queue.entries.split_at(taken);
         if !rest.is_empty() {

@@ -150,7 +150,7 @@ impl Learner {
         };
         let flexed = self.flex.curve(flex, *weight, []);
         let flex = (self.asked > 0.0).then(|| Rung {
-            lane: FLEX,
+            lane: Lane::Flex,
             price: self.price,
             whole: flexed.clone(),
             curve: flexed,
@@ -203,7 +203,3 @@ impl Learner {
         self.longest
     }
 }
-
-/// Flex is an ordinary call that says `service_tier: flex`: a choice of this lane
-/// that has a stay.
-pub const FLEX: Lane = Lane::Standard;

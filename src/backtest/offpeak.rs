@@ -164,7 +164,7 @@ impl Offpeak {
     ) {
         let choice = match choice {
             Choice {
-                lane: super::learner::FLEX,
+                lane: Lane::Flex,
                 stay: Some(stay),
                 ..
             } => {
