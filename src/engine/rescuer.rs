@@ -24,7 +24,7 @@ use crate::{
     policy::{
         budget::Window,
         demand::Demand,
-        plan::{Leave, Plan, Stay},
+        plan::{Leave, Plan, Rung, Stay},
     },
     ports::StoreError,
 };
@@ -85,43 +85,42 @@ impl Engine {
         for (work, start) in work.into_iter().zip(starts) {
             let plan = &plans[&work.endpoint];
             let rescued = match work.place {
-                Waits::Queue(cohort) => self.rescue_cohort(cohort, start, plan, money).await,
-                Waits::Batch(tracked) => self.rescue_batch(*tracked, start, plan, money).await,
+                Waits::Queue(cohort) => self.rescue_cohort(scope, cohort, start, plan, money).await,
+                Waits::Batch(tracked) => {
+                    self.rescue_batch(scope, *tracked, start, plan, money).await
+                }
             };
             next = next.sooner(self.or_soon("rescuing", rescued));
         }
         Ok(next)
     }
 
-    /// The latest instant at which each piece of work must begin to run live. All
-    /// of what is firm is counted, of the rest what is expected to get there.
+    /// The latest instant at which each piece of work must begin to run live. What
+    /// is firm makes room for all that is firm; the rest goes by its own deadline,
+    /// and only while there is room ([`Engine::room_live`]).
     fn latest_starts(
         &self,
         scope: &ScopeKey,
         work: &[Work],
         plans: &BTreeMap<Endpoint, Arc<Plan>>,
     ) -> Vec<Timestamp> {
-        let now = self.now();
-        let mut demands: Vec<(Option<usize>, Demand)> = Vec::new();
-        for (index, work) in work.iter().enumerate() {
-            let share = match work.guarantee {
-                Guarantee::Firm => 1.0,
-                Guarantee::BestEffort => expected_share(work, &plans[&work.endpoint], now),
-            };
-            let demand = Demand {
-                due: work.due,
-                calls: work.lines * share,
-            };
-            demands.push((Some(index), demand));
-        }
-        let calling = self.summary.lock().calling(scope);
+        let live = plans.values().map(|plan| plan.live()).max();
+        let live = live.unwrap_or_default();
+        let mut starts: Vec<Timestamp> = work.iter().map(|work| work.due - live).collect();
+        let firm = work.iter().enumerate();
+        let firm = firm.filter(|(_, work)| work.guarantee == Guarantee::Firm);
+        let mut demands: Vec<(Option<usize>, Demand)> = firm
+            .map(|(index, work)| {
+                let (due, calls) = (work.due, work.lines);
+                (Some(index), Demand { due, calls })
+            })
+            .collect();
+        let calling = self.summary.lock().calling(scope, Guarantee::Firm);
         demands.extend(calling.into_iter().map(|demand| (None, demand)));
         demands.sort_by_key(|(_, demand)| demand.due);
-        let live = plans.values().map(|plan| plan.live()).max();
-        let capacity = self.capacity(scope, live.unwrap_or_default());
         let all: Vec<Demand> = demands.iter().map(|(_, demand)| *demand).collect();
-        let mut starts = vec![Timestamp::MAX; work.len()];
-        for ((index, _), start) in demands.iter().zip(capacity.latest_starts(&all)) {
+        let all = self.capacity(scope, live).latest_starts(&all);
+        for ((index, _), start) in demands.iter().zip(all) {
             if let Some(index) = index {
                 starts[*index] = start;
             }
@@ -129,10 +128,30 @@ impl Engine {
         starts
     }
 
+    /// How many more calls of this kind can run live and be in time, behind those
+    /// that wait already. What is firm has its room. What is late already goes when
+    /// hardly anything waits.
+    fn room_live(&self, scope: &ScopeKey, cohort: &Cohort, due: Timestamp) -> usize {
+        if cohort.guarantee == Guarantee::Firm {
+            return usize::MAX;
+        }
+        let live = self.live_takes(scope);
+        let time = self.now().until(due).saturating_sub(live).max(live);
+        let calls = self.capacity(scope, live).rate * time.as_secs_f64();
+        let summary = self.summary.lock();
+        let all = [Guarantee::Firm, Guarantee::BestEffort];
+        let waiting = all
+            .into_iter()
+            .flat_map(|guarantee| summary.calling(scope, guarantee));
+        let waiting: f64 = waiting.map(|demand| demand.calls).sum();
+        (calls - waiting).max(0.0) as usize
+    }
+
     /// What still waits to be packed: admission's own question, asked again. The
     /// whole bucket moves with its earliest instant: it is narrow.
     async fn rescue_cohort(
         self: &Arc<Self>,
+        scope: &ScopeKey,
         cohort: Cohort,
         start: Timestamp,
         plan: &Plan,
@@ -144,7 +163,12 @@ impl Engine {
             return Ok(Next::At(due - plan.stands_until(slack)));
         }
         loop {
-            let entries = self.store.queued(cohort, PAGE).await?;
+            let room = self.room_live(scope, &cohort, cohort.bucket.start);
+            if room == 0 {
+                // The others are packed, and may be late.
+                return Ok(Next::At(self.now() + self.settings.rescue.replan));
+            }
+            let entries = self.store.queued(cohort, PAGE.min(room)).await?;
             if entries.is_empty() {
                 return Ok(Next::OnSignal);
             }
@@ -163,6 +187,7 @@ impl Engine {
 
     async fn rescue_batch(
         self: &Arc<Self>,
+        scope: &ScopeKey,
         tracked: Tracked,
         start: Timestamp,
         plan: &Plan,
@@ -171,7 +196,7 @@ impl Engine {
         let now = self.now();
         let batch = &tracked.batch;
         if start <= now {
-            return self.overtake(&tracked, start, money).await;
+            return self.overtake(scope, &tracked, start, money).await;
         }
         let due = start + plan.live();
         if tracked.wanted || batch.state == BatchState::Cancelling {
@@ -195,29 +220,52 @@ impl Engine {
             return Ok(Next::At(leave.min(start)));
         }
         // Into a fresh batch they can always go; live, where that is paid for.
-        let cancelled = now
-            + plan
-                .rung(Lane::Batch)
-                .map_or(Duration::ZERO, |rung| rung.cancel);
-        if plan.choose(cancelled.until(due)).lane == Lane::Batch {
-            tracing::info!(batch = %batch.id, "a batch that hangs is left for a fresh one");
-            self.want_back(batch.id);
+        if let Some(rung) = plan.rung(Lane::Batch)
+            && plan.choose((now + rung.cancel).until(due)).lane == Lane::Batch
+        {
+            return Ok(self.leave_for_a_fresh_one(batch, rung, start));
+        }
+        let room = self.room_live(scope, &batch.cohort, batch.earliest_deadline);
+        if room < batch.lines as usize {
             return Ok(Next::At(start));
         }
         let renewed = self.want_back_if_paid_for(batch, money).await?;
         Ok(Next::At(start).sooner(renewed.map_or(Next::OnSignal, Next::At)))
     }
 
+    fn leave_for_a_fresh_one(&self, batch: &Batch, rung: &Rung, start: Timestamp) -> Next {
+        let now = self.now();
+        let mut summary = self.summary.lock();
+        let patient = batch.created + rung.patience(summary.left_before(&batch.cohort));
+        if patient > now {
+            return Next::At(patient.min(start));
+        }
+        summary.leave(batch.cohort, now);
+        drop(summary);
+        tracing::info!(batch = %batch.id, "a batch that hangs is left for a fresh one");
+        self.want_back(batch.id);
+        Next::At(start)
+    }
+
     /// The last moment: lines run live whatever their batch does.
     async fn overtake(
         self: &Arc<Self>,
+        scope: &ScopeKey,
         tracked: &Tracked,
         start: Timestamp,
         money: &mut Commitments,
     ) -> Result<Next, StoreError> {
         let batch = &tracked.batch;
+        let room = self.room_live(scope, &batch.cohort, batch.earliest_deadline);
+        let fits = room >= batch.lines as usize;
+        let again = Next::At(self.now() + self.settings.rescue.replan);
+        if room == 0 {
+            return Ok(again);
+        }
         let renewed = match tracked.wanted {
             true => None,
+            // Cancelled, those that do not fit would lose their last chance.
+            false if !fits => None,
             false => self.want_back_if_paid_for(batch, money).await?,
         };
         let later = renewed.map_or(Next::OnSignal, Next::At);
@@ -226,10 +274,14 @@ impl Engine {
         if renewed.is_some() && self.could_afford(money, batch.tenant, one).is_err() {
             return Ok(later);
         }
+        let paid_for = renewed.is_none() && fits;
         let called = self
-            .last_call(tracked, start, renewed.is_none(), money)
+            .last_call(tracked, start, paid_for, room, money)
             .await?;
-        Ok(later.sooner(called))
+        Ok(match fits {
+            true => later.sooner(called),
+            false => later.sooner(called).sooner(again),
+        })
     }
 
     /// A batch is cancelled for its rescue where the budget covers all that it
@@ -302,6 +354,7 @@ impl Engine {
         tracked: &Tracked,
         start: Timestamp,
         paid_for: bool,
+        room: usize,
         money: &mut Commitments,
     ) -> Result<Next, StoreError> {
         let batch = tracked.batch.id;
@@ -311,12 +364,16 @@ impl Engine {
             self.emptied(batch);
         } else if !paid_for {
             lines.sort_unstable_by_key(|line| (line.deadline, line.key));
+            lines.truncate(room);
             let (covered, _, renewed) = self.affordable(money, lines);
             next = next.sooner(renewed.map_or(Next::OnSignal, Next::At));
             lines = covered;
         }
         if !lines.is_empty() {
             tracing::warn!(%batch, lines = lines.len(), "last call: live before the cancel has ended");
+            if !paid_for {
+                self.summary.lock().overtake(batch, &lines);
+            }
             self.relocate_all(&lines, Place::Line(batch), Place::Live)
                 .await?;
         }
@@ -351,22 +408,11 @@ impl Engine {
     ) -> Place {
         let slack = self.now().until(cohort.bucket.start);
         let choice = || self.plan(scope, endpoint, false).choose(slack).lane;
-        match cohort.on_late {
-            OnLate::Rescue if choice() != Lane::Batch => Place::Live,
+        // What nothing was promised to goes live from the queue, while there is room.
+        match (cohort.on_late, cohort.guarantee) {
+            (OnLate::Rescue, Guarantee::Firm) if choice() != Lane::Batch => Place::Live,
             _ => Place::Queue(cohort),
         }
-    }
-}
-
-/// The share of the work that is expected to end in an ordinary call.
-fn expected_share(work: &Work, plan: &Plan, now: Timestamp) -> f64 {
-    match &work.place {
-        Waits::Batch(tracked) => match (&tracked.stay, tracked.wanted) {
-            (Some(stayed), false) => stayed.stay.standard,
-            (_, true) => 1.0,
-            (None, false) => plan.choose(now.until(work.due)).standard,
-        },
-        Waits::Queue(_) => plan.choose(now.until(work.due)).standard,
     }
 }
 

@@ -3,13 +3,14 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    hash::Hash,
     time::Duration,
 };
 
 use crate::{
     model::{
         batch::{Batch, BatchState},
-        id::{BatchId, CredentialId, DestinationId, TenantId},
+        id::{BatchId, CredentialId, DestinationId, RequestKey, TenantId},
         request::{Cohort, Destination, Entry, Guarantee, LiveQueue, OnLate, Place},
         time::Timestamp,
     },
@@ -30,7 +31,7 @@ pub(super) struct Summary {
     /// Firm requests by scope and deadline, wherever they are.
     firm: HashMap<ScopeKey, BTreeMap<Timestamp, i64>>,
     /// The same of requests that wait for an ordinary call, or are in one.
-    calling: HashMap<ScopeKey, BTreeMap<Timestamp, i64>>,
+    calling: HashMap<(ScopeKey, Guarantee), BTreeMap<Timestamp, i64>>,
     /// Open requests by tenant, wherever they are.
     open: HashMap<TenantId, u64>,
     /// A request's moves can be told in another order than they were made, so
@@ -43,6 +44,10 @@ pub(super) struct Summary {
     /// Cohorts whose lines came back from their batch without an answer.
     returned: HashMap<Cohort, Returned>,
     pub limits: Limits,
+    /// Lines that were taken out of batches that run on, and which.
+    overtaken: HashMap<RequestKey, BatchId>,
+    /// How many batches of a cohort were left for a fresh one.
+    left: HashMap<Cohort, u32>,
     /// Cohorts that were empty, and are not: who has just come.
     pub arrivals: u64,
     creates: HashMap<CredentialId, Rate>,
@@ -129,6 +134,8 @@ impl Summary {
             returned: HashMap::new(),
             limits: Limits::new(packing.enqueued_tokens.clone()),
             arrivals: 0,
+            overtaken: HashMap::new(),
+            left: HashMap::new(),
             creates: HashMap::new(),
             polls: HashMap::new(),
             create_rate: Rate::of(creates, hour),
@@ -208,17 +215,16 @@ impl Summary {
 
     fn count_calling(&mut self, entry: &Entry, by: i64) {
         if let Some(scope) = self.scope_of(entry) {
-            count(&mut self.calling, scope, entry.cohort.bucket.start, by);
+            let whose = (scope, entry.cohort.guarantee);
+            count(&mut self.calling, whose, entry.cohort.bucket.start, by);
         }
     }
 
     /// Calls of the scope that wait for an ordinary call, or are in one.
-    pub fn calling(&self, scope: &ScopeKey) -> Vec<Demand> {
-        self.calling
-            .get(scope)
-            .into_iter()
-            .flat_map(demands)
-            .collect()
+    pub fn calling(&self, scope: &ScopeKey, guarantee: Guarantee) -> Vec<Demand> {
+        let whose = (scope.clone(), guarantee);
+        let book = self.calling.get(&whose);
+        book.into_iter().flat_map(demands).collect()
     }
 
     /// The scope's batches that run, by age, with the share that has not ended.
@@ -245,6 +251,7 @@ impl Summary {
     /// Counts a request out.
     pub fn exit(&mut self, place: &Place, entry: &Entry) {
         self.count_firm(entry, -1);
+        self.overtaken.remove(&entry.key);
         self.depart(place, entry);
         if let Some(open) = self.open.get_mut(&entry.key.tenant) {
             *open -= 1;
@@ -426,6 +433,35 @@ impl Summary {
         returned.until = now + pause(returned.times);
     }
 
+    /// Lines go live although their batch runs on.
+    pub fn overtake(&mut self, batch: BatchId, lines: &[Entry]) {
+        let lines = lines.iter().map(|line| (line.key, batch));
+        self.overtaken.extend(lines);
+    }
+
+    /// Where a request goes that could not run live: to the batch that it was taken
+    /// out of, while that runs, so that it never stands in two.
+    pub fn back_from_live(&mut self, entry: &Entry) -> Place {
+        let batch = self.overtaken.remove(&entry.key);
+        let running = batch.filter(|id| {
+            let tracked = self.batches.get(id);
+            tracked.is_some_and(|tracked| tracked.batch.state.is_open())
+        });
+        running.map_or(Place::Queue(entry.cohort), Place::Line)
+    }
+
+    /// How many batches of the cohort were left for a fresh one.
+    pub fn left_before(&self, cohort: &Cohort) -> u32 {
+        self.left.get(cohort).copied().unwrap_or(0)
+    }
+
+    /// One more is left; those whose time is over are forgotten.
+    pub fn leave(&mut self, cohort: Cohort, now: Timestamp) {
+        self.left
+            .retain(|cohort, _| cohort.bucket.start + FORGIVEN_AFTER > now);
+        *self.left.entry(cohort).or_default() += 1;
+    }
+
     /// A batch of the cohort came back whole.
     pub fn forgive(&mut self, cohort: &Cohort) {
         self.returned.remove(cohort);
@@ -462,9 +498,9 @@ fn demands(book: &BTreeMap<Timestamp, i64>) -> impl Iterator<Item = Demand> {
 
 /// Counts that are below zero for a moment, because moves can be told in another
 /// order than they were made, stay until they are zero.
-fn count(
-    books: &mut HashMap<ScopeKey, BTreeMap<Timestamp, i64>>,
-    scope: ScopeKey,
+fn count<K: Clone + Eq + Hash>(
+    books: &mut HashMap<K, BTreeMap<Timestamp, i64>>,
+    scope: K,
     due: Timestamp,
     by: i64,
 ) {

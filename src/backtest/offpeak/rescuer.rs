@@ -150,7 +150,8 @@ impl Offpeak {
         }
         let by = under.due.min(start + self.capacity.live);
         let (submitted, now) = (under.submitted, world.now);
-        let (at, how) = leave(&self.learner, submitted, now, now.until(by));
+        let before = left_before(world, &under.lines);
+        let (at, how) = leave(&self.learner, submitted, now, now.until(by), before);
         if at > now {
             under.leaving = Leaving::Planned { at, how, start };
             return at;
@@ -206,7 +207,8 @@ impl Offpeak {
             Leaving::Unplanned | Leaving::Planned { .. } => {}
         }
         let slack = now.until(under.due);
-        let (at, how) = leave(&self.learner, submitted, now, slack);
+        let before = left_before(world, &under.lines);
+        let (at, how) = leave(&self.learner, submitted, now, slack, before);
         if at > now {
             under.leaving = Leaving::Planned { at, how, start: at };
             return at;
@@ -225,12 +227,18 @@ impl Offpeak {
         if gone == all {
             return self.overtake(world, batch);
         }
-        let (at, _) = leave(&self.learner, submitted, now, longest);
+        let (at, _) = leave(&self.learner, submitted, now, longest, before);
         if let Some(under) = self.batches.get_mut(&batch) {
             under.leaving = Leaving::Late { at };
         }
         at
     }
+}
+
+/// How many batches its lines have been in before.
+fn left_before(world: &World, lines: &[RequestIx]) -> u32 {
+    let attempts = lines.iter().map(|&line| world.progress(line).attempts);
+    u32::from(attempts.max().unwrap_or(0)).saturating_sub(1)
 }
 
 /// When a batch is left by the plan, with so much slack, and how.
@@ -239,12 +247,25 @@ fn leave(
     submitted: Timestamp,
     now: Timestamp,
     slack: Duration,
+    left_before: u32,
 ) -> (Timestamp, Leave) {
     let age = submitted.until(now).as_secs_f64();
     let Some(rung) = learner.sure.rung(Lane::Batch) else {
         return (now, Leave::Overtake);
     };
     let stay = learner.plan.stay(rung, age, slack.as_secs_f64());
-    let at = Duration::try_from_secs_f64(stay.until.max(0.0)).unwrap_or(Duration::MAX);
+    let mut at = Duration::try_from_secs_f64(stay.until.max(0.0)).unwrap_or(Duration::MAX);
+    let by = submitted + at;
+    let cancelled = by + rung.cancel;
+    if stay.leave == Leave::Cancel {
+        let left = (now + slack).since(cancelled);
+        if learner.plan.choose(left).lane == Lane::Batch {
+            // But never beyond the last moment for a cancel.
+            let last = age + (slack.as_secs_f64() - learner.live().as_secs_f64());
+            let last = Duration::try_from_secs_f64(last.max(0.0)).unwrap_or(Duration::MAX);
+            let last = last.saturating_sub(rung.cancel).max(at);
+            at = rung.patience(left_before).clamp(at, last);
+        }
+    }
     (submitted + at, stay.leave)
 }

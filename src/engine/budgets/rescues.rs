@@ -211,8 +211,8 @@ impl Engine {
 
     /// A rescue that the budget does not cover goes back to its cheap lane.
     pub(in crate::engine) async fn back_to_its_lane(&self, entry: Entry) -> Result<(), StoreError> {
-        let queue = Place::Queue(entry.cohort);
-        self.relocate_all(&[entry], Place::Live, queue).await?;
+        let back = self.summary.lock().back_from_live(&entry);
+        self.relocate_all(&[entry], Place::Live, back).await?;
         self.backoffs.forget(&entry.key);
         self.signals.packer.notify_one();
         Ok(())

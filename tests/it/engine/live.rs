@@ -15,7 +15,7 @@ use super::{
 };
 
 fn soon(text: &str) -> Ask {
-    ask(text).within(5 * MINUTE)
+    ask(text).within(10 * MINUTE)
 }
 
 fn status(status: u16, after: Option<u64>, code: Option<&str>) -> Kind {
@@ -28,7 +28,7 @@ fn status(status: u16, after: Option<u64>, code: Option<&str>) -> Kind {
 
 #[tokio::test(start_paused = true)]
 async fn too_close_for_a_batch() {
-    let world = World::new().await;
+    let world = World::live_only(|_, _| {}).await;
     let outcome = world.outcome(world.ask(&soon("now")).await).await;
     succeeded(&outcome);
     assert_eq!(outcome.source, LIVE);
@@ -39,7 +39,7 @@ async fn too_close_for_a_batch() {
 #[tokio::test(start_paused = true)]
 async fn errors_that_pass_are_tried_again() {
     for code in [429, 500, 503] {
-        let world = World::new().await;
+        let world = World::live_only(|_, _| {}).await;
         world.faults(Operation::Chat, status(code, None, None), 3);
         let key = world.ask(&soon("flaky")).await;
         succeeded(&world.outcome(key).await);
@@ -52,7 +52,7 @@ async fn errors_that_pass_are_tried_again() {
 
 #[tokio::test(start_paused = true)]
 async fn the_last_error_before_the_deadline_is_the_answer() {
-    let world = World::new().await;
+    let world = World::live_only(|_, _| {}).await;
     world.faults(Operation::Chat, status(500, None, None), 1_000);
     let key = world.ask(&soon("broken")).await;
     let outcome = world.outcome(key).await;
@@ -65,7 +65,7 @@ async fn the_last_error_before_the_deadline_is_the_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_of_minutes_is_waited_out() {
-    let world = World::new().await;
+    let world = World::live_only(|_, _| {}).await;
     world.faults(Operation::Chat, status(503, None, None), 15);
     let key = world.ask(&soon("patient")).await;
     let outcome = world.outcome(key).await;
@@ -76,7 +76,7 @@ async fn an_outage_of_minutes_is_waited_out() {
 
 #[tokio::test(start_paused = true)]
 async fn after_the_deadline_only_so_many_tries() {
-    let world = World::new().await;
+    let world = World::live_only(|_, _| {}).await;
     world.faults(Operation::Chat, status(429, None, None), 1_000);
     let outcome = world
         .outcome(world.ask(&soon("late").within(SECOND)).await)
@@ -136,7 +136,7 @@ async fn who_would_rather_wait_goes_live_where_no_batch_is_taken() {
 
 #[tokio::test(start_paused = true)]
 async fn a_provider_that_wants_us_slower_is_obeyed() {
-    let world = World::new().await;
+    let world = World::live_only(|_, _| {}).await;
     world.faults(Operation::Chat, status(429, Some(20), None), 8);
     let key = world.ask(&soon("patient")).await;
     let outcome = world.outcome(key).await;
@@ -149,7 +149,7 @@ async fn a_provider_that_wants_us_slower_is_obeyed() {
 #[tokio::test(start_paused = true)]
 async fn what_no_waiting_cures_ends_at_once() {
     for (code, name) in [(429, Some("insufficient_quota")), (401, None), (400, None)] {
-        let world = World::new().await;
+        let world = World::live_only(|_, _| {}).await;
         world.faults(Operation::Chat, status(code, None, name), 100);
         let outcome = world.outcome(world.ask(&soon("spent")).await).await;
         assert_eq!((outcome.state, outcome.status), (State::Failed, code));
@@ -160,7 +160,7 @@ async fn what_no_waiting_cures_ends_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_nobody_saw_end_is_unaccounted() {
-    let world = World::new().await;
+    let world = World::live_only(|_, _| {}).await;
     world.fault(Operation::Chat, Kind::ReplyLost);
     let key = world.ask(&soon("lost")).await;
     succeeded(&world.outcome(key).await);
@@ -180,7 +180,7 @@ async fn a_call_that_nobody_saw_end_is_unaccounted() {
 
 #[tokio::test(start_paused = true)]
 async fn calls_that_are_always_lost_are_not_bought_for_ever() {
-    let world = World::new().await;
+    let world = World::live_only(|_, _| {}).await;
     world.faults(Operation::Chat, Kind::ReplyLost, 1_000_000);
     let key = world.ask(&soon("lost")).await;
     let (outcome, answer) = world.done(key).await;
@@ -235,7 +235,7 @@ async fn only_so_many_at_a_time_the_earliest_deadline_first() {
 
 #[tokio::test(start_paused = true)]
 async fn a_streaming_caller_gets_the_stream() {
-    let world = World::new().await;
+    let world = World::live_only(|_, _| {}).await;
     let mut call = soon("stream me").held();
     call.stream = true;
     let mut admitted = world.admit(&call).await;
@@ -262,7 +262,7 @@ async fn a_streaming_caller_gets_the_stream() {
 
 #[tokio::test(start_paused = true)]
 async fn a_tap_ends_with_its_request() {
-    let world = World::with(|settings, _| settings.live.max_concurrent = 1).await;
+    let world = World::live_only(|settings, _| settings.live.max_concurrent = 1).await;
     world.ask(&soon("in the way").sim("slow=60s")).await;
     world.pass(SECOND).await;
     let mut call = soon("never run").held();

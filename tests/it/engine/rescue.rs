@@ -69,7 +69,7 @@ async fn an_answer_after_last_call_is_paid_twice_and_counted_once() {
         retry_after_seconds: None,
         code: None,
     };
-    world.faults(Operation::CancelBatch, refused, 1000);
+    world.faults(Operation::CancelBatch, refused, 1_000_000);
     world.fault(Operation::CreateBatch, Kind::Slow { by: 4 * HOUR });
     // The first harvest is cut short after both lines were read, and repeated.
     world.sim.inject(offpeak::simulator::Fault {

@@ -12,7 +12,7 @@ use super::{
 };
 
 fn soon(text: String) -> Ask {
-    ask(text).within(5 * MINUTE)
+    ask(text).within(20 * MINUTE)
 }
 
 fn embedding(number: usize) -> Ask {
@@ -43,7 +43,7 @@ fn scope(world: &World, model: &str) -> LiveScope {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_sent_during_a_pause_and_all_is_answered_in_time() {
-    let world = World::with(|settings, _| settings.live.start_concurrent = 8).await;
+    let world = World::live_only(|settings, _| settings.live.start_concurrent = 8).await;
     world.faults(Operation::Chat, busy(429, Some(60)), 20);
     let keys = world.ask_many(100, |n| soon(format!("q{n}"))).await;
     world.pass(SECOND).await;
@@ -61,7 +61,7 @@ async fn nothing_is_sent_during_a_pause_and_all_is_answered_in_time() {
 
 #[tokio::test(start_paused = true)]
 async fn a_scope_that_is_throttled_delays_no_other() {
-    let world = World::new().await;
+    let world = World::live_only(|_, _| {}).await;
     world.fault(Operation::Embeddings, busy(429, Some(600)));
     let throttled = world
         .ask_many(500, |n| embedding(n).within(15 * MINUTE))
@@ -81,7 +81,7 @@ async fn a_scope_that_is_throttled_delays_no_other() {
 
 #[tokio::test(start_paused = true)]
 async fn one_scope_of_two_queues_goes_by_deadline() {
-    let world = World::with(|settings, _| settings.live.max_concurrent = 1).await;
+    let world = World::live_only(|settings, _| settings.live.max_concurrent = 1).await;
     let in_the_way = soon("in the way".into()).sim("slow=30s");
     let first = world.ask(&in_the_way.within(MINUTE)).await;
     world.pass(SECOND).await;
@@ -106,7 +106,7 @@ async fn one_scope_of_two_queues_goes_by_deadline() {
 
 #[tokio::test(start_paused = true)]
 async fn a_limit_falls_with_refusals_and_recovers() {
-    let world = World::new().await;
+    let world = World::live_only(|_, _| {}).await;
     let slow = |n: usize| soon(format!("q{n}")).sim("slow=5s");
     let keys = world.ask_many(200, slow).await;
     world.all_done(&keys).await;
@@ -132,7 +132,7 @@ async fn a_limit_falls_with_refusals_and_recovers() {
 
 #[tokio::test(start_paused = true)]
 async fn a_sick_provider_is_not_stormed() {
-    let world = World::new().await;
+    let world = World::live_only(|_, _| {}).await;
     world.faults(Operation::Chat, busy(500, None), 1_000_000);
     let keys = world.ask_many(60, |n| soon(format!("q{n}"))).await;
     world.pass(10 * MINUTE).await;
@@ -151,7 +151,7 @@ async fn a_sick_provider_is_not_stormed() {
 
 #[tokio::test(start_paused = true)]
 async fn rate_limits_are_kept_and_a_share_is_left_to_others() {
-    let world = World::with(|_, sim| sim.limits.requests_per_minute = 60).await;
+    let world = World::live_only(|_, sim| sim.limits.requests_per_minute = 60).await;
     let keys = world.ask_many(150, |n| soon(format!("q{n}"))).await;
     let outcomes = world.all_done(&keys).await;
     outcomes.iter().for_each(succeeded);
@@ -166,7 +166,7 @@ async fn rate_limits_are_kept_and_a_share_is_left_to_others() {
 
 #[tokio::test(start_paused = true)]
 async fn keys_of_one_organization_share_what_it_may() {
-    let world = World::new().await;
+    let world = World::live_only(|_, _| {}).await;
     let of = |key: &str, n: usize| soon(format!("{key} {n}")).key(key);
     for key in ["sk-acme.one", "sk-acme.two"] {
         succeeded(&world.outcome(world.ask(&of(key, 0)).await).await);

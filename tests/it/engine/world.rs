@@ -120,6 +120,15 @@ impl World {
         World::with(|_, _| {}).await
     }
 
+    /// Where no batch is offered, however much time there is.
+    pub async fn live_only(change: impl FnOnce(&mut Settings, &mut simulator::Settings)) -> World {
+        World::with(|settings, provider| {
+            settings.ladder.batch.models.clear();
+            change(settings, provider);
+        })
+        .await
+    }
+
     pub async fn with(change: impl FnOnce(&mut Settings, &mut simulator::Settings)) -> World {
         World::seeded(1, None, change).await
     }

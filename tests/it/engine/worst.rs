@@ -190,11 +190,13 @@ async fn a_rescue_does_not_wait_behind_the_polls_of_others() {
         .await;
     world.pass(10 * MINUTE).await;
     let soon = world.ask(&ask("soon").within(2 * HOUR).sim("never")).await;
-    let reserve = soon.id.born() + 90 * MINUTE;
-    world.pass(world.now().until(reserve) + 2 * MINUTE).await;
-    let batches = world.batches().await;
-    let rescued = batches.iter().max_by_key(|batch| batch.id).unwrap();
-    assert!(rescued.cancel_sent.is_some(), "{rescued:?}");
+    let outcome = world.outcome(soon).await;
+    assert_eq!(outcome.source, LIVE);
+    assert!(outcome.finished <= soon.id.born() + 2 * HOUR, "{outcome:?}");
+    // Its batch was cancelled in time, behind two thousand polls that were due.
+    assert_eq!(world.ledger().await.paid_twice, 0);
+    let cancels = world.sim.log().operations[&Operation::CancelBatch];
+    assert!(cancels > 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -45,6 +45,8 @@ impl Call {
         };
         if mode == Mode::Stream {
             body["stream"] = true.into();
+            // What streams live is billed by the usage that it tells.
+            body["stream_options"] = serde_json::json!({"include_usage": true});
         }
         if mode != Mode::Embeddings {
             body["metadata"] = json!({"sim": "tokens=40"});
