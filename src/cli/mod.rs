@@ -3,6 +3,7 @@
 mod demo;
 mod log;
 mod serve;
+mod shadow;
 mod simulator;
 
 use std::process::ExitCode;
@@ -27,6 +28,8 @@ enum Command {
     Demo(demo::Args),
     /// Run the simulated provider alone.
     Simulator(simulator::Args),
+    /// What calls without a deadline would have saved with one, asked of a running server.
+    Shadow(shadow::Args),
 }
 
 /// Runs the command line and returns the process's exit code.
@@ -44,6 +47,7 @@ pub fn main() -> ExitCode {
             Command::Serve(args) => serve::run(args).await,
             Command::Demo(args) => demo::run(args).await,
             Command::Simulator(args) => simulator::run(args).await,
+            Command::Shadow(args) => shadow::run(args).await,
         }
     });
     match ran {

@@ -107,8 +107,7 @@ pub mod human {
             return Ok(None);
         }
         let duration = humantime::parse_duration(&text).map(Some);
-        duration
-            .map_err(|error| D::Error::custom(format!("`{text}` is not a duration: {error}")))
+        duration.map_err(|error| D::Error::custom(format!("`{text}` is not a duration: {error}")))
     }
 }
 

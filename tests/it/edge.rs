@@ -4,6 +4,7 @@ mod bad_input;
 mod held;
 mod ids;
 mod lines;
+mod shadow;
 mod streams;
 mod through;
 

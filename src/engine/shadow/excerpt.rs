@@ -142,13 +142,19 @@ mod tests {
 
     #[test]
     fn a_long_answer_tells_its_cost_at_its_end() {
-        let long = format!(r#"{{"object":"list","data":[[{}0]],{USAGE}}}"#, "1,".repeat(MOST));
+        let long = format!(
+            r#"{{"object":"list","data":[[{}0]],{USAGE}}}"#,
+            "1,".repeat(MOST)
+        );
         for size in [100, 5_000, MOST - 1, MOST, MOST + 1, long.len()] {
             let pieces: Vec<&[u8]> = long.as_bytes().chunks(size).collect();
             let excerpt = excerpt(false, &pieces);
             let metered = excerpt.read();
             assert!(excerpt.bytes.len() <= MOST);
-            assert_eq!((metered.usage.input, metered.model.as_deref()), (7, Some("m")));
+            assert_eq!(
+                (metered.usage.input, metered.model.as_deref()),
+                (7, Some("m"))
+            );
         }
         let first = format!(r#"{{{USAGE},"data":[{}0]}}"#, "1,".repeat(MOST));
         assert!(!excerpt(false, &[first.as_bytes()]).read().known);
@@ -156,7 +162,10 @@ mod tests {
 
     #[test]
     fn a_long_stream_tells_its_cost_in_its_last_events() {
-        let event = format!("data: {{\"model\":\"m\",\"x\":\"{}\"}}\n\n", "x".repeat(900));
+        let event = format!(
+            "data: {{\"model\":\"m\",\"x\":\"{}\"}}\n\n",
+            "x".repeat(900)
+        );
         let mut pieces = vec![event.as_bytes(); 1_000];
         let last = format!("data: {{{USAGE}}}\n\n");
         pieces.extend([last.as_bytes(), b"data: [DONE]\n\n"]);
@@ -185,14 +194,21 @@ mod tests {
     #[test]
     fn members_are_found_from_the_end() {
         for (end, found) in [
-            (r#"1]],"a":{"usage":1,"b":[2]},"c":"x"}"#, r#"{"a":{"usage":1,"b":[2]},"c":"x"}"#),
+            (
+                r#"1]],"a":{"usage":1,"b":[2]},"c":"x"}"#,
+                r#"{"a":{"usage":1,"b":[2]},"c":"x"}"#,
+            ),
             (r#"cut \"a\",","c":"x,\"}{\\" }"#, r#"{"c":"x,\"}{\\" }"#),
             (r#"{"a":1,"b":2}"#, r#"{"b":2}"#),
             (r#"{"a":{"b":1,"c":2}}"#, ""),
             ("1,2,3", ""),
             ("", ""),
         ] {
-            assert_eq!(String::from_utf8(last_members(end.as_bytes())).unwrap(), found, "{end}");
+            assert_eq!(
+                String::from_utf8(last_members(end.as_bytes())).unwrap(),
+                found,
+                "{end}"
+            );
         }
     }
 
