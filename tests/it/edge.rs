@@ -7,6 +7,7 @@ mod lines;
 mod shadow;
 mod streams;
 mod through;
+mod turnaround;
 
 use serde_json::json;
 

@@ -36,6 +36,8 @@ struct Believed {
 }
 
 const FINGERPRINT: usize = 8;
+/// Thirty years, in seconds: longer than any age that is told apart.
+const FOREVER: f64 = 1e9;
 
 impl TurnaroundView {
     pub fn of(known: Vec<Turnaround>) -> TurnaroundView {
@@ -61,8 +63,8 @@ impl From<Turnaround> for Item {
             model: known.model,
             what: known.what,
             seen: rounded(known.seen),
-            learned: believed(|share| learned.quantile(share), learned.survival(f64::MAX)),
-            prior: believed(|share| prior.quantile(share), prior.survival(f64::MAX)),
+            learned: believed(|share| learned.quantile(share), learned.survival(FOREVER)),
+            prior: believed(|share| prior.quantile(share), prior.survival(FOREVER)),
             quantiles: shares()
                 .filter_map(|share| Some((share, at(share)?)))
                 .collect(),
