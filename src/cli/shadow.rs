@@ -87,9 +87,10 @@ fn table(answer: &Value) -> String {
             text += &format!("  {:>12}", cell(&row[field]));
         }
     }
-    let rescued = total["expected_rescued"].as_f64().unwrap_or_default();
+    let count = |field: &str| total[field].as_f64().unwrap_or_default();
+    let (rescued, missed) = (count("expected_rescued"), count("expected_missed"));
     let streamed = cell(&total["streamed_saved_usd"]);
-    text += &format!("\n\n{rescued:.1} of them are expected to need a rescue at full price.");
+    text += &format!("\n\nExpected: {rescued:.1} rescued at full price, {missed:.1} late.");
     text += &format!("\nNot in these sums: streamed calls, which would save {streamed} more.\n");
     text
 }
@@ -117,7 +118,7 @@ mod tests {
                 "model": model, "calls": calls, "streamed": 1, "unread": 0, "unpriced": 0,
                 "standard_usd": "12.3456789", "expected_usd": "6.30",
                 "saved_usd": "-0.000075", "streamed_saved_usd": "0.50",
-                "expected_rescued": 1.25,
+                "expected_rescued": 1.25, "expected_missed": 0.01,
             })
         };
         let answer = serde_json::json!({

@@ -24,7 +24,7 @@ use crate::{
         shadow::{Estimate, ShadowKey, ShadowRow},
         time::Timestamp,
     },
-    policy::plan::Choice,
+    policy::{plan::Choice, rescue},
     ports::{Credential, StoreError},
 };
 
@@ -260,6 +260,11 @@ impl Engine {
             rescued_micro: match choice.stay {
                 Some(_) => u64::from(micro(choice.standard)),
                 None => 0,
+            },
+            missed_micro: match deadline < plan.live() {
+                true => u64::from(MILLION),
+                // Time is kept for an ordinary call, but not for the slowest ones.
+                false => u64::from(micro(choice.standard * (1.0 - rescue::IN_TIME))),
             },
         })
     }

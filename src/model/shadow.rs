@@ -43,6 +43,8 @@ pub struct Estimate {
     pub expected: Usd,
     /// Of a million, how many of each call are expected to be rescued, added up.
     pub rescued_micro: u64,
+    /// The same of those that are expected to be late.
+    pub missed_micro: u64,
 }
 
 impl ShadowRow {
@@ -61,5 +63,6 @@ impl Estimate {
         self.cost += other.cost;
         self.expected += other.expected;
         self.rescued_micro += other.rescued_micro;
+        self.missed_micro += other.missed_micro;
     }
 }

@@ -104,8 +104,9 @@ impl Sums {
         ] {
             map.serialize_entry(name, &Shown(amount))?;
         }
-        let rescued = plain.rescued_micro as f64 / 1e6;
-        map.serialize_entry("expected_rescued", &rescued)
+        let count = |micro: u64| micro as f64 / 1e6;
+        map.serialize_entry("expected_rescued", &count(plain.rescued_micro))?;
+        map.serialize_entry("expected_missed", &count(plain.missed_micro))
     }
 }
 
@@ -135,6 +136,7 @@ mod tests {
                 cost: Usd::from_pico(3_000_000_000),
                 expected: Usd::from_pico(1_600_000_000),
                 rescued_micro: 20_000,
+                missed_micro: 200,
             };
             let (plain, streams) = match streamed {
                 true => (Estimate::default(), estimate),

@@ -53,10 +53,10 @@ async fn sums(world: &World) -> ShadowRow {
 #[tokio::test(start_paused = true)]
 async fn what_is_saved_grows_with_the_deadline() {
     let mut before = Usd::from_pico(270_000_000);
-    for (deadline, least, most, rescued) in [
-        (SECOND, 270, 270, 0..1),
-        (20 * MINUTE, 150, 220, 100_000..600_000),
-        (6 * HOUR, 135, 140, 0..50_000),
+    for (deadline, least, most, rescued, missed) in [
+        (SECOND, 270, 270, 0..1, 1_000_000..1_000_001),
+        (20 * MINUTE, 150, 220, 100_000..600_000, 1_000..6_000),
+        (6 * HOUR, 135, 140, 0..50_000, 0..500),
     ] {
         let world = world(deadline).await;
         pass(&world, "gpt-4o-mini-2024-07-18", 0);
@@ -67,6 +67,7 @@ async fn what_is_saved_grows_with_the_deadline() {
         assert!(expected >= micros.times(least), "{deadline:?}: {expected}");
         assert!(expected <= micros.times(most), "{deadline:?}: {expected}");
         assert!(rescued.contains(&row.plain.rescued_micro), "{row:?}");
+        assert!(missed.contains(&row.plain.missed_micro), "{row:?}");
         assert!(expected <= before);
         before = expected;
     }
