@@ -117,6 +117,7 @@ impl App {
             settings: settings.engine,
         })
         .await?;
+        let passthrough = passthrough.watched_by(&engine);
         let edge = Edge::new(
             engine.clone(),
             passthrough.for_another_worker(),

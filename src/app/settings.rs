@@ -56,6 +56,7 @@ impl Settings {
             rescue: config.section("rescue")?,
             live: config.section("live")?,
             retention: config.section("retention")?,
+            shadow: config.section("shadow")?,
             webhook: engine::HookSettings {
                 max_concurrent: u32::try_from(delivery.max_concurrent).unwrap_or(u32::MAX),
                 horizon: delivery.horizon,

@@ -3,6 +3,7 @@
 mod demo;
 mod log;
 mod serve;
+mod shadow;
 mod simulate;
 mod simulator;
 
@@ -30,6 +31,8 @@ enum Command {
     Simulate(simulate::Args),
     /// Run the simulated provider alone.
     Simulator(simulator::Args),
+    /// What calls without a deadline would have saved with one, asked of a running server.
+    Shadow(shadow::Args),
 }
 
 /// Runs the command line and returns the process's exit code.
@@ -48,6 +51,7 @@ pub fn main() -> ExitCode {
             Command::Demo(args) => demo::run(args).await,
             Command::Simulate(args) => simulate::run(&args),
             Command::Simulator(args) => simulator::run(args).await,
+            Command::Shadow(args) => shadow::run(args).await,
         }
     });
     match ran {

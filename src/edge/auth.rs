@@ -50,7 +50,8 @@ pub fn live_only(
     Ok(Some(format!("OpenAI-Beta {value} is not batchable")))
 }
 
-const OPENAI_BETA: HeaderName = HeaderName::from_static("openai-beta");
+/// Asks for behaviour that a batch line cannot ask for.
+pub const OPENAI_BETA: HeaderName = HeaderName::from_static("openai-beta");
 
 static ALLOWED: [HeaderName; 4] = [
     header::AUTHORIZATION,

@@ -1,5 +1,6 @@
 //! Calls without a deadline: straight to the upstream and back, bytes as they
-//! come, with nothing read, stored or copied on the way (DESIGN.md §1).
+//! come, with nothing read, stored or copied on the way (DESIGN.md §1). Only in shadow
+//! mode ([`watch`]) the end of an answer is copied aside, for what it says of its cost.
 //!
 //! Unchanged: method, path (less the base path, see [`Target`]), query, every
 //! end-to-end header with its duplicates, body, status, reason phrase, and the
@@ -15,6 +16,7 @@ mod body;
 mod connection;
 mod headers;
 mod target;
+mod watch;
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,6 +28,7 @@ use tower::ServiceExt;
 use url::Url;
 
 use super::errors;
+use crate::engine::Engine;
 
 pub use self::{
     body::{Body, BoxError, RequestBody, UpstreamBody},
@@ -34,6 +37,7 @@ pub use self::{
 use self::{
     connection::{Connection, Pool},
     headers::strip_hop_by_hop,
+    watch::Watch,
 };
 
 #[derive(Debug, Clone, serde::Deserialize)]
@@ -56,6 +60,7 @@ pub struct Passthrough {
     connector: HttpsConnector<HttpConnector>,
     settings: Settings,
     pool: Arc<Pool>,
+    watch: Option<Watch>,
 }
 
 /// Why nothing can be forwarded at all.
@@ -80,7 +85,14 @@ impl Passthrough {
             target: Arc::new(target),
             pool: Arc::new(Pool::new(settings.max_idle, settings.idle_timeout)),
             settings,
+            watch: None,
         })
+    }
+
+    /// Tells `engine` of what passes, where it counts that.
+    pub fn watched_by(self, engine: &Arc<Engine>) -> Passthrough {
+        let watch = Watch::new(engine);
+        Passthrough { watch, ..self }
     }
 
     /// The same upstream with connections of its own, for another thread.
@@ -93,6 +105,7 @@ impl Passthrough {
                 self.settings.idle_timeout,
             )),
             settings: self.settings.clone(),
+            watch: self.watch.clone(),
         }
     }
 
@@ -125,12 +138,21 @@ impl Passthrough {
         &self,
         mut request: Request<RequestBody>,
     ) -> Result<Response<Body>, Failure> {
+        let call = self.watch.as_ref().and_then(|watch| watch.call(&request));
         self.prepare(&mut request)?;
         let (connection, mut response) = self.exchange(request).await?;
+        let observer = call.and_then(|call| call.answered(&response));
         strip_hop_by_hop(response.headers_mut());
         // An upstream on HTTP/1.0 is no reason to speak it to the caller.
         *response.version_mut() = Version::HTTP_11;
-        Ok(response.map(|body| Body::Raw(UpstreamBody::new(body, connection, self.pool.clone()))))
+        Ok(response.map(|body| {
+            Body::Raw(UpstreamBody::new(
+                body,
+                connection,
+                self.pool.clone(),
+                observer,
+            ))
+        }))
     }
 
     fn prepare(&self, request: &mut Request<RequestBody>) -> Result<(), Failure> {

@@ -1,7 +1,10 @@
 //! Which calls are ours and which go straight through: the one look that
 //! every call pays for, at its head only.
 
-use http::{HeaderName, Request};
+use http::{HeaderName, Method, Request, Uri};
+
+use super::auth;
+use crate::model::endpoint::Endpoint;
 
 /// Who answers a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +33,16 @@ pub fn route<B>(request: &Request<B>) -> Route {
         true => Route::Deferred,
         false => Route::Passthrough,
     }
+}
+
+/// What a batch line can say of a call: an endpoint that is on the list, and no
+/// query but the credential's.
+pub fn deferrable(method: &Method, uri: &Uri, listed: &[String]) -> Option<Endpoint> {
+    let endpoint = Endpoint::from_path(uri.path()).filter(|_| method == Method::POST)?;
+    let query = uri.query().unwrap_or_default();
+    let plain = query.is_empty() || query.split('&').all(auth::is_api_version);
+    let found = listed.iter().any(|one| one == endpoint.path());
+    (found && plain).then_some(endpoint)
 }
 
 fn is_our_path(path: &str) -> bool {

@@ -30,6 +30,7 @@ mod recovery;
 mod rescuer;
 mod settings;
 mod settling;
+mod shadow;
 mod submitter;
 mod summary;
 mod taps;
@@ -58,8 +59,11 @@ pub use credentials::Caller;
 pub use hold::Hold;
 pub use inflight::Gauges;
 pub use live::LiveScope;
-pub use settings::{AdmissionSettings, HookSettings, OnFull, RetentionSettings, Settings};
+pub use settings::{
+    AdmissionSettings, HookSettings, OnFull, RetentionSettings, Settings, ShadowSettings,
+};
 pub use settling::error_body;
+pub use shadow::{Excerpt, Passed};
 pub use summary::Counts;
 pub use taps::{Tap, TapEvent};
 pub use turnaround::Turnaround;
@@ -97,6 +101,8 @@ pub struct Engine {
 
     summary: Mutex<summary::Summary>,
     turnarounds: turnaround::Turnarounds,
+    /// None where calls that pass through are not counted.
+    shadow: Option<shadow::Shadow>,
     credentials: credentials::Credentials,
     models: models::Models,
     holders: Arc<holders::Holders>,
@@ -139,9 +145,12 @@ struct Inflights {
 impl Engine {
     /// Reads what is open from the store and starts the reconcilers.
     pub async fn start(parts: Parts) -> Result<Arc<Engine>, StoreError> {
+        let shadow = parts.settings.shadow.deadline.map(shadow::Shadow::new);
+        let (shadow, inbox) = shadow.unzip();
         let engine = Arc::new(Engine {
             summary: Mutex::new(summary::Summary::new(&parts.settings)),
             turnarounds: turnaround::Turnarounds::default(),
+            shadow,
             credentials: credentials::Credentials::default(),
             models: models::Models::default(),
             holders: Arc::default(),
@@ -171,6 +180,9 @@ impl Engine {
         });
         engine.recall().await?;
         engine.recover().await?;
+        if let Some(inbox) = inbox {
+            engine.watch_passed(inbox).await?;
+        }
         engine.drive_all();
         Ok(engine)
     }

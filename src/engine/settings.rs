@@ -20,6 +20,7 @@ pub struct Settings {
     pub live: LiveSettings,
     pub webhook: HookSettings,
     pub retention: RetentionSettings,
+    pub shadow: ShadowSettings,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -59,6 +60,14 @@ pub struct HookSettings {
     pub max_inline_bytes: u64,
     /// Where this server is reached from outside, for those URLs.
     pub public_url: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShadowSettings {
+    /// The deadline that calls without one are reckoned with; none counts nothing.
+    #[serde(deserialize_with = "crate::model::time::human::optional")]
+    pub deadline: Option<Duration>,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -5,7 +5,7 @@ mod prices;
 mod usage;
 
 pub use estimate::{expected, expected_of};
-pub use prices::{BadPrices, Prices};
+pub use prices::{BadPrices, Prices, undated};
 pub use usage::{Metered, meter, meter_stream};
 
 use crate::model::{

@@ -185,7 +185,7 @@ fn share(text: &str) -> Option<Share> {
 }
 
 /// `gpt-4.1-2025-04-14` → `gpt-4.1`.
-fn undated(model: &str) -> Option<&str> {
+pub fn undated(model: &str) -> Option<&str> {
     let (name, date) = model.split_at_checked(model.len().checked_sub(11)?)?;
     let shape: String = date
         .chars()

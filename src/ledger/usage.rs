@@ -14,6 +14,10 @@ pub struct Metered {
     pub known: bool,
     /// `service_tier` says `flex`.
     pub flex: bool,
+    /// It says `priority` or `scale`, whose prices are not known here.
+    pub dearer: bool,
+    /// The model that answered, often with a date behind its name.
+    pub model: Option<String>,
 }
 
 impl Metered {
@@ -57,6 +61,7 @@ pub fn meter_stream(events: &[u8]) -> Metered {
         if !is_wrapped || answer.usage.is_some() {
             found.usage = found.usage.or(answer.usage);
             found.service_tier = found.service_tier.or(answer.service_tier);
+            found.model = found.model.or(answer.model);
         }
         if found.usage.is_some() && (is_wrapped || found.service_tier.is_some()) {
             break;
@@ -70,6 +75,7 @@ struct Answer {
     usage: Option<Tokens>,
     /// A value, so that one which is no text does not hide the usage.
     service_tier: Option<Value>,
+    model: Option<Value>,
     /// In the events of a streamed response.
     response: Option<Box<Answer>>,
 }
@@ -84,10 +90,16 @@ impl Answer {
 
     fn metered(self) -> Metered {
         let answer = self.unwrapped();
+        let tier = answer.service_tier.as_ref().and_then(Value::as_str);
         Metered {
             known: answer.usage.is_some(),
             usage: answer.usage.map(Usage::from).unwrap_or_default(),
-            flex: answer.service_tier.is_some_and(|tier| tier == "flex"),
+            flex: tier == Some("flex"),
+            dearer: matches!(tier, Some("priority" | "scale")),
+            model: match answer.model {
+                Some(Value::String(model)) => Some(model),
+                _ => None,
+            },
         }
     }
 }
@@ -133,7 +145,7 @@ mod tests {
                 output,
             },
             known: true,
-            flex: false,
+            ..Metered::default()
         };
         let flex = |metered: Metered| Metered {
             flex: true,
@@ -229,6 +241,21 @@ mod tests {
             assert!(metered.known, "{events}");
             assert_eq!(metered.flex, flex, "{events}");
         }
+    }
+
+    #[test]
+    fn an_answer_names_its_model() {
+        let model = |metered: Metered| (metered.model, metered.dearer);
+        let usage = r#""usage":{"prompt_tokens":2}"#;
+        let named = format!(r#"{{"model":"gpt-4o-2024-08-06","service_tier":"priority",{usage}}}"#);
+        let found = (Some("gpt-4o-2024-08-06".to_owned()), true);
+        assert_eq!(model(meter(named.as_bytes())), found);
+        let events = format!("data: {{\"model\":\"early\"}}\n\ndata: {named}\n\ndata: [DONE]\n\n");
+        assert_eq!(model(meter_stream(events.as_bytes())), found);
+        let event = format!("data: {{\"response\":{named}}}\n\n");
+        assert_eq!(model(meter_stream(event.as_bytes())), found);
+        let odd = format!(r#"{{"model":7,{usage}}}"#);
+        assert_eq!(model(meter(odd.as_bytes())), (None, false));
     }
 
     #[test]

@@ -12,4 +12,5 @@ pub mod line;
 pub mod money;
 pub mod request;
 pub mod secret;
+pub mod shadow;
 pub mod time;

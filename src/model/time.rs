@@ -98,6 +98,17 @@ pub mod human {
         humantime::parse_duration(&text)
             .map_err(|error| D::Error::custom(format!("`{text}` is not a duration: {error}")))
     }
+
+    /// The same, or empty for none. Use with
+    /// `#[serde(deserialize_with = "crate::model::time::human::optional")]`.
+    pub fn optional<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(from)?;
+        if text.trim().is_empty() {
+            return Ok(None);
+        }
+        let duration = humantime::parse_duration(&text).map(Some);
+        duration.map_err(|error| D::Error::custom(format!("`{text}` is not a duration: {error}")))
+    }
 }
 
 #[cfg(test)]

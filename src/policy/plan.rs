@@ -30,9 +30,9 @@ use crate::model::attempt::Lane;
 
 use super::{lane::words, turnaround::Curve};
 
-/// From one slack to the next on the grid: 4 % more. The cost between two of them
+/// From one slack to the next on the grid: 2 % more. The cost between two of them
 /// is taken from the lower.
-const STEP: f64 = 1.04;
+const STEP: f64 = 1.02;
 
 /// What it costs to enter a lane, as a share of the standard price: control calls,
 /// so that no batch is left for a fresh one without a reason.
@@ -120,7 +120,7 @@ impl Rung {
             .curve
             .quantile(0.5)
             .unwrap_or(Duration::from_secs(3600));
-        median / 8 * (1 << (left_before - 1).min(12))
+        median / 4 * (1 << (left_before - 1).min(12))
     }
 }
 

@@ -13,6 +13,7 @@ use crate::model::{
     id::{BatchId, CallDigest, CredentialId, RequestId, RequestKey, TenantId},
     ledger::{LedgerKey, LedgerRow},
     request::{Cohort, Destination, Entry, LiveQueue, Outcome, Place, Request},
+    shadow::{ShadowKey, ShadowRow},
     time::Timestamp,
 };
 
@@ -150,6 +151,17 @@ pub trait Store: Send + Sync + 'static {
     async fn forget_learned(&self, key: LearnedKey) -> Result<(), StoreError>;
 
     async fn learned(&self) -> Result<Vec<Learned>, StoreError>;
+
+    // ---- what would have been saved
+
+    /// Writes rows over those of the same keys, and removes those without one. Each
+    /// has a result of its own.
+    async fn put_shadow(
+        &self,
+        rows: Vec<(ShadowKey, Option<ShadowRow>)>,
+    ) -> Vec<Result<(), StoreError>>;
+
+    async fn shadow(&self) -> Result<Vec<(ShadowKey, ShadowRow)>, StoreError>;
 
     // ---- results and deliveries
 

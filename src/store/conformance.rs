@@ -16,6 +16,7 @@ use crate::{
             Bucket, Cohort, Destination, Entry, Framing, Guarantee, LiveQueue, OnLate, Outcome,
             Place, Request, Shape, Source, State, Usage,
         },
+        shadow::{ShadowKey, ShadowRow},
         time::Timestamp,
     },
     ports::{
@@ -736,6 +737,29 @@ async fn what_was_learned_is_written_over_and_forgotten(store: &dyn Store) {
     assert_eq!(store.learned().await.unwrap(), [learned("cancel", b"3")]);
 }
 
+async fn shadow_rows_are_written_over_and_removed(store: &dyn Store) {
+    let key = |day| ShadowKey {
+        tenant: request(1, 1).key.tenant,
+        day,
+        deadline: Duration::from_secs(3600),
+        model: Some("gpt-4o-mini".into()),
+    };
+    let row = |calls| ShadowRow {
+        calls,
+        ..ShadowRow::default()
+    };
+    for rows in [
+        vec![(key(1), Some(row(1))), (key(2), Some(row(5)))],
+        vec![(key(1), Some(row(2)))],
+        vec![(key(2), None), (key(3), None)],
+    ] {
+        for written in store.put_shadow(rows).await {
+            written.unwrap();
+        }
+    }
+    assert_eq!(store.shadow().await.unwrap(), [(key(1), row(2))]);
+}
+
 macro_rules! conformance {
     ($($test:ident)*) => {
         mod in_memory {
@@ -774,6 +798,7 @@ conformance! {
     batches_stay_while_somebody_needs_them
     credentials_are_kept_until_they_are_dropped
     what_was_learned_is_written_over_and_forgotten
+    shadow_rows_are_written_over_and_removed
 }
 
 pub fn settings(dir: &std::path::Path) -> Settings {

@@ -34,7 +34,7 @@ mod writer;
 use self::{
     changes::{admit, attempts, deliveries, places, purge, settle},
     kv::{Kv, again},
-    records::{batch, credential, learned, orphan},
+    records::{batch, credential, learned, orphan, shadow},
     staging::{Staging, Step},
     writer::{Horizon, Writer},
 };
@@ -46,6 +46,7 @@ use crate::{
         id::{BatchId, CallDigest, CredentialId, RequestId, RequestKey, TenantId},
         ledger::{LedgerKey, LedgerRow},
         request::{Cohort, Destination, Entry, LiveQueue, Place},
+        shadow::{ShadowKey, ShadowRow},
         time::Timestamp,
     },
     ports::{
@@ -361,6 +362,25 @@ impl<K: Kv> Store for KvStore<K> {
 
     async fn learned(&self) -> Result<Vec<Learned>, StoreError> {
         self.read(usize::MAX, |kv| reads::learned(kv)).await
+    }
+
+    async fn put_shadow(
+        &self,
+        rows: Vec<(ShadowKey, Option<ShadowRow>)>,
+    ) -> Vec<Result<(), StoreError>> {
+        let put = |staging: &mut Staging<K>, (key, row): (ShadowKey, Option<ShadowRow>)| {
+            let mut step = Step::default();
+            match row {
+                Some(row) => step.put(shadow::key(&key), shadow::encode(&key, &row)),
+                None => step.delete(shadow::key(&key)),
+            }
+            staging.stage(step)
+        };
+        self.in_turns(rows, MOVES, put).await
+    }
+
+    async fn shadow(&self) -> Result<Vec<(ShadowKey, ShadowRow)>, StoreError> {
+        self.read(usize::MAX, |kv| reads::shadow(kv)).await
     }
 
     async fn feed(

@@ -10,6 +10,7 @@ use super::{
         attempt, batch, chunk, credential, delivery, destination, feed, idempotency, learned,
         ledger, line, live, meta, orphan, placed, queue,
         request::{self, Payload},
+        shadow,
     },
 };
 use crate::{
@@ -19,6 +20,7 @@ use crate::{
         id::{BatchId, CallDigest, CredentialId, RequestId, RequestKey, TenantId},
         ledger::{LedgerKey, LedgerRow},
         request::{Cohort, Destination, Entry, LiveQueue, Place},
+        shadow::{ShadowKey, ShadowRow},
         time::Timestamp,
     },
     ports::{
@@ -198,6 +200,10 @@ pub fn batches(kv: &impl Kv, since: Timestamp) -> Read<Vec<Batch>> {
 
 pub fn learned(kv: &impl Kv) -> Read<Vec<Learned>> {
     all(kv, &learned::all(), usize::MAX, learned::decode)
+}
+
+pub fn shadow(kv: &impl Kv) -> Read<Vec<(ShadowKey, ShadowRow)>> {
+    all(kv, &shadow::all(), usize::MAX, shadow::decode)
 }
 
 pub fn destinations(kv: &impl Kv) -> Read<Vec<Destination>> {

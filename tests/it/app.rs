@@ -85,6 +85,11 @@ impl TestApp {
         ended.expect("a hang").unwrap().unwrap().unwrap();
     }
 
+    /// What an operator reads in the data directory.
+    pub fn admin_token(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("admin.token")).unwrap()
+    }
+
     /// A new connection.
     pub async fn caller(&self) -> Caller {
         Caller::connect(self.address).await

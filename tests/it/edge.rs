@@ -4,8 +4,10 @@ mod bad_input;
 mod held;
 mod ids;
 mod lines;
+mod shadow;
 mod streams;
 mod through;
+mod turnaround;
 
 use serde_json::json;
 

@@ -16,6 +16,7 @@ mod house;
 mod lanes;
 mod live;
 mod rescue;
+mod shadow;
 mod submit;
 mod throttle;
 mod tokens;

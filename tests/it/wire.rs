@@ -105,6 +105,11 @@ impl Caller {
         }
     }
 
+    /// Reads what comes until the connection ends.
+    pub async fn closed(&mut self) {
+        while self.fill().await {}
+    }
+
     /// The rest of a body; `None` where the connection is cut before its end.
     pub async fn rest(&mut self, head: &Head) -> Option<Vec<u8>> {
         if let Some(length) = head.get("content-length") {

@@ -1,14 +1,14 @@
 //! Where a call goes: what its method, path, query and headers say.
 
 use bytes::Bytes;
-use http::{Method, Uri, request::Parts, uri::PathAndQuery};
+use http::{Uri, request::Parts, uri::PathAndQuery};
 
 use crate::{
     edge::{
-        Edge, auth,
+        Edge,
         errors::ApiError,
         poll,
-        route::{DEADLINE, DEADLINE_ALIAS},
+        route::{self, DEADLINE, DEADLINE_ALIAS},
     },
     model::{deadline, endpoint::Endpoint, id::RequestId, time::Timestamp},
 };
@@ -47,7 +47,8 @@ impl Way {
         let Some(deadline) = deadline::resolve(lines, within.as_deref(), now, settings.max)? else {
             return Ok(Way::Through(None));
         };
-        match deferrable(edge, parts) {
+        let listed = &edge.engine.settings().admission.endpoints;
+        match route::deferrable(&parts.method, &parts.uri, listed) {
             Some(endpoint) => Ok(Way::Defer(endpoint, deadline)),
             None if settings.strict => Err(ApiError::bad(
                 "not_deferrable",
@@ -56,7 +57,7 @@ impl Way {
                      or the call without a deadline.",
                     parts.method,
                     parts.uri.path(),
-                    edge.engine.settings().admission.endpoints.join(", "),
+                    listed.join(", "),
                 ),
             )
             .param("Offpeak-Deadline")),
@@ -68,18 +69,6 @@ impl Way {
 fn names_ours(query: &str) -> bool {
     let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     pairs.any(|(_, value)| value.parse::<RequestId>().is_ok())
-}
-
-/// What a batch line can say of a call: an endpoint that is on the list, and no
-/// query but the credential's.
-fn deferrable(edge: &Edge, parts: &Parts) -> Option<Endpoint> {
-    let endpoint =
-        Endpoint::from_path(parts.uri.path()).filter(|_| parts.method == Method::POST)?;
-    let listed = &edge.engine.settings().admission.endpoints;
-    let query = parts.uri.query().unwrap_or_default();
-    let plain = query.is_empty() || query.split('&').all(auth::is_api_version);
-    let found = listed.iter().any(|one| one == endpoint.path());
-    (found && plain).then_some(endpoint)
 }
 
 /// `/within/6h/v1/x` becomes `/v1/x` and `6h`.

@@ -11,7 +11,7 @@ use axum::{
 use http::{HeaderMap, header, request::Parts};
 use serde::Serialize;
 
-use super::{json, view::Shown};
+use super::{json, shadow::ShadowView, turnaround::TurnaroundView, view::Shown};
 use crate::{
     edge::{Edge, errors::ApiError},
     engine::{Engine, LiveScope},
@@ -26,6 +26,8 @@ use crate::{
 pub fn routes() -> Router<Arc<Edge>> {
     Router::new()
         .route("/offpeak/admin/status", get(status))
+        .route("/offpeak/admin/shadow", get(shadow))
+        .route("/offpeak/admin/turnaround", get(turnaround))
         .route("/offpeak/admin/pause", post(pause))
         .route("/offpeak/admin/resume", post(resume))
         .route("/offpeak/admin/flush", post(flush))
@@ -36,6 +38,14 @@ const MAX_BATCHES: usize = 500;
 
 async fn status(State(edge): State<Arc<Edge>>, _: Operator) -> Result<Response, ApiError> {
     tell(&edge.engine)
+}
+
+async fn shadow(State(edge): State<Arc<Edge>>, _: Operator) -> Result<Response, ApiError> {
+    json(&ShadowView::of(edge.engine.shadow(None).await, true))
+}
+
+async fn turnaround(State(edge): State<Arc<Edge>>, _: Operator) -> Result<Response, ApiError> {
+    json(&TurnaroundView::of(edge.engine.turnaround()))
 }
 
 async fn pause(State(edge): State<Arc<Edge>>, _: Operator) -> Result<Response, ApiError> {

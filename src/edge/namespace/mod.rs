@@ -9,6 +9,8 @@ mod query;
 mod requests;
 mod results;
 mod savings;
+mod shadow;
+mod turnaround;
 mod view;
 
 use std::sync::Arc;
@@ -39,6 +41,8 @@ pub fn routes() -> Router<Arc<Edge>> {
         )
         .route("/offpeak/v1/results", get(results::feed))
         .route("/offpeak/v1/savings", get(savings))
+        .route("/offpeak/v1/shadow", get(shadow))
+        .route("/offpeak/v1/turnaround", get(turnaround))
         .route("/offpeak/v1/webhook-secret", get(webhook_secret))
         .merge(admin::routes())
         .merge(health::routes())
@@ -69,6 +73,24 @@ async fn savings(
     let ledger = edge.engine.ledger(tenant).await?;
     let budgets = edge.engine.rescue_budget(tenant);
     json(&savings::Savings::of(&ledger, asked.by_hour, budgets))
+}
+
+async fn shadow(
+    State(edge): State<Arc<Edge>>,
+    Tenant(tenant): Tenant,
+) -> Result<Response, ApiError> {
+    let counted = edge.engine.shadow(Some(tenant)).await;
+    json(&shadow::ShadowView::of(counted, false))
+}
+
+async fn turnaround(
+    State(edge): State<Arc<Edge>>,
+    Tenant(tenant): Tenant,
+) -> Result<Response, ApiError> {
+    let own = edge.engine.credentials_of(tenant);
+    let mut known = edge.engine.turnaround();
+    known.retain(|known| own.contains(&known.credential));
+    json(&turnaround::TurnaroundView::of(known))
 }
 
 async fn webhook_secret(

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Serialize, ser::SerializeMap};
 
-use super::view::{Shown, UsageView};
+use super::view::{Shown, UsageView, day};
 use crate::{
     engine::BudgetView,
     model::{
@@ -74,7 +74,7 @@ impl Savings {
             by_lane: by(ledger, "lane", |key| {
                 key.lane.map(|lane| lane.as_str().to_owned())
             }),
-            by_day: by(ledger, "day", |key| Some(date(key.hour))),
+            by_day: by(ledger, "day", |key| Some(day(key.hour / 24))),
             by_hour: by_hour.then(|| by(ledger, "hour", |key| Some(instant(key.hour).to_string()))),
             rescue_budget: budgets.into_iter().map(BudgetRow::from).collect(),
         }
@@ -97,12 +97,6 @@ fn by(
         sums: Sums(sums),
     };
     groups.into_iter().map(row).collect()
-}
-
-/// `2026-11-22`, in UTC.
-fn date(hour: u32) -> String {
-    let text = instant(hour).to_string();
-    text.split('T').next().unwrap_or_default().to_owned()
 }
 
 fn instant(hour: u32) -> Timestamp {

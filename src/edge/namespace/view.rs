@@ -233,6 +233,12 @@ impl Links {
     }
 }
 
+/// A day since the Unix epoch: `2026-11-22`, in UTC.
+pub fn day(day: u32) -> String {
+    let text = Timestamp::from_secs(u64::from(day) * 86_400).to_string();
+    text.split('T').next().unwrap_or_default().to_owned()
+}
+
 /// Serialises as its text form.
 pub struct Shown<T>(pub T);
 

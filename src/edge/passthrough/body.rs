@@ -10,7 +10,10 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::connection::{Connection, Pool, polled_by_us};
+use super::{
+    connection::{Connection, Pool, polled_by_us},
+    watch::Observer,
+};
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -79,14 +82,22 @@ pub struct UpstreamBody {
     /// `None` once the body is over.
     connection: Option<Box<Connection>>,
     pool: Arc<Pool>,
+    /// Until the end of the body; shadow mode's.
+    observer: Option<Box<Observer>>,
 }
 
 impl UpstreamBody {
-    pub(super) fn new(incoming: Incoming, connection: Box<Connection>, pool: Arc<Pool>) -> Self {
+    pub(super) fn new(
+        incoming: Incoming,
+        connection: Box<Connection>,
+        pool: Arc<Pool>,
+        observer: Option<Box<Observer>>,
+    ) -> Self {
         let mut body = UpstreamBody {
             incoming,
             connection: Some(connection),
             pool,
+            observer,
         };
         body.release_at_end();
         body
@@ -100,6 +111,9 @@ impl UpstreamBody {
     }
 
     fn release(&mut self) {
+        if let Some(observer) = self.observer.take() {
+            observer.end();
+        }
         if let Some(connection) = self.connection.take() {
             self.pool.put(connection);
         }
@@ -125,6 +139,9 @@ impl http_body::Body for UpstreamBody {
         }
         match frame {
             Poll::Ready(Some(Ok(frame))) => {
+                if let (Some(observer), Some(piece)) = (&mut this.observer, frame.data_ref()) {
+                    observer.see(piece);
+                }
                 this.release_at_end();
                 Poll::Ready(Some(Ok(frame)))
             }

@@ -18,6 +18,7 @@
 //! | `I` | [`idempotency`] | tenant, digest |
 //! | `O` | [`orphan`] | tenant, digest, id |
 //! | `E` | [`learned`] | credential, digest of model and lane |
+//! | `S` | [`shadow`] | tenant, day, deadline, digest of model |
 //! | `M` | [`meta`] | name |
 
 pub mod attempt;
@@ -38,6 +39,7 @@ pub mod queue;
 pub mod request;
 #[cfg(test)]
 pub mod samples;
+pub mod shadow;
 
 use super::codec::{Fields, Key};
 use crate::{

@@ -21,6 +21,7 @@ use offpeak::{
         id::{BatchId, CallDigest, CredentialId, RequestId, RequestKey, TenantId},
         ledger::{LedgerKey, LedgerRow},
         request::{Cohort, Destination, Entry, LiveQueue, Place},
+        shadow::{ShadowKey, ShadowRow},
         time::Timestamp,
     },
     ports::*,
@@ -362,6 +363,17 @@ impl Store for Mortal<dyn Store> {
     }
     async fn learned(&self) -> Result<Vec<Learned>, StoreError> {
         self.life.hear(self.inner.learned()).await
+    }
+    async fn put_shadow(
+        &self,
+        rows: Vec<(ShadowKey, Option<ShadowRow>)>,
+    ) -> Vec<Result<(), StoreError>> {
+        self.life
+            .step("shadow".into(), self.inner.put_shadow(rows))
+            .await
+    }
+    async fn shadow(&self) -> Result<Vec<(ShadowKey, ShadowRow)>, StoreError> {
+        self.life.hear(self.inner.shadow()).await
     }
     async fn feed(&self, of: TenantId, after: u64, limit: usize) -> Result<FeedPage, StoreError> {
         self.life.hear(self.inner.feed(of, after, limit)).await

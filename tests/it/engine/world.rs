@@ -107,6 +107,7 @@ pub fn settings() -> Settings {
             results: 7 * 24 * HOUR,
             sweep_interval: MINUTE,
         },
+        shadow: section(&config, "shadow"),
     }
 }
 
