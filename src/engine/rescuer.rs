@@ -77,7 +77,7 @@ impl Engine {
         let endpoints: BTreeSet<Endpoint> = work.iter().map(|work| work.endpoint).collect();
         let plans = endpoints.into_iter();
         let plans: BTreeMap<_, _> = plans
-            .map(|endpoint| (endpoint, self.plan(scope, endpoint, false)))
+            .map(|endpoint| (endpoint, self.plan(scope, endpoint, None)))
             .collect();
         // What is thought out anew then may be wanted back sooner.
         let mut next = Next::At(self.replans_at(scope));
@@ -350,7 +350,7 @@ impl Engine {
         endpoint: Endpoint,
     ) -> Place {
         let slack = self.now().until(cohort.bucket.start);
-        let choice = || self.plan(scope, endpoint, false).choose(slack).lane;
+        let choice = || self.plan(scope, endpoint, None).choose(slack).lane;
         match cohort.on_late {
             OnLate::Rescue if choice() != Lane::Batch => Place::Live,
             _ => Place::Queue(cohort),
