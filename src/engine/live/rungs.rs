@@ -184,7 +184,8 @@ impl Engine {
             lane,
             patience,
             reason,
-            until: self.now() + stands,
+            // It stands at that very instant yet.
+            until: self.now() + stands + Duration::from_millis(1),
         }
     }
 
@@ -215,7 +216,8 @@ impl Engine {
         }
         let until = Duration::try_from_secs_f64(stay.until.max(0.0)).unwrap_or(promised);
         let left = until.min(promised).saturating_sub(age);
-        (left > Duration::ZERO).then_some(left)
+        // Instants are milliseconds.
+        (left >= Duration::from_millis(1)).then_some(left)
     }
 
     /// How much longer to stay in the background lane that the request entered
