@@ -17,7 +17,7 @@ use crate::{
     ports::{self, Admission, StoreError},
 };
 
-use super::{Caller, Engine, Hold, settings::OnFull, turnaround::ScopeKey};
+use super::{Caller, Engine, Hold, live::store_of, settings::OnFull, turnaround::ScopeKey};
 
 /// A call that asks to be deferred, read and found fit for a batch line.
 pub struct Call {
@@ -191,7 +191,7 @@ impl Engine {
         let now = self.now();
         let destination = self.destination(call);
         let scope = ScopeKey::from(&destination);
-        let plan = self.plan(&scope, call.endpoint, false);
+        let plan = self.plan(&scope, call.endpoint, store_of(call.endpoint, &call.body));
         let (lane, reason) = match &call.live_only {
             Some(reason) => (Lane::Standard, reason.clone()),
             None => {

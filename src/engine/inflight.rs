@@ -19,7 +19,8 @@ pub struct Gauges {
     pub waiting: usize,
     /// Callers who get, or will get, a live answer as it streams.
     pub taps: usize,
-    /// Live calls that wait before their next try.
+    /// Live calls that wait before their next step: another try, or a look at a
+    /// background response.
     pub backing_off: usize,
     /// Requests whose acknowledgement is not on the wire yet.
     pub unflushed: usize,

@@ -82,6 +82,7 @@ impl Engine {
             }
             self.credentials.forget(credential);
             self.scopes.forget(credential);
+            self.flex_scopes.forget(credential);
         }
         Ok(())
     }

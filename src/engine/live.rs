@@ -1,30 +1,30 @@
-//! Ordinary calls at the ordinary price: what was too close for a batch, what
-//! was rescued, and what a batch cannot do. Earliest deadline first.
+//! Calls outside of batches: what was too close for one, what was rescued, and what
+//! a batch cannot do. Earliest deadline first, each in the cheapest lane that is
+//! still in time: flex, a background response, or an ordinary call.
 
 mod attempts;
+mod background;
 mod backlog;
 mod backoffs;
+mod flex;
 mod reply;
+mod rungs;
 mod scopes;
 mod turn;
 mod view;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
 use crate::{
     model::{
-        attempt::{Attempt, AttemptEvent, Lane},
+        attempt::{Attempt, AttemptEvent, AttemptState, Lane},
         body,
         id::RequestKey,
         request::{OnLate, Outcome, Request, Shape, Source, State},
     },
-    policy::{
-        budget::Verdict,
-        retry,
-        throttle::{Ended, RateLimits},
-    },
+    policy::{budget::Verdict, retry, throttle::RateLimits},
     ports::{Content, LiveCall, ProviderError, Settled, StoreError},
 };
 
@@ -33,11 +33,14 @@ use self::{
     attempts::{number, transition},
     backoffs::Why,
     reply::{Answer, Reply, read_reply},
+    rungs::{Known, Step},
     scopes::Permit,
+    turn::Way,
 };
 pub(super) use self::{
     backlog::Backlog,
     backoffs::Backoffs,
+    rungs::store_of,
     scopes::{Account, Scopes},
 };
 use super::{
@@ -48,7 +51,13 @@ use super::{
 };
 
 impl Engine {
-    async fn run(self: &Arc<Self>, key: RequestKey, mut permit: Permit) -> Result<(), StoreError> {
+    async fn run(
+        self: &Arc<Self>,
+        key: RequestKey,
+        step: Step,
+        mut known: Known,
+        way: Way,
+    ) -> Result<(), StoreError> {
         let Some(stored) = self.store.load(key).await? else {
             return Ok(());
         };
@@ -56,21 +65,62 @@ impl Engine {
             return Ok(());
         };
         let request = stored.request;
-        let reserved = match self.reserve(&request, &body) {
+        if self.learn_store(&request, &body, &mut known) {
+            way.unsent(self.now());
+            return self.step_down(&request, known).await;
+        }
+        let earlier = self.store.attempts(key).await?;
+        let lane = step.lane;
+        let lost =
+            |attempt: &Attempt| attempt.lane == lane && attempt.state == AttemptState::Unaccounted;
+        if lane != Lane::Standard && earlier.iter().any(lost) {
+            way.unsent(self.now());
+            let why = format!("an answer in the lane {lane} was lost before");
+            return self.step_down(&request, known.has_left(lane, why)).await;
+        }
+        let reserved = match self.reserve(&request, &body, lane) {
             Ok(reserved) => reserved,
             Err(verdict) => {
-                permit.ended(self.now(), Ended::Unsent);
+                way.unsent(self.now());
                 return self.not_paid_for(&request, verdict).await;
             }
         };
         let reserved_usd = reserved.as_ref().map(|reserved| reserved.amount);
-        let attempt = self.open_attempt(&request, reserved_usd).await?;
-        let tap = self.taps.take(key);
-        let reply = self.call(&request, &body, tap.as_ref(), &mut permit).await;
-        permit.ended(self.now(), reply.ended());
-        let dealt_with = match reply {
-            Reply::Answered(answer) => self.answered(&request, attempt, answer, tap).await,
-            Reply::Failed(error) => self.failed(&request, attempt, error, tap).await,
+        let attempt = self
+            .open_attempt(&request, &step, &earlier, reserved_usd)
+            .await?;
+        let dealt_with = match way {
+            Way::Background(slot) => {
+                let opening = background::Opening {
+                    attempt,
+                    known,
+                    slot,
+                    reserved,
+                };
+                return self.open_in_background(&request, body, opening).await;
+            }
+            Way::Flex(permit) => {
+                let call = flex::Call {
+                    attempt,
+                    known,
+                    patience: step.patience,
+                };
+                self.run_flex(&request, &body, call, permit).await
+            }
+            Way::Ordinary(mut permit) => {
+                let tap = self.taps.take(key);
+                let timeout = self.timeout(&request);
+                let reply = self
+                    .call(&request, &body, (lane, timeout), tap.as_ref(), &mut permit)
+                    .await;
+                permit.ended(self.now(), reply.ended());
+                match reply {
+                    Reply::Answered(answer) => {
+                        self.answered(&request, attempt, answer, tap, &known).await
+                    }
+                    Reply::Failed(error) => self.failed(&request, attempt, error, tap).await,
+                }
+            }
         };
         // Not before what was paid is counted.
         drop(reserved);
@@ -98,6 +148,7 @@ impl Engine {
         mut attempt: Attempt,
         answer: Answer,
         tap: Option<Spout>,
+        known: &Known,
     ) -> Result<(), StoreError> {
         let status = answer.status;
         let again = self.should_retry(request, &answer);
@@ -106,6 +157,7 @@ impl Engine {
             _ => Why::Answered(answer.asked),
         };
         let note = format!("answered {status}");
+        let outcome = self.live_outcome(request, &attempt, known, &answer);
         let attempt = if retry::may_have_run(status) {
             let lost = number(&attempt);
             self.lose(request, attempt, &note).await?;
@@ -120,7 +172,6 @@ impl Engine {
             attempt.state = transition(&attempt, AttemptEvent::Answer)?;
             Some(attempt)
         };
-        let outcome = self.live_outcome(request, &answer);
         self.finish(request, outcome, answer.body, attempt, tap)
             .await
     }
@@ -129,6 +180,7 @@ impl Engine {
         &self,
         request: &Request,
         body: &Bytes,
+        (lane, timeout): (Lane, Duration),
         tap: Option<&Spout>,
         permit: &mut Permit,
     ) -> Reply {
@@ -145,17 +197,9 @@ impl Engine {
             Ok(body) => body,
             Err(refusal) => return Reply::Failed(ProviderError::Local(refusal.message())),
         };
-        let timeout = match fails_late(request) {
-            // Nobody wants what comes later.
-            true => self
-                .now()
-                .until(request.deadline)
-                .min(self.settings.live.timeout),
-            false => self.settings.live.timeout,
-        };
         let call = LiveCall {
             endpoint: request.endpoint,
-            lane: Lane::Standard,
+            lane,
             body,
             timeout,
         };
@@ -168,6 +212,15 @@ impl Engine {
                 read_reply(reply, tap.filter(|_| streams)).await
             }
             Err(error) => Reply::Failed(error),
+        }
+    }
+
+    fn timeout(&self, request: &Request) -> Duration {
+        let timeout = self.settings.live.timeout;
+        match fails_late(request) {
+            // Nobody wants what comes later.
+            true => self.now().until(request.deadline).min(timeout),
+            false => timeout,
         }
     }
 
@@ -241,22 +294,23 @@ impl Engine {
         Ok(())
     }
 
-    fn live_outcome(&self, request: &Request, answer: &Answer) -> Outcome {
+    fn live_outcome(
+        &self,
+        request: &Request,
+        attempt: &Attempt,
+        known: &Known,
+        answer: &Answer,
+    ) -> Outcome {
         let metered = &answer.metered;
-        let lane = metered.lane(Lane::Standard);
+        let lane = metered.lane(attempt.lane);
         let bill = self.prices.bill(&request.model, lane, &metered.usage);
-        let reason = match (request.lane, request.cohort.on_late) {
-            (Lane::Batch, OnLate::Rescue) => format!(
-                "rescued: the batch would not have answered in time ({})",
-                request.reason
-            ),
-            // Only a batch that is refused for good sends these here.
-            (Lane::Batch, OnLate::Wait | OnLate::Fail) => format!(
-                "at the ordinary price: the provider refused the batch ({})",
-                request.reason
-            ),
-            _ => request.reason.clone(),
-        };
+        let mut reason = reason(request, attempt);
+        if let Some(why) = &known.why {
+            reason = format!("{reason}; {why}");
+        }
+        if lane != attempt.lane {
+            reason = format!("{reason}; billed as {lane}, which is the tier of the answer");
+        }
         Outcome {
             state: if answer.status < 400 {
                 State::Succeeded
@@ -287,11 +341,12 @@ impl Engine {
                 credential: request.credential,
                 model: request.model.clone(),
             };
-            let takes = Takes::Answer(Lane::Standard);
+            let takes = Takes::Answer(attempt.lane);
             let age = attempt.started.until(outcome.finished);
             self.saw(&scope, takes, age, 1.0);
         }
         let attempt = attempt.map(|attempt| Attempt {
+            note: String::new(),
             ended: Some(outcome.finished),
             usage: outcome.usage,
             bill: outcome.bill,
@@ -321,6 +376,28 @@ impl Engine {
             tap.send(TapEvent::End).await;
         }
         Ok(())
+    }
+}
+
+/// Why it was answered where it was. The attempt's note names its lane and the
+/// numbers.
+fn reason(request: &Request, attempt: &Attempt) -> String {
+    let planned = &request.reason;
+    let why = match (request.lane, request.cohort.on_late) {
+        (Lane::Batch, OnLate::Rescue) => "rescued: the batch would not have answered in time",
+        // Only a batch that is refused for good sends these here.
+        (Lane::Batch, OnLate::Wait | OnLate::Fail) if attempt.lane == Lane::Standard => {
+            "at the ordinary price: the provider refused the batch"
+        }
+        (Lane::Batch, OnLate::Wait | OnLate::Fail) => "the provider refused the batch",
+        (lane, _) if lane == attempt.lane => return planned.clone(),
+        (Lane::Standard | Lane::Flex | Lane::Background8h | Lane::Background2h, _) => {
+            return format!("{} (planned: {planned})", attempt.note);
+        }
+    };
+    match attempt.note.as_str() {
+        "" => format!("{why} ({planned})"),
+        now => format!("{why}; {now} (planned: {planned})"),
     }
 }
 

@@ -115,6 +115,10 @@ pub struct Engine {
     backlog: live::Backlog,
     backoffs: live::Backoffs,
     scopes: Arc<live::Scopes>,
+    /// The same for calls on the flex tier, whose capacity is another.
+    flex_scopes: Arc<live::Scopes>,
+    /// A permit for each open background response.
+    background: Arc<Semaphore>,
     budgets: Arc<budgets::Budgets>,
     /// Requests whose acknowledgement is not on the wire yet.
     unflushed: inflight::Mentions<RequestKey>,
@@ -163,6 +167,10 @@ impl Engine {
             backoffs: live::Backoffs::default(),
             budgets: Arc::new(budgets::Budgets::new(parts.settings.rescue.budget())),
             scopes: Arc::new(live::Scopes::new(&parts.settings.live)),
+            flex_scopes: Arc::new(live::Scopes::new(&parts.settings.live.flex())),
+            background: Arc::new(Semaphore::new(
+                parts.settings.live.max_background.max(1) as usize
+            )),
             unflushed: inflight::Mentions::default(),
             disk_bytes: AtomicU64::new(0),
             paused: AtomicBool::new(false),

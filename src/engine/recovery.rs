@@ -107,14 +107,21 @@ impl Engine {
         }
     }
 
-    /// Live calls that were open when we died: nobody saw them end.
+    /// Live calls that were open when we died: nobody saw them end. A background
+    /// response that has an id is looked at again.
     async fn account_for_the_unseen(&self) -> Result<(), StoreError> {
         for (key, id) in self.store.open_attempts().await? {
             let Some(head) = self.store.head(key).await? else {
                 continue;
             };
             let attempts = self.store.attempts(key).await?;
-            if let Some(attempt) = attempts.into_iter().find(|attempt| attempt.id == id) {
+            let attempt = attempts.into_iter().find(|attempt| attempt.id == id);
+            if let Some(attempt) = &attempt
+                && self.watch_again(&head.request, attempt)
+            {
+                continue;
+            }
+            if let Some(attempt) = attempt {
                 self.lose_sight(&head.request, attempt, "offpeak stopped while it ran")
                     .await?;
             }

@@ -77,7 +77,7 @@ impl Engine {
         let endpoints: BTreeSet<Endpoint> = work.iter().map(|work| work.endpoint).collect();
         let plans = endpoints.into_iter();
         let plans: BTreeMap<_, _> = plans
-            .map(|endpoint| (endpoint, self.plan(scope, endpoint, false)))
+            .map(|endpoint| (endpoint, self.plan(scope, endpoint, None)))
             .collect();
         // What is thought out anew then may be wanted back sooner.
         let mut next = Next::At(self.replans_at(scope));
@@ -139,11 +139,8 @@ impl Engine {
         let time = self.now().until(due).saturating_sub(live).max(live);
         let calls = self.capacity(scope, live).rate * time.as_secs_f64();
         let summary = self.summary.lock();
-        let all = [Guarantee::Firm, Guarantee::BestEffort];
-        let waiting = all
-            .into_iter()
-            .flat_map(|guarantee| summary.calling(scope, guarantee));
-        let waiting: f64 = waiting.map(|demand| demand.calls).sum();
+        let waiting = summary.all_calling(scope);
+        let waiting: f64 = waiting.iter().map(|demand| demand.calls).sum();
         (calls - waiting).max(0.0) as usize
     }
 
@@ -407,7 +404,7 @@ impl Engine {
         endpoint: Endpoint,
     ) -> Place {
         let slack = self.now().until(cohort.bucket.start);
-        let choice = || self.plan(scope, endpoint, false).choose(slack).lane;
+        let choice = || self.plan(scope, endpoint, None).choose(slack).lane;
         // What nothing was promised to goes live from the queue, while there is room.
         match (cohort.on_late, cohort.guarantee) {
             (OnLate::Rescue, Guarantee::Firm) if choice() != Lane::Batch => Place::Live,

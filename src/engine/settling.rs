@@ -52,7 +52,9 @@ impl Engine {
     }
 
     fn ended(&self, key: RequestKey, settled: &Settled) {
-        self.backoffs.forget(&key);
+        if self.backoffs.ended(&key) {
+            self.signals.live.notify_one();
+        }
         // Whoever still listens there hears the end of it.
         self.taps.take(key);
         self.waiters.wake(key);

@@ -250,7 +250,7 @@ impl Engine {
             return None;
         }
         let cost = bill(metered.lane(Lane::Standard))?;
-        let plan = self.plan(scope, endpoint, false);
+        let plan = self.plan(scope, endpoint, None);
         let choice = plan.choose(deadline);
         let cheap = bill(choice.lane)?.paid;
         let price = plan.rung(choice.lane).map_or(1.0, |rung| rung.price);

@@ -227,6 +227,17 @@ impl Summary {
         book.into_iter().flat_map(demands).collect()
     }
 
+    /// The same of both kinds, in order of deadlines.
+    pub fn all_calling(&self, scope: &ScopeKey) -> Vec<Demand> {
+        let kinds = [Guarantee::Firm, Guarantee::BestEffort];
+        let mut all: Vec<Demand> = kinds
+            .into_iter()
+            .flat_map(|kind| self.calling(scope, kind))
+            .collect();
+        all.sort_by_key(|demand| demand.due);
+        all
+    }
+
     /// The scope's batches that run, by age, with the share that has not ended.
     pub fn running(&self, scope: &ScopeKey, now: Timestamp) -> Vec<(Duration, f64)> {
         let batches = self.batches.values().filter(|tracked| {

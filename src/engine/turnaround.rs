@@ -19,6 +19,7 @@ use crate::{
     },
     policy::{
         demand::Capacity,
+        ladder::Offer,
         plan::{Plan, Rung},
         rescue,
         turnaround::{Curve, Prior, Table},
@@ -51,17 +52,22 @@ pub(super) enum Takes {
     Batch,
     /// Until a cancelled batch has ended.
     Cancel,
+    /// Until a flex call is refused for want of capacity. One that is taken never
+    /// is: what never ends is the share that is taken.
+    Refusal,
 }
 
 impl Takes {
     const BATCH: &'static str = "whole-batch";
     const CANCEL: &'static str = "cancel";
+    const REFUSAL: &'static str = "flex-refusal";
 
     pub fn as_str(self) -> &'static str {
         match self {
             Takes::Answer(lane) => lane.as_str(),
             Takes::Batch => Takes::BATCH,
             Takes::Cancel => Takes::CANCEL,
+            Takes::Refusal => Takes::REFUSAL,
         }
     }
 
@@ -69,6 +75,7 @@ impl Takes {
         match name {
             Takes::BATCH => Some(Takes::Batch),
             Takes::CANCEL => Some(Takes::Cancel),
+            Takes::REFUSAL => Some(Takes::Refusal),
             lane => lane.parse().ok().map(Takes::Answer),
         }
     }
@@ -81,7 +88,8 @@ pub(super) struct Turnarounds(Mutex<BTreeMap<ScopeKey, Scope>>);
 struct Scope {
     tables: BTreeMap<Takes, Learning>,
     observations: u64,
-    plans: HashMap<(Endpoint, bool), Made>,
+    /// By the lanes that they are made of.
+    plans: HashMap<Vec<Lane>, Made>,
 }
 
 #[derive(Default)]
@@ -109,7 +117,7 @@ const NEWS: f64 = 0.1;
 pub struct Turnaround {
     pub credential: CredentialId,
     pub model: String,
-    /// A lane, `whole-batch` or `cancel`.
+    /// A lane, `whole-batch`, `cancel`, or `flex-refusal`.
     pub what: &'static str,
     /// Batches, or calls, that tell it, the older ones less.
     pub seen: f64,
@@ -157,17 +165,30 @@ impl Engine {
         });
     }
 
-    /// The plan for calls of this kind, made anew when it is stale.
-    pub(super) fn plan(&self, key: &ScopeKey, endpoint: Endpoint, may_store: bool) -> Arc<Plan> {
+    /// The plan for calls of this kind, and for their own word on whether the
+    /// provider may store the answer.
+    pub(super) fn plan(
+        &self,
+        key: &ScopeKey,
+        endpoint: Endpoint,
+        store: Option<bool>,
+    ) -> Arc<Plan> {
+        self.plan_over(
+            key,
+            &self.settings.ladder.lanes(&key.model, endpoint, store),
+        )
+    }
+
+    /// The plan over these lanes and the ordinary call, made anew when it is stale.
+    pub(super) fn plan_over(&self, key: &ScopeKey, lanes: &[Lane]) -> Arc<Plan> {
         let now = self.now();
-        let kind = (endpoint, may_store);
         let replan = self.settings.rescue.replan;
         let mut observations = 0;
         {
             let mut scopes = self.turnarounds.0.lock();
             if let Some(scope) = scopes.get_mut(key) {
                 observations = scope.observations;
-                if let Some(made) = scope.plans.get_mut(&kind) {
+                if let Some(made) = scope.plans.get_mut(lanes) {
                     let news = made.observations != observations && made.due <= now;
                     if !news && made.stale > now {
                         return made.plan.clone();
@@ -177,7 +198,7 @@ impl Engine {
                 }
             }
         }
-        let plan = Arc::new(self.make_plan(key, endpoint, may_store));
+        let plan = Arc::new(self.make_plan(key, lanes));
         let running = self.summary.lock().running(key, now);
         let oldest = running.into_iter().map(|(age, _)| age).max();
         let mut scopes = self.turnarounds.0.lock();
@@ -188,13 +209,12 @@ impl Engine {
             observations,
         };
         let scope = scopes.entry(key.clone()).or_default();
-        scope.plans.insert(kind, made);
+        scope.plans.insert(lanes.to_vec(), made);
         plan
     }
 
-    fn make_plan(&self, key: &ScopeKey, endpoint: Endpoint, may_store: bool) -> Plan {
-        let lanes = self.settings.ladder.lanes(&key.model, endpoint, may_store);
-        let rungs = lanes.into_iter().filter_map(|lane| self.rung(key, lane));
+    fn make_plan(&self, key: &ScopeKey, lanes: &[Lane]) -> Plan {
+        let rungs = lanes.iter().filter_map(|lane| self.rung(key, *lane));
         let rungs = rungs.collect();
         Plan::new(rungs, self.live_takes(key), LONGEST)
     }
@@ -224,8 +244,17 @@ impl Engine {
             whole,
             before,
             cancel,
-            refused: offer.refused,
+            refused: match lane {
+                Lane::Flex => self.share_refused(key, offer),
+                _ => offer.refused,
+            },
         })
+    }
+
+    /// The share of flex calls that are refused, as seen of late.
+    fn share_refused(&self, key: &ScopeKey, offer: &Offer) -> f64 {
+        let taken = self.curve(key, Takes::Refusal, &offer.refusal_prior());
+        1.0 - taken.survival(LONGEST.as_secs_f64())
     }
 
     /// When the scope's plans are to be looked at again.
@@ -268,7 +297,7 @@ impl Engine {
         let weight = match takes {
             // The reserve is a cautious guess, and rescues are quickly seen.
             Takes::Answer(Lane::Standard) | Takes::Cancel => rescue.prior_weight * GUESS,
-            Takes::Answer(_) | Takes::Batch => rescue.prior_weight,
+            Takes::Answer(_) | Takes::Batch | Takes::Refusal => rescue.prior_weight,
         };
         let mut scopes = self.turnarounds.0.lock();
         let table = scopes
@@ -323,6 +352,7 @@ impl Engine {
                 },
                 Takes::Batch => self.settings.ladder.batch.prior(),
                 Takes::Cancel => self.settings.rescue.cancel_prior(),
+                Takes::Refusal => self.settings.ladder.flex.refusal_prior(),
             };
             Turnaround {
                 what: takes.as_str(),

@@ -61,6 +61,16 @@ impl Offer {
             never: self.never,
         }
     }
+
+    /// What is believed of how soon a call is refused, before any was seen: at
+    /// once, or never.
+    pub fn refusal_prior(&self) -> Prior {
+        Prior {
+            median: Duration::from_millis(500),
+            p90: Duration::from_secs(1),
+            never: 1.0 - self.refused,
+        }
+    }
 }
 
 impl Settings {
@@ -75,13 +85,15 @@ impl Settings {
     }
 
     /// The lanes below an ordinary call that this kind of call has. Background
-    /// answers are stored at the provider, and only with consent.
-    pub fn lanes(&self, model: &str, endpoint: Endpoint, may_store: bool) -> Vec<Lane> {
+    /// answers are stored at the provider, and only with consent: the call's own
+    /// word in `store` goes before ours.
+    pub fn lanes(&self, model: &str, endpoint: Endpoint, store: Option<bool>) -> Vec<Lane> {
+        let may_store = store.unwrap_or(self.background_may_store);
         let offered = |lane: &Lane| {
             let stores = matches!(lane, Lane::Background8h | Lane::Background2h);
             self.offer(*lane)
                 .is_some_and(|offer| offer.applies(model, endpoint))
-                && (!stores || may_store || self.background_may_store)
+                && (!stores || may_store)
         };
         Lane::ALL.into_iter().filter(offered).collect()
     }
@@ -124,21 +136,31 @@ pub(super) mod tests {
             background_2h: offer(&["*"], &[Endpoint::Responses]),
             background_may_store: false,
         };
-        for (model, endpoint, may_store, lanes) in [
-            ("gpt-4.1", Endpoint::ChatCompletions, true, vec![Batch]),
-            ("o3", Endpoint::ChatCompletions, true, vec![Batch, Flex]),
-            ("o3-mini", Endpoint::ChatCompletions, true, vec![Batch]),
-            ("gpt-5.4", Endpoint::Embeddings, true, vec![Batch]),
+        let (yes, no) = (Some(true), Some(false));
+        for (model, endpoint, store, lanes) in [
+            ("gpt-4.1", Endpoint::ChatCompletions, yes, vec![Batch]),
+            ("o3", Endpoint::ChatCompletions, yes, vec![Batch, Flex]),
+            ("o3-mini", Endpoint::ChatCompletions, yes, vec![Batch]),
+            ("gpt-5.4", Endpoint::Embeddings, yes, vec![Batch]),
             (
                 "gpt-5.4",
                 Endpoint::Responses,
-                true,
+                yes,
                 vec![Batch, Flex, Background8h, Background2h],
             ),
-            ("gpt-5.4", Endpoint::Responses, false, vec![Batch, Flex]),
+            ("gpt-5.4", Endpoint::Responses, no, vec![Batch, Flex]),
+            ("gpt-5.4", Endpoint::Responses, None, vec![Batch, Flex]),
         ] {
-            let found = settings.lanes(model, endpoint, may_store);
-            assert_eq!(found, lanes, "{model} {endpoint:?}");
+            let found = settings.lanes(model, endpoint, store);
+            assert_eq!(found, lanes, "{model} {endpoint:?} {store:?}");
+        }
+        let settings = Settings {
+            background_may_store: true,
+            ..settings
+        };
+        for (store, count) in [(yes, 3), (None, 3), (no, 1)] {
+            let found = settings.lanes("gpt-4.1", Endpoint::Responses, store);
+            assert_eq!(found.len(), count, "consent, and {store:?}");
         }
     }
 }

@@ -17,6 +17,11 @@ pub struct LiveSettings {
     pub start_concurrent: u32,
     /// The most in all scopes together.
     pub max_total: u32,
+    /// Flex calls at the same time in one scope, at most; they take minutes, and
+    /// count apart from the ordinary ones.
+    pub max_flex: u32,
+    /// Background responses that are open at the same time.
+    pub max_background: u32,
     /// The share of a scope's rate limits that is left to calls that pass through.
     pub passthrough_share: f64,
     /// What a live call is expected to take.
@@ -41,6 +46,17 @@ pub struct LiveSettings {
     /// that cannot be reached.
     #[serde(with = "crate::model::time::human")]
     pub give_up_after: Duration,
+}
+
+impl LiveSettings {
+    /// The same for the flex tier, whose capacity is another.
+    pub fn flex(&self) -> LiveSettings {
+        LiveSettings {
+            max_concurrent: self.max_flex,
+            start_concurrent: self.start_concurrent.min(self.max_flex),
+            ..self.clone()
+        }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]

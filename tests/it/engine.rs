@@ -13,6 +13,7 @@ mod callers;
 mod crashes;
 mod full_disk;
 mod house;
+mod ladder;
 mod lanes;
 mod live;
 mod rescue;

@@ -12,7 +12,7 @@ use crate::{
         attempt::Lane,
         batch::Batch,
         endpoint::Endpoint,
-        id::{CredentialId, TenantId},
+        id::{CredentialId, RequestKey, TenantId},
         money::Usd,
         request::{Entry, OnLate, Place, Request, Usage},
         time::Timestamp,
@@ -47,11 +47,12 @@ impl Engine {
         Ok(())
     }
 
-    /// Keeps money for a live call where it is a rescue and there is a budget.
+    /// Keeps money for a call in this lane where it is a rescue and there is a budget.
     pub(in crate::engine) fn reserve(
         &self,
         request: &Request,
         body: &Bytes,
+        lane: Lane,
     ) -> Result<Option<Reservation>, Verdict> {
         let budgets = &self.budgets;
         // Who would rather be late than pay more is live only where no batch takes
@@ -62,9 +63,18 @@ impl Engine {
         }
         let output = self.mean_output(request.credential, &request.model);
         let usage = ledger::expected_of(request.endpoint, body, output);
-        let amount = self.live_price(&request.model, &usage);
+        let amount = self.price_in(lane, &request.model, &usage);
         let reserved = budgets.reserve(request.key, self.now(), amount);
         reserved.map(Some)
+    }
+
+    /// Keeps money again for a call that was open when we stopped.
+    pub(in crate::engine) fn reserve_again(
+        &self,
+        key: RequestKey,
+        amount: Usd,
+    ) -> Option<Reservation> {
+        self.budgets.reserve(key, self.now(), amount).ok()
     }
 
     /// Counts what is on its way to be rescued.
@@ -196,7 +206,7 @@ impl Engine {
     ) -> Usd {
         let output = self.mean_output(credential, model);
         let usage = ledger::expected(endpoint, bytes, lines, output);
-        self.live_price(model, &usage)
+        self.price_in(Lane::Standard, model, &usage)
     }
 
     fn mean_output(&self, credential: CredentialId, model: &str) -> Option<u64> {
@@ -204,8 +214,8 @@ impl Engine {
         self.scopes.output(&Account { credential, model })
     }
 
-    fn live_price(&self, model: &str, usage: &Usage) -> Usd {
-        let bill = self.prices.bill(model, Lane::Standard, usage);
+    fn price_in(&self, lane: Lane, model: &str, usage: &Usage) -> Usd {
+        let bill = self.prices.bill(model, lane, usage);
         bill.map_or_else(|| self.prices.dearest(usage), |bill| bill.paid)
     }
 

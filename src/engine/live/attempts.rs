@@ -5,22 +5,26 @@ use crate::{
     engine::Engine,
     ledger,
     model::{
-        attempt::{Attempt, AttemptEvent, AttemptId, AttemptState, Lane},
+        attempt::{Attempt, AttemptEvent, AttemptId, AttemptState},
         money::Usd,
         request::{Outcome, Request, Source, State, Usage},
     },
     ports::{LedgerEntry, StoreError},
 };
 
+use super::rungs::Step;
+
 impl Engine {
     /// Durable before the call is sent: after a crash it counts as unaccounted.
-    /// A try that ended and cost nothing gives its number to the next.
+    /// A try that ended and cost nothing gives its number to the next. While it is
+    /// open its note says why it is in its lane.
     pub(super) async fn open_attempt(
         &self,
         request: &Request,
+        step: &Step,
+        earlier: &[Attempt],
         reserved: Option<Usd>,
     ) -> Result<Attempt, StoreError> {
-        let earlier = self.store.attempts(request.key).await?;
         let number = earlier
             .iter()
             .filter(|a| matches!(a.id, AttemptId::Live(_)) && a.state != AttemptState::Ended)
@@ -28,12 +32,12 @@ impl Engine {
             + 1;
         let attempt = Attempt {
             id: AttemptId::Live(number),
-            lane: Lane::Standard,
+            lane: step.lane,
             remote: None,
             started: self.now(),
             state: AttemptState::Open,
             ended: None,
-            note: String::new(),
+            note: step.reason.clone(),
             usage: Usage::default(),
             bill: None,
             reserved,

@@ -1,6 +1,7 @@
-//! When each live call may have its next try.
+//! When each live call has its next step: another try, or a look at the background
+//! response that is to answer it.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 
@@ -15,11 +16,12 @@ use crate::{
     ports::StoreError,
 };
 
-/// Calls that wait before their next try, and how often they have tried.
+use super::{background::Remote, rungs::Known};
+
+/// Calls that wait before their next step, and how often they have tried.
 #[derive(Default)]
 pub struct Backoffs(Mutex<HashMap<RequestKey, Backoff>>);
 
-#[derive(Clone, Copy)]
 struct Backoff {
     entry: Entry,
     until: Timestamp,
@@ -28,6 +30,40 @@ struct Backoff {
     /// paid for them.
     answered: u32,
     next: Try,
+    known: Known,
+    /// The background response that is open for it.
+    remote: Option<Arc<Remote>>,
+    /// The look has no time to wait behind others.
+    urgent: bool,
+}
+
+impl Backoff {
+    fn of(entry: Entry) -> Backoff {
+        Backoff {
+            entry,
+            until: Timestamp::ZERO,
+            tries: 0,
+            answered: 0,
+            next: Try::First,
+            known: Known::default(),
+            remote: None,
+            urgent: false,
+        }
+    }
+}
+
+/// A next step whose time has come.
+pub enum Due {
+    Try {
+        entry: Entry,
+        attempt: Try,
+        known: Known,
+    },
+    Look {
+        entry: Entry,
+        remote: Arc<Remote>,
+        urgent: bool,
+    },
 }
 
 /// Why a try came to nothing.
@@ -52,16 +88,80 @@ impl Backoffs {
         self.0.lock().contains_key(key)
     }
 
-    /// Those whose time has come, in no order, with what their next try is; and
-    /// the instant at which the next one's comes.
-    pub fn due(&self, now: Timestamp) -> (Vec<(Entry, Try)>, Option<Timestamp>) {
+    /// Those whose time has come, in no order, and the instant at which the next
+    /// one's comes.
+    pub fn due(&self, now: Timestamp) -> (Vec<Due>, Option<Timestamp>) {
         let backoffs = self.0.lock();
         let due = backoffs.values().filter(|backoff| backoff.until <= now);
+        let due = due.map(|backoff| match &backoff.remote {
+            Some(remote) => Due::Look {
+                entry: backoff.entry,
+                remote: remote.clone(),
+                urgent: backoff.urgent,
+            },
+            None => Due::Try {
+                entry: backoff.entry,
+                attempt: backoff.next,
+                known: backoff.known.clone(),
+            },
+        });
         let later = backoffs.values().map(|backoff| backoff.until);
-        (
-            due.map(|backoff| (backoff.entry, backoff.next)).collect(),
-            later.filter(|until| *until > now).min(),
-        )
+        (due.collect(), later.filter(|until| *until > now).min())
+    }
+
+    pub fn known(&self, key: &RequestKey) -> Known {
+        let backoffs = self.0.lock();
+        backoffs
+            .get(key)
+            .map_or_else(Known::default, |backoff| backoff.known.clone())
+    }
+
+    /// The next rung, at once.
+    pub fn step_down(&self, entry: Entry, known: Known) {
+        let mut backoffs = self.0.lock();
+        let tries = backoffs.get(&entry.key);
+        let (tries, answered) = tries.map_or((0, 0), |it| (it.tries, it.answered));
+        let next = Backoff {
+            tries,
+            answered,
+            known,
+            ..Backoff::of(entry)
+        };
+        backoffs.insert(entry.key, next);
+    }
+
+    /// A background response is open for the request, to be looked at by then.
+    pub fn watch(&self, entry: Entry, remote: Remote, known: Known, until: Timestamp) {
+        let watched = Backoff {
+            until,
+            known,
+            remote: Some(Arc::new(remote)),
+            ..Backoff::of(entry)
+        };
+        self.0.lock().insert(entry.key, watched);
+    }
+
+    pub fn look_at(&self, key: &RequestKey, until: Timestamp, urgent: bool) {
+        if let Some(backoff) = self.0.lock().get_mut(key) {
+            (backoff.until, backoff.urgent) = (until, urgent);
+        }
+    }
+
+    /// The request has ended. Nothing is kept of it, but for a background response
+    /// that is open: it is cancelled at the next look. True where there is one.
+    pub fn ended(&self, key: &RequestKey) -> bool {
+        let mut backoffs = self.0.lock();
+        match backoffs.get_mut(key) {
+            Some(backoff) if backoff.remote.is_some() => {
+                (backoff.until, backoff.urgent) = (Timestamp::ZERO, true);
+                true
+            }
+            Some(_) => {
+                backoffs.remove(key);
+                false
+            }
+            None => false,
+        }
     }
 
     /// How many answers were errors so far.
@@ -72,13 +172,8 @@ impl Backoffs {
     pub fn put_off(&self, engine: &Engine, entry: Entry, why: Why) {
         let settings = &engine.settings.live;
         let mut backoffs = self.0.lock();
-        let backoff = backoffs.entry(entry.key).or_insert(Backoff {
-            entry,
-            until: Timestamp::ZERO,
-            tries: 0,
-            answered: 0,
-            next: Try::First,
-        });
+        let backoff = backoffs.entry(entry.key);
+        let backoff = backoff.or_insert_with(|| Backoff::of(entry));
         backoff.tries += 1;
         let (asked, next) = match why {
             Why::Throttled(Some(asked)) => (Some(asked), Try::Asked),
@@ -105,6 +200,20 @@ impl Engine {
     /// meanwhile.
     pub(super) async fn try_again(&self, request: &Request, why: Why) -> Result<(), StoreError> {
         self.backoffs.put_off(self, request.entry(), why);
+        self.keep_if_live(request).await
+    }
+
+    /// Goes on with the request on its next rung, at once.
+    pub(super) async fn step_down(
+        &self,
+        request: &Request,
+        known: Known,
+    ) -> Result<(), StoreError> {
+        self.backoffs.step_down(request.entry(), known);
+        self.keep_if_live(request).await
+    }
+
+    async fn keep_if_live(&self, request: &Request) -> Result<(), StoreError> {
         if self.store.place(request.key, &[]).await? != Some(Place::Live) {
             self.backoffs.forget(&request.key);
         }

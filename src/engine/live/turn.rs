@@ -8,18 +8,23 @@ use std::{
     sync::Arc,
 };
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::{
     backlog::position,
+    backoffs::Due,
+    rungs::{Known, Ladder, Ladders, Step, is_background},
     scopes::{Account, Permit, ScopeKey},
 };
 use crate::{
     engine::{Engine, drive::Next, inflight::InHand},
     model::{
+        attempt::Lane,
         id::RequestKey,
         request::{Entry, LiveQueue, OnLate},
         time::Timestamp,
     },
-    policy::throttle::{Try, Verdict},
+    policy::throttle::{Ended, Try, Verdict},
     ports::StoreError,
 };
 
@@ -35,6 +40,26 @@ struct Candidate {
     attempt: Try,
     account: Account,
     scope: ScopeKey,
+    known: Known,
+    /// None where there are only ordinary calls.
+    ladder: Option<Ladder>,
+}
+
+/// Leave to go in a lane. Each has limits of its own.
+pub enum Way {
+    Ordinary(Permit),
+    Flex(Permit),
+    Background(OwnedSemaphorePermit),
+}
+
+impl Way {
+    /// It was not made use of.
+    pub fn unsent(self, now: Timestamp) {
+        match self {
+            Way::Ordinary(permit) | Way::Flex(permit) => permit.ended(now, Ended::Unsent),
+            Way::Background(slot) => drop(slot),
+        }
+    }
 }
 
 impl Engine {
@@ -42,6 +67,7 @@ impl Engine {
         let now = self.now();
         if self.backlog.begin_turn(now) {
             self.scopes.forget_stale(now);
+            self.flex_scopes.forget_stale(now);
         }
         let queues = self.summary.lock().live_queues();
         let mut next = Next::OnSignal;
@@ -49,31 +75,40 @@ impl Engine {
             let failed = self.fail_overdue(*queue, now).await;
             next = next.sooner(self.or_soon("failing what is late", failed));
         }
-        let (mut candidates, later) = self.due_again(&queues, now);
-        next = next.sooner(later.map_or(Next::OnSignal, Next::At));
+        let mut ladders = Ladders::default();
+        let (mut candidates, later) = self.due_again(&queues, &mut ladders, now);
+        next = next.sooner(later);
         for (queue, account) in queues {
             if self.waits_for_money(&queue) {
                 // Whoever of the tenant ends signals.
                 continue;
             }
             let scope = self.scopes.key(&account);
-            let room = match self.scopes.room(&scope, now) {
+            let mut room = match self.scopes.room(&scope, now) {
                 (Verdict::Go, room) => room,
                 // Whoever ends signals.
-                (Verdict::Full, _) => continue,
+                (Verdict::Full | Verdict::RetryLater { .. }, _) => 0,
                 (Verdict::Wait { until, reason }, _) => {
                     tracing::debug!(?scope, %until, reason, "live calls wait");
                     next = next.sooner(Next::At(until));
-                    continue;
+                    0
                 }
-                (Verdict::RetryLater { .. }, _) => continue,
             };
-            match self.untried(queue, room as usize).await {
+            let ladder = ladders.of(self, queue.destination);
+            if ladder.is_some() {
+                room = room.max(self.room_below(&account, now));
+            }
+            if room == 0 {
+                continue;
+            }
+            match self.untried(queue, (room as usize).min(PAGE.1)).await {
                 Ok(entries) => candidates.extend(entries.into_iter().map(|entry| Candidate {
                     entry,
                     attempt: Try::First,
                     account: account.clone(),
                     scope: scope.clone(),
+                    known: Known::default(),
+                    ladder: ladder.clone(),
                 })),
                 Err(error) => next = next.sooner(self.or_soon("a live queue", Err(error))),
             }
@@ -81,58 +116,104 @@ impl Engine {
         Ok(next.sooner(self.send_all(candidates, now)))
     }
 
-    /// What is firm first, then the earliest deadline. A scope that has said no says it to all that
-    /// are later, so that a large call is not passed by for ever by small ones.
+    /// Calls that may go in the lanes below an ordinary call.
+    fn room_below(&self, account: &Account, now: Timestamp) -> u32 {
+        let flex = self.flex_scopes.key(account);
+        let flex = match self.flex_scopes.room(&flex, now) {
+            (Verdict::Go, room) => room,
+            _ => 0,
+        };
+        flex.max(self.background.available_permits() as u32)
+    }
+
+    /// What is firm first, then the earliest deadline. A lane of a scope that has
+    /// said no says it to all that are later, so that a large call is not passed by
+    /// for ever by small ones.
     fn send_all(self: &Arc<Self>, mut candidates: Vec<Candidate>, now: Timestamp) -> Next {
         candidates.sort_unstable_by_key(|candidate| {
             let entry = &candidate.entry;
             (entry.cohort.guarantee, position(entry))
         });
         let mut next = Next::OnSignal;
-        let mut closed: HashSet<ScopeKey> = HashSet::new();
+        let mut closed: HashSet<(ScopeKey, Lane)> = HashSet::new();
+        // Something of theirs waits, and is to be found again.
+        let mut waiting: HashSet<LiveQueue> = HashSet::new();
         for candidate in candidates {
             if self.inflight.live.len() >= self.settings.live.max_total as usize {
                 // Whoever ends signals.
                 return next;
             }
-            if closed.contains(&candidate.scope) {
+            let entry = candidate.entry;
+            let step = self.next_step(candidate.ladder.as_ref(), &entry, &candidate.known);
+            let lane = (candidate.scope, step.lane);
+            if closed.contains(&lane) {
+                waiting.insert(entry.live_queue());
+                next = next.sooner(Next::At(step.until));
                 continue;
             }
-            let entry = candidate.entry;
             let Some(in_hand) = self.inflight.live.begin(entry.key) else {
                 continue;
             };
             let tokens = u64::from(entry.line_bytes) / BYTES_A_TOKEN;
-            let attempt = candidate.attempt;
-            match self.scopes.send(candidate.account, now, tokens, attempt) {
-                Ok(permit) => {
-                    if !self.backoffs.contains(&entry.key) {
+            match self.way(step.lane, candidate.account, now, tokens, candidate.attempt) {
+                Ok(way) => {
+                    let queue = entry.live_queue();
+                    if !waiting.contains(&queue) && !self.backoffs.contains(&entry.key) {
                         self.backlog.passed(&entry);
                     }
-                    self.run_in_background(entry, permit, in_hand);
+                    self.begin(entry, step, candidate.known, way, in_hand);
                 }
-                Err(Verdict::RetryLater { until }) => next = next.sooner(Next::At(until)),
-                Err(Verdict::Wait { until, .. }) => {
-                    next = next.sooner(Next::At(until));
-                    closed.insert(candidate.scope);
-                }
-                Err(Verdict::Full | Verdict::Go) => {
-                    closed.insert(candidate.scope);
+                Err(verdict) => {
+                    waiting.insert(entry.live_queue());
+                    next = next.sooner(Next::At(step.until));
+                    if let Verdict::Wait { until, .. } | Verdict::RetryLater { until } = verdict {
+                        next = next.sooner(Next::At(until));
+                    }
+                    if !matches!(verdict, Verdict::RetryLater { .. }) {
+                        closed.insert(lane);
+                    }
                 }
             }
         }
         next
     }
 
-    fn run_in_background(
+    /// Whoever ends signals, where it is full.
+    fn way(
+        &self,
+        lane: Lane,
+        account: Account,
+        now: Timestamp,
+        tokens: u64,
+        attempt: Try,
+    ) -> Result<Way, Verdict> {
+        match lane {
+            Lane::Flex => {
+                let permit = self.flex_scopes.send(account, now, tokens, attempt);
+                permit.map(Way::Flex)
+            }
+            lane if is_background(lane) => {
+                let slot = self.background.clone().try_acquire_owned();
+                slot.map(Way::Background).map_err(|_| Verdict::Full)
+            }
+            _ => {
+                let permit = self.scopes.send(account, now, tokens, attempt);
+                permit.map(Way::Ordinary)
+            }
+        }
+    }
+
+    fn begin(
         self: &Arc<Self>,
         entry: Entry,
-        permit: Permit,
+        step: Step,
+        known: Known,
+        way: Way,
         in_hand: InHand<RequestKey>,
     ) {
         let engine = self.clone();
         self.tasks.spawn(async move {
-            if let Err(error) = engine.run(entry.key, permit).await {
+            if let Err(error) = engine.run(entry.key, step, known, way).await {
                 tracing::error!(id = %entry.key.id, %error, "a live call");
                 engine.backoffs.put_off(&engine, entry, super::Why::Ours);
             }
@@ -150,27 +231,50 @@ impl Engine {
         }
     }
 
-    /// Those that have been tried and may be tried again.
+    /// Those that have been tried and may be tried again. Background responses are
+    /// looked at.
     fn due_again(
-        &self,
+        self: &Arc<Self>,
         queues: &HashMap<LiveQueue, Account>,
+        ladders: &mut Ladders,
         now: Timestamp,
-    ) -> (Vec<Candidate>, Option<Timestamp>) {
+    ) -> (Vec<Candidate>, Next) {
         let (due, later) = self.backoffs.due(now);
-        let due = due.into_iter().filter_map(|(entry, attempt)| {
+        let mut next = later.map_or(Next::OnSignal, Next::At);
+        let mut candidates = Vec::new();
+        for due in due {
+            let (entry, attempt, known) = match due {
+                Due::Try {
+                    entry,
+                    attempt,
+                    known,
+                } => (entry, attempt, known),
+                Due::Look {
+                    entry,
+                    remote,
+                    urgent,
+                } => {
+                    next = next.sooner(self.begin_look(entry, remote, urgent, now));
+                    continue;
+                }
+            };
             let queue = entry.live_queue();
-            let account = queues.get(&queue)?.clone();
+            let Some(account) = queues.get(&queue).cloned() else {
+                continue;
+            };
             if self.waits_for_money(&queue) {
-                return None;
+                continue;
             }
-            Some(Candidate {
+            candidates.push(Candidate {
                 entry,
                 attempt,
                 scope: self.scopes.key(&account),
                 account,
-            })
-        });
-        (due.collect(), later)
+                known,
+                ladder: ladders.of(self, queue.destination),
+            });
+        }
+        (candidates, next)
     }
 
     /// The first `room` of a queue that are neither on their way nor wait for their

@@ -18,6 +18,8 @@ pub fn settings() -> LiveSettings {
         max_concurrent: 8,
         start_concurrent: 4,
         max_total: 1024,
+        max_flex: 64,
+        max_background: 1000,
         passthrough_share: 0.1,
         expected: 20 * SECOND,
         timeout: 600 * SECOND,

@@ -420,6 +420,7 @@ impl World {
             || self.batches().await.iter().any(open)
             || self.store.next_delivery().await.unwrap().is_some()
             || self.engine.gauges().in_hand > 0
+            || self.engine.gauges().backing_off > 0
     }
 
     /// The summary equals a rescan of the store.

@@ -1,0 +1,121 @@
+//! One call on the flex tier: half the price, minutes rather than seconds, and not
+//! always there. Whatever it does not answer goes to the next rung, where an
+//! ordinary call has the last word.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+
+use super::{
+    reply::{Answer, Reply},
+    rungs::Known,
+    scopes::Permit,
+};
+use crate::{
+    engine::{
+        Engine,
+        turnaround::{ScopeKey, Takes},
+    },
+    model::{
+        attempt::{Attempt, Lane},
+        request::Request,
+    },
+    policy::{lane::words, retry},
+    ports::{ProviderError, StoreError},
+};
+
+pub struct Call {
+    pub attempt: Attempt,
+    pub known: Known,
+    /// Where no answer has come by then, it is given up.
+    pub patience: Duration,
+}
+
+impl Engine {
+    /// A caller who streams is not let in on it: a stream that has begun could not
+    /// be given up for an ordinary call. The answer is told as events when it is
+    /// there.
+    pub(super) async fn run_flex(
+        self: &Arc<Self>,
+        request: &Request,
+        body: &Bytes,
+        call: Call,
+        mut permit: Permit,
+    ) -> Result<(), StoreError> {
+        let patience = call.patience.min(self.timeout_of_flex(request));
+        let reply = self.call(request, body, (Lane::Flex, patience), None, &mut permit);
+        let reply = tokio::time::timeout(patience, reply).await;
+        let reply = reply.unwrap_or_else(|_| {
+            let gone = format!("no answer after {}", words(patience));
+            Reply::Failed(ProviderError::Lost(gone))
+        });
+        permit.ended(self.now(), reply.ended());
+        let Call { attempt, known, .. } = call;
+        match reply {
+            Reply::Answered(answer) if answer.status < 400 => {
+                self.flex_tells(request, &attempt, false);
+                self.answered(request, attempt, answer, None, &known).await
+            }
+            Reply::Answered(answer) => self.flex_refused(request, attempt, known, &answer).await,
+            Reply::Failed(error) if error.may_have_happened() => {
+                let age = attempt.started.until(self.now());
+                let takes = Takes::Answer(Lane::Flex);
+                self.cut_off(&scope_of(request), takes, age, 1.0);
+                let why = format!("flex was given up after {}: {error}", words(age));
+                tracing::info!(id = %request.key.id, why, "a flex call");
+                self.lose(request, attempt, &why).await?;
+                self.step_down(request, known.has_left(Lane::Flex, why))
+                    .await
+            }
+            Reply::Failed(error) => self.failed(request, attempt, error, None).await,
+        }
+    }
+
+    /// Not billed. Errors of the call's own are the ordinary call's to tell: this
+    /// one may only have come of the tier.
+    async fn flex_refused(
+        &self,
+        request: &Request,
+        attempt: Attempt,
+        known: Known,
+        answer: &Answer,
+    ) -> Result<(), StoreError> {
+        let status = answer.status;
+        self.flex_tells(request, &attempt, true);
+        let why = match status {
+            429 => "flex had no capacity for it".to_owned(),
+            status => format!("flex answered {status}"),
+        };
+        tracing::debug!(id = %request.key.id, status, "a flex call was refused");
+        if retry::may_have_run(status) {
+            self.lose(request, attempt, &why).await?;
+        } else {
+            self.close(request, attempt, why.clone()).await?;
+        }
+        self.step_down(request, known.has_left(Lane::Flex, why))
+            .await
+    }
+
+    fn flex_tells(&self, request: &Request, attempt: &Attempt, refused: bool) {
+        let age = attempt.started.until(self.now());
+        match refused {
+            true => self.saw(&scope_of(request), Takes::Refusal, age, 1.0),
+            false => self.cut_off(&scope_of(request), Takes::Refusal, age, 1.0),
+        }
+    }
+
+    /// Nobody wants what comes after the deadline of one that rather fails.
+    fn timeout_of_flex(&self, request: &Request) -> Duration {
+        match super::fails_late(request) {
+            true => self.now().until(request.deadline),
+            false => Duration::MAX,
+        }
+    }
+}
+
+pub fn scope_of(request: &Request) -> ScopeKey {
+    ScopeKey {
+        credential: request.credential,
+        model: request.model.clone(),
+    }
+}

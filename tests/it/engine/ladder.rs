@@ -1,0 +1,381 @@
+//! The lanes between a batch and an ordinary call: flex, and background responses.
+
+use std::time::Duration;
+
+use offpeak::{
+    engine::Settings,
+    model::{
+        attempt::{AttemptState, Lane},
+        endpoint::Endpoint,
+        id::RequestKey,
+        request::{Outcome, Source, State},
+    },
+    simulator::{self, Fault, Kind, Operation},
+};
+use serde_json::{Value, json};
+
+use super::{
+    asking::{Ask, HOUR, MINUTE, SECOND, ask},
+    world::{Allow, LIVE, World, succeeded},
+};
+
+const FLEX: Source = Source::Live(Lane::Flex);
+const TWO_HOURS: Source = Source::Live(Lane::Background2h);
+const EIGHT_HOURS: Source = Source::Live(Lane::Background8h);
+
+/// A chat call to a model that has flex.
+fn flexible(text: impl Into<String>) -> Ask {
+    Ask {
+        model: "o3".into(),
+        ..ask(text).within(10 * MINUTE).sim("tokens=5")
+    }
+}
+
+/// A call to the Responses API, and what it says of `store`.
+fn response(text: &str, store: Option<bool>, sim: &str) -> Ask {
+    let mut body = json!({"model": "gpt-4.1", "input": text, "metadata": {"sim": sim}});
+    if let Some(store) = store {
+        body["store"] = Value::Bool(store);
+    }
+    Ask {
+        model: "gpt-4.1".into(),
+        endpoint: Endpoint::Responses,
+        body: Some(body.to_string()),
+        ..ask(text)
+    }
+}
+
+async fn world(change: impl FnOnce(&mut Settings, &mut simulator::Settings)) -> World {
+    World::with(|settings, sim| {
+        sim.latency.flex_sigma = 0.0;
+        sim.latency.background_sigma = 0.0;
+        change(settings, sim);
+    })
+    .await
+}
+
+/// One whose provider takes no batches, so that others are the cheapest.
+async fn without_batches(consent: bool) -> World {
+    world(|settings, sim| {
+        settings.ladder.batch.models.clear();
+        settings.ladder.background_may_store = consent;
+        sim.latency.background_8h_median = 3 * HOUR;
+        sim.latency.background_2h_median = 40 * MINUTE;
+    })
+    .await
+}
+
+fn in_time(outcome: &Outcome, key: RequestKey, within: Duration) {
+    succeeded(outcome);
+    let took = key.id.born().until(outcome.finished);
+    assert!(took <= within, "{took:?}: {outcome:?}");
+}
+
+fn limit_of(world: &World, model: &str) -> u32 {
+    let scopes = world.engine().live_scopes();
+    let scope = scopes.iter().find(|scope| scope.model == model);
+    scope.expect("calls were made").limit
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_deadline_is_met_at_half_price() {
+    let world = world(|_, _| {}).await;
+    let keys = world.ask_many(20, |n| flexible(format!("q{n}"))).await;
+    world.pass(SECOND).await;
+    let view = world.engine().view(keys[0]).await.unwrap().unwrap();
+    assert_eq!(view.lane(), Lane::Flex);
+    for key in &keys {
+        let outcome = world.outcome(*key).await;
+        in_time(&outcome, *key, 10 * MINUTE);
+        assert_eq!(outcome.source, FLEX, "{}", outcome.reason);
+        assert!(outcome.reason.starts_with("flex, 10m left"), "{outcome:?}");
+    }
+    world.finish().await;
+    let ledger = world.ledger().await;
+    assert_eq!(ledger.paid.as_pico() * 2, ledger.standard.as_pico());
+    assert_eq!(world.sim.bill().calls(simulator::Lane::Flex), 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_flex_refuses_is_answered_at_once_on_the_next_rung() {
+    let world = world(|_, _| {}).await;
+    world.faults(Operation::Chat, Kind::FlexShortage, 1_000);
+    let keys = world.ask_many(40, |n| flexible(format!("q{n}"))).await;
+    for key in &keys {
+        let outcome = world.outcome(*key).await;
+        in_time(&outcome, *key, MINUTE);
+        assert_eq!(outcome.source, LIVE);
+        assert!(outcome.reason.contains("had no capacity"), "{outcome:?}");
+        let attempts = world.store.attempts(*key).await.unwrap();
+        assert_eq!(attempts.len(), 1, "what is refused leaves nothing");
+    }
+    // Ordinary calls were never pushed back.
+    assert!(limit_of(&world, "o3") >= 16);
+    let known = world.engine().turnaround();
+    let refusals = known.iter().find(|it| it.what == "flex-refusal").unwrap();
+    assert!(refusals.seen >= 39.0, "{}", refusals.seen);
+    assert!(
+        refusals.learned.survival(3600.0) < 0.1,
+        "nearly all of them"
+    );
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_that_has_no_flex_after_all_is_answered() {
+    let world = world(|settings, _| settings.ladder.flex.models = vec!["gpt-4.1".into()]).await;
+    let call = Ask {
+        model: "gpt-4.1".into(),
+        ..flexible("no such tier")
+    };
+    let key = world.ask(&call).await;
+    let outcome = world.outcome(key).await;
+    in_time(&outcome, key, MINUTE);
+    assert!(outcome.reason.contains("flex answered 400"), "{outcome:?}");
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_tier_that_was_served_is_the_one_that_is_paid() {
+    let world = world(|_, _| {}).await;
+    world.fault(Operation::Chat, Kind::FlexAsDefault);
+    let outcome = world.outcome(world.ask(&flexible("dearer")).await).await;
+    succeeded(&outcome);
+    assert_eq!(outcome.source, LIVE);
+    assert!(outcome.reason.contains("billed as standard"), "{outcome:?}");
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn flex_that_hangs_is_left_in_time() {
+    let world = world(|_, _| {}).await;
+    world.faults(Operation::Chat, Kind::HangAfter, 3);
+    let keys = world.ask_many(3, |n| flexible(format!("q{n}"))).await;
+    for key in &keys {
+        let outcome = world.outcome(*key).await;
+        in_time(&outcome, *key, 10 * MINUTE);
+        assert_eq!(outcome.source, LIVE);
+        assert!(outcome.reason.contains("given up after"), "{outcome:?}");
+        let attempts = world.store.attempts(*key).await.unwrap();
+        let tried: Vec<_> = attempts.iter().map(|it| (it.lane, it.state)).collect();
+        let unseen = (Lane::Flex, AttemptState::Unaccounted);
+        assert_eq!(tried, [unseen, (Lane::Standard, AttemptState::Answered)]);
+    }
+    let unaccounted = true;
+    world
+        .finish_allowing(Allow {
+            unaccounted,
+            ..Allow::default()
+        })
+        .await;
+    assert_eq!(world.ledger().await.unaccounted, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn flex_takes_no_room_from_ordinary_calls() {
+    let world = world(|settings, sim| {
+        settings.live.max_concurrent = 1;
+        sim.latency.flex_median = 4 * MINUTE;
+    })
+    .await;
+    let slow = |n| flexible(format!("q{n}")).within(20 * MINUTE);
+    let keys = world.ask_many(5, slow).await;
+    world.pass(MINUTE).await;
+    let close = world.ask(&flexible("close").within(30 * SECOND)).await;
+    let outcome = world.outcome(close).await;
+    in_time(&outcome, close, 30 * SECOND);
+    assert_eq!(outcome.source, LIVE);
+    for key in keys {
+        let outcome = world.outcome(key).await;
+        in_time(&outcome, key, 20 * MINUTE);
+        assert_eq!(outcome.source, FLEX, "{}", outcome.reason);
+    }
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_flex_is_answered_in_time() {
+    let world = world(|settings, _| settings.live.max_flex = 1).await;
+    let keys = world.ask_many(40, |n| flexible(format!("q{n}"))).await;
+    let outcomes = world.all_done(&keys).await;
+    for (key, outcome) in keys.iter().zip(&outcomes) {
+        in_time(outcome, *key, 10 * MINUTE);
+    }
+    let cheap = outcomes.iter().filter(|it| it.source == FLEX).count();
+    assert!((3..=9).contains(&cheap), "{cheap} of a minute each");
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_who_streams_is_told_by_the_answer() {
+    let world = world(|_, _| {}).await;
+    let mut call = flexible("stream me").held();
+    call.stream = true;
+    let mut admitted = world.admit(&call).await;
+    let mut tap = admitted.hold.tap().unwrap();
+    assert!(tap.next().await.is_none(), "it is not streamed");
+    let (outcome, answer) = world.done(admitted.request.key).await;
+    assert_eq!(outcome.source, FLEX);
+    assert!(answer.starts_with('{'), "{answer}");
+    admitted.hold.delivered(world.engine());
+
+    world.fault(Operation::Chat, Kind::FlexShortage);
+    let mut call = flexible("stream me live").held();
+    call.stream = true;
+    let mut admitted = world.admit(&call).await;
+    let mut tap = admitted.hold.tap().unwrap();
+    while tap.next().await.is_some() {}
+    let (outcome, answer) = world.done(admitted.request.key).await;
+    assert_eq!(outcome.source, LIVE);
+    assert!(answer.contains("[DONE]"), "{answer}");
+    admitted.hold.delivered(world.engine());
+    drop(tap);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_background_response_is_used_with_consent() {
+    for (consent, store, within, source) in [
+        (false, None, 3 * HOUR, LIVE),
+        (false, Some(true), 3 * HOUR, TWO_HOURS),
+        (true, None, 3 * HOUR, TWO_HOURS),
+        (true, Some(false), 3 * HOUR, LIVE),
+        (true, None, 12 * HOUR, EIGHT_HOURS),
+        (false, Some(true), 12 * HOUR, EIGHT_HOURS),
+    ] {
+        let world = without_batches(consent).await;
+        let key = world.ask(&response("q", store, "").within(within)).await;
+        world.pass(MINUTE).await;
+        let view = world.engine().view(key).await.unwrap().unwrap();
+        let outcome = world.outcome(key).await;
+        in_time(&outcome, key, within);
+        assert_eq!(outcome.source, source, "{consent} {store:?}: {outcome:?}");
+        assert_eq!(Some(view.lane()), source.lane());
+        assert!(outcome.bill.is_some());
+        world.finish().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_background_response_is_not_asked_for_all_the_time() {
+    let world = without_batches(true).await;
+    world.ask(&response("q", None, "").within(12 * HOUR)).await;
+    world.finish().await;
+    let looks = world.sim.log().operations[&Operation::GetResponse];
+    assert!((60..200).contains(&looks), "{looks} in three hours");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_that_overruns_is_left_in_time() {
+    for within in [150 * MINUTE, 3 * HOUR] {
+        let world = without_batches(true).await;
+        let by = 10 * HOUR;
+        world.faults(Operation::Responses, Kind::Overrun { by }, 1);
+        let key = world.ask(&response("late", None, "").within(within)).await;
+        let outcome = world.outcome(key).await;
+        in_time(&outcome, key, within);
+        assert_eq!(outcome.source, LIVE);
+        assert!(outcome.reason.contains("given up after"), "{outcome:?}");
+        world.finish().await;
+        let log = world.sim.log();
+        assert_eq!(log.operations[&Operation::CancelResponse], 1);
+        assert_eq!(world.sim.bill().calls(simulator::Lane::Background2h), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_background_response_that_fails_is_answered_on_the_next_rung() {
+    let world = without_batches(true).await;
+    let call = response("flaky", None, "flaky=1").within(3 * HOUR);
+    let key = world.ask(&call).await;
+    let outcome = world.outcome(key).await;
+    in_time(&outcome, key, 3 * HOUR);
+    assert!(outcome.reason.contains("ended as failed"), "{outcome:?}");
+    assert_ne!(outcome.source, TWO_HOURS);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_background_response_survives_a_kill() {
+    let mut world = without_batches(true).await;
+    let key = world.ask(&response("q", None, "").within(3 * HOUR)).await;
+    world.pass(10 * MINUTE).await;
+    world.restart(None).await;
+    let view = world.engine().view(key).await.unwrap().unwrap();
+    assert_eq!(view.lane(), Lane::Background2h);
+    let outcome = world.outcome(key).await;
+    assert_eq!(outcome.source, TWO_HOURS);
+    let took = key.id.born().until(outcome.finished);
+    assert!(took < 45 * MINUTE, "{took:?}");
+    world.finish().await;
+    assert_eq!(world.sim.log().operations[&Operation::Responses], 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_create_that_nobody_saw_is_unaccounted() {
+    let world = without_batches(true).await;
+    world.fault(Operation::Responses, Kind::ReplyLost);
+    let call = response("lost", None, "tokens=5").within(3 * HOUR);
+    let key = world.ask(&call).await;
+    let outcome = world.outcome(key).await;
+    in_time(&outcome, key, 3 * HOUR);
+    assert_eq!(outcome.source, LIVE);
+    let unaccounted = true;
+    world
+        .finish_allowing(Allow {
+            unaccounted,
+            ..Allow::default()
+        })
+        .await;
+    assert_eq!(world.ledger().await.unaccounted, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_cancels_pays_for_no_background_response() {
+    for erased in [false, true] {
+        let world = without_batches(true).await;
+        let key = world.ask(&response("q", None, "").within(3 * HOUR)).await;
+        world.pass(10 * MINUTE).await;
+        if erased {
+            world.engine().erase(key).await.unwrap();
+        } else {
+            world.engine().cancel(key).await.unwrap();
+            assert_eq!(world.outcome(key).await.state, State::Cancelled);
+        }
+        world.pass(3 * HOUR).await;
+        let log = world.sim.log();
+        assert_eq!(log.operations[&Operation::CancelResponse], 1);
+        assert_eq!(world.sim.bill().total_nano_usd, 0);
+        assert_eq!(world.engine().gauges().backing_off, 0);
+        world.finish().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_stalls_is_rescued_into_the_background() {
+    let world = world(|settings, _| {
+        settings.ladder.background_may_store = true;
+        settings.rescue.budget_usd_per_day = Some("1".parse().unwrap());
+    })
+    .await;
+    world.sim.inject(Fault {
+        times: 100,
+        ..Fault::once(Operation::CreateBatch, Kind::Slow { by: 30 * HOUR })
+    });
+    let within = 5 * HOUR;
+    let call = |n: usize| response(&format!("q{n}"), None, "").within(within);
+    let keys = world.ask_many(3, call).await;
+    for key in &keys {
+        let outcome = world.outcome(*key).await;
+        in_time(&outcome, *key, within);
+        assert_eq!(outcome.source, TWO_HOURS, "{outcome:?}");
+        let reason = &outcome.reason;
+        assert!(reason.starts_with("rescued: the batch"), "{reason}");
+        assert!(reason.contains("background-2h, "), "{reason}");
+    }
+    world.finish().await;
+    let ledger = world.ledger().await;
+    assert_eq!((ledger.rescued, ledger.rescue_paid), (3, ledger.paid));
+    let spent = world.engine().rescue_budget(keys[0].tenant)[0].spent;
+    assert_eq!(spent, ledger.paid, "what it cost, not what it might have");
+}
