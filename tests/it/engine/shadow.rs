@@ -95,7 +95,7 @@ async fn what_was_learned_decides() {
     pass(&world, "gpt-4o-mini-2024-07-18", 0);
     let before = sums(&world).await.plain;
     for number in 0..60 {
-        let one = ask(&format!("{number}")).key(KEY);
+        let one = ask(format!("{number}")).key(KEY);
         let key = world.ask(&one).await;
         world.outcome(key).await;
     }
