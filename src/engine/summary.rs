@@ -161,10 +161,8 @@ impl Summary {
         now: Timestamp,
         capacity: Option<&Capacity>,
     ) -> Guarantee {
-        if !self.destinations.contains_key(&destination.id) {
-            self.destinations
-                .insert(destination.id, destination.clone());
-        }
+        let known = self.destinations.entry(destination.id);
+        known.or_insert_with(|| destination.clone());
         if !capacity.is_some_and(|capacity| self.has_room(destination, deadline, now, capacity)) {
             return Guarantee::BestEffort;
         }

@@ -30,9 +30,9 @@ use crate::model::attempt::Lane;
 
 use super::{lane::words, turnaround::Curve};
 
-/// From one slack to the next on the grid: 2 % more. The cost between two of them
+/// From one slack to the next on the grid: 4 % more. The cost between two of them
 /// is taken from the lower.
-const STEP: f64 = 1.02;
+const STEP: f64 = 1.04;
 
 /// What it costs to enter a lane, as a share of the standard price: control calls,
 /// so that no batch is left for a fresh one without a reason.
