@@ -193,6 +193,17 @@ impl Engine {
         let now = self.now();
         let batch = &tracked.batch;
         if start <= now {
+            // Where capacity has fallen all of a sudden, there may be time for a
+            // cancel all the same, and nothing is paid twice.
+            let last = batch.earliest_deadline - plan.live();
+            let cancel = plan
+                .rung(Lane::Batch)
+                .map_or(Duration::ZERO, |rung| rung.cancel);
+            let fits = || self.room_live(scope, &batch.cohort, last) >= batch.lines as usize;
+            if !tracked.wanted && now + cancel < last && fits() {
+                let renewed = self.want_back_if_paid_for(batch, money).await?;
+                return Ok(Next::At(last).sooner(renewed.map_or(Next::OnSignal, Next::At)));
+            }
             return self.overtake(scope, &tracked, start, money).await;
         }
         let due = start + plan.live();

@@ -170,7 +170,7 @@ impl Curve {
         if position <= 0.0 {
             return 1.0;
         }
-        let bin = position as usize;
+        let bin = (position as usize).min(BINS);
         match (self.0.get(bin), self.0.get(bin + 1)) {
             (Some(from), Some(to)) => from + (to - from) * (position - bin as f64),
             _ => self.0.last().copied().unwrap_or(1.0),
