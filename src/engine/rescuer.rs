@@ -368,6 +368,14 @@ impl Engine {
         let batch = tracked.batch.id;
         let before = start.until(tracked.batch.earliest_deadline);
         let (mut lines, mut next) = self.due_lines(batch, |line| line.deadline - before).await?;
+        let none_waits = lines.is_empty() && next == Next::OnSignal;
+        if none_waits && !tracked.wanted && !self.summary.lock().is_awaited(batch) {
+            // They went a few at a time: what it still answers is paid twice.
+            tracing::info!(%batch, "overtaken by all of its lines: cancelled");
+            self.emptied(batch);
+            self.want_back(batch);
+            return Ok(Next::OnSignal);
+        }
         if paid_for && next == Next::OnSignal {
             self.emptied(batch);
         } else if !paid_for {

@@ -448,6 +448,12 @@ impl Summary {
         self.overtaken.extend(lines);
     }
 
+    /// Whether a line that went live although this batch runs on has no answer yet:
+    /// it may come back.
+    pub fn is_awaited(&self, batch: BatchId) -> bool {
+        self.overtaken.values().any(|from| *from == batch)
+    }
+
     /// Where a request goes that could not run live: to the batch that it was taken
     /// out of, while that runs, so that it never stands in two.
     pub fn back_from_live(&mut self, entry: &Entry) -> Place {

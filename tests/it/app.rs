@@ -36,9 +36,14 @@ impl TestApp {
 
     /// With settings over the short ones, by their environment names.
     pub async fn with(settings: &[(&str, &str)]) -> TestApp {
+        TestApp::against(provider(), settings).await
+    }
+
+    /// In front of another provider than the quick one.
+    pub async fn against(provider: simulator::Settings, settings: &[(&str, &str)]) -> TestApp {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let upstream = format!("http://{}/v1", listener.local_addr().unwrap());
-        let simulator = Simulator::new(provider(), now());
+        let simulator = Simulator::new(provider, now());
         let stop = CancellationToken::new();
         let mut serving = JoinSet::new();
         serving.spawn(simulator::serve(listener, simulator.clone(), stop.clone()));

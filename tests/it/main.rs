@@ -10,3 +10,4 @@ mod sdk;
 mod settings;
 mod simulate;
 mod wire;
+mod workloads;

@@ -89,6 +89,38 @@ async fn an_answer_after_last_call_is_paid_twice_and_counted_once() {
     assert_eq!(world.sim.bill().calls(Lane::Batch), 40);
 }
 
+/// A batch whose lines went live a few at a time, as there was room, has nothing to
+/// run for any more.
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_was_overtaken_line_by_line_is_cancelled() {
+    let world = World::with(|settings, _| {
+        settings.live.max_concurrent = 1;
+        settings.live.start_concurrent = 1;
+        settings.live.expected = MINUTE;
+    })
+    .await;
+    world.faults(
+        Operation::CreateBatch,
+        Kind::Slow { by: 20 * HOUR },
+        1_000_000,
+    );
+    let keys = world
+        .ask_many(150, |n| {
+            ask(format!("slow {n}")).sim("slow=10s").within(HOUR)
+        })
+        .await;
+    for outcome in world.all_done(&keys).await {
+        succeeded(&outcome);
+        assert_eq!(outcome.source, LIVE);
+    }
+    world.pass(HOUR).await;
+    let batches = world.sim.log().batches;
+    let running = batches.iter().filter(|batch| batch.status != "cancelled");
+    assert_eq!(running.count(), 0, "{batches:#?}");
+    assert_eq!(world.sim.bill().calls(Lane::Batch), 0);
+    world.finish().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_would_rather_wait_is_late_and_cheap() {
     let world = World::new().await;

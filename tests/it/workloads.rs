@@ -1,0 +1,244 @@
+//! The workloads of `offpeak simulate` in small, on real sockets and a hundred
+//! times faster: nothing that is firm is late, nothing is lost, and the ledger is
+//! the provider's bill.
+
+mod books;
+mod calls;
+
+use std::time::Duration;
+
+use offpeak::simulator::{Fault, Kind, Operation, Settings};
+
+use self::{
+    books::{Books, check},
+    calls::{Workload, play},
+};
+use crate::app::TestApp;
+
+const SECOND: Duration = Duration::from_secs(1);
+const SPEED: f64 = 100.0;
+
+/// A batch takes 0.7 s, nine of ten less than 1.2 s; an ordinary call 30 ms.
+fn provider() -> Settings {
+    let mut settings = Settings {
+        seed: SEED,
+        speed: SPEED,
+        ..Settings::default()
+    };
+    let real = |millis: u64| Duration::from_millis(millis).mul_f64(SPEED);
+    let latency = &mut settings.latency;
+    latency.turnaround_median = real(600);
+    latency.turnaround_sigma = 0.4;
+    latency.stalled_share = 0.0;
+    latency.cancel = real(600);
+    latency.live_median = real(30);
+    latency.flex_median = real(200);
+    latency.flex_sigma = 0.4;
+    settings.limits.batch_creates_per_hour = 10_000_000;
+    settings.limits.uploads_per_minute = 10_000_000;
+    settings
+}
+
+const SEED: u64 = 5;
+
+/// The same law, as the server is told of it. A busy machine takes longer now and
+/// then than the simulator does: the reserve keeps a second for an ordinary call,
+/// and weighs enough to be believed after many quick ones.
+const LAW: [(&str, &str); 19] = [
+    ("OFFPEAK_SERVER__WORKERS", "1"),
+    ("OFFPEAK_PACKING__LINGER", "100ms"),
+    ("OFFPEAK_PACKING__CREATES_PER_HOUR", "1000000"),
+    ("OFFPEAK_WATCH__POLL_INTERVAL", "100ms"),
+    ("OFFPEAK_WATCH__POLL_MAX", "100ms"),
+    ("OFFPEAK_WATCH__POLLS_PER_SECOND", "200"),
+    ("OFFPEAK_LADDER__BATCH__MEDIAN", "700ms"),
+    ("OFFPEAK_LADDER__BATCH__P90", "1200ms"),
+    ("OFFPEAK_LADDER__BATCH__NEVER", "0.02"),
+    ("OFFPEAK_LADDER__FLEX__MEDIAN", "200ms"),
+    ("OFFPEAK_LADDER__FLEX__P90", "350ms"),
+    ("OFFPEAK_LADDER__FLEX__REFUSED", "0.1"),
+    ("OFFPEAK_RESCUE__RESERVE", "6s"),
+    ("OFFPEAK_RESCUE__PRIOR_WEIGHT", "200"),
+    ("OFFPEAK_RESCUE__REPLAN", "200ms"),
+    ("OFFPEAK_LIVE__EXPECTED", "200ms"),
+    ("OFFPEAK_LIVE__RETRY_BASE", "100ms"),
+    ("OFFPEAK_LIVE__RETRY_MAX", "500ms"),
+    ("OFFPEAK_HOLD__DRIP_AFTER", "45s"),
+];
+
+async fn against(provider: Settings, more: &[(&str, &str)]) -> TestApp {
+    TestApp::against(provider, &[&LAW, more].concat()).await
+}
+
+/// All of it, in front of this provider.
+async fn through(workload: Workload, provider: Settings) -> Books {
+    let app = against(provider, &[]).await;
+    let done = play(&app, &workload).await;
+    let books = check(&app, done).await;
+    app.finish().await;
+    books
+}
+
+const STEADY: Workload = Workload {
+    calls: 150,
+    model: "gpt-4o-mini",
+    arrival: |number| 3 * SECOND * number / 150,
+    deadline: |_| 10 * SECOND,
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn steady() {
+    let books = through(STEADY, provider()).await;
+    assert_eq!(books.firm, STEADY.calls);
+    books.cost_at_most(0.6);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bursty() {
+    let bursts = Workload {
+        calls: 240,
+        arrival: |number| 1500 * MILLISECOND * (number % 3),
+        ..STEADY
+    };
+    let books = through(bursts, provider()).await;
+    assert_eq!(books.firm, bursts.calls);
+    books.cost_at_most(0.6);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn midnight() {
+    let midnight = Workload {
+        calls: 300,
+        arrival: |_| Duration::ZERO,
+        ..STEADY
+    };
+    let books = through(midnight, provider()).await;
+    assert_eq!(books.firm, midnight.calls);
+    books.cost_at_most(0.6);
+}
+
+/// From too close for a batch to much later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mixed_deadlines() {
+    let mixed = Workload {
+        calls: 200,
+        arrival: |number| 2 * SECOND * number / 200,
+        deadline: |number| [2, 4, 6, 9, 13, 20][number as usize % 6] * SECOND,
+        ..STEADY
+    };
+    let books = through(mixed, provider()).await;
+    assert_eq!(books.firm, mixed.calls);
+}
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+/// Every batch that is created in the meantime never ends.
+fn stall(app: &TestApp) {
+    let by = Duration::from_secs(86_400);
+    app.simulator.inject(Fault {
+        times: u32::MAX,
+        ..Fault::once(Operation::CreateBatch, Kind::Slow { by })
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_batch_moves_for_a_while() {
+    let app = against(provider(), &[]).await;
+    stall(&app);
+    let workload = Workload {
+        deadline: |_| 12 * SECOND,
+        ..STEADY
+    };
+    let over = async {
+        tokio::time::sleep(2 * SECOND).await;
+        app.simulator.clear_faults();
+    };
+    let (done, ()) = tokio::join!(play(&app, &workload), over);
+    let books = check(&app, done).await;
+    app.finish().await;
+    assert_eq!(books.firm, workload.calls);
+    assert!(books.cancelled > 0, "no batch was left: {books:?}");
+    books.cost_at_most(1.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_batch_ever_moves() {
+    let app = against(provider(), &[]).await;
+    stall(&app);
+    let done = play(&app, &STEADY).await;
+    let books = check(&app, done).await;
+    app.finish().await;
+    assert_eq!(books.firm, STEADY.calls);
+    assert_eq!(books.rescued, STEADY.calls);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_that_finish_together() {
+    let mut provider = provider();
+    provider.latency.line_correlation = 1.0;
+    provider.latency.turnaround_sigma = 1.0;
+    let books = through(STEADY, provider).await;
+    assert_eq!(books.firm, STEADY.calls);
+    books.cost_at_most(0.8);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_that_finish_apart() {
+    let mut provider = provider();
+    provider.latency.line_correlation = 0.0;
+    provider.latency.turnaround_sigma = 1.0;
+    let books = through(STEADY, provider).await;
+    assert_eq!(books.firm, STEADY.calls);
+    books.cost_at_most(0.8);
+}
+
+/// Ten calls a second can run live, and no batch comes in time: what was promised
+/// is in time, and nothing else was promised.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn little_can_run_live() {
+    let small = [
+        ("OFFPEAK_LIVE__MAX_CONCURRENT", "4"),
+        ("OFFPEAK_LIVE__START_CONCURRENT", "4"),
+        ("OFFPEAK_LIVE__EXPECTED", "400ms"),
+    ];
+    let app = against(provider(), &small).await;
+    stall(&app);
+    let workload = Workload {
+        calls: 150,
+        arrival: |_| Duration::ZERO,
+        ..STEADY
+    };
+    let done = play(&app, &workload).await;
+    let books = check(&app, done).await;
+    app.finish().await;
+    let promised = 1..workload.calls;
+    assert!(promised.contains(&books.firm), "{books:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flex_is_offered() {
+    let flex = Workload {
+        calls: 120,
+        model: "o3",
+        deadline: |_| 6 * SECOND,
+        ..STEADY
+    };
+    let mut provider = provider();
+    provider.limits.flex_shortage = 0.1;
+    let books = through(flex, provider).await;
+    assert_eq!(books.firm, flex.calls);
+    books.cost_at_most(1.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flex_is_not_offered() {
+    let bare = Workload {
+        calls: 120,
+        deadline: |_| 6 * SECOND,
+        ..STEADY
+    };
+    let books = through(bare, provider()).await;
+    assert_eq!(books.firm, bare.calls);
+    assert_eq!(books.lanes.get("flex"), None);
+    books.cost_at_most(0.6);
+}
