@@ -21,6 +21,7 @@ const SETTING: Duration = Duration::from_millis(SLEW as u64);
 /// Wall time that never jumps: it runs on the monotonic clock and leans towards
 /// the wall clock.
 pub struct SystemClock {
+    wall: Box<dyn Fn() -> Timestamp + Send + Sync>,
     state: Mutex<State>,
 }
 
@@ -31,11 +32,18 @@ struct State {
 
 impl SystemClock {
     pub fn new() -> Self {
+        SystemClock::following(wall)
+    }
+
+    /// Time that follows this wall clock.
+    pub fn following(wall: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        let state = State {
+            at: Instant::now(),
+            now: wall(),
+        };
         SystemClock {
-            state: Mutex::new(State {
-                at: Instant::now(),
-                now: wall(),
-            }),
+            wall: Box::new(wall),
+            state: Mutex::new(state),
         }
     }
 }
@@ -48,7 +56,7 @@ impl Default for SystemClock {
 
 impl SystemClock {
     pub fn now(&self) -> Timestamp {
-        self.state.lock().tell(Instant::now(), wall())
+        self.state.lock().tell(Instant::now(), (self.wall)())
     }
 }
 

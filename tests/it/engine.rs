@@ -4,6 +4,7 @@
 mod asking;
 mod crash;
 mod day;
+mod deadlines;
 mod life;
 mod world;
 

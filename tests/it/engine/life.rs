@@ -12,6 +12,7 @@ use std::{
 
 use async_trait::async_trait;
 use offpeak::{
+    app::SystemClock,
     model::time::Timestamp,
     ports::{Clock, Deliver, HookEvent, HookOutcome},
     provider::connect::BoxError,
@@ -42,6 +43,60 @@ impl Virtual {
 impl Clock for Virtual {
     fn now(&self) -> Timestamp {
         self.start + self.origin.elapsed()
+    }
+
+    fn random(&self) -> u128 {
+        self.random.lock().random()
+    }
+}
+
+/// A machine whose wall clock is set by somebody, as the app reads it; seeded chance.
+pub struct Machine {
+    told: SystemClock,
+    wall: Arc<Wall>,
+    random: Mutex<StdRng>,
+}
+
+struct Wall {
+    start: Timestamp,
+    origin: Instant,
+    set: Mutex<(Duration, Duration)>,
+}
+
+impl Machine {
+    pub fn new(start: Timestamp, seed: u64) -> Self {
+        let wall = Arc::new(Wall {
+            start,
+            origin: Instant::now(),
+            set: Mutex::default(),
+        });
+        let read = wall.clone();
+        Machine {
+            told: SystemClock::following(move || read.now()),
+            wall,
+            random: Mutex::new(StdRng::seed_from_u64(seed)),
+        }
+    }
+
+    pub fn jump_forward(&self, by: Duration) {
+        self.wall.set.lock().0 += by;
+    }
+
+    pub fn jump_back(&self, by: Duration) {
+        self.wall.set.lock().1 += by;
+    }
+}
+
+impl Wall {
+    fn now(&self) -> Timestamp {
+        let (forward, back) = *self.set.lock();
+        self.start + self.origin.elapsed() + forward - back
+    }
+}
+
+impl Clock for Machine {
+    fn now(&self) -> Timestamp {
+        self.told.now()
     }
 
     fn random(&self) -> u128 {

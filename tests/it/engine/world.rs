@@ -134,8 +134,25 @@ impl World {
         World::seeded(1, None, change).await
     }
 
+    pub async fn with_clock(
+        clock: Arc<dyn Clock>,
+        change: impl FnOnce(&mut Settings, &mut simulator::Settings),
+    ) -> World {
+        World::begin(clock, 1, None, change).await
+    }
+
     /// An engine that dies after `steps` commits and effects.
     pub async fn seeded(
+        seed: u64,
+        steps: Option<u32>,
+        change: impl FnOnce(&mut Settings, &mut simulator::Settings),
+    ) -> World {
+        let clock = Arc::new(Virtual::new(START, seed));
+        World::begin(clock, seed, steps, change).await
+    }
+
+    async fn begin(
+        clock: Arc<dyn Clock>,
         seed: u64,
         steps: Option<u32>,
         change: impl FnOnce(&mut Settings, &mut simulator::Settings),
@@ -153,8 +170,7 @@ impl World {
         provider.latency.stalled_share = 0.0;
         provider.latency.live_sigma = 0.0;
         change(&mut settings, &mut provider);
-        let sim = Simulator::new(provider, START);
-        let clock: Arc<dyn Clock> = Arc::new(Virtual::new(START, seed));
+        let sim = Simulator::new(provider, clock.now());
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let key = MasterKey::parse(&Secret::new("11".repeat(32))).unwrap();
         let vault = Arc::new(Vault::new(&key));
