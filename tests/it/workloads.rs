@@ -190,21 +190,24 @@ async fn lines_that_finish_apart() {
     books.cost_at_most(0.8);
 }
 
-/// Ten calls a second can run live, and no batch comes in time: what was promised
-/// is in time, and nothing else was promised.
+/// Some twelve calls a second can run live, far fewer than are asked for, and no
+/// batch moves: what was promised is in time, and not all was.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn little_can_run_live() {
     let small = [
         ("OFFPEAK_LIVE__MAX_CONCURRENT", "4"),
         ("OFFPEAK_LIVE__START_CONCURRENT", "4"),
-        ("OFFPEAK_LIVE__EXPECTED", "400ms"),
+        ("OFFPEAK_LIVE__EXPECTED", "900ms"),
     ];
-    let app = against(provider(), &small).await;
+    let mut provider = provider();
+    provider.latency.live_median = Duration::from_millis(300).mul_f64(SPEED);
+    provider.latency.live_sigma = 0.1;
+    let app = against(provider, &small).await;
     stall(&app);
     let workload = Workload {
-        calls: 150,
+        calls: 90,
         arrival: |_| Duration::ZERO,
-        deadline: |_| 8 * SECOND,
+        deadline: |_| 5 * SECOND,
         ..STEADY
     };
     let done = play(&app, &workload).await;
