@@ -18,7 +18,7 @@ use crate::app::TestApp;
 const SECOND: Duration = Duration::from_secs(1);
 const SPEED: f64 = 100.0;
 
-/// A batch takes 0.7 s, nine of ten less than 1.2 s; an ordinary call 30 ms.
+/// A batch takes 0.7 s, nine of ten less than 1 s; an ordinary call 30 ms.
 fn provider() -> Settings {
     let mut settings = Settings {
         seed: SEED,
@@ -28,7 +28,7 @@ fn provider() -> Settings {
     let real = |millis: u64| Duration::from_millis(millis).mul_f64(SPEED);
     let latency = &mut settings.latency;
     latency.turnaround_median = real(600);
-    latency.turnaround_sigma = 0.4;
+    latency.turnaround_sigma = 0.3;
     latency.stalled_share = 0.0;
     latency.cancel = real(600);
     latency.live_median = real(30);
@@ -52,7 +52,7 @@ const LAW: [(&str, &str); 19] = [
     ("OFFPEAK_WATCH__POLL_MAX", "100ms"),
     ("OFFPEAK_WATCH__POLLS_PER_SECOND", "200"),
     ("OFFPEAK_LADDER__BATCH__MEDIAN", "700ms"),
-    ("OFFPEAK_LADDER__BATCH__P90", "1200ms"),
+    ("OFFPEAK_LADDER__BATCH__P90", "1s"),
     ("OFFPEAK_LADDER__BATCH__NEVER", "0.02"),
     ("OFFPEAK_LADDER__FLEX__MEDIAN", "200ms"),
     ("OFFPEAK_LADDER__FLEX__P90", "350ms"),
@@ -80,9 +80,9 @@ async fn through(workload: Workload, provider: Settings) -> Books {
 }
 
 const STEADY: Workload = Workload {
-    calls: 150,
+    calls: 120,
     model: "gpt-4o-mini",
-    arrival: |number| 3 * SECOND * number / 150,
+    arrival: |number| 2 * SECOND * number / 120,
     deadline: |_| 10 * SECOND,
 };
 
@@ -97,7 +97,7 @@ async fn steady() {
 async fn bursty() {
     let bursts = Workload {
         calls: 240,
-        arrival: |number| 1500 * MILLISECOND * (number % 3),
+        arrival: |number| SECOND * (number % 3),
         ..STEADY
     };
     let books = through(bursts, provider()).await;
@@ -117,20 +117,18 @@ async fn midnight() {
     books.cost_at_most(0.6);
 }
 
-/// From too close for a batch to much later.
+/// From what is rescued where a batch takes long, to much later.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mixed_deadlines() {
     let mixed = Workload {
         calls: 200,
         arrival: |number| 2 * SECOND * number / 200,
-        deadline: |number| [2, 4, 6, 9, 13, 20][number as usize % 6] * SECOND,
+        deadline: |number| [3, 4, 6, 9, 13, 20][number as usize % 6] * SECOND,
         ..STEADY
     };
     let books = through(mixed, provider()).await;
     assert_eq!(books.firm, mixed.calls);
 }
-
-const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// Every batch that is created in the meantime never ends.
 fn stall(app: &TestApp) {
@@ -145,18 +143,14 @@ fn stall(app: &TestApp) {
 async fn no_batch_moves_for_a_while() {
     let app = against(provider(), &[]).await;
     stall(&app);
-    let workload = Workload {
-        deadline: |_| 12 * SECOND,
-        ..STEADY
-    };
     let over = async {
-        tokio::time::sleep(2 * SECOND).await;
+        tokio::time::sleep(SECOND).await;
         app.simulator.clear_faults();
     };
-    let (done, ()) = tokio::join!(play(&app, &workload), over);
+    let (done, ()) = tokio::join!(play(&app, &STEADY), over);
     let books = check(&app, done).await;
     app.finish().await;
-    assert_eq!(books.firm, workload.calls);
+    assert_eq!(books.firm, STEADY.calls);
     assert!(books.cancelled > 0, "no batch was left: {books:?}");
     books.cost_at_most(1.0);
 }
@@ -165,18 +159,22 @@ async fn no_batch_moves_for_a_while() {
 async fn no_batch_ever_moves() {
     let app = against(provider(), &[]).await;
     stall(&app);
-    let done = play(&app, &STEADY).await;
+    let workload = Workload {
+        deadline: |_| 8 * SECOND,
+        ..STEADY
+    };
+    let done = play(&app, &workload).await;
     let books = check(&app, done).await;
     app.finish().await;
-    assert_eq!(books.firm, STEADY.calls);
-    assert_eq!(books.rescued, STEADY.calls);
+    assert_eq!(books.firm, workload.calls);
+    assert_eq!(books.rescued, workload.calls);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lines_that_finish_together() {
     let mut provider = provider();
     provider.latency.line_correlation = 1.0;
-    provider.latency.turnaround_sigma = 1.0;
+    provider.latency.turnaround_sigma = 0.7;
     let books = through(STEADY, provider).await;
     assert_eq!(books.firm, STEADY.calls);
     books.cost_at_most(0.8);
@@ -186,26 +184,30 @@ async fn lines_that_finish_together() {
 async fn lines_that_finish_apart() {
     let mut provider = provider();
     provider.latency.line_correlation = 0.0;
-    provider.latency.turnaround_sigma = 1.0;
+    provider.latency.turnaround_sigma = 0.7;
     let books = through(STEADY, provider).await;
     assert_eq!(books.firm, STEADY.calls);
     books.cost_at_most(0.8);
 }
 
-/// Ten calls a second can run live, and no batch comes in time: what was promised
-/// is in time, and nothing else was promised.
+/// Some twelve calls a second can run live, far fewer than are asked for, and no
+/// batch moves: what was promised is in time, and not all was.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn little_can_run_live() {
     let small = [
         ("OFFPEAK_LIVE__MAX_CONCURRENT", "4"),
         ("OFFPEAK_LIVE__START_CONCURRENT", "4"),
-        ("OFFPEAK_LIVE__EXPECTED", "400ms"),
+        ("OFFPEAK_LIVE__EXPECTED", "900ms"),
     ];
-    let app = against(provider(), &small).await;
+    let mut provider = provider();
+    provider.latency.live_median = Duration::from_millis(300).mul_f64(SPEED);
+    provider.latency.live_sigma = 0.1;
+    let app = against(provider, &small).await;
     stall(&app);
     let workload = Workload {
-        calls: 150,
+        calls: 90,
         arrival: |_| Duration::ZERO,
+        deadline: |_| 5 * SECOND,
         ..STEADY
     };
     let done = play(&app, &workload).await;
@@ -218,7 +220,6 @@ async fn little_can_run_live() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn flex_is_offered() {
     let flex = Workload {
-        calls: 120,
         model: "o3",
         deadline: |_| 6 * SECOND,
         ..STEADY
@@ -233,7 +234,6 @@ async fn flex_is_offered() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn flex_is_not_offered() {
     let bare = Workload {
-        calls: 120,
         deadline: |_| 6 * SECOND,
         ..STEADY
     };
