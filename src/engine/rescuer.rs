@@ -380,10 +380,16 @@ impl Engine {
             self.emptied(batch);
         } else if !paid_for {
             lines.sort_unstable_by_key(|line| (line.deadline, line.key));
+            // Nothing is left behind, and what ran on would be billed for nobody.
+            let mut last = next == Next::OnSignal && lines.len() <= room;
             lines.truncate(room);
             let (covered, _, renewed) = self.affordable(money, lines);
+            last &= renewed.is_none();
             next = next.sooner(renewed.map_or(Next::OnSignal, Next::At));
             lines = covered;
+            if last && !tracked.wanted {
+                self.want_back(batch);
+            }
         }
         if !lines.is_empty() {
             tracing::warn!(%batch, lines = lines.len(), "last call: live before the cancel has ended");
