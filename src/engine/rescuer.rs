@@ -38,6 +38,8 @@ use super::{
     turnaround::ScopeKey,
 };
 
+/// A choice stands at its border yet.
+const BEYOND: Duration = Duration::from_millis(1);
 /// Entries a read.
 const PAGE: usize = 96;
 
@@ -157,7 +159,7 @@ impl Engine {
         let due = start + plan.live();
         let slack = self.now().until(due);
         if plan.choose(slack).lane == Lane::Batch {
-            return Ok(Next::At(due - plan.stands_until(slack)));
+            return Ok(Next::At(due - plan.stands_until(slack) + BEYOND));
         }
         loop {
             let room = self.room_live(scope, &cohort, cohort.bucket.start);
@@ -219,7 +221,7 @@ impl Engine {
             _ => {
                 let slack = now.until(due);
                 match plan.choose(slack).lane {
-                    Lane::Batch => due - plan.stands_until(slack),
+                    Lane::Batch => due - plan.stands_until(slack) + BEYOND,
                     _ => now,
                 }
             }

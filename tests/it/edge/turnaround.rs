@@ -74,7 +74,7 @@ async fn what_was_seen_moves_the_median_and_only_its_owner_sees_it() {
         [0; 0]
     );
     let all = told(&app, "/offpeak/admin/turnaround", &app.admin_token()).await;
-    assert_eq!(all.len(), 1);
+    assert_eq!(all.len(), 2, "lines, and whole batches");
     let refused = caller.call("GET /offpeak/admin/turnaround", &[], "").await;
     assert_eq!(refused.status(), 401);
     app.finish().await;
