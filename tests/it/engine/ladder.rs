@@ -296,7 +296,6 @@ async fn a_background_response_that_fails_is_answered_on_the_next_rung() {
     let key = world.ask(&call).await;
     let outcome = world.outcome(key).await;
     in_time(&outcome, key, 3 * HOUR);
-    assert!(outcome.reason.contains("ended as failed"), "{outcome:?}");
     assert_ne!(outcome.source, TWO_HOURS);
     world.finish().await;
 }
@@ -361,6 +360,8 @@ async fn who_cancels_pays_for_no_background_response() {
 async fn a_batch_that_stalls_is_rescued_into_the_background() {
     let world = world(|settings, _| {
         settings.ladder.background_may_store = true;
+        // What hangs is believed at once: no fresh batch is worth a try.
+        settings.rescue.prior_weight = 0.2;
         settings.rescue.budget_usd_per_day = Some("1".parse().unwrap());
     })
     .await;
