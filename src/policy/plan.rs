@@ -34,9 +34,16 @@ use super::{lane::words, turnaround::Curve};
 /// is taken from the lower.
 const STEP: f64 = 1.04;
 
-/// What it costs to enter a lane, as a share of the standard price: control calls,
-/// so that no batch is left for a fresh one without a reason.
-const ENTRY: f64 = 0.0001;
+/// What it costs to enter a lane, as a share of the standard price. A batch takes
+/// control calls, and is not left for a fresh one without a reason. The other lanes
+/// take of the rate limits of ordinary calls, which batches do not: where time is
+/// plenty, a batch it is.
+fn entry(lane: Lane) -> f64 {
+    match lane {
+        Lane::Batch => 0.0001,
+        Lane::Flex | Lane::Background8h | Lane::Background2h | Lane::Standard => 0.01,
+    }
+}
 
 /// A lane that costs less than an ordinary call.
 #[derive(Clone, Debug)]
@@ -166,7 +173,7 @@ impl Plan {
             let stay = self.stay(rung, 0.0, left);
             let kept = 1.0 - rung.refused.clamp(0.0, 1.0);
             let or_else = |taken: f64, refused: f64| kept * taken + (1.0 - kept) * refused;
-            let cost = or_else(stay.cost + ENTRY, best.sure.0);
+            let cost = or_else(stay.cost + entry(rung.lane), best.sure.0);
             let standard = or_else(stay.standard, best.sure.1);
             if kept == 1.0 && cost < best.sure.0 {
                 best.sure = (cost, standard);
@@ -359,7 +366,7 @@ mod tests {
             never: 0.0,
         };
         let flex = |refused| Rung {
-            lane: Lane::Standard,
+            lane: Lane::Flex,
             refused,
             ..batch(&quick, 0)
         };
@@ -369,7 +376,7 @@ mod tests {
             plan.choose(Duration::from_secs(600))
         };
         let (never, half, always) = (cost(0.0), cost(0.5), cost(1.0));
-        assert_eq!((never.lane, half.lane), (Lane::Standard, Lane::Standard));
+        assert_eq!((never.lane, half.lane), (Lane::Flex, Lane::Flex));
         assert_eq!(always.lane, Lane::Batch);
         assert!((half.cost - (never.cost + always.cost) / 2.0).abs() < 0.01);
     }
@@ -394,6 +401,31 @@ mod tests {
         let stay = plan.stay(rung, 3600.0, 740.0);
         assert_eq!(stay.leave, Leave::Cancel);
         assert!((stay.standard - 0.11).abs() < 0.02, "{stay:?}");
+    }
+
+    #[test]
+    fn flex_is_for_those_who_cannot_wait_for_a_batch() {
+        let quick = Prior {
+            median: Duration::from_secs(60),
+            p90: Duration::from_secs(300),
+            never: 0.02,
+        };
+        let flex = Rung {
+            lane: Lane::Flex,
+            refused: 0.2,
+            ..batch(&quick, 0)
+        };
+        let rungs = vec![batch(&PUBLISHED, 600), flex];
+        let plan = Plan::new(rungs, Duration::from_secs(20), WEEK);
+        for (minutes, lane) in [
+            (10, Lane::Flex),
+            (20, Lane::Flex),
+            (120, Lane::Batch),
+            (360, Lane::Batch),
+        ] {
+            let choice = plan.choose(Duration::from_secs(minutes * 60));
+            assert_eq!(choice.lane, lane, "{minutes} min: {choice}");
+        }
     }
 
     fn priors() -> impl Strategy<Value = Prior> {
