@@ -1,6 +1,6 @@
 //! Calls without a deadline: straight to the upstream and back, bytes as they
 //! come, with nothing read, stored or copied on the way (DESIGN.md §1). Only in shadow
-//! mode ([`watch`]) the end of an answer is copied aside, for what it says of its cost.
+//! mode (`watch`) the end of an answer is copied aside, for what it says of its cost.
 //!
 //! Unchanged: method, path (less the base path, see [`Target`]), query, every
 //! end-to-end header with its duplicates, body, status, reason phrase, and the

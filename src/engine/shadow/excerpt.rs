@@ -19,7 +19,7 @@ const MOST_OF_ALL: usize = 64 * 1024 * 1024;
 #[derive(Clone, Default)]
 pub struct Kept(Arc<AtomicUsize>);
 
-/// Given back to [`Kept`] when dropped.
+/// Given back to `Kept` when dropped.
 pub struct Excerpt {
     bytes: Vec<u8>,
     /// Its beginning is gone.
