@@ -123,7 +123,7 @@ async fn mixed_deadlines() {
     let mixed = Workload {
         calls: 200,
         arrival: |number| 2 * SECOND * number / 200,
-        deadline: |number| [3, 4, 6, 9, 13, 20][number as usize % 6] * SECOND,
+        deadline: |number| [4, 5, 6, 9, 13, 20][number as usize % 6] * SECOND,
         ..STEADY
     };
     let books = through(mixed, provider()).await;
@@ -157,10 +157,12 @@ async fn no_batch_moves_for_a_while() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_batch_ever_moves() {
-    let app = against(provider(), &[]).await;
+    // All of it runs at the last moment: two seconds for an ordinary call.
+    let patient = [("OFFPEAK_RESCUE__RESERVE", "12s")];
+    let app = against(provider(), &patient).await;
     stall(&app);
     let workload = Workload {
-        deadline: |_| 8 * SECOND,
+        calls: 60,
         ..STEADY
     };
     let done = play(&app, &workload).await;
