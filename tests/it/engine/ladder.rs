@@ -58,11 +58,22 @@ async fn world(change: impl FnOnce(&mut Settings, &mut simulator::Settings)) -> 
 
 /// One whose provider takes no batches, so that others are the cheapest.
 async fn without_batches(consent: bool) -> World {
+    world(|settings, sim| background(settings, sim, consent)).await
+}
+
+fn background(settings: &mut Settings, sim: &mut simulator::Settings, consent: bool) {
+    settings.ladder.batch.models.clear();
+    settings.ladder.background_8h.median = 6 * HOUR;
+    settings.ladder.background_may_store = consent;
+    sim.latency.background_8h_median = 3 * HOUR;
+    sim.latency.background_2h_median = 40 * MINUTE;
+}
+
+/// One that has only the window of two hours, and the consent to use it.
+async fn with_two_hours() -> World {
     world(|settings, sim| {
-        settings.ladder.batch.models.clear();
-        settings.ladder.background_may_store = consent;
-        sim.latency.background_8h_median = 3 * HOUR;
-        sim.latency.background_2h_median = 40 * MINUTE;
+        background(settings, sim, true);
+        settings.ladder.background_8h.models.clear();
     })
     .await
 }
@@ -210,6 +221,7 @@ async fn who_waits_for_flex_is_answered_in_time() {
             ..Allow::default()
         })
         .await;
+    assert!(world.ledger().await.unaccounted <= 4);
 }
 
 #[tokio::test(start_paused = true)]
@@ -274,7 +286,7 @@ async fn a_background_response_is_not_asked_for_all_the_time() {
 #[tokio::test(start_paused = true)]
 async fn a_window_that_overruns_is_left_in_time() {
     for within in [150 * MINUTE, 3 * HOUR] {
-        let world = without_batches(true).await;
+        let world = with_two_hours().await;
         let by = 10 * HOUR;
         world.faults(Operation::Responses, Kind::Overrun { by }, 1);
         let key = world.ask(&response("late", None, "").within(within)).await;
@@ -291,7 +303,7 @@ async fn a_window_that_overruns_is_left_in_time() {
 
 #[tokio::test(start_paused = true)]
 async fn a_background_response_that_fails_is_answered_on_the_next_rung() {
-    let world = without_batches(true).await;
+    let world = with_two_hours().await;
     let call = response("flaky", None, "flaky=1").within(3 * HOUR);
     let key = world.ask(&call).await;
     let outcome = world.outcome(key).await;
@@ -302,7 +314,7 @@ async fn a_background_response_that_fails_is_answered_on_the_next_rung() {
 
 #[tokio::test(start_paused = true)]
 async fn an_open_background_response_survives_a_kill() {
-    let mut world = without_batches(true).await;
+    let mut world = with_two_hours().await;
     let key = world.ask(&response("q", None, "").within(3 * HOUR)).await;
     world.pass(10 * MINUTE).await;
     world.restart(None).await;
@@ -318,7 +330,7 @@ async fn an_open_background_response_survives_a_kill() {
 
 #[tokio::test(start_paused = true)]
 async fn a_create_that_nobody_saw_is_unaccounted() {
-    let world = without_batches(true).await;
+    let world = with_two_hours().await;
     world.fault(Operation::Responses, Kind::ReplyLost);
     let call = response("lost", None, "tokens=5").within(3 * HOUR);
     let key = world.ask(&call).await;
