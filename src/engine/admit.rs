@@ -17,7 +17,7 @@ use crate::{
     ports::{self, Admission, StoreError},
 };
 
-use super::{Caller, Engine, Hold, live::store_of, settings::OnFull, turnaround::ScopeKey};
+use super::{Caller, Engine, Hold, settings::OnFull, turnaround::ScopeKey};
 
 /// A call that asks to be deferred, read and found fit for a batch line.
 pub struct Call {
@@ -29,6 +29,8 @@ pub struct Call {
     pub line_bytes: u32,
     pub inputs: u32,
     pub shape: Shape,
+    /// Its own word on whether the provider may store the answer.
+    pub store: Option<bool>,
     pub deadline: Timestamp,
     pub on_late: OnLate,
     pub tag: Option<String>,
@@ -191,7 +193,7 @@ impl Engine {
         let now = self.now();
         let destination = self.destination(call);
         let scope = ScopeKey::from(&destination);
-        let plan = self.plan(&scope, call.endpoint, store_of(call.endpoint, &call.body));
+        let plan = self.plan(&scope, call.endpoint, call.store);
         let (lane, reason) = match &call.live_only {
             Some(reason) => (Lane::Standard, reason.clone()),
             None => {

@@ -81,7 +81,7 @@ impl Engine {
     /// What the end of the batch tells of the lane: how many lines had been run by
     /// now, beyond those that were heard of before, and that the rest takes longer.
     fn learn_from(&self, batch: &Batch, answered: u32) {
-        let scope = scope_of(batch);
+        let scope = ScopeKey::from(batch);
         let heard = {
             let summary = self.summary.lock();
             let tracked = summary.batches.get(&batch.id);
@@ -309,7 +309,7 @@ impl Engine {
     /// that and the budget covers it.
     fn place_after_return(&self, batch: &Batch, rest: &[Entry]) -> Place {
         let now = self.now();
-        let place = self.after_return(batch.cohort, &scope_of(batch), batch.endpoint);
+        let place = self.after_return(batch.cohort, &ScopeKey::from(batch), batch.endpoint);
         if place != Place::Live {
             return place;
         }
@@ -365,13 +365,6 @@ impl Engine {
         self.relocate_all(&rest, Place::Line(batch.id), place)
             .await?;
         Ok(())
-    }
-}
-
-pub(super) fn scope_of(batch: &Batch) -> ScopeKey {
-    ScopeKey {
-        credential: batch.credential,
-        model: batch.model.clone(),
     }
 }
 

@@ -40,7 +40,6 @@ use self::{
 pub(super) use self::{
     backlog::Backlog,
     backoffs::Backoffs,
-    rungs::store_of,
     scopes::{Account, Scopes},
 };
 use super::{
@@ -337,10 +336,7 @@ impl Engine {
         tap: Option<Spout>,
     ) -> Result<(), StoreError> {
         if let (Some(attempt), State::Succeeded) = (&attempt, outcome.state) {
-            let scope = turnaround::ScopeKey {
-                credential: request.credential,
-                model: request.model.clone(),
-            };
+            let scope = turnaround::ScopeKey::from(request);
             let takes = Takes::Answer(attempt.lane);
             let age = attempt.started.until(outcome.finished);
             self.saw(&scope, takes, age, 1.0);

@@ -33,13 +33,10 @@ use super::{
     Engine,
     budgets::Commitments,
     drive::Next,
-    harvester::scope_of,
     summary::{Stayed, Summary, Tracked},
     turnaround::ScopeKey,
 };
 
-/// A choice stands at its border yet.
-const BEYOND: Duration = Duration::from_millis(1);
 /// Entries a read.
 const PAGE: usize = 96;
 
@@ -157,9 +154,10 @@ impl Engine {
         money: &mut Commitments,
     ) -> Result<Next, StoreError> {
         let due = start + plan.live();
-        let slack = self.now().until(due);
+        let now = self.now();
+        let slack = now.until(due);
         if plan.choose(slack).lane == Lane::Batch {
-            return Ok(Next::At(due - plan.stands_until(slack) + BEYOND));
+            return Ok(Next::At(now + plan.changes_in(slack)));
         }
         loop {
             let room = self.room_live(scope, &cohort, cohort.bucket.start);
@@ -221,7 +219,7 @@ impl Engine {
             _ => {
                 let slack = now.until(due);
                 match plan.choose(slack).lane {
-                    Lane::Batch => due - plan.stands_until(slack) + BEYOND,
+                    Lane::Batch => now + plan.changes_in(slack),
                     _ => now,
                 }
             }
@@ -462,7 +460,7 @@ fn rescuable(summary: &Summary) -> BTreeMap<ScopeKey, Vec<Work>> {
         let on_late = batch.cohort.on_late;
         let is_fixed = batch.state.is_open() && batch.state != BatchState::Filling;
         if on_late == OnLate::Rescue && is_fixed {
-            found.entry(scope_of(batch)).or_default().push(Work {
+            found.entry(batch.into()).or_default().push(Work {
                 endpoint: batch.endpoint,
                 due: batch.earliest_deadline,
                 lines: f64::from(batch.lines),

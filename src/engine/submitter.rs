@@ -15,10 +15,7 @@ use crate::{
     ports::{Credential, ProviderError, RemoteBatch, StoreError},
 };
 
-use super::{
-    Engine, drive::Next, harvester::scope_of, settling::error_code, summary::Summary,
-    watcher::LONGEST_LIFE,
-};
+use super::{Engine, drive::Next, settling::error_code, summary::Summary, turnaround::ScopeKey};
 
 /// How far before the create's sending the list is searched: clocks differ.
 const CLOCK_SKEW: Duration = Duration::from_secs(300);
@@ -204,7 +201,7 @@ impl Engine {
     ) -> Result<(), StoreError> {
         let sent = batch.create_sent.unwrap_or(batch.created);
         // By then, whatever came of the create has ended.
-        let over = sent + LONGEST_LIFE < self.now();
+        let over = sent + self.longest_life() < self.now();
         match self.search(credential, batch.id, sent - CLOCK_SKEW).await {
             Ok(Some(remote)) => {
                 tracing::info!(batch = %batch.id, remote = %remote.id, "adopted");
@@ -317,7 +314,7 @@ impl Engine {
     async fn unpack(self: &Arc<Self>, batch: Batch) -> Result<(), StoreError> {
         let place = match self.learn_from_refusal(&batch).await? {
             true => Place::Live,
-            false => self.after_return(batch.cohort, &scope_of(&batch), batch.endpoint),
+            false => self.after_return(batch.cohort, &ScopeKey::from(&batch), batch.endpoint),
         };
         self.abandon(batch, place).await
     }

@@ -12,14 +12,14 @@ use parking_lot::Mutex;
 use crate::{
     model::{
         attempt::Lane,
+        batch::Batch,
         endpoint::Endpoint,
         id::CredentialId,
-        request::{Destination, Usage},
+        request::{Destination, Request, Usage},
         time::Timestamp,
     },
     policy::{
         demand::Capacity,
-        ladder::Offer,
         plan::{Plan, Rung},
         rescue,
         turnaround::{Curve, Prior, Table},
@@ -40,6 +40,24 @@ impl From<&Destination> for ScopeKey {
         ScopeKey {
             credential: destination.credential,
             model: destination.model.clone(),
+        }
+    }
+}
+
+impl From<&Request> for ScopeKey {
+    fn from(request: &Request) -> Self {
+        ScopeKey {
+            credential: request.credential,
+            model: request.model.clone(),
+        }
+    }
+}
+
+impl From<&Batch> for ScopeKey {
+    fn from(batch: &Batch) -> Self {
+        ScopeKey {
+            credential: batch.credential,
+            model: batch.model.clone(),
         }
     }
 }
@@ -227,14 +245,14 @@ impl Engine {
         };
         let cancel = match lane {
             Lane::Batch => self
-                .curve(key, Takes::Cancel, &self.settings.rescue.cancel_prior())
+                .curve(key, Takes::Cancel)
                 .quantile(rescue::CANCELLED)
                 .unwrap_or(self.settings.rescue.reserve),
             _ => Duration::ZERO,
         };
-        let curve = self.curve(key, Takes::Answer(lane), &offer.prior());
+        let curve = self.curve(key, Takes::Answer(lane));
         let whole = match lane {
-            Lane::Batch => self.curve(key, Takes::Batch, &offer.prior()),
+            Lane::Batch => self.curve(key, Takes::Batch),
             _ => curve.clone(),
         };
         Some(Rung {
@@ -245,15 +263,15 @@ impl Engine {
             before,
             cancel,
             refused: match lane {
-                Lane::Flex => self.share_refused(key, offer),
+                Lane::Flex => self.share_refused(key),
                 _ => offer.refused,
             },
         })
     }
 
     /// The share of flex calls that are refused, as seen of late.
-    fn share_refused(&self, key: &ScopeKey, offer: &Offer) -> f64 {
-        let taken = self.curve(key, Takes::Refusal, &offer.refusal_prior());
+    fn share_refused(&self, key: &ScopeKey) -> f64 {
+        let taken = self.curve(key, Takes::Refusal);
         1.0 - taken.survival(LONGEST.as_secs_f64())
     }
 
@@ -274,8 +292,7 @@ impl Engine {
 
     /// What is kept for an ordinary call, in all but one of a hundred cases.
     pub(super) fn live_takes(&self, key: &ScopeKey) -> Duration {
-        let prior = self.settings.rescue.live_prior();
-        let curve = self.curve(key, Takes::Answer(Lane::Standard), &prior);
+        let curve = self.curve(key, Takes::Answer(Lane::Standard));
         let timeout = self.settings.live.timeout;
         curve
             .quantile(rescue::IN_TIME)
@@ -283,7 +300,21 @@ impl Engine {
             .min(timeout)
     }
 
-    fn curve(&self, key: &ScopeKey, takes: Takes, prior: &Prior) -> Curve {
+    /// What is believed before anything was seen.
+    fn prior(&self, takes: Takes) -> Prior {
+        let (ladder, rescue) = (&self.settings.ladder, &self.settings.rescue);
+        match takes {
+            Takes::Answer(lane) => match ladder.offer(lane) {
+                Some(offer) => offer.prior(),
+                None => rescue.live_prior(),
+            },
+            Takes::Batch => ladder.batch.prior(),
+            Takes::Cancel => rescue.cancel_prior(),
+            Takes::Refusal => ladder.flex.refusal_prior(),
+        }
+    }
+
+    fn curve(&self, key: &ScopeKey, takes: Takes) -> Curve {
         let now = self.now();
         let running = match takes {
             Takes::Answer(Lane::Batch) => self.summary.lock().running(key, now),
@@ -308,7 +339,8 @@ impl Engine {
                 learning.table.clone()
             });
         drop(scopes);
-        table.unwrap_or_default().curve(prior, weight, running)
+        let prior = self.prior(takes);
+        table.unwrap_or_default().curve(&prior, weight, running)
     }
 
     /// What the lane costs of the standard price, for a call with more input than
@@ -344,24 +376,13 @@ impl Engine {
             });
             known.collect()
         };
-        let known = known.into_iter().map(|(key, takes, seen)| {
-            let prior = match takes {
-                Takes::Answer(lane) => match self.settings.ladder.offer(lane) {
-                    Some(offer) => offer.prior(),
-                    None => self.settings.rescue.live_prior(),
-                },
-                Takes::Batch => self.settings.ladder.batch.prior(),
-                Takes::Cancel => self.settings.rescue.cancel_prior(),
-                Takes::Refusal => self.settings.ladder.flex.refusal_prior(),
-            };
-            Turnaround {
-                what: takes.as_str(),
-                seen,
-                learned: self.curve(&key, takes, &prior),
-                prior: Curve::of(&prior),
-                credential: key.credential,
-                model: key.model,
-            }
+        let known = known.into_iter().map(|(key, takes, seen)| Turnaround {
+            what: takes.as_str(),
+            seen,
+            learned: self.curve(&key, takes),
+            prior: Curve::of(&self.prior(takes)),
+            credential: key.credential,
+            model: key.model,
         });
         known.collect()
     }

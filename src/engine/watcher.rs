@@ -14,12 +14,14 @@ use crate::{
     ports::{Credential, ProviderError, RemoteStatus, StoreError},
 };
 
-use super::{Engine, drive::Next, harvester::scope_of, turnaround::Takes};
+use super::{
+    Engine,
+    drive::Next,
+    turnaround::{ScopeKey, Takes},
+};
 
-/// A day, and two hours for clocks and for a provider that is late itself.
-pub(super) const LONGEST_LIFE: Duration = Duration::from_secs(26 * 3600);
-/// A batch that has not ended by then, although it was told to, never will.
-const GIVEN_UP: Duration = Duration::from_secs(2 * 26 * 3600);
+/// For clocks, and for a provider that is late itself.
+const OVER: Duration = Duration::from_secs(2 * 3600);
 
 impl Engine {
     pub(super) async fn watch_turn(self: &Arc<Self>) -> Result<Next, StoreError> {
@@ -129,11 +131,11 @@ impl Engine {
             };
         }
         self.hear(&batch, remote.finished);
-        if self.is_older(&batch, GIVEN_UP) {
+        if self.is_older(&batch, 2 * self.longest_life()) {
             let why = "the provider never ended the batch";
             return self.give_up(&mut batch, why).await;
         }
-        let unwanted = self.is_wanted(batch.id) || self.is_older(&batch, LONGEST_LIFE);
+        let unwanted = self.is_wanted(batch.id) || self.is_older(&batch, self.longest_life());
         if unwanted && batch.state == BatchState::Submitted {
             return self.ask_to_cancel(batch, &id, &credential).await;
         }
@@ -156,18 +158,23 @@ impl Engine {
         };
         if new > 0.0 {
             let age = batch.created.until(self.now());
-            self.saw(&scope_of(batch), Takes::Answer(Lane::Batch), age, new);
+            self.saw(&ScopeKey::from(batch), Takes::Answer(Lane::Batch), age, new);
         }
     }
 
     /// Nothing is to be had of the batch any more: the provider says so of an old
     /// one, or keeps refusing a very old one.
     fn is_final(&self, batch: &Batch, error: &ProviderError) -> bool {
-        is_gone(error) && self.is_older(batch, LONGEST_LIFE)
-            || !error.is_transient() && self.is_older(batch, GIVEN_UP)
+        is_gone(error) && self.is_older(batch, self.longest_life())
+            || !error.is_transient() && self.is_older(batch, 2 * self.longest_life())
     }
 
-    /// A batch ends at most 24 hours after its creation (WIRE.md §1).
+    /// By then the provider has ended a batch, or is late itself. One that has not
+    /// ended in twice the time, although it was told to, never will.
+    pub(super) fn longest_life(&self) -> Duration {
+        self.settings.ladder.batch.guarantee + OVER
+    }
+
     fn is_older(&self, batch: &Batch, age: Duration) -> bool {
         batch.submitted.unwrap_or(batch.created) + age < self.now()
     }

@@ -249,8 +249,15 @@ impl Plan {
         &self.points[after.saturating_sub(1)]
     }
 
+    /// How long the choice stays as it is at `slack`: with a millisecond more gone, it
+    /// is another.
+    pub fn changes_in(&self, slack: Duration) -> Duration {
+        // It stands at its border yet, and instants are milliseconds.
+        slack.saturating_sub(self.stands_until(slack)) + Duration::from_millis(1)
+    }
+
     /// The least slack down to which the choice stays as it is at `slack`.
-    pub fn stands_until(&self, slack: Duration) -> Duration {
+    fn stands_until(&self, slack: Duration) -> Duration {
         let seconds = slack.as_secs_f64();
         let after = self.points.partition_point(|point| point.slack <= seconds);
         let lane = |point: &Point| point.enter.map(|(index, _)| index);

@@ -70,6 +70,7 @@ pub async fn prepare(
         body,
         inputs: scan.inputs,
         shape,
+        store: scan.store,
         deadline,
         on_late: ask.on_late,
         tag: ask.tag,

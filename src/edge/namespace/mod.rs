@@ -10,6 +10,7 @@ mod requests;
 mod results;
 mod savings;
 mod shadow;
+mod sums;
 mod turnaround;
 mod view;
 

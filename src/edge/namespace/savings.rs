@@ -1,10 +1,11 @@
 //! What was paid and what it would have cost: `GET /offpeak/v1/savings`.
 
-use std::collections::BTreeMap;
-
 use serde::{Serialize, ser::SerializeMap};
 
-use super::view::{Shown, UsageView, day};
+use super::{
+    sums::{Row, Sum, Sums, by, total},
+    view::{Shown, UsageView, day},
+};
 use crate::{
     engine::BudgetView,
     model::{
@@ -19,13 +20,13 @@ use crate::{
 #[derive(Serialize)]
 pub struct Savings {
     object: &'static str,
-    total: Sums,
-    by_model: Vec<Row>,
-    by_tag: Vec<Row>,
-    by_lane: Vec<Row>,
-    by_day: Vec<Row>,
+    total: Sums<LedgerRow>,
+    by_model: Vec<Row<LedgerRow>>,
+    by_tag: Vec<Row<LedgerRow>>,
+    by_lane: Vec<Row<LedgerRow>>,
+    by_day: Vec<Row<LedgerRow>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    by_hour: Option<Vec<Row>>,
+    by_hour: Option<Vec<Row<LedgerRow>>>,
     /// Empty where rescues may cost what they cost.
     rescue_budget: Vec<BudgetRow>,
 }
@@ -62,13 +63,9 @@ impl Savings {
         by_hour: bool,
         budgets: Vec<BudgetView>,
     ) -> Savings {
-        let mut total = LedgerRow::default();
-        for (_, row) in ledger {
-            total.add(row);
-        }
         Savings {
             object: "offpeak.savings",
-            total: Sums(total),
+            total: total(ledger),
             by_model: by(ledger, "model", |key| Some(key.model.clone())),
             by_tag: by(ledger, "tag", |key| key.tag.clone()),
             by_lane: by(ledger, "lane", |key| {
@@ -81,48 +78,17 @@ impl Savings {
     }
 }
 
-/// Rows in the order of their names, those without one first.
-fn by(
-    ledger: &[(LedgerKey, LedgerRow)],
-    label: &'static str,
-    name: impl Fn(&LedgerKey) -> Option<String>,
-) -> Vec<Row> {
-    let mut groups: BTreeMap<Option<String>, LedgerRow> = BTreeMap::new();
-    for (key, row) in ledger {
-        groups.entry(name(key)).or_default().add(row);
-    }
-    let row = |(name, sums)| Row {
-        label,
-        name,
-        sums: Sums(sums),
-    };
-    groups.into_iter().map(row).collect()
-}
-
 fn instant(hour: u32) -> Timestamp {
     Timestamp::from_secs(u64::from(hour) * 3_600)
 }
 
-struct Row {
-    label: &'static str,
-    name: Option<String>,
-    sums: Sums,
-}
-
-impl Serialize for Row {
-    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let mut map = to.serialize_map(None)?;
-        map.serialize_entry(self.label, &self.name)?;
-        self.sums.entries(&mut map)?;
-        map.end()
+impl Sum for LedgerRow {
+    fn add(&mut self, other: &LedgerRow) {
+        LedgerRow::add(self, other);
     }
-}
 
-struct Sums(LedgerRow);
-
-impl Sums {
     fn entries<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
-        let row = &self.0;
+        let row = self;
         for (name, count) in [
             ("requests", row.requests),
             ("succeeded", row.succeeded),
@@ -139,14 +105,6 @@ impl Sums {
         map.serialize_entry("standard_usd", &Shown(row.standard))?;
         map.serialize_entry("saved_usd", &Shown(row.standard - row.paid))?;
         map.serialize_entry("rescue_paid_usd", &Shown(row.rescue_paid))
-    }
-}
-
-impl Serialize for Sums {
-    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let mut map = to.serialize_map(None)?;
-        self.entries(&mut map)?;
-        map.end()
     }
 }
 

@@ -1,11 +1,14 @@
 //! What calls without a deadline would have saved with one:
 //! `GET /offpeak/v1/shadow`, and of all tenants `GET /offpeak/admin/shadow`.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use serde::{Serialize, ser::SerializeMap};
 
-use super::view::{Shown, day};
+use super::{
+    sums::{Row, Sum, Sums, by, total},
+    view::{Shown, day},
+};
 use crate::model::{
     id::TenantId,
     shadow::{ShadowKey, ShadowRow},
@@ -17,11 +20,11 @@ pub struct ShadowView {
     object: &'static str,
     /// None where nothing is counted.
     deadline: Option<Shown<humantime::FormattedDuration>>,
-    total: Sums,
-    by_model: Vec<Row>,
-    by_day: Vec<Row>,
+    total: Sums<ShadowRow>,
+    by_model: Vec<Row<ShadowRow>>,
+    by_day: Vec<Row<ShadowRow>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    by_tenant: Option<Vec<Row>>,
+    by_tenant: Option<Vec<Row<ShadowRow>>>,
 }
 
 impl ShadowView {
@@ -31,15 +34,11 @@ impl ShadowView {
     ) -> ShadowView {
         let (deadline, rows) = counted.unzip();
         let rows = rows.unwrap_or_default();
-        let mut total = ShadowRow::default();
-        for (_, row) in &rows {
-            total.add(row);
-        }
         let tenant = |tenant: TenantId| Some(tenant.to_string());
         ShadowView {
             object: "offpeak.shadow",
             deadline: deadline.map(|deadline| Shown(humantime::format_duration(deadline))),
-            total: Sums(total),
+            total: total(&rows),
             by_model: by(&rows, "model", |key| key.model.clone()),
             by_day: by(&rows, "day", |key| Some(day(key.day))),
             by_tenant: by_tenant.then(|| by(&rows, "tenant", |key| tenant(key.tenant))),
@@ -47,44 +46,13 @@ impl ShadowView {
     }
 }
 
-/// Rows in the order of their names, those without one first.
-fn by(
-    rows: &[(ShadowKey, ShadowRow)],
-    label: &'static str,
-    name: impl Fn(&ShadowKey) -> Option<String>,
-) -> Vec<Row> {
-    let mut groups: BTreeMap<Option<String>, ShadowRow> = BTreeMap::new();
-    for (key, row) in rows {
-        groups.entry(name(key)).or_default().add(row);
+impl Sum for ShadowRow {
+    fn add(&mut self, other: &ShadowRow) {
+        ShadowRow::add(self, other);
     }
-    let row = |(name, sums)| Row {
-        label,
-        name,
-        sums: Sums(sums),
-    };
-    groups.into_iter().map(row).collect()
-}
 
-struct Row {
-    label: &'static str,
-    name: Option<String>,
-    sums: Sums,
-}
-
-impl Serialize for Row {
-    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let mut map = to.serialize_map(None)?;
-        map.serialize_entry(self.label, &self.name)?;
-        self.sums.entries(&mut map)?;
-        map.end()
-    }
-}
-
-struct Sums(ShadowRow);
-
-impl Sums {
     fn entries<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
-        let row = &self.0;
+        let row = self;
         for (name, count) in [
             ("calls", row.calls),
             ("streamed", row.streamed),
@@ -107,14 +75,6 @@ impl Sums {
         let count = |micro: u64| micro as f64 / 1e6;
         map.serialize_entry("expected_rescued", &count(plain.rescued_micro))?;
         map.serialize_entry("expected_missed", &count(plain.missed_micro))
-    }
-}
-
-impl Serialize for Sums {
-    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let mut map = to.serialize_map(None)?;
-        self.entries(&mut map)?;
-        map.end()
     }
 }
 

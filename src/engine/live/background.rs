@@ -10,12 +10,16 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     attempts::transition,
-    flex::scope_of,
     reply::Answer,
     rungs::{Known, store_of},
 };
 use crate::{
-    engine::{Engine, budgets::Reservation, drive::Next, turnaround::Takes},
+    engine::{
+        Engine,
+        budgets::Reservation,
+        drive::Next,
+        turnaround::{ScopeKey, Takes},
+    },
     ledger,
     model::{
         attempt::{Attempt, AttemptEvent, AttemptState},
@@ -293,7 +297,7 @@ impl Engine {
         } = look;
         let lane = attempt.lane;
         let age = attempt.started.until(self.now());
-        self.cut_off(&scope_of(request), Takes::Answer(lane), age, 1.0);
+        self.cut_off(&ScopeKey::from(request), Takes::Answer(lane), age, 1.0);
         match unseen {
             true => self.lose(request, attempt, &why).await?,
             false => self.close(request, attempt, why.clone()).await?,

@@ -60,7 +60,7 @@ impl Engine {
             Reply::Failed(error) if error.may_have_happened() => {
                 let age = attempt.started.until(self.now());
                 let takes = Takes::Answer(Lane::Flex);
-                self.cut_off(&scope_of(request), takes, age, 1.0);
+                self.cut_off(&ScopeKey::from(request), takes, age, 1.0);
                 let why = format!("flex was given up after {}: {error}", words(age));
                 tracing::info!(id = %request.key.id, why, "a flex call");
                 self.lose(request, attempt, &why).await?;
@@ -99,8 +99,8 @@ impl Engine {
     fn flex_tells(&self, request: &Request, attempt: &Attempt, refused: bool) {
         let age = attempt.started.until(self.now());
         match refused {
-            true => self.saw(&scope_of(request), Takes::Refusal, age, 1.0),
-            false => self.cut_off(&scope_of(request), Takes::Refusal, age, 1.0),
+            true => self.saw(&ScopeKey::from(request), Takes::Refusal, age, 1.0),
+            false => self.cut_off(&ScopeKey::from(request), Takes::Refusal, age, 1.0),
         }
     }
 
@@ -110,12 +110,5 @@ impl Engine {
             true => self.now().until(request.deadline),
             false => Duration::MAX,
         }
-    }
-}
-
-pub fn scope_of(request: &Request) -> ScopeKey {
-    ScopeKey {
-        credential: request.credential,
-        model: request.model.clone(),
     }
 }

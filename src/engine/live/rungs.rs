@@ -179,13 +179,11 @@ impl Engine {
                 words(slack)
             ));
         };
-        let stands = slack.saturating_sub(plan.stands_until(slack));
         Step {
             lane,
             patience,
             reason,
-            // It stands at that very instant yet.
-            until: self.now() + stands + Duration::from_millis(1),
+            until: self.now() + plan.changes_in(slack),
         }
     }
 

@@ -131,6 +131,9 @@ impl Ask {
             line_bytes: line::line_length(self.endpoint, in_line.len()) as u32,
             inputs: 1,
             shape,
+            store: body::scan(body.as_bytes(), self.endpoint)
+                .ok()
+                .and_then(|scan| scan.store),
             deadline: engine.now() + self.within,
             on_late: self.on_late,
             tag: None,
