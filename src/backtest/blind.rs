@@ -7,7 +7,9 @@
 //! take what the cancel brings when it takes effect, and begin anew with what is
 //! left of the time; make an ordinary call and cancel at once; make an ordinary
 //! call; or a flex call, which it may hang up at any time, and which is not asked
-//! for again within an attempt that began with a refusal. It knows nothing of
+//! for again within an attempt that began with a refusal; hung up, it runs on and is
+//! billed. Of what would end in a batch while it is being cancelled a share does. It
+//! knows nothing of
 //! stalls and of live capacity. Waiting tells nothing but that the answer has not
 //! come, so when to leave may be fixed on entering.
 
@@ -67,10 +69,17 @@ impl Best {
         let flex = law.flex.as_ref().map(|flex| {
             let law = flex.turnaround();
             let ended: Vec<f64> = (0..count).map(|k| law.ended_by(k as f64 * step)).collect();
-            (ended, flex.refused)
+            (ended, 1.0 - flex.never, flex.refused)
         });
         let cells = |seconds: f64| (seconds / step).ceil() as usize;
         let (cancel, live) = (cells(law.batch.cancel), cells(law.live.latency));
+        // By the age at which a cancel takes effect.
+        let cancelled: Vec<f64> = (0..count)
+            .map(|effect| {
+                let asked = ended[effect.saturating_sub(cancel)];
+                asked + law.batch.finishing * (ended[effect] - asked)
+            })
+            .collect();
         let mut best = Best {
             step,
             points: Vec::with_capacity(count),
@@ -83,7 +92,8 @@ impl Best {
             if slack > live {
                 let age = slack - live;
                 let late = batch.ended_by(age as f64 * step + law.batch.cancel);
-                let cost = 1.0 - ended[age] + price * late;
+                let late = law.batch.finishing * (late - ended[age]);
+                let cost = 1.0 - ended[age] + price * (ended[age] + late);
                 if cost <= overtaken {
                     (overtaken, at) = (cost, age);
                 }
@@ -92,15 +102,15 @@ impl Best {
                     sure = (overtaken, Act::Overtake { left });
                 }
             }
-            if let Some((cost, age)) = left(&ended, &costs, price, cancel.max(1), live)
+            if let Some((cost, age)) = left(&cancelled, 0.0, &costs, price, cancel.max(1), live)
                 && cost <= sure.0
             {
                 let left = (slack - age) as f64 * step;
                 sure = (cost, Act::Cancel { left });
             }
             let (mut cost, mut act) = sure;
-            if let Some((ended, refused)) = &flex
-                && let Some((taken, age)) = left(ended, &costs, price, 1, live)
+            if let Some((ended, all, refused)) = &flex
+                && let Some((taken, age)) = left(ended, *all, &costs, price, 1, live)
             {
                 let either = refused * sure.0 + (1.0 - refused) * taken;
                 if either < cost {
@@ -130,9 +140,11 @@ impl Best {
 }
 
 /// The best age at which to have left a lane, where what has not ended goes on
-/// with the rest of the slack: its cost and the age. `costs` are those of less slack.
+/// with the rest of the slack: its cost and the age. So many are billed in any case;
+/// `costs` are those of less slack.
 fn left(
     ended: &[f64],
+    billed: f64,
     costs: &[f64],
     price: f64,
     least: usize,
@@ -148,7 +160,7 @@ fn left(
         } else {
             costs[slack - age]
         };
-        let cost = rest + ended[age] * (price - rest);
+        let cost = price * ended[age].max(billed) + (1.0 - ended[age]) * rest;
         if best.is_none_or(|(least, _)| cost < least) {
             best = Some((cost, age));
         }
@@ -293,12 +305,14 @@ mod tests {
         let (cancel, live) = (law.batch.cancel as usize, law.live.latency as usize);
         let mut best = 1.0f64;
         for age in 0..=slack.saturating_sub(live) {
-            let twice = ended(age + cancel) - ended(age);
+            let twice = law.batch.finishing * (ended(age + cancel) - ended(age));
             best = best.min(price * ended(age) + (1.0 - ended(age)) + price * twice);
         }
         for age in cancel.max(1)..=slack.saturating_sub(live) {
             let rest = brute(law, price, slack - age);
-            best = best.min(price * ended(age) + (1.0 - ended(age)) * rest);
+            let asked = ended(age - cancel);
+            let ended = asked + law.batch.finishing * (ended(age) - asked);
+            best = best.min(price * ended + (1.0 - ended) * rest);
         }
         best
     }
@@ -306,8 +320,15 @@ mod tests {
     #[test]
     fn it_is_the_best_of_all_plans() {
         let quick_or_slow = [(0.4, 3.0), (0.5, 12.0), (1.0, 14.0)];
-        for (quantiles, cancel) in [(&quick_or_slow[..], 3.0), (&[(1.0, 9.0)], 5.0)] {
-            let law = law(quantiles, cancel);
+        let even = [(1.0, 9.0)];
+        for (quantiles, cancel, finishing) in [
+            (&quick_or_slow[..], 3.0, 1.0),
+            (&quick_or_slow[..], 3.0, 0.0),
+            (&even, 5.0, 1.0),
+            (&even, 5.0, 0.4),
+        ] {
+            let mut law = law(quantiles, cancel);
+            law.batch.finishing = finishing;
             for price in [0.3, 0.5, 0.8] {
                 let best = Best::on_grid(&law, price, 24.0, 1.0);
                 for slack in 2..=24 {

@@ -8,6 +8,7 @@
 //! never = 0.02            # the share that never ends
 //! together = true         # the lines of a batch end together; false: apart
 //! cancel = 720            # until a cancel takes effect
+//! finishing = 1.0         # of the lines that would end meanwhile, the share that does
 //! expires = 86400
 //! [live]
 //! latency = 20
@@ -26,10 +27,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::draw::Draw;
+mod turnaround;
 
-/// The normal distribution's 90 % quantile.
-const Z90: f64 = 1.281_551_565_544_600_4;
+pub use turnaround::Turnaround;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -57,6 +57,9 @@ pub struct Batch {
     pub together: bool,
     /// From asking for a cancel until it takes effect.
     pub cancel: f64,
+    /// Of the lines that would end meanwhile, the share that does, and is billed; the
+    /// others are stopped at once.
+    pub finishing: f64,
     /// When the provider ends a batch that has not ended.
     pub expires: f64,
 }
@@ -103,6 +106,7 @@ impl Default for Batch {
             quantiles: Vec::new(),
             together: true,
             cancel: 720.0,
+            finishing: 1.0,
             expires: 86_400.0,
         }
     }
@@ -143,83 +147,6 @@ impl Live {
     }
 }
 
-/// A turnaround's law.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Turnaround {
-    never: f64,
-    shape: Shape,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-enum Shape {
-    Lognormal { median: f64, sigma: f64 },
-    Quantiles(Vec<(f64, f64)>),
-}
-
-impl Turnaround {
-    fn new(median: f64, p90: f64, never: f64, quantiles: &[(f64, f64)]) -> Turnaround {
-        let shape = match quantiles {
-            [] => Shape::Lognormal {
-                median,
-                sigma: (p90 / median).ln() / Z90,
-            },
-            [_, ..] => Shape::Quantiles(quantiles.to_vec()),
-        };
-        Turnaround { never, shape }
-    }
-
-    /// Seconds; none where it never ends.
-    pub fn draw(&self, mut luck: Draw) -> Option<f64> {
-        if luck.unit() < self.never {
-            return None;
-        }
-        Some(match &self.shape {
-            Shape::Lognormal { median, sigma } => median * (sigma * luck.normal()).exp(),
-            Shape::Quantiles(points) => between(points, luck.unit()),
-        })
-    }
-
-    /// The share that has ended by this age.
-    pub fn ended_by(&self, age: f64) -> f64 {
-        if age <= 0.0 {
-            return 0.0;
-        }
-        let of_those = match &self.shape {
-            Shape::Lognormal { median, sigma } => {
-                let z = (age / median).ln() / sigma;
-                0.5 * libm::erfc(-z / std::f64::consts::SQRT_2)
-            }
-            Shape::Quantiles(points) => {
-                let turned: Vec<(f64, f64)> = points.iter().map(|&(x, y)| (y, x)).collect();
-                match points.last() {
-                    Some(&(_, longest)) if age >= longest => 1.0,
-                    _ => between(&turned, age),
-                }
-            }
-        };
-        (1.0 - self.never) * of_those
-    }
-}
-
-/// On the line through the points; below the first one from the origin, and above
-/// the last one its value.
-fn between(points: &[(f64, f64)], x: f64) -> f64 {
-    let mut from = (0.0, 0.0);
-    for &to in points {
-        if x <= to.0 {
-            let width: f64 = to.0 - from.0;
-            let share = if width > 0.0 {
-                (x - from.0) / width
-            } else {
-                1.0
-            };
-            return from.1 + share * (to.1 - from.1);
-        }
-        from = to;
-    }
-    from.1
-}
-
 impl Batch {
     pub fn turnaround(&self) -> Turnaround {
         Turnaround::new(self.median, self.p90, self.never, &self.quantiles)
@@ -247,7 +174,7 @@ pub enum BadLaw {
 }
 
 impl Law {
-    pub const PRESETS: [&str; 5] = ["published", "apart", "slow-live", "flex", "stall"];
+    pub const PRESETS: [&str; 6] = ["published", "apart", "stops", "slow-live", "flex", "stall"];
 
     /// What is known by this name.
     pub fn preset(name: &str) -> Option<Law> {
@@ -255,6 +182,7 @@ impl Law {
         match name {
             "published" => {}
             "apart" => law.batch.together = false,
+            "stops" => law.batch.finishing = 0.0,
             "slow-live" => law.live.per_second = Some(5.0),
             "flex" => law.flex = Some(Flex::default()),
             "stall" => {
@@ -296,6 +224,7 @@ impl Law {
         turnaround_is_sound(batch.median, batch.p90, &batch.quantiles)?;
         share("batch.never", batch.never)?;
         check("batch.cancel", batch.cancel, 0.0..=1e8, "seconds")?;
+        share("batch.finishing", batch.finishing)?;
         seconds("batch.expires", batch.expires)?;
         seconds("live.latency", self.live.latency)?;
         if let Some(rate) = self.live.per_second {
@@ -370,23 +299,6 @@ fn turnaround_is_sound(median: f64, p90: f64, quantiles: &[(f64, f64)]) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn draws_follow_the_law() {
-        let quantiles =
-            "[batch]\nquantiles = [[0.5, 60.0], [0.9, 100.0], [1.0, 400.0]]\nnever = 0.1";
-        for law in [Law::default(), Law::from_toml(quantiles).unwrap()] {
-            let law = law.batch.turnaround();
-            let ages: Vec<f64> = (0..20_000)
-                .filter_map(|n| law.draw(Draw::new(1, n)))
-                .collect();
-            for age in [30.0, 60.0, 90.0, 200.0, 420.0, 3600.0, 50_000.0] {
-                let seen = ages.iter().filter(|&&seen| seen <= age).count() as f64 / 20_000.0;
-                let said = law.ended_by(age);
-                assert!((seen - said).abs() < 0.012, "{age}: {seen}, said {said}");
-            }
-        }
-    }
 
     #[test]
     fn a_stall_shifts_what_it_meets() {

@@ -7,7 +7,10 @@ use super::{latency::Law, world::Over};
 use crate::{
     model::{attempt::Lane, time::Timestamp},
     policy::{
-        plan::{Plan, Rung},
+        fading::Fades,
+        plan::{Cancel, Plan, Rung},
+        rescue::{FINISHING, FINISHING_WEIGHT},
+        share::Share,
         turnaround::{Prior, Table},
     },
 };
@@ -27,6 +30,9 @@ pub struct Settings {
     /// Added to what an ordinary call takes: between two turns of the rescuer.
     pub margin: Duration,
 }
+
+/// Believed of flex calls at the start: the share that is refused.
+const REFUSED: f64 = 0.1;
 
 impl Default for Settings {
     fn default() -> Self {
@@ -62,10 +68,10 @@ pub struct Learner {
     /// Of lines, and of whole batches.
     batch: Table,
     whole: Table,
-    flex: Table,
-    /// Flex calls asked for and refused, the prior's among them.
-    asked: f64,
-    refused: f64,
+    flex: Option<Table>,
+    refused: Share,
+    /// Of the lines that would end in a cancel, those that do.
+    finishing: Share,
     price: f64,
     cancel: Duration,
     linger: Duration,
@@ -92,13 +98,9 @@ impl Learner {
         let mut learner = Learner {
             batch: Table::default(),
             whole: Table::default(),
-            flex: Table::default(),
-            asked: if law.flex.is_some() {
-                settings.weight
-            } else {
-                0.0
-            },
-            refused: 0.1 * settings.weight,
+            flex: law.flex.as_ref().map(|_| Table::default()),
+            refused: Share::default(),
+            finishing: Share::default(),
             price,
             cancel: law.cancel(),
             linger,
@@ -120,9 +122,14 @@ impl Learner {
     /// Plans anew.
     pub fn replan(&mut self, now: Timestamp, running: &[Running]) {
         self.planned = now;
-        self.batch.fade(now, self.settings.half_life);
-        self.whole.fade(now, self.settings.half_life);
-        self.flex.fade(now, self.settings.half_life);
+        let half_life = self.settings.half_life;
+        self.batch.fade(now, half_life);
+        self.whole.fade(now, half_life);
+        if let Some(flex) = &mut self.flex {
+            flex.fade(now, half_life);
+        }
+        self.refused.fade(now, half_life);
+        self.finishing.fade(now, half_life);
         self.make(running);
     }
 
@@ -145,18 +152,25 @@ impl Learner {
             curve: self.batch.curve(batch, *weight, ages(true)),
             whole: self.whole.curve(batch, *weight, ages(false)),
             before: self.linger,
-            cancel: self.cancel,
+            cancel: Some(Cancel {
+                takes: self.cancel,
+                finishing: self
+                    .finishing
+                    .believed(FINISHING, weight * FINISHING_WEIGHT),
+            }),
             refused: 0.0,
         };
-        let flexed = self.flex.curve(flex, *weight, []);
-        let flex = (self.asked > 0.0).then(|| Rung {
-            lane: Lane::Flex,
-            price: self.price,
-            whole: flexed.clone(),
-            curve: flexed,
-            before: Duration::ZERO,
-            cancel: Duration::ZERO,
-            refused: self.refused / self.asked,
+        let flex = self.flex.as_ref().map(|seen| {
+            let curve = seen.curve(flex, *weight, []);
+            Rung {
+                lane: Lane::Flex,
+                price: self.price,
+                whole: curve.clone(),
+                curve,
+                before: Duration::ZERO,
+                cancel: None,
+                refused: self.refused.believed(REFUSED, *weight),
+            }
         });
         self.sure = Plan::new(vec![batch.clone()], self.live, self.longest);
         self.plan = match flex {
@@ -167,31 +181,51 @@ impl Learner {
 
     /// Looks at a batch that is over. Answers carry their own times.
     pub fn over(&mut self, over: &Over, now: Timestamp) {
+        let ran = over.submitted.until(over.cancelled.unwrap_or(now));
+        let (before, in_cancel): (Vec<Duration>, Vec<Duration>) =
+            over.finished.iter().partition(|&&age| age <= ran);
         let each = 1.0 / f64::from(over.lines.max(1));
-        for &age in &over.finished {
+        let left = f64::from(over.lines) - before.len() as f64;
+        if over.cancelled.is_some() {
+            let age = over.submitted.until(now);
+            self.in_cancel(in_cancel.len() as f64 * each, left * each, (ran, age));
+        }
+        for &age in &before {
             self.batch.ended(age, each);
         }
-        let unfinished = f64::from(over.lines) - over.finished.len() as f64;
-        if unfinished > 0.0 {
-            let age = over.submitted.until(now);
-            self.batch.left(age, unfinished * each);
-            self.whole.left(age, 1.0);
-        } else if let Some(&last) = over.finished.iter().max() {
+        if left > 0.0 {
+            self.batch.left(ran, left * each);
+            self.whole.left(ran, 1.0);
+        } else if let Some(&last) = before.iter().max() {
             self.whole.ended(last, 1.0);
         }
     }
 
+    /// So much of what was left ended from the cancel to its effect; beside it, what
+    /// would have without one.
+    fn in_cancel(&mut self, ended: f64, left: f64, (asked, over): (Duration, Duration)) {
+        let Some(rung) = self.sure.rung(Lane::Batch) else {
+            return;
+        };
+        let runs = |age: Duration| rung.curve.survival(age.as_secs_f64());
+        let would_end = 1.0 - runs(over) / runs(asked).max(1e-9);
+        self.finishing.saw(ended, left * would_end);
+    }
+
     pub fn flex_asked(&mut self, taken: bool) {
-        self.asked += 1.0;
-        self.refused += f64::from(u8::from(!taken));
+        self.refused.saw(f64::from(u8::from(!taken)), 1.0);
     }
 
     pub fn flex_ended(&mut self, age: Duration) {
-        self.flex.ended(age, 1.0);
+        if let Some(flex) = &mut self.flex {
+            flex.ended(age, 1.0);
+        }
     }
 
     pub fn flex_left(&mut self, age: Duration) {
-        self.flex.left(age, 1.0);
+        if let Some(flex) = &mut self.flex {
+            flex.left(age, 1.0);
+        }
     }
 
     /// What an ordinary call takes, at worst.

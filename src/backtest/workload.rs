@@ -68,7 +68,7 @@ use {
     Slack::{Between, Each},
 };
 
-pub const WORKLOADS: [Workload; 17] = [
+pub const WORKLOADS: [Workload; 18] = [
     workload!(
         "steady",
         "evenly over a day, 8 h each",
@@ -121,6 +121,14 @@ pub const WORKLOADS: [Workload; 17] = [
         "apart",
         "each line ends when it will; 1 h each",
         law!("apart"),
+        20_000,
+        Day,
+        Each(HOUR)
+    ),
+    workload!(
+        "stops",
+        "a provider that stops at a cancel; 1 h each",
+        law!("stops"),
         20_000,
         Day,
         Each(HOUR)

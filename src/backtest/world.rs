@@ -37,6 +37,8 @@ pub trait Player {
 pub struct Over {
     pub batch: BatchIx,
     pub submitted: Timestamp,
+    /// When its cancel was asked for.
+    pub cancelled: Option<Timestamp>,
     pub lines: u32,
     /// How long each line took that finished.
     pub finished: Vec<Duration>,
@@ -58,7 +60,8 @@ enum Event {
 struct Batch {
     submitted: Timestamp,
     lines: Vec<Line>,
-    cancelling: bool,
+    /// When its cancel was asked for.
+    cancelled: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy)]
@@ -103,6 +106,7 @@ struct Luck {
 const BATCH: u64 = 0x21;
 const FLEX: u64 = 0x22;
 const REFUSED: u64 = 0x23;
+const STOPPED: u64 = 0x24;
 
 impl Luck {
     fn of(&self, purpose: u64, request: RequestIx, attempt: u32) -> Draw {
@@ -202,7 +206,7 @@ impl<'a> World<'a> {
         let batch = Batch {
             submitted: self.now,
             lines,
-            cancelling: false,
+            cancelled: None,
         };
         let ends = (batch.lines.iter())
             .map(|line| self.finishes(&batch, line))
@@ -223,15 +227,21 @@ impl<'a> World<'a> {
         attempt
     }
 
-    /// When a line finishes, whoever still waits for it. Where lines end together
-    /// the first one's luck is the batch's.
+    /// When a line finishes, whoever still waits for it; never where a cancel has
+    /// stopped it. Where lines end together the first one's luck is the batch's.
     fn finishes(&self, batch: &Batch, line: &Line) -> Timestamp {
         let lucky = match batch.lines.first() {
             Some(first) if self.law.batch.together => first,
             _ => line,
         };
-        let luck = self.luck.of(BATCH, lucky.request, lucky.attempt);
-        self.ends(batch.submitted, self.luck.batch.draw(luck))
+        let luck = |purpose| self.luck.of(purpose, lucky.request, lucky.attempt);
+        let ends = self.ends(batch.submitted, self.luck.batch.draw(luck(BATCH)));
+        let stopped =
+            |asked: Timestamp| ends > asked && luck(STOPPED).unit() >= self.law.batch.finishing;
+        match batch.cancelled.is_some_and(stopped) {
+            true => Timestamp::MAX,
+            false => ends,
+        }
     }
 
     /// When something ends that was begun now and needs so many seconds of a
@@ -257,9 +267,9 @@ impl<'a> World<'a> {
     /// Asks for a cancel; nothing happens where it was asked for or is over.
     pub fn cancel(&mut self, batch: BatchIx) {
         if let Some(under) = &mut self.batches[batch as usize]
-            && !under.cancelling
+            && under.cancelled.is_none()
         {
-            under.cancelling = true;
+            under.cancelled = Some(self.now);
             let effect = self.now + self.law.cancel();
             self.schedule(effect, Event::CancelTakesEffect(batch));
         }
@@ -295,7 +305,7 @@ impl<'a> World<'a> {
         true
     }
 
-    /// Hangs up a flex call; what has not been answered is not billed.
+    /// Hangs up a flex call. It runs on, and is billed when it ends.
     pub fn hang_up(&mut self, request: RequestIx) {
         self.progress[request as usize].flex = None;
     }
@@ -307,7 +317,8 @@ impl<'a> World<'a> {
         self.now = at;
         match event {
             Event::Ends(batch) => {
-                let ended = (self.batches[batch as usize]).take_if(|batch| !batch.cancelling);
+                let ended =
+                    (self.batches[batch as usize]).take_if(|batch| batch.cancelled.is_none());
                 if let Some(ended) = ended {
                     self.harvest(batch, ended, player);
                 }
@@ -329,13 +340,14 @@ impl<'a> World<'a> {
     }
 
     fn flex_answers(&mut self, request: RequestIx, attempt: u8, player: &mut impl Player) {
+        let paid = self.request(request).cheap;
         if self.progress(request).flex != Some(attempt) {
+            self.tally.again(request, paid);
             return;
         }
         let luck = self.luck.of(FLEX, request, attempt.into());
         let age = self.luck.flex.as_ref().and_then(|law| law.draw(luck));
         self.progress[request as usize].flex = None;
-        let paid = self.request(request).cheap;
         self.answer(request, paid, false, player);
         if let Some(age) = age {
             player.flexed(self, Duration::from_secs_f64(age));
@@ -346,6 +358,7 @@ impl<'a> World<'a> {
         let mut over = Over {
             batch: index,
             submitted: batch.submitted,
+            cancelled: batch.cancelled,
             lines: batch.lines.len() as u32,
             finished: Vec::new(),
             left: Vec::new(),

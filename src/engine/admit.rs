@@ -17,7 +17,7 @@ use crate::{
     ports::{self, Admission, StoreError},
 };
 
-use super::{Caller, Engine, Hold, settings::OnFull, turnaround::ScopeKey};
+use super::{Caller, Engine, Hold, scope::ScopeKey, settings::OnFull};
 
 /// A call that asks to be deferred, read and found fit for a batch line.
 pub struct Call {

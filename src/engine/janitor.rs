@@ -39,6 +39,7 @@ impl Engine {
         }
         self.drop_credentials().await?;
         self.memorise().await?;
+        self.forget_plans();
         self.disk_bytes
             .store(self.store.disk_bytes().await?, Ordering::Relaxed);
         Ok(Next::At(now + retention.sweep_interval))

@@ -43,10 +43,7 @@ pub(super) use self::{
     scopes::{Account, Scopes},
 };
 use super::{
-    Engine, TapEvent,
-    settling::error_body,
-    taps::Spout,
-    turnaround::{self, Takes},
+    Engine, TapEvent, scope::ScopeKey, settling::error_body, taps::Spout, turnaround::Takes,
 };
 
 impl Engine {
@@ -336,7 +333,7 @@ impl Engine {
         tap: Option<Spout>,
     ) -> Result<(), StoreError> {
         if let (Some(attempt), State::Succeeded) = (&attempt, outcome.state) {
-            let scope = turnaround::ScopeKey::from(request);
+            let scope = ScopeKey::from(request);
             let takes = Takes::Answer(attempt.lane);
             let age = attempt.started.until(outcome.finished);
             self.saw(&scope, takes, age, 1.0);

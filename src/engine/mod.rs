@@ -25,9 +25,11 @@ mod live;
 mod models;
 mod packer;
 mod persist;
+mod plans;
 mod poison;
 mod recovery;
 mod rescuer;
+mod scope;
 mod settings;
 mod settling;
 mod shadow;
@@ -49,7 +51,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use crate::policy::budget::Window;
+pub use crate::policy::{budget::Window, turnaround::Curve};
 pub use admit::{AdmitError, Admitted, Call, Refused};
 pub use answer::{FeedError, View};
 pub use budgets::BudgetView;
@@ -66,7 +68,7 @@ pub use settling::error_body;
 pub use shadow::{Excerpt, Passed};
 pub use summary::Counts;
 pub use taps::{Tap, TapEvent};
-pub use turnaround::Turnaround;
+pub use turnaround::{Believed, Turnaround};
 pub use waiters::Waiter;
 
 use crate::{
@@ -101,6 +103,7 @@ pub struct Engine {
 
     summary: Mutex<summary::Summary>,
     turnarounds: turnaround::Turnarounds,
+    plans: plans::Plans,
     /// None where calls that pass through are not counted.
     shadow: Option<shadow::Shadow>,
     credentials: credentials::Credentials,
@@ -154,6 +157,7 @@ impl Engine {
         let engine = Arc::new(Engine {
             summary: Mutex::new(summary::Summary::new(&parts.settings)),
             turnarounds: turnaround::Turnarounds::default(),
+            plans: plans::Plans::default(),
             shadow,
             credentials: credentials::Credentials::default(),
             models: models::Models::default(),

@@ -33,8 +33,8 @@ use super::{
     Engine,
     budgets::Commitments,
     drive::Next,
+    scope::ScopeKey,
     summary::{Stayed, Summary, Tracked},
-    turnaround::ScopeKey,
 };
 
 /// Entries a read.
@@ -198,7 +198,7 @@ impl Engine {
             let last = batch.earliest_deadline - plan.live();
             let cancel = plan
                 .rung(Lane::Batch)
-                .map_or(Duration::ZERO, |rung| rung.cancel);
+                .map_or(Duration::ZERO, Rung::cancel_takes);
             let fits = || self.room_live(scope, &batch.cohort, last) >= batch.lines as usize;
             if !tracked.wanted && now + cancel < last && fits() {
                 let renewed = self.want_back_if_paid_for(batch, money).await?;
@@ -229,7 +229,7 @@ impl Engine {
         }
         // Into a fresh batch they can always go; live, where that is paid for.
         if let Some(rung) = plan.rung(Lane::Batch)
-            && plan.choose((now + rung.cancel).until(due)).lane == Lane::Batch
+            && plan.choose((now + rung.cancel_takes()).until(due)).lane == Lane::Batch
         {
             return Ok(self.leave_for_a_fresh_one(batch, rung, start));
         }

@@ -29,7 +29,7 @@ use crate::{
 };
 
 pub use self::excerpt::Excerpt;
-use super::{Caller, Engine, turnaround::ScopeKey};
+use super::{Caller, Engine, scope::ScopeKey};
 
 /// A call that passed through and was answered with success.
 pub struct Passed {

@@ -15,7 +15,7 @@ use crate::{
     ports::{Credential, ProviderError, RemoteBatch, StoreError},
 };
 
-use super::{Engine, drive::Next, settling::error_code, summary::Summary, turnaround::ScopeKey};
+use super::{Engine, drive::Next, scope::ScopeKey, settling::error_code, summary::Summary};
 
 /// How far before the create's sending the list is searched: clocks differ.
 const CLOCK_SKEW: Duration = Duration::from_secs(300);

@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-use super::{Settings, limits::Limits, live::Account, turnaround::ScopeKey};
+use super::{Settings, limits::Limits, live::Account, scope::ScopeKey};
 
 pub(super) struct Summary {
     pub queue: BTreeMap<Cohort, Waiting>,
@@ -64,8 +64,9 @@ pub(super) struct Tracked {
     pub due: Timestamp,
     /// The rescuer wants its lines back.
     pub wanted: bool,
-    /// The share of its lines that it was heard to have finished.
-    pub heard: f64,
+    /// The share of its lines that had finished when it was last looked at before a
+    /// cancel; none where nothing was told.
+    pub heard: Option<f64>,
     /// When it is to be left, as last thought out.
     pub stay: Option<Stayed>,
     /// The provider holds its tokens no more.
@@ -246,7 +247,7 @@ impl Summary {
         });
         let ages = batches.map(|tracked| {
             let age = tracked.batch.created.until(now);
-            (age, 1.0 - tracked.heard)
+            (age, 1.0 - tracked.heard.unwrap_or(0.0))
         });
         ages.collect()
     }
@@ -408,7 +409,7 @@ impl Summary {
                         batch,
                         due,
                         wanted: false,
-                        heard: 0.0,
+                        heard: None,
                         stay: None,
                         released: false,
                         emptied: false,

@@ -14,11 +14,7 @@ use crate::{
     ports::{Credential, ProviderError, RemoteStatus, StoreError},
 };
 
-use super::{
-    Engine,
-    drive::Next,
-    turnaround::{ScopeKey, Takes},
-};
+use super::{Engine, drive::Next, scope::ScopeKey, turnaround::Takes};
 
 /// For clocks, and for a provider that is late itself.
 const OVER: Duration = Duration::from_secs(2 * 3600);
@@ -143,18 +139,21 @@ impl Engine {
         Ok(())
     }
 
-    /// Lines of a running batch that are through since the last look.
+    /// Lines of a running batch that are through since the last look. What ends in a
+    /// cancel is looked at when all of it is there.
     fn hear(&self, batch: &Batch, finished: Option<u32>) {
-        let Some(finished) = finished else { return };
+        let (Some(finished), BatchState::Submitted) = (finished, batch.state) else {
+            return;
+        };
         let share = f64::from(finished.min(batch.lines)) / f64::from(batch.lines.max(1));
         let new = {
             let mut summary = self.summary.lock();
             let Some(tracked) = summary.batches.get_mut(&batch.id) else {
                 return;
             };
-            let new = share - tracked.heard;
-            tracked.heard = tracked.heard.max(share);
-            new
+            let before = tracked.heard.unwrap_or(0.0);
+            tracked.heard = Some(before.max(share));
+            share - before
         };
         if new > 0.0 {
             let age = batch.created.until(self.now());

@@ -61,16 +61,6 @@ impl Offer {
             never: self.never,
         }
     }
-
-    /// What is believed of how soon a call is refused, before any was seen: at
-    /// once, or never.
-    pub fn refusal_prior(&self) -> Prior {
-        Prior {
-            median: Duration::from_millis(500),
-            p90: Duration::from_secs(1),
-            never: 1.0 - self.refused,
-        }
-    }
 }
 
 impl Settings {

@@ -58,7 +58,7 @@ pub fn words(duration: Duration) -> String {
 mod tests {
     use super::{
         super::{
-            plan::Rung,
+            plan::{Cancel, Rung},
             turnaround::{Curve, tests::PUBLISHED},
         },
         *,
@@ -72,7 +72,10 @@ mod tests {
             curve: Curve::of(&PUBLISHED),
             whole: Curve::of(&PUBLISHED),
             before: Duration::from_secs(5),
-            cancel: Duration::from_secs(600),
+            cancel: Some(Cancel {
+                takes: Duration::from_secs(600),
+                finishing: 1.0,
+            }),
             refused: 0.0,
         };
         let minute = Duration::from_secs(60);

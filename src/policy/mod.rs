@@ -5,6 +5,7 @@
 pub mod backoff;
 pub mod budget;
 pub mod demand;
+pub mod fading;
 pub mod ladder;
 pub mod lane;
 pub mod limits;
@@ -13,5 +14,6 @@ pub mod plan;
 pub mod poll;
 pub mod rescue;
 pub mod retry;
+pub mod share;
 pub mod throttle;
 pub mod turnaround;

@@ -8,21 +8,26 @@
 //! V(s) = min  1                                    an ordinary call, now
 //!             p·F(e) + S(e)·V(s − e)               a cheaper lane, cancelled so that
 //!                                                  the cancel takes effect at age e
-//!             p·(1−W(a)) + W(a)·1 + p·(W(a) − S(a+c))
+//!             p·(1−W(a)) + W(a)·1 + p·(W(a) − R(a))
 //!                                                  the same, overtaken at age a: live
 //!                                                  and cancelled at once
+//!             p·F(a) + S(a)·V(s − a) + p·(S(a) − S(∞))
+//!                                                  a lane that cannot be cancelled,
+//!                                                  given up at age a
 //! ```
 //!
 //! where `p` is the lane's price as a share of the standard price, `F` and `S` the
-//! shares that have ended and still run at an age, `W` the chance that nothing is in
-//! our hands by then, and `c` the time that a cancel takes. `W` is `S` for a call
-//! alone, and where a batch's lines end together; where they end apart, answers wait
-//! in the batch for the last line, or for a cancel. What ends while it is being
-//! cancelled is an answer, and billed; in the last line it is billed as well and
-//! nobody needs it. Given that nothing came by an age, all of them are shares of
-//! the `W` of that age. An ordinary call is in time
-//! until `live` before the deadline. Admission asks for `V`, rescue for the same
-//! expression from the age that a batch has reached.
+//! shares that have ended and still run at an age, and `W` the chance that nothing is
+//! in our hands by then. `W` is `S` for a call alone, and where a batch's lines end
+//! together; where they end apart, answers wait in the batch for the last line, or
+//! for a cancel. A cancel takes a time `c`, and of what would have ended meanwhile a
+//! share `k` does: `R(a) = S(a) − k·(S(a) − S(a+c))` is what it cuts off, and the `F`
+//! and `S` of a cancelled lane stand for `1 − R(e−c)` and `R(e−c)`. What ends while it
+//! is being cancelled is an answer, and billed; in the third line it is billed as well
+//! and nobody needs it. What is given up runs on, and is billed. Given that nothing
+//! came by an age, all of them are shares of the `W` of that age. An ordinary call is
+//! in time until `live` before the deadline. Admission asks for `V`, rescue for the
+//! same expression from the age that a batch has reached.
 
 use std::{fmt, time::Duration};
 
@@ -33,6 +38,9 @@ use super::{lane::words, turnaround::Curve};
 /// From one slack to the next on the grid: 4 % more. The cost between two of them
 /// is taken from the lower.
 const STEP: f64 = 1.04;
+
+/// A cancel's time is not known any better: a turn that is so much late is in time.
+const HARDLY: f64 = 0.01;
 
 /// What it costs to enter a lane, as a share of the standard price. A batch takes
 /// control calls, and is not left for a fresh one without a reason. The other lanes
@@ -58,10 +66,27 @@ pub struct Rung {
     pub whole: Curve,
     /// Gathering and sending, before an age begins.
     pub before: Duration,
-    /// From asking for the cancel until nothing more is billed.
-    pub cancel: Duration,
+    /// How it is stopped; none where what is given up runs on and is billed.
+    pub cancel: Option<Cancel>,
     /// The share that is refused at once, and not billed.
     pub refused: f64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Cancel {
+    /// From asking for it until nothing more is billed.
+    pub takes: Duration,
+    /// Of what would end in that time, the share that does: 1 where the provider
+    /// goes on with what it has begun, 0 where it stops at once.
+    pub finishing: f64,
+}
+
+impl Cancel {
+    /// Nothing is billed from then on.
+    pub const AT_ONCE: Cancel = Cancel {
+        takes: Duration::ZERO,
+        finishing: 1.0,
+    };
 }
 
 /// The least expected cost for every slack, and how it is reached.
@@ -103,6 +128,8 @@ pub enum Leave {
     Cancel,
     /// An ordinary call and the cancel at once: it may be paid twice.
     Overtake,
+    /// Go on without it: it cannot be cancelled, and may be paid twice.
+    GiveUp,
 }
 
 /// What admission is told.
@@ -117,6 +144,11 @@ pub struct Choice {
 }
 
 impl Rung {
+    /// What a cancel takes, where there is one.
+    pub fn cancel_takes(&self) -> Duration {
+        self.cancel.map_or(Duration::ZERO, |cancel| cancel.takes)
+    }
+
     /// How long it is waited for at least where so many before it were left for a
     /// fresh one: a provider that is slow for all is not asked again and again.
     pub fn patience(&self, left_before: u32) -> Duration {
@@ -190,45 +222,85 @@ impl Plan {
     /// The best stay in a lane that has been entered `age` ago and has not answered,
     /// with `slack` left: until when, and how it is left.
     pub fn stay(&self, rung: &Rung, age: f64, slack: f64) -> Stay {
+        match rung.cancel {
+            Some(cancel) => self.stay_and_cancel(rung, cancel, age, slack),
+            None => self.stay_and_give_up(rung, age, slack),
+        }
+    }
+
+    fn stay_and_cancel(&self, rung: &Rung, cancel: Cancel, age: f64, slack: f64) -> Stay {
         // The two are learned apart: no answer is in our hands before it exists.
         let waits = |at: f64| rung.whole.survival(at).max(rung.curve.survival(at));
         let open = waits(age).max(1e-12);
-        let runs = |at: f64| (rung.curve.survival(at) / open).min(1.0);
-        let cancel = rung.cancel.as_secs_f64();
-        // The last moment of all.
-        let mut best = {
-            let until = age + (slack - self.live).max(0.0);
-            let left = (waits(until) / open).min(1.0);
-            let late = left - runs(until + cancel);
-            Stay {
-                until,
-                leave: Leave::Overtake,
-                cost: rung.price * (1.0 - left) + left + rung.price * late,
-                standard: left,
-            }
+        let takes = cancel.takes.as_secs_f64();
+        let cut_off = |asked: f64| {
+            let (then, later) = (
+                rung.curve.survival(asked),
+                rung.curve.survival(asked + takes),
+            );
+            ((then - cancel.finishing * (then - later)) / open).min(1.0)
         };
-        let mut offer = |effective: f64, cost: f64, standard: f64| {
-            let left = runs(effective);
-            let cost = rung.price * (1.0 - left) + left * cost;
-            // Of equals, the one that is left last.
-            if cost < best.cost - 1e-9 || (best.leave == Leave::Overtake && cost <= best.cost) {
-                best = Stay {
-                    until: effective - cancel,
-                    leave: Leave::Cancel,
-                    cost,
-                    standard: left * standard,
-                };
-            }
+        // The last moment of all.
+        let until = age + (slack - self.live).max(0.0);
+        let left = (waits(until) / open).min(1.0);
+        let mut best = Stay {
+            until,
+            leave: Leave::Overtake,
+            cost: rung.price * (1.0 - left) + left + rung.price * (left - cut_off(until)),
+            standard: left,
         };
         // What is left after a cancel has taken effect, from little to much.
         for point in &self.points {
-            let effective = age + slack - point.slack;
-            if effective < age + cancel {
+            let until = age + slack - point.slack - takes;
+            if until < age - takes * HARDLY {
                 break;
             }
-            offer(effective, point.cost, point.standard);
+            let until = until.max(age);
+            let left = cut_off(until);
+            let cost = rung.price * (1.0 - left) + left * point.cost;
+            // Of equals, the one that is left last.
+            if cost < best.cost - 1e-9 || (best.leave == Leave::Overtake && cost <= best.cost) {
+                best = Stay {
+                    until,
+                    leave: Leave::Cancel,
+                    cost,
+                    standard: left * point.standard,
+                };
+            }
         }
         best
+    }
+
+    fn stay_and_give_up(&self, rung: &Rung, age: f64, slack: f64) -> Stay {
+        let open = rung.curve.survival(age).max(1e-12);
+        let runs = |at: f64| (rung.curve.survival(at) / open).min(1.0);
+        // What ends is billed, whether anybody waits for it or not.
+        let billed = rung.price * (1.0 - runs(f64::MAX));
+        let stays = self.points.iter().map(|point| {
+            let until = age + (slack - point.slack).max(0.0);
+            let left = runs(until);
+            Stay {
+                until,
+                leave: Leave::GiveUp,
+                cost: billed + left * point.cost,
+                standard: left * point.standard,
+            }
+        });
+        let in_time = stays.take_while(|stay| stay.until > age);
+        // Of equals, the one that is left last.
+        let best = in_time.reduce(|best, stay| {
+            if stay.cost < best.cost - 1e-9 {
+                stay
+            } else {
+                best
+            }
+        });
+        best.unwrap_or(Stay {
+            until: age,
+            leave: Leave::GiveUp,
+            cost: billed + 1.0,
+            standard: 1.0,
+        })
     }
 
     /// What to do with a request that has nothing under way.
@@ -291,6 +363,7 @@ impl fmt::Display for Choice {
                 let how = match stay.leave {
                     Leave::Cancel => "cancelled",
                     Leave::Overtake => "overtaken by an ordinary call",
+                    Leave::GiveUp => "given up",
                 };
                 let answered = 100.0 * (1.0 - self.standard);
                 write!(
@@ -321,8 +394,19 @@ mod tests {
             curve: Curve::of(prior),
             whole: Curve::of(prior),
             before: Duration::ZERO,
-            cancel: Duration::from_secs(cancel),
+            cancel: Some(Cancel {
+                takes: Duration::from_secs(cancel),
+                finishing: 1.0,
+            }),
             refused: 0.0,
+        }
+    }
+
+    fn flex(prior: &Prior) -> Rung {
+        Rung {
+            lane: Lane::Flex,
+            cancel: None,
+            ..batch(prior, 0)
         }
     }
 
@@ -366,6 +450,58 @@ mod tests {
     }
 
     #[test]
+    fn who_comes_a_little_late_still_cancels() {
+        let plan = plan();
+        let rung = plan.rung(Lane::Batch).unwrap();
+        let stay = plan.stay(rung, 0.0, 900.0);
+        assert_eq!(stay.leave, Leave::Cancel);
+        for late in [0.0, 0.001, 1.0, 5.0] {
+            let age = stay.until + late;
+            let then = plan.stay(rung, age, 900.0 - age);
+            assert_eq!((then.leave, then.until), (Leave::Cancel, age), "{late} s");
+        }
+    }
+
+    #[test]
+    fn where_a_cancel_stops_all_a_batch_is_left_later() {
+        let hour = 3_600.0;
+        let until = |finishing| {
+            let mut rung = batch(&PUBLISHED, 720);
+            let takes = Duration::from_secs(720);
+            rung.cancel = Some(Cancel { takes, finishing });
+            let plan = Plan::new(vec![rung], Duration::from_secs(20), WEEK);
+            plan.stay(plan.rung(Lane::Batch).unwrap(), 0.0, hour)
+        };
+        let (goes_on, stops) = (until(1.0), until(0.0));
+        assert!(stops.until > goes_on.until, "{stops:?} {goes_on:?}");
+        assert!(stops.cost > goes_on.cost, "{stops:?} {goes_on:?}");
+    }
+
+    #[test]
+    fn what_is_given_up_is_billed_and_so_waited_for_longer() {
+        let slow = Prior {
+            median: Duration::from_secs(120),
+            p90: Duration::from_secs(600),
+            never: 0.1,
+        };
+        let hung_up = flex(&slow);
+        let cancelled = Rung {
+            cancel: Some(Cancel::AT_ONCE),
+            ..hung_up.clone()
+        };
+        let stay = |rung: Rung| {
+            let plan = Plan::new(vec![rung.clone()], Duration::from_secs(20), WEEK);
+            plan.stay(&rung, 0.0, 620.0)
+        };
+        let (hung_up, cancelled) = (stay(hung_up), stay(cancelled));
+        // Nine of ten end and are billed, though one of those comes too late.
+        let left = 0.19;
+        assert!((hung_up.cost - (0.45 + left)).abs() < 0.01, "{hung_up:?}");
+        assert!((hung_up.standard - left).abs() < 0.01, "{hung_up:?}");
+        assert!(cancelled.until < hung_up.until && cancelled.cost < hung_up.cost);
+    }
+
+    #[test]
     fn a_rung_that_refuses_falls_to_the_next() {
         let quick = Prior {
             median: Duration::from_secs(60),
@@ -373,9 +509,8 @@ mod tests {
             never: 0.0,
         };
         let flex = |refused| Rung {
-            lane: Lane::Flex,
             refused,
-            ..batch(&quick, 0)
+            ..flex(&quick)
         };
         let cost = |refused| {
             let rungs = vec![flex(refused), batch(&PUBLISHED, 720)];
@@ -418,9 +553,8 @@ mod tests {
             never: 0.02,
         };
         let flex = Rung {
-            lane: Lane::Flex,
             refused: 0.2,
-            ..batch(&quick, 0)
+            ..flex(&quick)
         };
         let rungs = vec![batch(&PUBLISHED, 600), flex];
         let plan = Plan::new(rungs, Duration::from_secs(20), WEEK);
@@ -449,11 +583,16 @@ mod tests {
         #[test]
         fn never_above_an_ordinary_call_and_never_dearer_with_more_slack(
             prior in priors(), price in 0.1f64..1.5, cancel in 0u64..2000, live in 1u64..200,
+            finishing in 0f64..1.0,
         ) {
             let whole = Curve::of(&Prior { never: (prior.never * 2.0).min(1.0), ..prior });
-            let rung = Rung { price, whole, ..batch(&prior, cancel) };
+            let mut rung = Rung { price, whole, ..batch(&prior, cancel) };
+            if let Some(cancel) = &mut rung.cancel {
+                cancel.finishing = finishing;
+            }
+            let flex = Rung { price, ..flex(&prior) };
             let live = Duration::from_secs(live);
-            let plan = Plan::new(vec![rung], live, WEEK);
+            let plan = Plan::new(vec![rung, flex], live, WEEK);
             let mut before = 1.0;
             for slack in (1..400).map(|step| Duration::from_secs(step * step * 3)) {
                 let choice = plan.choose(slack);
@@ -468,14 +607,16 @@ mod tests {
         ) {
             let plan = Plan::new(vec![batch(&prior, cancel)], Duration::from_secs(20), WEEK);
             let rung = plan.rung(Lane::Batch).unwrap();
-            let stay = plan.stay(rung, age, slack);
-            let takes = match stay.leave {
-                Leave::Cancel => cancel as f64,
-                Leave::Overtake => 0.0,
-            };
-            let latest = age + (slack - 20.0).max(0.0);
-            prop_assert!(stay.until >= age - 1e-6, "{:?}", stay);
-            prop_assert!(stay.until + takes <= latest + 1e-6, "{:?}", stay);
+            for rung in [rung.clone(), flex(&prior)] {
+                let stay = plan.stay(&rung, age, slack);
+                let takes = match stay.leave {
+                    Leave::Cancel => (1.0 - HARDLY) * cancel as f64,
+                    Leave::Overtake | Leave::GiveUp => 0.0,
+                };
+                let latest = age + (slack - 20.0).max(0.0);
+                prop_assert!(stay.until >= age - 1e-6, "{:?}", stay);
+                prop_assert!(stay.until + takes <= latest + 1e-6, "{:?}", stay);
+            }
         }
     }
 }

@@ -34,6 +34,14 @@ pub struct Settings {
 pub const CANCELLED: f64 = 0.9;
 /// The share of ordinary calls that a plan has time for.
 pub const IN_TIME: f64 = 0.99;
+/// What the prior of cancels and ordinary calls weighs beside that of lanes: the
+/// reserve is a cautious guess, and rescues are quickly seen.
+pub const GUESS: f64 = 0.1;
+/// Believed of the lines that would end while their batch is being cancelled: that
+/// they do. The dearer of the two where nobody waits for them any more.
+pub const FINISHING: f64 = 1.0;
+/// And what that weighs. One batch ends whole or not at all, so few tell little.
+pub const FINISHING_WEIGHT: f64 = 0.25;
 
 impl Settings {
     pub fn budget(&self) -> budget::Limits {

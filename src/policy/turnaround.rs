@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::fading::{Fades, Fading};
 use crate::model::time::{Timestamp, human};
 
 /// Borders of the table: the first age is one millisecond, each octave has eight
@@ -50,8 +51,7 @@ impl Prior {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Table {
     cells: Vec<Cell>,
-    /// Up to when what was seen has been faded.
-    faded: Timestamp,
+    faded: Fading,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -66,7 +66,7 @@ impl Default for Table {
     fn default() -> Self {
         Table {
             cells: vec![Cell::default(); BINS],
-            faded: Timestamp::ZERO,
+            faded: Fading::default(),
         }
     }
 }
@@ -93,35 +93,6 @@ impl Table {
         for cell in &mut self.cells[..bin] {
             cell.at_risk += weight;
         }
-    }
-
-    /// Lets what was seen fade up to `now`.
-    pub fn fade(&mut self, now: Timestamp, half_life: Duration) {
-        if self.faded == Timestamp::ZERO {
-            self.faded = now;
-        }
-        let passed = self.faded.until(now).as_secs_f64() / half_life.as_secs_f64().max(1e-3);
-        // Small steps would be lost in rounding.
-        if passed < 0.001 {
-            return;
-        }
-        self.faded = now;
-        let kept = (-passed).exp2();
-        for cell in &mut self.cells {
-            cell.at_risk *= kept;
-            cell.ended *= kept;
-        }
-    }
-
-    /// How much was seen, in batches.
-    pub fn weight(&self) -> f64 {
-        self.cells.first().map_or(0.0, |first| first.at_risk)
-    }
-
-    /// Whether what was read back from a disk can be used.
-    pub fn is_sound(&self) -> bool {
-        let sound = |cell: &Cell| cell.ended >= 0.0 && cell.ended <= cell.at_risk + 1e-6;
-        self.cells.len() == BINS && self.cells.iter().all(sound)
     }
 
     /// What is believed now. The prior counts as much as `weight` batches; those
@@ -151,6 +122,28 @@ impl Table {
             before = after;
         }
         Curve(survival)
+    }
+}
+
+impl Fades for Table {
+    fn fade(&mut self, now: Timestamp, half_life: Duration) {
+        let Some(kept) = self.faded.to(now, half_life) else {
+            return;
+        };
+        for cell in &mut self.cells {
+            cell.at_risk *= kept;
+            cell.ended *= kept;
+        }
+    }
+
+    /// In batches.
+    fn weight(&self) -> f64 {
+        self.cells.first().map_or(0.0, |first| first.at_risk)
+    }
+
+    fn is_sound(&self) -> bool {
+        let sound = |cell: &Cell| cell.ended >= 0.0 && cell.ended <= cell.at_risk + 1e-6;
+        self.cells.len() == BINS && self.cells.iter().all(sound)
     }
 }
 

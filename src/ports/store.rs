@@ -236,14 +236,14 @@ pub struct Admission {
 pub struct Learned {
     pub key: LearnedKey,
     /// The engine's own encoding.
-    pub table: Bytes,
+    pub known: Bytes,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LearnedKey {
     pub credential: CredentialId,
     pub model: String,
-    /// A lane, or what else takes time.
+    /// A lane, or what else takes time or happens to a share.
     pub what: String,
 }
 

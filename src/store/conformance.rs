@@ -716,13 +716,13 @@ async fn credentials_are_kept_until_they_are_dropped(store: &dyn Store) {
 }
 
 async fn what_was_learned_is_written_over_and_forgotten(store: &dyn Store) {
-    let learned = |what: &str, table: &'static [u8]| Learned {
+    let learned = |what: &str, known: &'static [u8]| Learned {
         key: LearnedKey {
             credential: request(1, 1).credential,
             model: "gpt-4o-mini".into(),
             what: what.into(),
         },
-        table: Bytes::from_static(table),
+        known: Bytes::from_static(known),
     };
     store.put_learned(learned("batch", b"1")).await.unwrap();
     store.put_learned(learned("batch", b"2")).await.unwrap();

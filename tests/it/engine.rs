@@ -11,6 +11,7 @@ mod world;
 mod batches;
 mod budget;
 mod callers;
+mod cancels;
 mod crashes;
 mod full_disk;
 mod house;

@@ -46,6 +46,12 @@ impl Under {
     }
 }
 
+impl Under {
+    fn is_cancelled(&self) -> bool {
+        matches!(self.leaving, Leaving::Cancelling | Leaving::Overtaken)
+    }
+}
+
 /// Firm work that would have to go live.
 #[derive(Clone, Copy)]
 enum Work {
@@ -61,7 +67,12 @@ impl Offpeak {
         if !self.learner.is_due(now) {
             return;
         }
-        let running = self.batches.iter().map(|(&batch, under)| Running {
+        // What ends in a cancel is learned apart.
+        let running = self
+            .batches
+            .iter()
+            .filter(|(_, under)| !under.is_cancelled());
+        let running = running.map(|(&batch, under)| Running {
             age: under.submitted.until(now),
             untouched: world.completed(batch) == 0,
         });
@@ -162,7 +173,7 @@ impl Offpeak {
                 world.cancel(batch);
                 start.max(now)
             }
-            Leave::Overtake => self.overtake(world, batch),
+            Leave::Overtake | Leave::GiveUp => self.overtake(world, batch),
         }
     }
 
@@ -256,14 +267,14 @@ fn leave(
     let stay = learner.plan.stay(rung, age, slack.as_secs_f64());
     let mut at = Duration::try_from_secs_f64(stay.until.max(0.0)).unwrap_or(Duration::MAX);
     let by = submitted + at;
-    let cancelled = by + rung.cancel;
+    let cancelled = by + rung.cancel_takes();
     if stay.leave == Leave::Cancel {
         let left = (now + slack).since(cancelled);
         if learner.plan.choose(left).lane == Lane::Batch {
             // But never beyond the last moment for a cancel.
             let last = age + (slack.as_secs_f64() - learner.live().as_secs_f64());
             let last = Duration::try_from_secs_f64(last.max(0.0)).unwrap_or(Duration::MAX);
-            let last = last.saturating_sub(rung.cancel).max(at);
+            let last = last.saturating_sub(rung.cancel_takes()).max(at);
             at = rung.patience(left_before).clamp(at, last);
         }
     }

@@ -89,8 +89,9 @@ async fn turnaround(
     Tenant(tenant): Tenant,
 ) -> Result<Response, ApiError> {
     let own = edge.engine.credentials_of(tenant);
-    let mut known = edge.engine.turnaround();
-    known.retain(|known| own.contains(&known.credential));
+    let known = edge
+        .engine
+        .turnaround(|credential| own.contains(&credential));
     json(&turnaround::TurnaroundView::of(known))
 }
 

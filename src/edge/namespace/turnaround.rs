@@ -1,9 +1,9 @@
-//! How long lanes take, as learned: `GET /offpeak/v1/turnaround` for a tenant's own
+//! How long lanes take and how they end, as learned: `GET /offpeak/v1/turnaround` for a tenant's own
 //! credentials, `GET /offpeak/admin/turnaround` for all.
 
 use serde::Serialize;
 
-use crate::engine::Turnaround;
+use crate::engine::{Believed, Curve, Turnaround};
 
 #[derive(Serialize)]
 pub struct TurnaroundView {
@@ -16,23 +16,41 @@ struct Item {
     /// The beginning of a fingerprint: enough to tell a few apart.
     credential: String,
     model: String,
-    /// A lane, or `cancel`.
+    /// A lane, or what else takes time or happens to a share.
     what: &'static str,
     seen: f64,
-    learned: Believed,
-    prior: Believed,
-    /// The learned curve: what share has ended by how many seconds.
-    quantiles: Vec<(f64, f64)>,
+    #[serde(flatten)]
+    believed: Known,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Known {
+    Time {
+        learned: Time,
+        prior: Time,
+        /// The learned curve: what share has ended by how many seconds.
+        quantiles: Vec<(f64, f64)>,
+    },
+    Share {
+        learned: Share,
+        prior: Share,
+    },
 }
 
 /// Seconds; none where so many never end.
 #[derive(Serialize)]
-struct Believed {
+struct Time {
     p50: Option<f64>,
     p90: Option<f64>,
     p99: Option<f64>,
     /// The share that never ends.
     never: f64,
+}
+
+#[derive(Serialize)]
+struct Share {
+    share: f64,
 }
 
 const FINGERPRINT: usize = 8;
@@ -52,34 +70,51 @@ impl From<Turnaround> for Item {
     fn from(known: Turnaround) -> Item {
         let mut credential = known.credential.to_string();
         credential.truncate(FINGERPRINT);
-        let (learned, prior) = (&known.learned, &known.prior);
-        let at = |share: f64| {
-            learned
-                .quantile(share)
-                .map(|age| rounded(age.as_secs_f64()))
-        };
         Item {
             credential,
             model: known.model,
             what: known.what,
             seen: rounded(known.seen),
-            learned: believed(|share| learned.quantile(share), learned.survival(FOREVER)),
-            prior: believed(|share| prior.quantile(share), prior.survival(FOREVER)),
-            quantiles: shares()
-                .filter_map(|share| Some((share, at(share)?)))
-                .collect(),
+            believed: known.believed.into(),
         }
     }
 }
 
-fn believed(quantile: impl Fn(f64) -> Option<std::time::Duration>, never: f64) -> Believed {
-    let at = |share| quantile(share).map(|age| rounded(age.as_secs_f64()));
-    Believed {
-        p50: at(0.5),
-        p90: at(0.9),
-        p99: at(0.99),
-        never: rounded(never),
+impl From<Believed> for Known {
+    fn from(believed: Believed) -> Known {
+        match believed {
+            Believed::Time { learned, prior } => Known::Time {
+                quantiles: shares()
+                    .filter_map(|share| Some((share, at(&learned, share)?)))
+                    .collect(),
+                learned: Time::of(&learned),
+                prior: Time::of(&prior),
+            },
+            Believed::Share { learned, prior } => Known::Share {
+                learned: Share {
+                    share: rounded(learned),
+                },
+                prior: Share {
+                    share: rounded(prior),
+                },
+            },
+        }
     }
+}
+
+impl Time {
+    fn of(curve: &Curve) -> Time {
+        Time {
+            p50: at(curve, 0.5),
+            p90: at(curve, 0.9),
+            p99: at(curve, 0.99),
+            never: rounded(curve.survival(FOREVER)),
+        }
+    }
+}
+
+fn at(curve: &Curve, share: f64) -> Option<f64> {
+    curve.quantile(share).map(|age| rounded(age.as_secs_f64()))
 }
 
 /// One to 99 of a hundred, then finer.

@@ -14,12 +14,7 @@ use super::{
     rungs::{Known, store_of},
 };
 use crate::{
-    engine::{
-        Engine,
-        budgets::Reservation,
-        drive::Next,
-        turnaround::{ScopeKey, Takes},
-    },
+    engine::{Engine, budgets::Reservation, drive::Next, scope::ScopeKey, turnaround::Takes},
     ledger,
     model::{
         attempt::{Attempt, AttemptEvent, AttemptState},

@@ -14,7 +14,8 @@ use super::{
 use crate::{
     engine::{
         Engine,
-        turnaround::{ScopeKey, Takes},
+        scope::ScopeKey,
+        turnaround::{Happens, Takes},
     },
     model::{
         attempt::{Attempt, Lane},
@@ -53,7 +54,7 @@ impl Engine {
         let Call { attempt, known, .. } = call;
         match reply {
             Reply::Answered(answer) if answer.status < 400 => {
-                self.flex_tells(request, &attempt, false);
+                self.flex_tells(request, false);
                 self.answered(request, attempt, answer, None, &known).await
             }
             Reply::Answered(answer) => self.flex_refused(request, attempt, known, &answer).await,
@@ -81,7 +82,7 @@ impl Engine {
         answer: &Answer,
     ) -> Result<(), StoreError> {
         let status = answer.status;
-        self.flex_tells(request, &attempt, true);
+        self.flex_tells(request, true);
         let why = match status {
             429 => "flex had no capacity for it".to_owned(),
             status => format!("flex answered {status}"),
@@ -96,12 +97,9 @@ impl Engine {
             .await
     }
 
-    fn flex_tells(&self, request: &Request, attempt: &Attempt, refused: bool) {
-        let age = attempt.started.until(self.now());
-        match refused {
-            true => self.saw(&ScopeKey::from(request), Takes::Refusal, age, 1.0),
-            false => self.cut_off(&ScopeKey::from(request), Takes::Refusal, age, 1.0),
-        }
+    fn flex_tells(&self, request: &Request, refused: bool) {
+        let did = f64::from(u8::from(refused));
+        self.happened(&ScopeKey::from(request), Happens::Refused, did, 1.0);
     }
 
     /// Nobody wants what comes after the deadline of one that rather fails.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    engine::{Engine, turnaround::ScopeKey},
+    engine::{Engine, scope::ScopeKey},
     model::{
         attempt::Lane,
         body,

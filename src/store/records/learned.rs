@@ -1,5 +1,5 @@
-//! `E | credential | digest of model and lane`: what was learned of how long
-//! answers take. Value: the [`LearnedKey`], then the engine's own bytes.
+//! `E | credential | digest of model and lane`: what was learned of a
+//! scope. Value: the [`LearnedKey`], then the engine's own bytes.
 //!
 //! Written over now and then; forgotten when it has faded.
 
@@ -13,7 +13,7 @@ use crate::ports::{Learned, LearnedKey, StoreError};
 
 pub const KIND: Kind = Kind {
     tag: b'E',
-    name: "learned table",
+    name: "learned",
 };
 
 pub fn key(key: &LearnedKey) -> Vec<u8> {
@@ -32,11 +32,11 @@ pub fn all() -> Span {
 }
 
 pub fn encode(learned: &Learned) -> Bytes {
-    seal_with(&learned.key, &learned.table)
+    seal_with(&learned.key, &learned.known)
 }
 
 pub fn decode(key: &[u8], value: &Bytes) -> Result<Learned, StoreError> {
-    unseal_with(KIND, key, value).map(|(key, table)| Learned { key, table })
+    unseal_with(KIND, key, value).map(|(key, known)| Learned { key, known })
 }
 
 #[cfg(test)]
@@ -61,7 +61,7 @@ mod tests {
             let name = key(&one);
             prop_assert!(all().from < name && name < all().to);
             prop_assert_eq!(name == key(&other), one == other);
-            let learned = Learned { key: one, table: table.into() };
+            let learned = Learned { key: one, known: table.into() };
             prop_assert_eq!(decode(&name, &encode(&learned))?, learned);
         }
     }

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use offpeak::{
+    engine::Believed,
     model::{
         attempt,
         endpoint::Endpoint,
@@ -168,9 +169,12 @@ async fn what_went_live_piece_by_piece_is_not_paid_for_in_its_batch() {
 }
 
 fn learned(world: &World, what: &str) -> Option<(f64, Duration)> {
-    let all = world.engine().turnaround();
+    let all = world.engine().turnaround(|_| true);
     let one = all.iter().find(|it| it.what == what)?;
-    Some((one.seen, one.learned.quantile(0.9)?))
+    match &one.believed {
+        Believed::Time { learned, .. } => Some((one.seen, learned.quantile(0.9)?)),
+        Believed::Share { .. } => None,
+    }
 }
 
 /// What the reason says: how many of a hundred answer in the batch.

@@ -1,0 +1,180 @@
+//! The plan of each scope, made of what is known of it, and made anew when that has
+//! changed.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+
+use crate::{
+    model::{attempt::Lane, endpoint::Endpoint, request::Usage, time::Timestamp},
+    policy::{
+        demand::Capacity,
+        plan::{Cancel, Plan, Rung},
+    },
+};
+
+use super::{
+    Engine,
+    live::Account,
+    scope::ScopeKey,
+    turnaround::{Happens, Takes},
+};
+
+/// By scope, and by the lanes that they are made of.
+#[derive(Default)]
+pub(super) struct Plans(Mutex<BTreeMap<ScopeKey, HashMap<Vec<Lane>, Made>>>);
+
+struct Made {
+    plan: Arc<Plan>,
+    /// When something seen since is worth a new one.
+    due: Timestamp,
+    /// When it is made anew although nothing was seen: batches that run on tell
+    /// something too, the less the older they are.
+    stale: Timestamp,
+    /// What had been seen.
+    observations: u64,
+}
+
+/// The share of its age that a running batch must grow by to tell something new.
+const NEWS: f64 = 0.1;
+
+/// Deadlines are no further away than this, or treated as if.
+const LONGEST: Duration = Duration::from_secs(7 * 86_400);
+
+impl Made {
+    /// When it is to be made anew, by how often something was seen by now.
+    fn until(&self, observations: u64) -> Timestamp {
+        match self.observations == observations {
+            true => self.stale,
+            false => self.stale.min(self.due),
+        }
+    }
+}
+
+impl Engine {
+    /// The plan for calls of this kind, and for their own word on whether the
+    /// provider may store the answer.
+    pub(super) fn plan(
+        &self,
+        key: &ScopeKey,
+        endpoint: Endpoint,
+        store: Option<bool>,
+    ) -> Arc<Plan> {
+        self.plan_over(
+            key,
+            &self.settings.ladder.lanes(&key.model, endpoint, store),
+        )
+    }
+
+    /// The plan over these lanes and the ordinary call, made anew when it is stale.
+    pub(super) fn plan_over(&self, key: &ScopeKey, lanes: &[Lane]) -> Arc<Plan> {
+        let now = self.now();
+        let replan = self.settings.rescue.replan;
+        let observations = self.turnarounds.observations(key);
+        {
+            let mut scopes = self.plans.0.lock();
+            let made = scopes.get_mut(key).and_then(|plans| plans.get_mut(lanes));
+            if let Some(made) = made {
+                if made.until(observations) > now {
+                    return made.plan.clone();
+                }
+                // Whoever asks meanwhile takes the old one.
+                (made.due, made.stale) = (now + replan, now + replan);
+            }
+        }
+        let plan = Arc::new(self.make_plan(key, lanes));
+        let running = self.summary.lock().running(key, now);
+        let oldest = running.into_iter().map(|(age, _)| age).max();
+        let made = Made {
+            plan: plan.clone(),
+            due: now + replan,
+            stale: now + oldest.map_or(LONGEST, |age| age.mul_f64(NEWS).max(replan)),
+            observations,
+        };
+        let mut scopes = self.plans.0.lock();
+        let plans = scopes.entry(key.clone()).or_default();
+        plans.insert(lanes.to_vec(), made);
+        plan
+    }
+
+    fn make_plan(&self, key: &ScopeKey, lanes: &[Lane]) -> Plan {
+        let rungs = lanes.iter().filter_map(|lane| self.rung(key, *lane));
+        let rungs = rungs.collect();
+        Plan::new(rungs, self.live_takes(key), LONGEST)
+    }
+
+    fn rung(&self, key: &ScopeKey, lane: Lane) -> Option<Rung> {
+        let offer = self.settings.ladder.offer(lane)?;
+        let curve = self.curve(key, Takes::Answer(lane));
+        let is_batch = lane == Lane::Batch;
+        Some(Rung {
+            lane,
+            price: self.price(&key.model, lane).unwrap_or(offer.price),
+            whole: match is_batch {
+                true => self.curve(key, Takes::Batch),
+                false => curve.clone(),
+            },
+            curve,
+            before: match is_batch {
+                true => self.settings.packing.linger,
+                false => Duration::ZERO,
+            },
+            cancel: match lane {
+                Lane::Batch => Some(self.cancel_of(key)),
+                Lane::Background8h | Lane::Background2h => Some(Cancel::AT_ONCE),
+                // Hung up on, it may run on.
+                Lane::Flex | Lane::Standard => None,
+            },
+            refused: match lane {
+                Lane::Flex => self.share(key, Happens::Refused),
+                _ => offer.refused,
+            },
+        })
+    }
+
+    /// When the scope's plans are to be looked at again.
+    pub(super) fn replans_at(&self, key: &ScopeKey) -> Timestamp {
+        let observations = self.turnarounds.observations(key);
+        let scopes = self.plans.0.lock();
+        let plans = scopes.get(key).into_iter().flat_map(HashMap::values);
+        let next = plans.map(|made| made.until(observations)).min();
+        next.unwrap_or(Timestamp::MAX)
+            .max(self.now() + self.settings.rescue.replan)
+    }
+
+    /// Those that nobody has asked for in a long time.
+    pub(super) fn forget_plans(&self) {
+        let now = self.now();
+        self.plans.0.lock().retain(|_, plans| {
+            plans.retain(|_, made| made.due + LONGEST > now);
+            !plans.is_empty()
+        });
+    }
+
+    /// What the lane costs of the standard price, for a call with more input than
+    /// output. None where the model has no prices.
+    fn price(&self, model: &str, lane: Lane) -> Option<f64> {
+        let typical = Usage {
+            input: 1000,
+            cached: 0,
+            output: 250,
+        };
+        let bill = self.prices.bill(model, lane, &typical)?;
+        let standard = bill.standard.as_pico();
+        (standard > 0).then(|| bill.paid.as_pico() as f64 / standard as f64)
+    }
+
+    /// What the scope can run live, when a call takes `live` at worst.
+    pub(super) fn capacity(&self, key: &ScopeKey, live: Duration) -> Capacity {
+        let account = Account {
+            credential: key.credential,
+            model: key.model.as_str().into(),
+        };
+        let rate = self.scopes.capacity(&account, self.now());
+        Capacity { rate, live }
+    }
+}
