@@ -16,7 +16,10 @@ use crate::{
         id::{BatchId, DestinationId, TenantId},
         request::{Cohort, Destination, Entry, LiveQueue, Place},
     },
-    policy::pack::{self, Waiting},
+    policy::{
+        pack::{self, Waiting},
+        poll,
+    },
 };
 
 use super::{Settings, limits::Limits};
@@ -65,11 +68,15 @@ impl Counts {
 
 impl Summary {
     pub fn new(settings: &Settings) -> Self {
+        Summary::with(&settings.packing, &settings.watch)
+    }
+
+    fn with(packing: &pack::Settings, watch: &poll::Settings) -> Self {
         Summary {
             queue: BTreeMap::new(),
             destinations: HashMap::new(),
             batches: BTreeMap::new(),
-            limits: Limits::new(settings.packing.enqueued_tokens.clone()),
+            limits: Limits::new(packing.enqueued_tokens.clone()),
             arrivals: 0,
             open: HashMap::new(),
             queued: 0,
@@ -79,7 +86,7 @@ impl Summary {
             demands: Demands::default(),
             overtaken: Overtaken::default(),
             setbacks: Setbacks::default(),
-            rates: Rates::new(settings),
+            rates: Rates::new(packing, watch),
         }
     }
 
@@ -143,12 +150,12 @@ impl Summary {
         }
     }
 
+    /// At no lines and some bytes, a line waits whose neighbour's leaving was told
+    /// before its coming.
     fn drop_empty(&mut self, cohort: &Cohort) {
-        if self
-            .queue
-            .get(cohort)
-            .is_some_and(|waiting| waiting.lines == 0)
-        {
+        let waiting = self.queue.get(cohort);
+        let left = waiting.map(|waiting| (waiting.lines, waiting.bytes, waiting.inputs));
+        if left == Some((0, 0, 0)) {
             self.queue.remove(cohort);
         }
     }
@@ -185,3 +192,6 @@ impl Summary {
             })
     }
 }
+
+#[cfg(test)]
+mod tests;

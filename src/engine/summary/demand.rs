@@ -17,7 +17,7 @@ use super::Summary;
 /// Requests by scope and deadline; scopes without any are not kept.
 pub(super) type Demands = HashMap<ScopeKey, Books>;
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Books {
     /// What is firm, wherever it is.
     firm: Book,
@@ -27,7 +27,7 @@ pub(super) struct Books {
 
 /// Requests by deadline. Counts that are below zero for a moment, because moves can
 /// be told in another order than they were made, stay until they are zero.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Book(BTreeMap<Timestamp, i64>);
 
 impl Book {

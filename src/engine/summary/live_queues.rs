@@ -52,7 +52,9 @@ impl Summary {
         let lines = self.live_queues.entry(queue).or_default();
         lines.count += by;
         lines.bytes += by * i64::from(entry.line_bytes);
-        if lines.count == 0 {
+        // At no lines and some bytes, a line is there whose neighbour's leaving was
+        // told before its coming.
+        if (lines.count, lines.bytes) == (0, 0) {
             self.live_queues.remove(&queue);
         }
     }

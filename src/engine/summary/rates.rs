@@ -3,9 +3,8 @@
 use std::{collections::HashMap, time::Duration};
 
 use crate::{
-    engine::Settings,
     model::{id::CredentialId, request::Cohort, time::Timestamp},
-    policy::limits::Rate,
+    policy::{limits::Rate, pack, poll},
 };
 
 use super::Summary;
@@ -21,11 +20,10 @@ pub(super) struct Rates {
 const HOUR: Duration = Duration::from_secs(3600);
 
 impl Rates {
-    pub fn new(settings: &Settings) -> Rates {
-        let packing = &settings.packing;
+    pub fn new(packing: &pack::Settings, watch: &poll::Settings) -> Rates {
         let kept = 1.0 - packing.creates_reserve.clamp(0.0, 1.0);
         let creates = (f64::from(packing.creates_per_hour) * kept) as u32;
-        let polls = settings.watch.polls_per_second.max(0.001);
+        let polls = watch.polls_per_second.max(0.001);
         Rates {
             creates: HashMap::new(),
             polls: HashMap::new(),
