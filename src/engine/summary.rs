@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::{
     model::{
-        id::{BatchId, DestinationId, TenantId},
+        id::{DestinationId, TenantId},
         request::{Cohort, Destination, Entry, LiveQueue, Place},
     },
     policy::{
@@ -26,13 +26,14 @@ use super::{Settings, limits::Limits};
 
 pub(super) use self::batches::{Stayed, Tracked};
 use self::{
-    demand::Demands, live_queues::Lines, overtaken::Overtaken, rates::Rates, setbacks::Setbacks,
+    batches::Batches, demand::Demands, live_queues::Lines, overtaken::Overtaken, rates::Rates,
+    setbacks::Setbacks,
 };
 
 pub(super) struct Summary {
     pub queue: BTreeMap<Cohort, Waiting>,
     pub destinations: HashMap<DestinationId, Destination>,
-    pub batches: BTreeMap<BatchId, Tracked>,
+    pub batches: Batches,
     pub limits: Limits,
     /// Cohorts that were empty, and are not: who has just come.
     pub arrivals: u64,
@@ -75,7 +76,7 @@ impl Summary {
         Summary {
             queue: BTreeMap::new(),
             destinations: HashMap::new(),
-            batches: BTreeMap::new(),
+            batches: Batches::default(),
             limits: Limits::new(packing.enqueued_tokens.clone()),
             arrivals: 0,
             open: HashMap::new(),
@@ -186,9 +187,9 @@ impl Summary {
 
     pub fn has_work(&self, tenant: TenantId) -> bool {
         self.open.contains_key(&tenant)
-            || self.batches.values().any(|tracked| {
+            || self.batches.of_tenant(&tenant).any(|tracked| {
                 let batch = &tracked.batch;
-                batch.tenant == tenant && (batch.state.is_open() || !batch.litter.is_empty())
+                batch.state.is_open() || !batch.litter.is_empty()
             })
     }
 }

@@ -1,13 +1,18 @@
 //! The batches that we still do something about, and what is only known of them
 //! while we run.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    hash::Hash,
+    ops::Deref,
+    time::Duration,
+};
 
 use crate::{
     engine::turnaround::ScopeKey,
     model::{
         batch::{Batch, BatchState},
-        id::BatchId,
+        id::{BatchId, TenantId},
         request::{Cohort, OnLate},
         time::Timestamp,
     },
@@ -56,6 +61,88 @@ impl Tracked {
     }
 }
 
+/// By id, and found by whom they are for: a harvest asks that of every line. What a
+/// batch is for never changes.
+#[derive(Default)]
+pub(in crate::engine) struct Batches {
+    tracked: BTreeMap<BatchId, Tracked>,
+    cohorts: Index<Cohort>,
+    scopes: Index<ScopeKey>,
+    tenants: Index<TenantId>,
+}
+
+/// None is kept without a batch.
+struct Index<K>(HashMap<K, BTreeSet<BatchId>>);
+
+impl<K> Default for Index<K> {
+    fn default() -> Self {
+        Index(HashMap::new())
+    }
+}
+
+impl<K: Hash + Eq> Index<K> {
+    fn insert(&mut self, key: K, id: BatchId) {
+        self.0.entry(key).or_default().insert(id);
+    }
+
+    fn remove(&mut self, key: &K, id: &BatchId) {
+        if let Some(ids) = self.0.get_mut(key) {
+            ids.remove(id);
+            if ids.is_empty() {
+                self.0.remove(key);
+            }
+        }
+    }
+
+    fn get(&self, key: &K) -> impl Iterator<Item = &BatchId> {
+        self.0.get(key).into_iter().flatten()
+    }
+}
+
+impl Deref for Batches {
+    type Target = BTreeMap<BatchId, Tracked>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.tracked
+    }
+}
+
+impl Batches {
+    pub fn get_mut(&mut self, id: &BatchId) -> Option<&mut Tracked> {
+        self.tracked.get_mut(id)
+    }
+
+    pub fn remove(&mut self, id: &BatchId) {
+        let Some(Tracked { batch, .. }) = self.tracked.remove(id) else {
+            return;
+        };
+        self.cohorts.remove(&batch.cohort, id);
+        self.scopes.remove(&ScopeKey::from(&batch), id);
+        self.tenants.remove(&batch.tenant, id);
+    }
+
+    fn insert(&mut self, batch: Batch, due: Timestamp) {
+        let id = batch.id;
+        self.cohorts.insert(batch.cohort, id);
+        self.scopes.insert(ScopeKey::from(&batch), id);
+        self.tenants.insert(batch.tenant, id);
+        self.tracked.insert(id, Tracked::new(batch, due));
+    }
+
+    /// Those of an index.
+    fn found<'a, K: Hash + Eq>(
+        &'a self,
+        index: &'a Index<K>,
+        key: &K,
+    ) -> impl Iterator<Item = &'a Tracked> {
+        index.get(key).filter_map(|id| self.tracked.get(id))
+    }
+
+    pub(super) fn of_tenant<'a>(&'a self, tenant: &TenantId) -> impl Iterator<Item = &'a Tracked> {
+        self.found(&self.tenants, tenant)
+    }
+}
+
 impl Summary {
     /// Writes a batch's new version, and when its next step is due.
     pub fn track(&mut self, batch: Batch, due: Timestamp) {
@@ -64,30 +151,22 @@ impl Summary {
                 tracked.batch = batch;
                 tracked.due = due;
             }
-            None => {
-                self.batches.insert(batch.id, Tracked::new(batch, due));
-            }
+            None => self.batches.insert(batch, due),
         }
     }
 
     /// Open batches that a request of this cohort may be a line of.
     pub fn batches_of(&self, cohort: &Cohort) -> Vec<BatchId> {
-        self.batches
-            .values()
-            .filter(|tracked| tracked.batch.cohort == *cohort && tracked.batch.state.is_open())
-            .map(|tracked| tracked.batch.id)
-            .collect()
+        let batches = self.batches.found(&self.batches.cohorts, cohort);
+        let open = batches.filter(|tracked| tracked.batch.state.is_open());
+        open.map(|tracked| tracked.batch.id).collect()
     }
 
     /// The scope's batches that run, by age, with the share that has not ended.
     pub fn running(&self, scope: &ScopeKey, now: Timestamp) -> Vec<(Duration, f64)> {
-        let batches = self.batches.values().filter(|tracked| {
-            let batch = &tracked.batch;
-            batch.state == BatchState::Submitted
-                && batch.credential == scope.credential
-                && batch.model == scope.model
-        });
-        let ages = batches.map(|tracked| {
+        let batches = self.batches.found(&self.batches.scopes, scope);
+        let running = batches.filter(|tracked| tracked.batch.state == BatchState::Submitted);
+        let ages = running.map(|tracked| {
             let age = tracked.batch.created.until(now);
             (age, 1.0 - tracked.heard)
         });

@@ -1,12 +1,16 @@
 use proptest::{prelude::*, sample::Index};
 
 use super::*;
-use crate::model::{
-    attempt::Lane,
-    endpoint::Endpoint,
-    id::{CredentialId, RequestId, RequestKey},
-    request::{Bucket, Guarantee, OnLate},
-    time::Timestamp,
+use crate::{
+    engine::turnaround::ScopeKey,
+    model::{
+        attempt::Lane,
+        batch::{Batch, BatchState},
+        endpoint::Endpoint,
+        id::{BatchId, CredentialId, RequestId, RequestKey},
+        request::{Bucket, Guarantee, OnLate},
+        time::Timestamp,
+    },
 };
 
 const DESTINATION: DestinationId = DestinationId([1; 16]);
@@ -64,6 +68,36 @@ fn place(entry: &Entry, number: u8) -> Place {
     }
 }
 
+fn batch(number: u8, cohort: Cohort) -> Batch {
+    Batch {
+        id: BatchId::from_bytes([number; 16]),
+        cohort,
+        tenant: TENANT,
+        credential: CredentialId([3; 16]),
+        endpoint: Endpoint::ChatCompletions,
+        model: "m".into(),
+        state: BatchState::Submitted,
+        created: Timestamp::ZERO,
+        reason: String::new(),
+        lines: 1,
+        bytes: 1,
+        inputs: 1,
+        tokens: None,
+        earliest_deadline: Timestamp::MAX,
+        input_file: None,
+        create_sent: None,
+        provider_id: None,
+        submitted: None,
+        cancel_sent: None,
+        provider_status: None,
+        settled: None,
+        answered: 0,
+        litter: Vec::new(),
+        tries: 0,
+        last_error: None,
+    }
+}
+
 /// All that is counted, but for what is only a bound.
 #[derive(Debug, PartialEq)]
 struct Told {
@@ -88,6 +122,39 @@ fn told(summary: &Summary) -> Told {
         demands: format!("{:?}", summary.demands),
         open: summary.open.clone(),
     }
+}
+
+#[test]
+fn batches_are_found_by_whom_they_are_for() {
+    let mut summary = summary();
+    let (firm, other) = (entry(0, true, 1).cohort, entry(0, false, 1).cohort);
+    let all = [batch(1, firm), batch(2, firm), batch(3, other)];
+    for batch in all.clone() {
+        summary.track(batch, Timestamp::ZERO);
+    }
+    let [first, second, third] = all;
+    let scope = ScopeKey::from(&first);
+    let running = |summary: &Summary| summary.running(&scope, Timestamp::ZERO).len();
+    assert_eq!(summary.batches_of(&firm), [first.id, second.id]);
+    assert_eq!(summary.batches_of(&other), [third.id]);
+    assert_eq!(running(&summary), 3);
+
+    let settled = Batch {
+        state: BatchState::Settled,
+        litter: vec!["file-1".into()],
+        ..second.clone()
+    };
+    summary.track(settled, Timestamp::ZERO);
+    assert_eq!(summary.batches_of(&firm), [first.id]);
+    assert_eq!(running(&summary), 2);
+
+    summary.batches.remove(&first.id);
+    summary.batches.remove(&third.id);
+    assert_eq!(summary.batches_of(&firm), []);
+    assert_eq!(running(&summary), 0);
+    assert!(summary.has_work(TENANT), "its file is not deleted yet");
+    summary.batches.remove(&second.id);
+    assert!(!summary.has_work(TENANT));
 }
 
 /// Of one request: firm or not, its bytes, where it goes one after the other, and
