@@ -28,19 +28,23 @@ pub(super) struct Books {
 /// Requests by deadline. Counts that are below zero for a moment, because moves can
 /// be told in another order than they were made, stay until they are zero.
 #[derive(Debug, Default)]
-struct Book(BTreeMap<Timestamp, i64>);
+struct Book {
+    dues: BTreeMap<Timestamp, i64>,
+    all: i64,
+}
 
 impl Book {
     fn count(&mut self, due: Timestamp, by: i64) {
-        let calls = self.0.entry(due).or_default();
+        self.all += by;
+        let calls = self.dues.entry(due).or_default();
         *calls += by;
         if *calls == 0 {
-            self.0.remove(&due);
+            self.dues.remove(&due);
         }
     }
 
     fn demands(&self) -> impl Iterator<Item = Demand> {
-        self.0.iter().map(|(&due, &calls)| Demand {
+        self.dues.iter().map(|(&due, &calls)| Demand {
             due,
             calls: calls.max(0) as f64,
         })
@@ -51,13 +55,13 @@ impl Books {
     fn calling(&mut self, guarantee: Guarantee, due: Timestamp, by: i64) {
         let book = self.calling.entry(guarantee).or_default();
         book.count(due, by);
-        if book.0.is_empty() {
+        if book.dues.is_empty() {
             self.calling.remove(&guarantee);
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.firm.0.is_empty() && self.calling.is_empty()
+        self.firm.dues.is_empty() && self.calling.is_empty()
     }
 }
 
@@ -95,7 +99,7 @@ impl Summary {
         let books = self.demands.get(&ScopeKey::from(destination));
         let firm = books.map_or(&empty, |books| &books.firm);
         // Nearly always all of it would fit even before this deadline.
-        let all = firm.0.values().sum::<i64>() as f64;
+        let all = firm.all as f64;
         let due = deadline;
         capacity.has_room(now, due, [Demand { due, calls: all }])
             || capacity.has_room(now, due, firm.demands())
