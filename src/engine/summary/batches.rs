@@ -121,6 +121,11 @@ impl Batches {
         self.tenants.remove(&batch.tenant, id);
     }
 
+    pub(super) fn is_open(&self, id: &BatchId) -> bool {
+        let tracked = self.tracked.get(id);
+        tracked.is_some_and(|tracked| tracked.batch.state.is_open())
+    }
+
     fn insert(&mut self, batch: Batch, due: Timestamp) {
         let id = batch.id;
         self.cohorts.insert(batch.cohort, id);

@@ -157,6 +157,32 @@ fn batches_are_found_by_whom_they_are_for() {
     assert!(!summary.has_work(TENANT));
 }
 
+#[test]
+fn an_overtaken_line_goes_back_into_its_batch_while_that_runs() {
+    let mut summary = summary();
+    let lines: Vec<Entry> = (0..4).map(|number| entry(number, true, 1)).collect();
+    let cohort = lines[0].cohort;
+    let (first, second) = (batch(1, cohort), batch(2, cohort));
+    summary.track(first.clone(), Timestamp::ZERO);
+    summary.track(second.clone(), Timestamp::ZERO);
+
+    summary.enter(&Place::Live, &lines[0]);
+    summary.overtake(first.id, &lines[..3]);
+    assert!(summary.is_awaited(first.id) && !summary.is_awaited(second.id));
+    assert_eq!(summary.back_from_live(&lines[1]), Place::Line(first.id));
+    assert_eq!(summary.back_from_live(&lines[1]), Place::Queue(cohort));
+    summary.exit(&Place::Live, &lines[0]);
+    assert!(summary.is_awaited(first.id), "the third has no answer yet");
+
+    // It never has, as far as is told here.
+    summary.batches.remove(&first.id);
+    summary.overtake(second.id, &lines[3..]);
+    assert!(!summary.is_awaited(first.id));
+    assert_eq!(summary.back_from_live(&lines[2]), Place::Queue(cohort));
+    assert_eq!(summary.back_from_live(&lines[3]), Place::Line(second.id));
+    assert!(!summary.is_awaited(second.id));
+}
+
 /// Of one request: firm or not, its bytes, where it goes one after the other, and
 /// whether it ends there.
 fn life() -> impl Strategy<Value = (bool, u32, Vec<u8>, bool)> {
