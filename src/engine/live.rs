@@ -14,7 +14,6 @@ mod backoffs;
 mod call;
 mod endings;
 mod flex;
-
 mod reply;
 mod retries;
 mod rungs;
