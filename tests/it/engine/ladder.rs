@@ -398,3 +398,23 @@ async fn a_batch_that_stalls_is_rescued_into_the_background() {
     let spent = world.engine().rescue_budget(keys[0].tenant)[0].spent;
     assert_eq!(spent, ledger.paid, "what it cost, not what it might have");
 }
+
+#[tokio::test(start_paused = true)]
+async fn looks_that_hang_take_no_control_calls_from_others() {
+    let world = world(|settings, sim| {
+        background(settings, sim, true);
+        settings.watch.polls_per_second = 0.1;
+        settings.watch.poll_age_share = 0.0;
+    })
+    .await;
+    world.faults(Operation::GetResponse, Kind::Hang, 9);
+    let call = |n: usize| response(&format!("q{n}"), None, "").within(12 * HOUR);
+    world.ask_many(10, call).await;
+    let looks = || world.sim.log().operations[&Operation::GetResponse];
+    world.pass(3 * MINUTE).await;
+    let before = looks();
+    world.pass(6 * MINUTE).await;
+    let looks = looks() - before;
+    assert!(looks > 25, "{looks} at the one that answers");
+    world.finish().await;
+}

@@ -34,20 +34,23 @@ impl Engine {
         urgent: bool,
         now: Timestamp,
     ) -> Next {
+        // Before a control call is taken for it: what is due stays so until it was
+        // looked at.
+        let Some(in_hand) = self.inflight.live.begin(entry.key) else {
+            return Next::OnSignal;
+        };
         {
             let mut summary = self.summary.lock();
             let destination = summary.destinations.get(&entry.cohort.destination);
             if let Some(credential) = destination.map(|destination| destination.credential) {
-                let ready = summary.polls(credential).ready_at();
+                let polls = summary.polls(credential);
+                let ready = polls.ready_at();
                 if ready > now && !urgent {
                     return Next::At(ready);
                 }
-                summary.polls(credential).take(now);
+                polls.take(now);
             }
         }
-        let Some(in_hand) = self.inflight.live.begin(entry.key) else {
-            return Next::OnSignal;
-        };
         let engine = self.clone();
         self.tasks.spawn(async move {
             if let Err(error) = engine.look_at(entry, &remote).await {
