@@ -102,6 +102,7 @@ impl Engine {
         Ok(())
     }
 
+    /// Written as patiently as an answer: left open, it would be bought again.
     pub(super) async fn end_failed(
         self: &Arc<Self>,
         request: &Request,
@@ -110,9 +111,19 @@ impl Engine {
         reason: String,
     ) -> Result<(), StoreError> {
         let body = error_body(message, "api_error", None, Some(code));
-        let places = self.places_of(request);
-        let ending = self.own_ending(request, places, State::Failed, 502, reason, body);
-        self.settle(vec![ending]).await?;
+        let settle = || {
+            let places = self.places_of(request);
+            let (reason, body) = (reason.clone(), body.clone());
+            self.settle(vec![self.own_ending(
+                request,
+                places,
+                State::Failed,
+                502,
+                reason,
+                body,
+            )])
+        };
+        self.persist(request.key.id, settle).await?;
         Ok(())
     }
 }
