@@ -126,9 +126,13 @@ impl Engine {
                     self.close(request, attempt, note).await?;
                 }
                 // The cancel takes its time.
-                ResponseStatus::Running => {
+                ResponseStatus::Running if !self.is_past(&look) => {
                     self.look_again(&look, Duration::MAX);
                     return Ok(());
+                }
+                ResponseStatus::Running => {
+                    let note = "it was cancelled, and ran on";
+                    self.lose(request, attempt, note).await?;
                 }
             },
             Err(error) if error.is_transient() && !self.is_past(&look) => {
