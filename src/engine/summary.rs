@@ -22,7 +22,11 @@ use crate::{
     },
 };
 
-use super::{Settings, limits::Limits};
+use super::{
+    Settings,
+    inflight::{Mention, Mentions},
+    limits::Limits,
+};
 
 pub(super) use self::batches::{Stayed, Tracked};
 use self::{
@@ -47,6 +51,9 @@ pub(super) struct Summary {
     /// The same by queue; those without any are not kept.
     live_queues: HashMap<LiveQueue, Lines>,
     demands: Demands,
+    /// Background responses that the provider is still asked about, by tenant: one
+    /// of a request that has ended is to be cancelled.
+    remotes: Mentions<TenantId>,
     overtaken: Overtaken,
     setbacks: Setbacks,
     rates: Rates,
@@ -85,6 +92,7 @@ impl Summary {
             live: 0,
             live_queues: HashMap::new(),
             demands: Demands::default(),
+            remotes: Mentions::default(),
             overtaken: Overtaken::default(),
             setbacks: Setbacks::default(),
             rates: Rates::new(packing, watch),
@@ -185,8 +193,14 @@ impl Summary {
         }
     }
 
+    /// The tenant has work until this is dropped.
+    pub fn mention_remote(&self, tenant: TenantId) -> Mention<TenantId> {
+        self.remotes.mention(tenant)
+    }
+
     pub fn has_work(&self, tenant: TenantId) -> bool {
         self.open.contains_key(&tenant)
+            || self.remotes.contains(&tenant)
             || self.batches.of_tenant(&tenant).any(|tracked| {
                 let batch = &tracked.batch;
                 batch.state.is_open() || !batch.litter.is_empty()

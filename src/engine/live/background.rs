@@ -13,15 +13,17 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::rungs::{Known, store_of};
 use crate::{
-    engine::{Engine, budgets::Reservation},
-    model::{attempt::Attempt, request::Request},
+    engine::{Engine, budgets::Reservation, inflight::Mention},
+    model::{attempt::Attempt, id::TenantId, request::Request},
     ports::{BackgroundCall, StoreError},
 };
 
 /// A background response that is open at the provider.
 pub struct Remote {
     pub id: String,
-    /// What it holds while it is open: a place among those that are, and money.
+    /// What it holds while it is open: the credential that it is asked about with, a
+    /// place among those that are, and money.
+    _tenant: Mention<TenantId>,
     _slot: Option<OwnedSemaphorePermit>,
     _reserved: Option<Reservation>,
 }
@@ -65,6 +67,7 @@ impl Engine {
                 self.persist(request.key.id, write).await?;
                 let remote = Remote {
                     id: remote.id,
+                    _tenant: self.summary.lock().mention_remote(request.key.tenant),
                     _slot: Some(slot),
                     _reserved: reserved,
                 };
@@ -95,6 +98,7 @@ impl Engine {
         let reserved = attempt.reserved;
         let remote = Remote {
             id,
+            _tenant: self.summary.lock().mention_remote(request.key.tenant),
             _slot: self.background.clone().try_acquire_owned().ok(),
             _reserved: reserved.and_then(|amount| self.reserve_again(request.key, amount)),
         };

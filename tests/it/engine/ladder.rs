@@ -369,6 +369,23 @@ async fn who_cancels_pays_for_no_background_response() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cancel_that_is_not_heard_is_sent_again() {
+    for erased in [false, true] {
+        let world = without_batches(true).await;
+        world.faults(Operation::CancelResponse, Kind::Reset, 3);
+        let key = world.ask(&response("q", None, "").within(3 * HOUR)).await;
+        world.pass(10 * MINUTE).await;
+        match erased {
+            true => drop(world.engine().erase(key).await.unwrap()),
+            false => drop(world.engine().cancel(key).await.unwrap()),
+        }
+        world.pass(3 * HOUR).await;
+        assert_eq!(world.sim.bill().total_nano_usd, 0, "erased: {erased}");
+        world.finish().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_batch_that_stalls_is_rescued_into_the_background() {
     let world = world(|settings, _| {
         settings.ladder.background_may_store = true;

@@ -13,10 +13,12 @@ use crate::{
     ledger,
     model::{
         attempt::{Attempt, AttemptEvent},
+        id::CredentialId,
         request::{Entry, Framing, Outcome},
+        time::Timestamp,
     },
     policy::lane::words,
-    ports::{Credential, RemoteResponse, ResponseStatus, StoreError},
+    ports::{Credential, ProviderError, RemoteResponse, ResponseStatus, StoreError},
 };
 
 impl Engine {
@@ -99,13 +101,7 @@ impl Engine {
         earlier: &Outcome,
     ) -> Result<(), StoreError> {
         let request = look.request;
-        let cancelled = match self.credential(request.credential).await {
-            Ok(credential) => {
-                let id = &look.remote.id;
-                self.provider.cancel_response(&credential, id).await
-            }
-            Err(error) => Err(error),
-        };
+        let cancelled = self.cancel_remote(request.credential, look.remote).await;
         let attempt = look.attempt.clone();
         match cancelled {
             Ok(found) => match found.status {
@@ -126,7 +122,7 @@ impl Engine {
                     self.close(request, attempt, note).await?;
                 }
                 // The cancel takes its time.
-                ResponseStatus::Running if !self.is_past(&look) => {
+                ResponseStatus::Running if !self.is_past(request.deadline) => {
                     self.look_again(&look, Duration::MAX);
                     return Ok(());
                 }
@@ -135,7 +131,7 @@ impl Engine {
                     self.lose(request, attempt, note).await?;
                 }
             },
-            Err(error) if error.is_transient() && !self.is_past(&look) => {
+            Err(error) if error.is_transient() && !self.is_past(request.deadline) => {
                 self.look_again(&look, Duration::MAX);
                 return Ok(());
             }
@@ -149,27 +145,38 @@ impl Engine {
     }
 
     /// Nobody will hear what came of it any more.
-    fn is_past(&self, look: &Look<'_>) -> bool {
-        let deadline = look.request.deadline;
+    fn is_past(&self, deadline: Timestamp) -> bool {
         self.now() > deadline + self.settings.live.give_up_after
     }
 
-    /// Nothing is left of the request here; the provider is told to stop, once.
+    /// Nothing is left of the request here; the provider is told to stop.
     pub(super) async fn erased(&self, entry: Entry, remote: &Remote) -> Result<(), StoreError> {
-        let credential = {
+        let destination = {
             let summary = self.summary.lock();
-            let destination = summary.destinations.get(&entry.cohort.destination);
-            destination.map(|destination| destination.credential)
+            summary.destinations.get(&entry.cohort.destination).cloned()
         };
-        if let Some(credential) = credential
-            && let Ok(credential) = self.credential(credential).await
-            && let Err(error) = self.provider.cancel_response(&credential, &remote.id).await
+        if let Some(destination) = destination
+            && let Err(error) = self.cancel_remote(destination.credential, remote).await
         {
             tracing::warn!(id = %entry.key.id, %error,
                 "the background response of an erased request was not cancelled");
+            if error.is_transient() && !self.is_past(entry.deadline) {
+                let again = self.now() + self.settings.watch.poll_interval;
+                self.backoffs.look_at(&entry.key, again, false);
+                return Ok(());
+            }
         }
         self.backoffs.forget(&entry.key);
         Ok(())
+    }
+
+    async fn cancel_remote(
+        &self,
+        credential: CredentialId,
+        remote: &Remote,
+    ) -> Result<RemoteResponse, ProviderError> {
+        let credential = self.credential(credential).await?;
+        self.provider.cancel_response(&credential, &remote.id).await
     }
 }
 
