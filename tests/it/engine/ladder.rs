@@ -372,6 +372,23 @@ async fn who_cancels_pays_for_no_background_response() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cancel_that_is_not_heard_is_sent_again() {
+    for erased in [false, true] {
+        let world = without_batches(true).await;
+        world.faults(Operation::CancelResponse, Kind::Reset, 3);
+        let key = world.ask(&response("q", None, "").within(3 * HOUR)).await;
+        world.pass(10 * MINUTE).await;
+        match erased {
+            true => drop(world.engine().erase(key).await.unwrap()),
+            false => drop(world.engine().cancel(key).await.unwrap()),
+        }
+        world.pass(3 * HOUR).await;
+        assert_eq!(world.sim.bill().total_nano_usd, 0, "erased: {erased}");
+        world.finish().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_batch_that_stalls_is_rescued_into_the_background() {
     let world = world(|settings, _| {
         settings.ladder.background_may_store = true;
@@ -400,4 +417,24 @@ async fn a_batch_that_stalls_is_rescued_into_the_background() {
     assert_eq!((ledger.rescued, ledger.rescue_paid), (3, ledger.paid));
     let spent = world.engine().rescue_budget(keys[0].tenant)[0].spent;
     assert_eq!(spent, ledger.paid, "what it cost, not what it might have");
+}
+
+#[tokio::test(start_paused = true)]
+async fn looks_that_hang_take_no_control_calls_from_others() {
+    let world = world(|settings, sim| {
+        background(settings, sim, true);
+        settings.watch.polls_per_second = 0.1;
+        settings.watch.poll_age_share = 0.0;
+    })
+    .await;
+    world.faults(Operation::GetResponse, Kind::Hang, 9);
+    let call = |n: usize| response(&format!("q{n}"), None, "").within(12 * HOUR);
+    world.ask_many(10, call).await;
+    let looks = || world.sim.log().operations[&Operation::GetResponse];
+    world.pass(3 * MINUTE).await;
+    let before = looks();
+    world.pass(6 * MINUTE).await;
+    let looks = looks() - before;
+    assert!(looks > 25, "{looks} at the one that answers");
+    world.finish().await;
 }

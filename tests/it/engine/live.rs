@@ -11,6 +11,7 @@ use offpeak::{
 
 use super::{
     asking::{Ask, HOUR, MINUTE, SECOND, ask},
+    crash::How,
     world::{Allow, LIVE, World, succeeded},
 };
 
@@ -182,6 +183,8 @@ async fn a_call_that_nobody_saw_end_is_unaccounted() {
 async fn calls_that_are_always_lost_are_not_bought_for_ever() {
     let world = World::live_only(|_, _| {}).await;
     world.faults(Operation::Chat, Kind::ReplyLost, 1_000_000);
+    // Nor where the disk has no room for its end.
+    world.trouble.on("settle", How::Refuse, 3);
     let key = world.ask(&soon("lost")).await;
     let (outcome, answer) = world.done(key).await;
     assert_eq!((outcome.state, outcome.status), (State::Failed, 502));

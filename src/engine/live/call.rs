@@ -1,0 +1,81 @@
+//! One call whose connection is held open until its answer is there, flex or
+//! ordinary.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{
+    fails_late,
+    reply::{Reply, read_reply},
+    scopes::Permit,
+};
+use crate::{
+    engine::{Engine, taps::Spout},
+    model::{
+        attempt::Lane,
+        body,
+        request::{Request, Shape},
+    },
+    policy::throttle::RateLimits,
+    ports::{LiveCall, ProviderError},
+};
+
+impl Engine {
+    /// `tap` is whom a success is passed on to as it comes, if its call streams.
+    pub(super) async fn call(
+        &self,
+        request: &Request,
+        body: &Bytes,
+        (lane, timeout): (Lane, Duration),
+        tap: Option<&Spout>,
+        permit: &mut Permit,
+    ) -> Reply {
+        let credential = match self.credential(request.credential).await {
+            Ok(credential) => credential,
+            Err(error) => return Reply::Failed(error),
+        };
+        let streams = tap.is_some() && matches!(request.shape, Shape::Stream { .. });
+        let strip = match streams {
+            true => body::Strip::STREAMED,
+            false => body::Strip::STANDARD,
+        };
+        let body = match stripped(body, strip) {
+            Ok(body) => body,
+            Err(refusal) => return Reply::Failed(ProviderError::Local(refusal.message())),
+        };
+        let call = LiveCall {
+            endpoint: request.endpoint,
+            lane,
+            body,
+            timeout,
+        };
+        match self.provider.run(&credential, call).await {
+            Ok(reply) => {
+                let organization = reply.headers.get("openai-organization");
+                let organization = organization.and_then(|value| value.to_str().ok());
+                let limits = RateLimits::read(&reply.headers);
+                permit.told(self.now(), &limits, organization);
+                read_reply(reply, tap.filter(|_| streams)).await
+            }
+            Err(error) => Reply::Failed(error),
+        }
+    }
+
+    pub(super) fn timeout(&self, request: &Request) -> Duration {
+        let timeout = self.settings.live.timeout;
+        match fails_late(request) {
+            // Nobody wants what comes later.
+            true => self.now().until(request.deadline).min(timeout),
+            false => timeout,
+        }
+    }
+}
+
+/// What the caller sent, less what would answer it in another way.
+fn stripped(body: &[u8], strip: body::Strip) -> Result<Bytes, body::Refusal> {
+    let mut out = Vec::with_capacity(body.len());
+    let edit = body::Edit::strip(strip);
+    body::line_body(body, &edit, &mut out)?;
+    Ok(out.into())
+}

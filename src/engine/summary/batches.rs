@@ -1,0 +1,194 @@
+//! The batches that we still do something about, and what is only known of them
+//! while we run.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    hash::Hash,
+    ops::Deref,
+    time::Duration,
+};
+
+use crate::{
+    engine::scope::ScopeKey,
+    model::{
+        batch::{Batch, BatchState},
+        id::{BatchId, TenantId},
+        request::{Cohort, OnLate},
+        time::Timestamp,
+    },
+    policy::plan::Stay,
+};
+
+use super::Summary;
+
+/// A batch and what is only known while we run.
+#[derive(Clone)]
+pub(in crate::engine) struct Tracked {
+    pub batch: Batch,
+    /// When its next step is due.
+    pub due: Timestamp,
+    /// The rescuer wants its lines back.
+    pub wanted: bool,
+    /// The share of its lines that had finished when it was last looked at before a
+    /// cancel; none where nothing was told.
+    pub heard: Option<f64>,
+    /// When it is to be left, as last thought out.
+    pub stay: Option<Stayed>,
+    /// The provider holds its tokens no more.
+    pub released: bool,
+    /// All that the rescuer wanted back has gone already.
+    pub emptied: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::engine) struct Stayed {
+    pub stay: Stay,
+    /// The latest instant at which its lines must begin to run live.
+    pub start: Timestamp,
+    pub thought: Timestamp,
+}
+
+impl Tracked {
+    fn new(batch: Batch, due: Timestamp) -> Tracked {
+        Tracked {
+            batch,
+            due,
+            wanted: false,
+            heard: None,
+            stay: None,
+            released: false,
+            emptied: false,
+        }
+    }
+}
+
+/// By id, and found by whom they are for: a harvest asks that of every line. What a
+/// batch is for never changes.
+#[derive(Default)]
+pub(in crate::engine) struct Batches {
+    tracked: BTreeMap<BatchId, Tracked>,
+    cohorts: Index<Cohort>,
+    scopes: Index<ScopeKey>,
+    tenants: Index<TenantId>,
+}
+
+/// None is kept without a batch.
+struct Index<K>(HashMap<K, BTreeSet<BatchId>>);
+
+impl<K> Default for Index<K> {
+    fn default() -> Self {
+        Index(HashMap::new())
+    }
+}
+
+impl<K: Hash + Eq> Index<K> {
+    fn insert(&mut self, key: K, id: BatchId) {
+        self.0.entry(key).or_default().insert(id);
+    }
+
+    fn remove(&mut self, key: &K, id: &BatchId) {
+        if let Some(ids) = self.0.get_mut(key) {
+            ids.remove(id);
+            if ids.is_empty() {
+                self.0.remove(key);
+            }
+        }
+    }
+
+    fn get(&self, key: &K) -> impl Iterator<Item = &BatchId> {
+        self.0.get(key).into_iter().flatten()
+    }
+}
+
+impl Deref for Batches {
+    type Target = BTreeMap<BatchId, Tracked>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.tracked
+    }
+}
+
+impl Batches {
+    pub fn get_mut(&mut self, id: &BatchId) -> Option<&mut Tracked> {
+        self.tracked.get_mut(id)
+    }
+
+    pub fn remove(&mut self, id: &BatchId) {
+        let Some(Tracked { batch, .. }) = self.tracked.remove(id) else {
+            return;
+        };
+        self.cohorts.remove(&batch.cohort, id);
+        self.scopes.remove(&ScopeKey::from(&batch), id);
+        self.tenants.remove(&batch.tenant, id);
+    }
+
+    pub(super) fn is_open(&self, id: &BatchId) -> bool {
+        let tracked = self.tracked.get(id);
+        tracked.is_some_and(|tracked| tracked.batch.state.is_open())
+    }
+
+    fn insert(&mut self, batch: Batch, due: Timestamp) {
+        let id = batch.id;
+        self.cohorts.insert(batch.cohort, id);
+        self.scopes.insert(ScopeKey::from(&batch), id);
+        self.tenants.insert(batch.tenant, id);
+        self.tracked.insert(id, Tracked::new(batch, due));
+    }
+
+    /// Those of an index.
+    fn found<'a, K: Hash + Eq>(
+        &'a self,
+        index: &'a Index<K>,
+        key: &K,
+    ) -> impl Iterator<Item = &'a Tracked> {
+        index.get(key).filter_map(|id| self.tracked.get(id))
+    }
+
+    pub(super) fn of_tenant<'a>(&'a self, tenant: &TenantId) -> impl Iterator<Item = &'a Tracked> {
+        self.found(&self.tenants, tenant)
+    }
+}
+
+impl Summary {
+    /// Writes a batch's new version, and when its next step is due.
+    pub fn track(&mut self, batch: Batch, due: Timestamp) {
+        match self.batches.get_mut(&batch.id) {
+            Some(tracked) => {
+                tracked.batch = batch;
+                tracked.due = due;
+            }
+            None => self.batches.insert(batch, due),
+        }
+    }
+
+    /// Open batches that a request of this cohort may be a line of.
+    pub fn batches_of(&self, cohort: &Cohort) -> Vec<BatchId> {
+        let batches = self.batches.found(&self.batches.cohorts, cohort);
+        let open = batches.filter(|tracked| tracked.batch.state.is_open());
+        open.map(|tracked| tracked.batch.id).collect()
+    }
+
+    /// The scope's batches that run, by age, with the share that has not ended.
+    pub fn running(&self, scope: &ScopeKey, now: Timestamp) -> Vec<(Duration, f64)> {
+        let batches = self.batches.found(&self.batches.scopes, scope);
+        let running = batches.filter(|tracked| tracked.batch.state == BatchState::Submitted);
+        let ages = running.map(|tracked| {
+            let age = tracked.batch.created.until(now);
+            (age, 1.0 - tracked.heard.unwrap_or(0.0))
+        });
+        ages.collect()
+    }
+
+    /// Batches whose lines are wanted back to run live, and have not come yet.
+    pub fn wanted_back(&self) -> Vec<Batch> {
+        let batches = self.batches.values();
+        let wanted = batches.filter(|tracked| {
+            let batch = &tracked.batch;
+            tracked.wanted
+                && !tracked.emptied
+                && batch.state.is_open()
+                && batch.cohort.on_late == OnLate::Rescue
+        });
+        wanted.map(|tracked| tracked.batch.clone()).collect()
+    }
+}

@@ -1,0 +1,225 @@
+use proptest::{prelude::*, sample::Index};
+
+use super::*;
+use crate::{
+    engine::scope::ScopeKey,
+    model::{
+        attempt::Lane,
+        batch::{Batch, BatchState},
+        endpoint::Endpoint,
+        id::{BatchId, CredentialId, RequestId, RequestKey},
+        request::{Bucket, Guarantee, OnLate},
+        time::Timestamp,
+    },
+};
+
+const DESTINATION: DestinationId = DestinationId([1; 16]);
+const TENANT: TenantId = TenantId([2; 16]);
+
+fn summary() -> Summary {
+    let defaults: toml::Table = include_str!("../../../config/default.toml")
+        .parse()
+        .unwrap();
+    let packing = defaults["packing"].clone().try_into().unwrap();
+    let watch = defaults["watch"].clone().try_into().unwrap();
+    let mut summary = Summary::with(&packing, &watch);
+    let destination = Destination {
+        id: DESTINATION,
+        tenant: TENANT,
+        credential: CredentialId([3; 16]),
+        endpoint: Endpoint::ChatCompletions,
+        model: "m".into(),
+    };
+    summary.destinations.insert(DESTINATION, destination);
+    summary
+}
+
+fn entry(number: u8, firm: bool, line_bytes: u32) -> Entry {
+    let deadline = Timestamp::from_secs(1_000_000);
+    Entry {
+        key: RequestKey {
+            tenant: TENANT,
+            id: RequestId::from_bytes([number; 16]),
+        },
+        cohort: Cohort {
+            destination: DESTINATION,
+            on_late: OnLate::Rescue,
+            guarantee: match firm {
+                true => Guarantee::Firm,
+                false => Guarantee::BestEffort,
+            },
+            bucket: Bucket {
+                start: deadline,
+                width_log2: 10,
+            },
+        },
+        lane: Lane::Batch,
+        deadline,
+        line_bytes,
+        inputs: 1,
+    }
+}
+
+fn place(entry: &Entry, number: u8) -> Place {
+    match number {
+        0 => Place::Queue(entry.cohort),
+        1 => Place::Line(BatchId::MIN),
+        _ => Place::Live,
+    }
+}
+
+fn batch(number: u8, cohort: Cohort) -> Batch {
+    Batch {
+        id: BatchId::from_bytes([number; 16]),
+        cohort,
+        tenant: TENANT,
+        credential: CredentialId([3; 16]),
+        endpoint: Endpoint::ChatCompletions,
+        model: "m".into(),
+        state: BatchState::Submitted,
+        created: Timestamp::ZERO,
+        reason: String::new(),
+        lines: 1,
+        bytes: 1,
+        inputs: 1,
+        tokens: None,
+        earliest_deadline: Timestamp::MAX,
+        input_file: None,
+        create_sent: None,
+        provider_id: None,
+        submitted: None,
+        cancel_sent: None,
+        provider_status: None,
+        settled: None,
+        answered: 0,
+        litter: Vec::new(),
+        tries: 0,
+        last_error: None,
+    }
+}
+
+/// All that is counted, but for what is only a bound.
+#[derive(Debug, PartialEq)]
+struct Told {
+    counts: Counts,
+    queue: Vec<(Cohort, i64, i64, i64)>,
+    live: BTreeMap<LiveQueue, (i64, i64)>,
+    demands: String,
+    open: HashMap<TenantId, u64>,
+}
+
+fn told(summary: &Summary) -> Told {
+    let queue = summary.queue.iter();
+    let live = summary.live_queues.iter();
+    Told {
+        counts: summary.counts(),
+        queue: queue
+            .map(|(cohort, it)| (*cohort, it.lines, it.bytes, it.inputs))
+            .collect(),
+        live: live
+            .map(|(queue, lines)| (*queue, (lines.count, lines.bytes)))
+            .collect(),
+        demands: format!("{:?}", summary.demands),
+        open: summary.open.clone(),
+    }
+}
+
+#[test]
+fn batches_are_found_by_whom_they_are_for() {
+    let mut summary = summary();
+    let (firm, other) = (entry(0, true, 1).cohort, entry(0, false, 1).cohort);
+    let all = [batch(1, firm), batch(2, firm), batch(3, other)];
+    for batch in all.clone() {
+        summary.track(batch, Timestamp::ZERO);
+    }
+    let [first, second, third] = all;
+    let scope = ScopeKey::from(&first);
+    let running = |summary: &Summary| summary.running(&scope, Timestamp::ZERO).len();
+    assert_eq!(summary.batches_of(&firm), [first.id, second.id]);
+    assert_eq!(summary.batches_of(&other), [third.id]);
+    assert_eq!(running(&summary), 3);
+
+    let settled = Batch {
+        state: BatchState::Settled,
+        litter: vec!["file-1".into()],
+        ..second.clone()
+    };
+    summary.track(settled, Timestamp::ZERO);
+    assert_eq!(summary.batches_of(&firm), [first.id]);
+    assert_eq!(running(&summary), 2);
+
+    summary.batches.remove(&first.id);
+    summary.batches.remove(&third.id);
+    assert_eq!(summary.batches_of(&firm), []);
+    assert_eq!(running(&summary), 0);
+    assert!(summary.has_work(TENANT), "its file is not deleted yet");
+    summary.batches.remove(&second.id);
+    assert!(!summary.has_work(TENANT));
+}
+
+#[test]
+fn an_overtaken_line_goes_back_into_its_batch_while_that_runs() {
+    let mut summary = summary();
+    let lines: Vec<Entry> = (0..4).map(|number| entry(number, true, 1)).collect();
+    let cohort = lines[0].cohort;
+    let (first, second) = (batch(1, cohort), batch(2, cohort));
+    summary.track(first.clone(), Timestamp::ZERO);
+    summary.track(second.clone(), Timestamp::ZERO);
+
+    summary.enter(&Place::Live, &lines[0]);
+    summary.overtake(first.id, &lines[..3]);
+    assert!(summary.is_awaited(first.id) && !summary.is_awaited(second.id));
+    assert_eq!(summary.back_from_live(&lines[1]), Place::Line(first.id));
+    assert_eq!(summary.back_from_live(&lines[1]), Place::Queue(cohort));
+    summary.exit(&Place::Live, &lines[0]);
+    assert!(summary.is_awaited(first.id), "the third has no answer yet");
+
+    // It never has, as far as is told here.
+    summary.batches.remove(&first.id);
+    summary.overtake(second.id, &lines[3..]);
+    assert!(!summary.is_awaited(first.id));
+    assert_eq!(summary.back_from_live(&lines[2]), Place::Queue(cohort));
+    assert_eq!(summary.back_from_live(&lines[3]), Place::Line(second.id));
+    assert!(!summary.is_awaited(second.id));
+}
+
+/// Of one request: firm or not, its bytes, where it goes one after the other, and
+/// whether it ends there.
+fn life() -> impl Strategy<Value = (bool, u32, Vec<u8>, bool)> {
+    let places = prop::collection::vec(0u8..3, 1..5);
+    (any::<bool>(), 1u32..4, places, any::<bool>())
+}
+
+proptest! {
+    /// Each is counted in first; what it does then is told in any order.
+    #[test]
+    fn at_rest_it_equals_a_rescan(
+        lives in prop::collection::vec(life(), 1..8),
+        order in prop::collection::vec(any::<Index>(), 64),
+    ) {
+        let (mut summary, mut rescan) = (summary(), summary());
+        type Telling = Box<dyn FnOnce(&mut Summary)>;
+        let mut tellings: Vec<Telling> = Vec::new();
+        for (number, (firm, bytes, places, ends)) in lives.into_iter().enumerate() {
+            let entry = entry(number as u8, firm, bytes);
+            let places: Vec<Place> = places.into_iter().map(|it| place(&entry, it)).collect();
+            summary.enter(&places[0], &entry);
+            for pair in places.windows(2) {
+                let (from, to) = (pair[0], pair[1]);
+                tellings.push(Box::new(move |summary| summary.shift(&entry, &from, &to)));
+            }
+            let last = places[places.len() - 1];
+            match ends {
+                true => tellings.push(Box::new(move |summary| summary.exit(&last, &entry))),
+                false => rescan.enter(&last, &entry),
+            }
+        }
+        for index in order {
+            if !tellings.is_empty() {
+                tellings.swap_remove(index.index(tellings.len()))(&mut summary);
+            }
+        }
+        prop_assert!(tellings.is_empty());
+        prop_assert_eq!(told(&summary), told(&rescan));
+    }
+}
