@@ -21,12 +21,20 @@ pub struct Args {
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, Failure> {
-    let (path, variable) = match args.all {
-        true => ("/offpeak/admin/shadow", "OFFPEAK_ADMIN_TOKEN"),
-        false => ("/offpeak/v1/shadow", "OPENAI_API_KEY"),
+    let (path, variable, missing) = match args.all {
+        true => (
+            "/offpeak/admin/shadow",
+            "OFFPEAK_ADMIN_TOKEN",
+            "the server wrote its token into `admin.token` in its data directory",
+        ),
+        false => (
+            "/offpeak/v1/shadow",
+            "OPENAI_API_KEY",
+            "the calls of that key are told (`--all` tells those of all keys)",
+        ),
     };
     let key = std::env::var(variable)
-        .map_err(|_| Failure::Other(format!("{variable} is not set: whose calls?")))?;
+        .map_err(|_| Failure::Other(format!("{variable} is not set: {missing}")))?;
     let answer = ask(&format!("{}{path}", args.url.trim_end_matches('/')), &key).await?;
     match args.json {
         true => println!("{answer}"),
@@ -38,7 +46,10 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
 async fn ask(url: &str, key: &str) -> Result<Value, Failure> {
     // reqwest wants a TLS provider to be there.
     let _another_was_first = rustls::crypto::ring::default_provider().install_default();
-    let failed = |error: reqwest::Error| Failure::Other(format!("{url}: {error}"));
+    let failed = |error: reqwest::Error| {
+        let why = root_cause(&error);
+        Failure::Other(format!("no answer from an Offpeak at {url}: {why}"))
+    };
     let http = reqwest::Client::builder().build().map_err(failed)?;
     let reply = http.get(url).bearer_auth(key).send().await;
     let reply = reply.map_err(failed)?;
@@ -51,6 +62,15 @@ async fn ask(url: &str, key: &str) -> Result<Value, Failure> {
             Err(Failure::Other(format!("{url}: {status}: {why}")))
         }
     }
+}
+
+/// reqwest's own words say neither "refused" nor "no URL".
+fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
 }
 
 /// Column heads, and the fields below them.

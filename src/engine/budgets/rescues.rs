@@ -240,7 +240,7 @@ impl Engine {
         }
         let window = self.budgets.exhausted(request.key.tenant, now)?;
         Some(format!(
-            "stays cheap and may be late: the rescue budget of ${} a {} is spent until {} ({})",
+            "stays cheap and may be late: the rescue budget of ${} per {} is spent until {} ({})",
             self.budgets.limits.of(window)?,
             window.as_str(),
             window.ends(now),

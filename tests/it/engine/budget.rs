@@ -71,7 +71,9 @@ async fn run_out(world: &mut World, restart: bool) {
         }
     }
     assert!(
-        told.starts_with("stays cheap and may be late: the rescue budget of $0.001 a day is spent"),
+        told.starts_with(
+            "stays cheap and may be late: the rescue budget of $0.001 per day is spent"
+        ),
         "{told}"
     );
     if restart {
