@@ -224,7 +224,8 @@ impl Engine {
                         }
                         moved += 1;
                     }
-                    Ok(false) => {}
+                    // It has its answer.
+                    Ok(false) => summary.not_overtaken(&entry.key),
                     Err(error) => all = Err(error),
                 }
             }

@@ -38,8 +38,8 @@ pub const IN_TIME: f64 = 0.99;
 /// reserve is a cautious guess, and rescues are quickly seen.
 pub const GUESS: f64 = 0.1;
 /// Believed of the lines that would end while their batch is being cancelled: that
-/// they do. The dearer of the two where nobody waits for them any more.
-pub const FINISHING: f64 = 1.0;
+/// most of them do. Providers do not say.
+pub const FINISHING: f64 = 0.8;
 /// And what that weighs. One batch ends whole or not at all, so few tell little.
 pub const FINISHING_WEIGHT: f64 = 0.25;
 

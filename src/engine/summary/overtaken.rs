@@ -54,6 +54,11 @@ impl Summary {
         }
     }
 
+    /// It does not run live: it was answered before it could.
+    pub fn not_overtaken(&mut self, key: &RequestKey) {
+        self.overtaken.remove(key);
+    }
+
     /// Whether a line that went live although this batch runs on has no answer yet:
     /// it may come back.
     pub fn is_awaited(&self, batch: BatchId) -> bool {

@@ -182,7 +182,10 @@ fn told(reason: &str) -> u32 {
     let share = reason
         .split_once("left: ")
         .and_then(|it| it.1.split_once(" %"));
-    share.map_or(0, |(share, _)| share.parse().unwrap())
+    share.map_or(0, |(share, _)| {
+        let share = share.trim_start_matches("over ");
+        share.parse().unwrap()
+    })
 }
 
 #[tokio::test(start_paused = true)]
