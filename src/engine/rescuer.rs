@@ -4,28 +4,24 @@
 //! and the rest goes on from there; at the last moment its lines run live even
 //! though the cancelled batch has not ended.
 
+mod batches;
 mod failing;
+mod last_call;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
 };
 
 use crate::{
     model::{
         attempt::Lane,
-        batch::{Batch, BatchState},
+        batch::BatchState,
         endpoint::Endpoint,
-        id::BatchId,
-        request::{Cohort, Entry, Guarantee, OnLate, Place},
+        request::{Cohort, Guarantee, OnLate, Place},
         time::Timestamp,
     },
-    policy::{
-        budget::Window,
-        demand::Demand,
-        plan::{Leave, Plan, Rung, Stay},
-    },
+    policy::{demand::Demand, plan::Plan},
     ports::StoreError,
 };
 
@@ -34,7 +30,7 @@ use super::{
     budgets::Commitments,
     drive::Next,
     scope::ScopeKey,
-    summary::{Stayed, Summary, Tracked},
+    summary::{Summary, Tracked},
 };
 
 /// Entries a read.
@@ -180,245 +176,6 @@ impl Engine {
                 return Ok(Next::At(renewed));
             }
         }
-    }
-
-    async fn rescue_batch(
-        self: &Arc<Self>,
-        scope: &ScopeKey,
-        tracked: Tracked,
-        start: Timestamp,
-        plan: &Plan,
-        money: &mut Commitments,
-    ) -> Result<Next, StoreError> {
-        let now = self.now();
-        let batch = &tracked.batch;
-        if start <= now {
-            // Where capacity has fallen all of a sudden, there may be time for a
-            // cancel all the same, and nothing is paid twice.
-            let last = batch.earliest_deadline - plan.live();
-            let cancel = plan
-                .rung(Lane::Batch)
-                .map_or(Duration::ZERO, Rung::cancel_takes);
-            let fits = || self.room_live(scope, &batch.cohort, last) >= batch.lines as usize;
-            if !tracked.wanted && now + cancel < last && fits() {
-                let renewed = self.want_back_if_paid_for(batch, money).await?;
-                return Ok(Next::At(last).sooner(renewed.map_or(Next::OnSignal, Next::At)));
-            }
-            return self.overtake(scope, &tracked, start, money).await;
-        }
-        let due = start + plan.live();
-        if tracked.wanted || batch.state == BatchState::Cancelling {
-            return Ok(Next::At(start));
-        }
-        let leave = match batch.state {
-            BatchState::Submitted => match self.stay(&tracked, start, plan) {
-                Some(stay) => batch.created + Duration::from_secs_f64(stay.until.max(0.0)),
-                None => return Ok(Next::At(start)),
-            },
-            // Not at the provider yet: as if it were still in the queue.
-            _ => {
-                let slack = now.until(due);
-                match plan.choose(slack).lane {
-                    Lane::Batch => now + plan.changes_in(slack),
-                    _ => now,
-                }
-            }
-        };
-        if leave > now {
-            return Ok(Next::At(leave.min(start)));
-        }
-        // Into a fresh batch they can always go; live, where that is paid for.
-        if let Some(rung) = plan.rung(Lane::Batch)
-            && plan.choose((now + rung.cancel_takes()).until(due)).lane == Lane::Batch
-        {
-            return Ok(self.leave_for_a_fresh_one(batch, rung, start));
-        }
-        let room = self.room_live(scope, &batch.cohort, batch.earliest_deadline);
-        if room < batch.lines as usize {
-            return Ok(Next::At(start));
-        }
-        let renewed = self.want_back_if_paid_for(batch, money).await?;
-        Ok(Next::At(start).sooner(renewed.map_or(Next::OnSignal, Next::At)))
-    }
-
-    fn leave_for_a_fresh_one(&self, batch: &Batch, rung: &Rung, start: Timestamp) -> Next {
-        let now = self.now();
-        let mut summary = self.summary.lock();
-        let patient = batch.created + rung.patience(summary.left_before(&batch.cohort));
-        if patient > now {
-            return Next::At(patient.min(start));
-        }
-        summary.leave(batch.cohort, now);
-        drop(summary);
-        tracing::info!(batch = %batch.id, "a batch that hangs is left for a fresh one");
-        self.want_back(batch.id);
-        Next::At(start)
-    }
-
-    /// The last moment: lines run live whatever their batch does.
-    async fn overtake(
-        self: &Arc<Self>,
-        scope: &ScopeKey,
-        tracked: &Tracked,
-        start: Timestamp,
-        money: &mut Commitments,
-    ) -> Result<Next, StoreError> {
-        let batch = &tracked.batch;
-        let room = self.room_live(scope, &batch.cohort, batch.earliest_deadline);
-        let fits = room >= batch.lines as usize;
-        let again = Next::At(self.now() + self.settings.rescue.replan);
-        if room == 0 {
-            return Ok(again);
-        }
-        let renewed = match tracked.wanted {
-            true => None,
-            // Cancelled, those that do not fit would lose their last chance.
-            false if !fits => None,
-            false => self.want_back_if_paid_for(batch, money).await?,
-        };
-        let later = renewed.map_or(Next::OnSignal, Next::At);
-        // Not read line by line for nothing at every turn.
-        let one = self.price_of_a_line(batch);
-        if renewed.is_some() && self.could_afford(money, batch.tenant, one).is_err() {
-            return Ok(later);
-        }
-        let paid_for = renewed.is_none() && fits;
-        let called = self
-            .last_call(tracked, start, paid_for, room, money)
-            .await?;
-        Ok(match fits {
-            true => later.sooner(called),
-            false => later.sooner(called).sooner(again),
-        })
-    }
-
-    /// A batch is cancelled for its rescue where the budget covers all that it
-    /// holds: what runs live in part would have to be paid for, and the rest begun
-    /// anew. Else says when the budget is renewed.
-    async fn want_back_if_paid_for(
-        self: &Arc<Self>,
-        batch: &Batch,
-        money: &mut Commitments,
-    ) -> Result<Option<Timestamp>, StoreError> {
-        let now = self.now();
-        if self.budgets.has_refused_any(batch.tenant, now) {
-            let lines = self.lines_of(batch.id).await?;
-            let refused = |line: &Entry| self.budgets.has_refused(&line.key, now);
-            if lines.iter().any(refused) {
-                return Ok(Some(Window::Hour.ends(now)));
-            }
-        }
-        let cost = self.price_of_batch(batch);
-        if let Err(renewed) = self.afford(money, batch.tenant, cost) {
-            return Ok(Some(renewed));
-        }
-        tracing::info!(batch = %batch.id, state = ?batch.state, "rescue: its lines are wanted back");
-        self.want_back(batch.id);
-        Ok(None)
-    }
-
-    /// When the batch is left, thought out again now and then. None where it
-    /// stays until the last moment.
-    fn stay(&self, tracked: &Tracked, start: Timestamp, plan: &Plan) -> Option<Stay> {
-        let now = self.now();
-        let rung = plan.rung(Lane::Batch)?;
-        let fresh = |stayed: &Stayed| {
-            stayed.thought + self.settings.rescue.replan > now && stayed.start == start
-        };
-        let stay = match tracked.stay.filter(fresh) {
-            Some(stayed) => stayed.stay,
-            None => {
-                let age = tracked.batch.created.until(now).as_secs_f64();
-                let slack = now.until(start + plan.live()).as_secs_f64();
-                let stay = plan.stay(rung, age, slack);
-                if let Some(tracked) = self.summary.lock().batches.get_mut(&tracked.batch.id) {
-                    tracked.stay = Some(Stayed {
-                        stay,
-                        start,
-                        thought: now,
-                    });
-                }
-                stay
-            }
-        };
-        (stay.leave == Leave::Cancel).then_some(stay)
-    }
-
-    /// The next step of the batch, whoever does it, cancels or dissolves it.
-    pub(super) fn want_back(&self, id: BatchId) {
-        let now = self.now();
-        if let Some(tracked) = self.summary.lock().batches.get_mut(&id) {
-            tracked.wanted = true;
-            tracked.due = now;
-        }
-        self.signals.submitter.notify_one();
-        self.signals.watcher.notify_one();
-    }
-
-    /// Lines whose last moment has come run live; the others have their turn. Of a
-    /// batch that is not `paid_for` as a whole, those that the budget covers.
-    async fn last_call(
-        self: &Arc<Self>,
-        tracked: &Tracked,
-        start: Timestamp,
-        paid_for: bool,
-        room: usize,
-        money: &mut Commitments,
-    ) -> Result<Next, StoreError> {
-        let batch = tracked.batch.id;
-        let before = start.until(tracked.batch.earliest_deadline);
-        let (mut lines, mut next) = self.due_lines(batch, |line| line.deadline - before).await?;
-        let none_waits = lines.is_empty() && next == Next::OnSignal;
-        if none_waits && !tracked.wanted && !self.summary.lock().is_awaited(batch) {
-            // They went a few at a time: what it still answers is paid twice.
-            tracing::info!(%batch, "overtaken by all of its lines: cancelled");
-            self.emptied(batch);
-            self.want_back(batch);
-            return Ok(Next::OnSignal);
-        }
-        if paid_for && next == Next::OnSignal {
-            self.emptied(batch);
-        } else if !paid_for {
-            lines.sort_unstable_by_key(|line| (line.deadline, line.key));
-            // Nothing is left behind, and what ran on would be billed for nobody.
-            let mut last = next == Next::OnSignal && lines.len() <= room;
-            lines.truncate(room);
-            let (covered, _, renewed) = self.affordable(money, lines);
-            last &= renewed.is_none();
-            next = next.sooner(renewed.map_or(Next::OnSignal, Next::At));
-            lines = covered;
-            if last && !tracked.wanted {
-                self.want_back(batch);
-            }
-        }
-        if !lines.is_empty() {
-            tracing::warn!(%batch, lines = lines.len(), "last call: live before the cancel has ended");
-            if !paid_for {
-                self.summary.lock().overtake(batch, &lines);
-            }
-            self.relocate_all(&lines, Place::Line(batch), Place::Live)
-                .await?;
-        }
-        Ok(next)
-    }
-
-    fn emptied(&self, id: BatchId) {
-        if let Some(tracked) = self.summary.lock().batches.get_mut(&id) {
-            tracked.emptied = true;
-        }
-    }
-
-    async fn due_lines(
-        &self,
-        batch: BatchId,
-        due: impl Fn(&Entry) -> Timestamp,
-    ) -> Result<(Vec<Entry>, Next), StoreError> {
-        let now = self.now();
-        let lines = self.lines_of(batch).await?;
-        let (ready, rest): (Vec<Entry>, Vec<Entry>) =
-            lines.into_iter().partition(|line| due(line) <= now);
-        let next = rest.iter().map(due).min().map_or(Next::OnSignal, Next::At);
-        Ok((ready, next))
     }
 
     /// Where requests go whose attempt ended without an answer.

@@ -152,7 +152,7 @@ async fn too_much(slower: Duration) -> (World, Vec<Outcome>) {
 
 #[tokio::test(start_paused = true)]
 async fn what_nothing_was_promised_to_is_answered_by_a_provider_that_wakes() {
-    let (world, rest) = too_much(140 * MINUTE).await;
+    let (world, rest) = too_much(65 * MINUTE).await;
     let (live, batch): (Vec<_>, Vec<_>) = rest.iter().partition(|it| it.source == LIVE);
     assert!(batch.len() >= 20, "{} of {}", batch.len(), rest.len());
     let twice = world.ledger().await.paid_twice;
