@@ -1,6 +1,12 @@
 //! The defaults fit the modules that own them: every key that a settings type
 //! has, and none that it lacks.
 
+use std::{
+    fs::File,
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
+};
+
 use offpeak::{app::Settings, config::Config};
 
 #[test]
@@ -25,4 +31,39 @@ fn the_four_names_that_others_rely_on() {
     assert_eq!(settings.engine.watch.poll_interval.as_millis(), 200);
     assert_eq!(settings.engine.rescue.reserve.as_millis(), 2000);
     assert_eq!(settings.edge.hold.drip_after.as_millis(), 5000);
+}
+
+/// What `offpeak serve` says on standard error until it accepts calls.
+fn said_at_start(arguments: &[&str]) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let stderr = dir.path().join("stderr");
+    let mut server = Command::new(env!("CARGO_BIN_EXE_offpeak"))
+        .arg("serve")
+        .args(arguments)
+        .arg("--data-dir")
+        .arg(dir.path().join("data"))
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(File::create(&stderr).unwrap())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let stdout = server.stdout.take().unwrap();
+    BufReader::new(stdout).read_line(&mut line).unwrap();
+    server.kill().unwrap();
+    server.wait().unwrap();
+    let said = std::fs::read_to_string(stderr).unwrap();
+    assert!(line.starts_with("offpeak listens on "), "{line}{said}");
+    said
+}
+
+#[test]
+fn what_may_not_be_meant_is_said_at_the_start() {
+    let loopback = ["--listen", "127.0.0.1:0", "--upstream"];
+    let serving = |upstream| said_at_start(&[&loopback[..], &[upstream]].concat());
+    let said = serving("http://127.0.0.1:9/");
+    assert!(said.contains("WARN"), "{said}");
+    assert!(said.contains("http://127.0.0.1:9/v1"), "{said}");
+    assert!(!serving("http://127.0.0.1:9/v1").contains("WARN"));
 }
