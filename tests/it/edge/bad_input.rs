@@ -202,6 +202,12 @@ fn headers() -> Vec<Case> {
             (400, "invalid_header", "`rescue`"),
         ),
         with(
+            "a misspelt header",
+            "Offpeak-Onlate: wait",
+            &body,
+            (400, "unknown_header", "Did you mean Offpeak-On-Late?"),
+        ),
+        with(
             "an empty tag",
             "offpeak-tag: ",
             &body,
