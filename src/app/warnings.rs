@@ -1,5 +1,7 @@
 //! Settings that work, and that may not be meant: told in the log at the start.
 
+use std::net::SocketAddr;
+
 use url::Url;
 
 use super::Settings;
@@ -7,12 +9,11 @@ use super::Settings;
 impl Settings {
     /// One sentence each.
     pub fn warnings(&self) -> Vec<String> {
-        self.provider
-            .base_url
-            .parse()
-            .ok()
-            .and_then(|url| without_path(&url))
+        let upstream = self.provider.base_url.parse().ok();
+        let upstream = upstream.and_then(|url| without_path(&url));
+        [upstream, beyond_loopback(self.server.listen)]
             .into_iter()
+            .flatten()
             .collect()
     }
 }
@@ -38,6 +39,19 @@ fn without_path(upstream: &Url) -> Option<String> {
     })
 }
 
+/// Callers bring keys of their own and only operators have a token, so that nothing
+/// is refused: but the keys come in the clear, and where the upstream asks for none
+/// there is no lock at all.
+fn beyond_loopback(listen: SocketAddr) -> Option<String> {
+    (!listen.ip().is_loopback()).then(|| {
+        format!(
+            "server.listen is {listen}, which is not loopback: callers' keys cross the \
+             network unencrypted unless TLS ends in front of it, and whoever reaches it \
+             can call the upstream, without a key if that asks for none"
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,6 +74,22 @@ mod tests {
                 (Some(warning), Some(says)) => assert!(warning.contains(says), "{warning}"),
                 (warning, says) => assert_eq!(warning.as_deref(), says, "{url}"),
             }
+        }
+    }
+
+    #[test]
+    fn an_address_that_others_reach() {
+        for (listen, warned) in [
+            ("127.0.0.1:8080", false),
+            ("127.9.9.9:8080", false),
+            ("[::1]:8080", false),
+            ("0.0.0.0:8080", true),
+            ("[::]:8080", true),
+            ("10.0.0.1:8080", true),
+        ] {
+            let warning = beyond_loopback(listen.parse().unwrap());
+            assert_eq!(warning.is_some(), warned, "{listen}");
+            assert!(warning.is_none_or(|warning| warning.contains(listen)));
         }
     }
 }

@@ -78,6 +78,21 @@ fn deadlines() -> Vec<Case> {
             ..case(name, &[], body.clone(), expected)
         });
     }
+    for (name, header, says) in [
+        (
+            "negative, and why",
+            "offpeak-deadline: -5m",
+            "It must not be negative",
+        ),
+        (
+            "no unit, and which there are",
+            "offpeak-deadline: 6",
+            "It has no unit: write `6h`",
+        ),
+    ] {
+        let expected = (400, "invalid_deadline", says);
+        cases.push(case(name, &[header], body.clone(), expected));
+    }
     cases.push(Case {
         line: "POST /within/6h/chat/completions",
         ..case(
