@@ -157,6 +157,16 @@ fn bodies() -> Vec<Case> {
             ),
         ),
         of(
+            "a tier that is paid for ahead",
+            &format!(r#"{{"model":"gpt-4o-mini","service_tier":"scale",{messages}}}"#),
+            (400, "unsupported_value", "paid for ahead"),
+        ),
+        of(
+            "a tier that there is not",
+            &format!(r#"{{"model":"gpt-4o-mini","service_tier":"bogus",{messages}}}"#),
+            (400, "invalid_value", "`auto`, `default` and `flex`"),
+        ),
+        of(
             "an unknown model",
             &format!(r#"{{"model":"gpt-none",{messages}}}"#),
             (404, "model_not_found", "gpt-none"),
