@@ -3,7 +3,8 @@
 //!
 //! The defaults are also the schema. A key that they lack is unknown. A value has
 //! its default's type, and a string default that reads as a duration makes the
-//! key a duration. Numbers are zero or more. An empty table among the defaults is
+//! key a duration. Numbers are zero or more. A key with `_usd` in its name is an
+//! amount: a string, for which a number may be written. An empty table among the defaults is
 //! open: the names in it are the operator's, and its values are checked by the
 //! module that takes the section.
 
@@ -88,6 +89,11 @@ impl Config {
             let reason = error.inner().message().trim_end().to_owned();
             self.refused(&key, reason)
         })
+    }
+
+    /// Refuses the value of a key for what another key says.
+    pub fn refuse(&self, key: &str, reason: String) -> ConfigError {
+        self.refused(&Key::dotted(key), reason)
     }
 
     fn set(

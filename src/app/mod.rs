@@ -2,6 +2,7 @@
 
 mod clock;
 mod settings;
+mod warnings;
 
 use std::{
     fs::{OpenOptions, Permissions},
@@ -96,6 +97,7 @@ impl App {
     /// # Errors
     /// Whatever cannot be opened or makes no sense, said so that it can be mended.
     pub async fn start(settings: Settings, secrets: Secrets) -> Result<App, StartError> {
+        let warnings = settings.warnings();
         let dir = settings.store.data_dir.clone();
         let store: Arc<dyn Store> = Arc::new(SledStore::open(&settings.store)?);
         let master = match &secrets.master_key {
@@ -135,6 +137,9 @@ impl App {
         let server =
             Server::new(listen, passthrough, edge::router(Arc::new(edge))).map_err(bound)?;
         let address = server.address().map_err(bound)?;
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
         Ok(App {
             server,
             engine,

@@ -65,10 +65,20 @@ impl Settings {
                 public_url: server.public_url(),
             },
         };
+        let deadline: edge::deadline::Settings = config.section("deadline")?;
+        if engine
+            .shadow
+            .deadline
+            .is_some_and(|shadow| shadow > deadline.max)
+        {
+            let most = humantime::format_duration(deadline.max);
+            let reason = format!("expected at most deadline.max, {most}: no call may ask for more");
+            return Err(config.refuse("shadow.deadline", reason));
+        }
         Ok(Settings {
             passthrough: config.section("passthrough")?,
             edge: edge::Settings {
-                deadline: config.section("deadline")?,
+                deadline,
                 hold: config.section("hold")?,
             },
             provider: config.section("upstream")?,

@@ -17,15 +17,22 @@ pub enum ConfigError {
     },
     #[error("the variable {0} is not UTF-8")]
     NotUnicode(String),
-    /// `nearest` is spelled as its source spells keys.
-    #[error("there is no setting `{key}` ({origin}); the nearest is `{nearest}`")]
+    /// `nearest` is spelled as its source spells keys; none where nothing is near.
+    #[error("there is no setting `{key}` ({origin}); {}", hint(nearest.as_deref()))]
     Unknown {
         key: String,
         origin: Origin,
-        nearest: String,
+        nearest: Option<String>,
     },
     #[error(transparent)]
     Invalid(Box<Invalid>),
+}
+
+fn hint(nearest: Option<&str>) -> String {
+    match nearest {
+        Some(nearest) => format!("the nearest is `{nearest}`"),
+        None => "config/default.toml has them all".to_owned(),
+    }
 }
 
 /// A value that its key does not accept.

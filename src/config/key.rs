@@ -62,6 +62,19 @@ impl Key {
         }
     }
 
+    /// Whether its value is money: a string, so that no digit is lost, though people
+    /// write a number.
+    pub fn is_amount(&self) -> bool {
+        self.0.last().is_some_and(|name| name.contains("_usd"))
+    }
+
+    /// Whether the one may be a slip of the other: only so far is a guess of use.
+    pub fn is_near(&self, other: &Key) -> bool {
+        let name = |key: &Key| key.0.last().cloned().unwrap_or_default();
+        let names = strsim::normalized_damerau_levenshtein(&name(self), &name(other));
+        names >= 0.5 && self.likeness(other) >= 0.6
+    }
+
     /// How alike two keys look, 0 to 1. A right name in a wrong section counts
     /// for a little less than the whole key.
     pub fn likeness(&self, other: &Key) -> f64 {

@@ -40,15 +40,15 @@ impl Schema {
     ) -> Result<Option<Value>, ConfigError> {
         let refuse = |key, value, wanted| Err(invalid(key, value, origin, wanted));
         match (self.rule(key), given) {
-            (Rule::Like(default), given) => match accept(default, given) {
+            (Rule::Like(default), given) => match accept(key, default, given) {
                 Ok(value) => Ok(Some(value)),
-                Err((value, wanted)) => refuse(key, value, wanted),
+                Err(value) => refuse(key, value, wanted(key, default)),
             },
             (Rule::Open, given) => Ok(Some(given.raw())),
             (Rule::Section, Given::Value(Value::Table(_))) => Ok(None),
             (Rule::Section, given) => refuse(key, given.raw(), A_TABLE),
             (Rule::Below(leaf, default), _) => {
-                refuse(leaf, Value::Table(Table::new()), wanted(default))
+                refuse(leaf, Value::Table(Table::new()), wanted(leaf, default))
             }
             (Rule::Unknown, _) => Err(self.unknown(key, origin)),
         }
@@ -92,7 +92,7 @@ impl Schema {
             Some(key) => Err(ConfigError::Unknown {
                 key: name.to_owned(),
                 origin: Origin::Variable(name.to_owned()),
-                nearest: key.variable(),
+                nearest: Some(key.variable()),
             }),
         }
     }
@@ -101,11 +101,11 @@ impl Schema {
         let sections = self.0.keys().filter_map(Key::parent);
         let candidates = self.0.keys().cloned().chain(sections);
         let nearest = candidates
-            .max_by(|a, b| key.likeness(a).total_cmp(&key.likeness(b)))
-            .unwrap_or_else(|| key.clone());
+            .filter(|known| key.is_near(known))
+            .max_by(|a, b| key.likeness(a).total_cmp(&key.likeness(b)));
         let (key, nearest) = match origin {
-            Origin::Variable(name) => (name.clone(), nearest.variable()),
-            _ => (key.to_string(), nearest.to_string()),
+            Origin::Variable(name) => (name.clone(), nearest.map(|key| key.variable())),
+            _ => (key.to_string(), nearest.map(|key| key.to_string())),
         };
         ConfigError::Unknown {
             key,
@@ -144,15 +144,22 @@ impl Given<'_> {
     }
 }
 
-/// The value in its default's type, or the offending value and what is accepted.
-fn accept(default: &Value, given: Given<'_>) -> Result<Value, (Value, &'static str)> {
+/// The value in its default's type, or the offending value.
+fn accept(key: &Key, default: &Value, given: Given<'_>) -> Result<Value, Value> {
     let value = match given {
         Given::Value(value) => value,
-        Given::Text(text) => {
-            typed(default, text.trim()).ok_or_else(|| (text.into(), wanted(default)))?
-        }
+        Given::Text(text) => typed(default, text.trim()).ok_or_else(|| Value::from(text))?,
     };
     let value = match (default, value) {
+        // As it is written: the shortest digits that mean it.
+        (Value::String(_), Value::Integer(whole)) if key.is_amount() && whole >= 0 => {
+            Value::String(whole.to_string())
+        }
+        (Value::String(_), Value::Float(number))
+            if key.is_amount() && number.is_finite() && number >= 0.0 =>
+        {
+            Value::String(number.to_string())
+        }
         (Value::Float(_), Value::Integer(whole)) => Value::Float(whole as f64),
         (_, value) => value,
     };
@@ -163,11 +170,7 @@ fn accept(default: &Value, given: Given<'_>) -> Result<Value, (Value, &'static s
         (Value::Array(_), Value::Array(items)) => items.iter().all(Value::is_str),
         (default, value) => default.same_type(value),
     };
-    if fits {
-        Ok(value)
-    } else {
-        Err((value, wanted(default)))
-    }
+    if fits { Ok(value) } else { Err(value) }
 }
 
 /// Text from a variable or a flag, read as the default's type.
@@ -188,8 +191,11 @@ fn typed(default: &Value, text: &str) -> Option<Value> {
     }
 }
 
-fn wanted(default: &Value) -> &'static str {
+fn wanted(key: &Key, default: &Value) -> &'static str {
     match default {
+        Value::String(_) if key.is_amount() => {
+            "an amount in dollars such as 25 or \"0.50\", or \"\" for no bound"
+        }
         Value::String(text) if is_duration(text) => {
             "a duration such as \"200ms\", \"90s\" or \"1h 30m\""
         }

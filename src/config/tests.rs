@@ -11,6 +11,8 @@ const SCHEMA: &str = r#"
     bucket_share = 0.05
     [watch]
     poll_interval = "10s"
+    [rescue]
+    budget_usd_per_hour = ""
     [admission]
     endpoints = ["/a", "/b"]
     strict = false
@@ -122,6 +124,23 @@ fn variables_that_are_no_settings_are_left_alone() {
 }
 
 #[test]
+fn an_amount_may_be_written_as_a_number() {
+    for (written, expected) in [
+        ("25", "25"),
+        ("0.5", "0.5"),
+        ("0.0000001", "0.0000001"),
+        ("1e3", "1000"),
+        ("'0.50'", "0.50"),
+    ] {
+        let file = format!("[rescue]\nbudget_usd_per_hour = {written}");
+        let table: Table = load(&file, &[], &[])
+            .and_then(|config| config.section("rescue"))
+            .unwrap();
+        assert_eq!(table["budget_usd_per_hour"].as_str(), Some(expected));
+    }
+}
+
+#[test]
 fn open_tables_take_the_operators_names() {
     let file = "[webhook.endpoints.'bill.ing']\nurl = 'https://a/'\n[webhook.endpoints.b]\nurl = 'https://b/'";
     let environment = [
@@ -194,6 +213,30 @@ fn bad_settings_are_refused_with_key_value_source_and_what_is_accepted() {
         (
             flag("packing.ling", "5s"),
             "there is no setting `packing.ling` (on the command line); the nearest is `packing.linger`",
+        ),
+        (
+            file("[nope]\nx = 1"),
+            "there is no setting `nope.x` (in my.toml); config/default.toml has them all",
+        ),
+        (
+            file("[packing]\nstrictness = true"),
+            "there is no setting `packing.strictness` (in my.toml); config/default.toml has them all",
+        ),
+        (
+            variable("OFFPEAK_A__B", "5s"),
+            "there is no setting `OFFPEAK_A__B` (in the variable OFFPEAK_A__B); \
+             config/default.toml has them all",
+        ),
+        // Amounts.
+        (
+            file("[rescue]\nbudget_usd_per_hour = true"),
+            "`rescue.budget_usd_per_hour` is true (in my.toml): \
+             expected an amount in dollars such as 25 or \"0.50\", or \"\" for no bound",
+        ),
+        (
+            file("[rescue]\nbudget_usd_per_hour = -1"),
+            "`rescue.budget_usd_per_hour` is -1 (in my.toml): \
+             expected an amount in dollars such as 25 or \"0.50\", or \"\" for no bound",
         ),
         // Bad durations.
         (

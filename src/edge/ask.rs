@@ -23,9 +23,10 @@ impl Ask {
     /// `max_wait` bounds `Prefer: wait=N`.
     ///
     /// # Errors
-    /// 400 for a value that we would have to guess the meaning of. `Prefer` and
-    /// the SDKs' own headers are hints, and never refused.
+    /// 400 for a header or a value that we would have to guess the meaning of.
+    /// `Prefer` and the SDKs' own headers are hints, and never refused.
     pub fn read(headers: &HeaderMap, max_wait: Duration) -> Result<Ask, ApiError> {
+        all_known(headers)?;
         let on_late = match single(headers, &ON_LATE, "Offpeak-On-Late", ON_LATE_ACCEPTED)? {
             None => OnLate::default(),
             Some("rescue") => OnLate::Rescue,
@@ -88,11 +89,47 @@ const IDEMPOTENCY: HeaderName = HeaderName::from_static("idempotency-key");
 const RETRY_COUNT: HeaderName = HeaderName::from_static("x-stainless-retry-count");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 
+/// Every header of ours that a call may carry.
+const OURS: [&str; 4] = [
+    "Offpeak-Deadline",
+    "Offpeak-On-Late",
+    "Offpeak-Tag",
+    "Offpeak-Webhook",
+];
+const PREFIX: &str = "offpeak-";
+/// How alike two names must look, 0 to 1, for one to be a slip of the other.
+const NEAR: f64 = 0.5;
+
 const ON_LATE_ACCEPTED: &str =
     "`rescue` (pay more to be on time), `wait` (stay cheap, be late) or `fail`";
 const TAG_ACCEPTED: &str = "1 to 128 printable ASCII characters";
 const KEY_ACCEPTED: &str = "1 to 255 printable ASCII characters";
 const WEBHOOK_ACCEPTED: &str = "the name of a configured endpoint, or an https URL";
+
+/// A misspelt `Offpeak-On-Late: wait` would cost its caller the full price.
+fn all_known(headers: &HeaderMap) -> Result<(), ApiError> {
+    let is_ours = |name: &str| OURS.iter().any(|ours| ours.eq_ignore_ascii_case(name));
+    let mut names = headers.keys().map(HeaderName::as_str);
+    let Some(unknown) = names.find(|name| name.starts_with(PREFIX) && !is_ours(name)) else {
+        return Ok(());
+    };
+    let likeness = |ours: &str| {
+        let (given, ours) = (&unknown[PREFIX.len()..], &ours[PREFIX.len()..]);
+        strsim::normalized_damerau_levenshtein(given, &ours.to_ascii_lowercase())
+    };
+    let nearest = OURS
+        .iter()
+        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
+        .filter(|ours| likeness(ours) >= NEAR);
+    let meant = nearest.map_or_else(String::new, |ours| format!(" Did you mean {ours}?"));
+    Err(ApiError::bad(
+        "unknown_header",
+        format!(
+            "There is no header `{unknown}`.{meant} Accepted: {}.",
+            OURS.join(", ")
+        ),
+    ))
+}
 
 /// What is asked of the answer's form, with `wait` cut to its bound.
 pub fn preference(headers: &HeaderMap, max_wait: Duration) -> Preference {
@@ -242,6 +279,31 @@ mod tests {
             let text = String::from_utf8(error.body().to_vec()).unwrap();
             assert!(text.contains("Accepted: "), "{fields:?}: {text}");
         }
+    }
+
+    #[test]
+    fn a_header_that_is_not_ours_is_named_with_what_was_meant() {
+        for (name, meant) in [
+            ("offpeak-onlate", Some("Offpeak-On-Late")),
+            ("offpeak-on_late", Some("Offpeak-On-Late")),
+            ("offpeak-web-hook", Some("Offpeak-Webhook")),
+            ("offpeak-tags", Some("Offpeak-Tag")),
+            ("offpeak-dedline", Some("Offpeak-Deadline")),
+            ("offpeak-priority", None),
+            ("offpeak-", None),
+        ] {
+            let error = ask(&[("offpeak-deadline", "6h"), (name, "x")]).unwrap_err();
+            let text = String::from_utf8(error.body().to_vec()).unwrap();
+            assert!(
+                text.contains(name) && text.contains("unknown_header"),
+                "{text}"
+            );
+            match meant {
+                Some(ours) => assert!(text.contains(&format!("Did you mean {ours}?")), "{text}"),
+                None => assert!(!text.contains("Did you mean"), "{text}"),
+            }
+        }
+        assert!(ask(&[("offpeaks-tag", "x"), ("x-offpeak", "y")]).is_ok());
     }
 
     #[test]

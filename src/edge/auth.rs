@@ -32,6 +32,17 @@ pub fn credential(headers: &HeaderMap, uri: &Uri) -> Result<Credential, ApiError
     })
 }
 
+/// Whether a key is presented. `Bearer` alone is none: a shell sends that for a
+/// variable that is not set.
+pub fn names_key(presented: &Credential) -> bool {
+    let mut headers = presented.headers.iter();
+    headers.any(|(name, value)| {
+        let value = value.trim();
+        let blank = value.is_empty() || value.eq_ignore_ascii_case("bearer");
+        !blank && (name == "authorization" || name == "api-key")
+    })
+}
+
 /// Why no batch can run this call: an `OpenAI-Beta` header asks for behaviour
 /// that a batch line cannot ask for. The header goes with the credential, so
 /// that the live call carries it.
@@ -121,6 +132,22 @@ mod tests {
         let reason = live_only(&headers, &mut found).unwrap().unwrap();
         assert_eq!(reason, "OpenAI-Beta realtime=v1 is not batchable");
         assert_eq!(found.headers[0].0, "openai-beta");
+    }
+
+    #[test]
+    fn a_scheme_is_no_key() {
+        for (fields, expected) in [
+            (&[][..], false),
+            (&[("authorization", "Bearer")], false),
+            (&[("authorization", "bearer ")], false),
+            (&[("api-key", "")], false),
+            (&[("openai-project", "p")], false),
+            (&[("authorization", "Bearer k")], true),
+            (&[("authorization", "Bearer"), ("api-key", "k")], true),
+        ] {
+            let found = credential(&headers(fields), &Uri::default()).unwrap();
+            assert_eq!(names_key(&found), expected, "{fields:?}");
+        }
     }
 
     #[test]

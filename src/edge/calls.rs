@@ -4,6 +4,7 @@
 
 mod defer;
 mod prepare;
+mod tier;
 mod way;
 
 use std::sync::Arc;

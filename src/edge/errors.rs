@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::{body::Body, response::IntoResponse};
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
+use super::deadline;
 use crate::{
     engine::{AdmitError, FeedError, Refused, error_body},
     model::{body::Refusal, deadline::BadDeadline},
@@ -144,7 +145,11 @@ pub fn seconds(duration: Duration) -> HeaderValue {
 
 impl From<BadDeadline> for ApiError {
     fn from(bad: BadDeadline) -> Self {
-        ApiError::bad("invalid_deadline", bad.to_string()).param("Offpeak-Deadline")
+        let message = match deadline::hint(&bad.why) {
+            Some(hint) => format!("{bad} {hint}"),
+            None => bad.to_string(),
+        };
+        ApiError::bad("invalid_deadline", message).param("Offpeak-Deadline")
     }
 }
 

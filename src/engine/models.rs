@@ -23,9 +23,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Distinct models remembered; over it, what has expired is dropped.
 const REMEMBERED: usize = 10_000;
 
+const MODEL_NOT_FOUND: &str = "model_not_found";
+/// The provider adapter's code for a base URL that leads elsewhere.
+const WRONG_UPSTREAM: &str = "unknown_upstream_url";
+
 #[derive(Default)]
 pub(super) struct Models {
     known: Mutex<HashMap<CredentialId, HashMap<String, Verdict>>>,
+    /// Why the upstream may be the wrong one, as long as no model was found there.
+    doubt: Mutex<Option<String>>,
 }
 
 #[derive(Clone)]
@@ -47,8 +53,9 @@ enum Answer {
 }
 
 impl Engine {
-    /// Refuses with the provider's 401, or its 404 `model_not_found`; anything
-    /// else counts as unknown and is let in.
+    /// Refuses with the provider's 401, its 404 `model_not_found`, and where its
+    /// 404 shows that the base URL is wrong; anything else counts as unknown and is
+    /// let in.
     pub(super) async fn check_model(
         self: &Arc<Self>,
         caller: &Caller,
@@ -85,11 +92,14 @@ impl Engine {
     async fn ask(&self, caller: &Caller, model: &str) -> Answer {
         let asked = self.provider.model(&caller.presented, model);
         match tokio::time::timeout(PATIENCE, asked).await {
-            Ok(Ok(())) => Answer::Fine,
+            Ok(Ok(())) => {
+                self.models.settled();
+                Answer::Fine
+            }
             Ok(Err(ProviderError::Refused { status, body, .. }))
-                if status == 401 || (status == 404 && is_model_not_found(&body)) =>
+                if status == 401 || status == 404 =>
             {
-                Answer::Refused { status, body }
+                self.refused(model, status, body)
             }
             Err(_) => {
                 tracing::debug!(model, "the model check had no answer; letting it in");
@@ -101,9 +111,46 @@ impl Engine {
             }
         }
     }
+
+    fn refused(&self, model: &str, status: u16, body: Bytes) -> Answer {
+        let error = error_of(&body);
+        match error.code.as_deref() {
+            _ if status == 401 => {}
+            Some(MODEL_NOT_FOUND) => self.models.settled(),
+            Some(WRONG_UPSTREAM) => self.models.doubts(error.message),
+            _ => {
+                // Some upstreams have no such path and do their work all the same.
+                self.models.doubts(format!(
+                    "the upstream answers 404 to GET /models/{model}, without saying that \
+                     it lacks the model: models are not checked. If calls fail too, \
+                     upstream.base_url is wrong; else set admission.model_check = false"
+                ));
+                return Answer::Unknown;
+            }
+        }
+        Answer::Refused { status, body }
+    }
+
+    /// Why the upstream may be the wrong one, for an operator to read.
+    pub fn upstream_doubt(&self) -> Option<String> {
+        self.models.doubt.lock().clone()
+    }
 }
 
 impl Models {
+    /// Said once, until a model has been found.
+    fn doubts(&self, why: String) {
+        let mut doubt = self.doubt.lock();
+        if doubt.is_none() {
+            tracing::warn!("{why}");
+        }
+        *doubt = Some(why);
+    }
+
+    fn settled(&self) {
+        *self.doubt.lock() = None;
+    }
+
     fn verdict(
         &self,
         credential: CredentialId,
@@ -139,15 +186,18 @@ impl Models {
     }
 }
 
-fn is_model_not_found(body: &[u8]) -> bool {
+#[derive(Default, Deserialize)]
+struct ErrorBody {
+    code: Option<String>,
+    #[serde(default)]
+    message: String,
+}
+
+/// The error of a body in OpenAI's shape; an empty one of any other.
+fn error_of(body: &[u8]) -> ErrorBody {
     #[derive(Deserialize)]
     struct Body {
-        error: Error,
+        error: ErrorBody,
     }
-    #[derive(Deserialize)]
-    struct Error {
-        code: Option<String>,
-    }
-    serde_json::from_slice::<Body>(body)
-        .is_ok_and(|body| body.error.code.as_deref() == Some("model_not_found"))
+    serde_json::from_slice::<Body>(body).map_or_else(|_| ErrorBody::default(), |body| body.error)
 }

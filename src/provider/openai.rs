@@ -1,5 +1,7 @@
 //! The calls of WIRE.md §1 and §2: what is asked, and what an answer means.
 
+mod models;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -189,10 +191,7 @@ impl<D: Dial> Provider for OpenAi<D> {
     }
 
     async fn model(&self, by: &Credential, model: &str) -> Result<(), ProviderError> {
-        let call = get(format!("/models/{}", segment(model)?));
-        let response = self.transport.control(by, call).await?;
-        self.transport.drain(response).await;
-        Ok(())
+        self.look_up(by, model).await
     }
 
     async fn run(&self, by: &Credential, call: LiveCall) -> Result<LiveReply, ProviderError> {

@@ -79,6 +79,11 @@ impl<D: Dial> Transport<D> {
         }
     }
 
+    /// The base URL, without a slash at its end.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     /// Sends a control call; the head of its success, or its refusal.
     pub async fn control(
         &self,

@@ -8,6 +8,7 @@ mod shadow;
 mod streams;
 mod through;
 mod turnaround;
+mod upstream;
 
 use serde_json::json;
 

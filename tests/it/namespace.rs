@@ -342,6 +342,65 @@ async fn another_tenant_sees_nothing() {
     assert_eq!(savings["total"]["requests"], 0);
 }
 
+/// An upstream that wants no key, and answers every call.
+async fn keyless(serving: &mut JoinSet<()>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}/v1", listener.local_addr().unwrap());
+    let answer = json!({"id": "chatcmpl-1", "object": "chat.completion", "created": 1,
+        "model": "local", "choices": []});
+    let router = Router::new().fallback(async move || axum::Json(answer.clone()));
+    serving.spawn(async move { axum::serve(listener, router).await.unwrap() });
+    base
+}
+
+const OF_A_TENANT: [&str; 6] = [
+    "/offpeak/v1/requests",
+    "/offpeak/v1/results",
+    "/offpeak/v1/savings",
+    "/offpeak/v1/shadow",
+    "/offpeak/v1/turnaround",
+    "/offpeak/v1/webhook-secret",
+];
+
+#[tokio::test]
+async fn who_sends_no_key_is_asked_for_one_unless_they_call_without() {
+    let mut serving = JoinSet::new();
+    let upstream = keyless(&mut serving).await;
+    let served = serve(&[("upstream.base_url", &upstream)]).await;
+    served.defer("With a key", &[]).await;
+    let get = |path: &str, unset: bool| {
+        let call = served.http.get(format!("{}{path}", served.base));
+        let call = match unset {
+            // What a shell sends where the variable with the key is not set.
+            true => call.header("Authorization", "Bearer "),
+            false => call,
+        };
+        async move { call.send().await.unwrap() }
+    };
+    for path in OF_A_TENANT {
+        for unset in [false, true] {
+            let refused = refusal(get(path, unset).await).await;
+            let expected = (StatusCode::UNAUTHORIZED, "invalid_api_key".to_owned());
+            assert_eq!(refused, expected, "{path}");
+        }
+        assert_eq!(served.get(path).await.status(), 200, "{path}");
+    }
+
+    let call = served
+        .http
+        .post(format!("{}/v1/chat/completions", served.base))
+        .header("Offpeak-Deadline", "1s")
+        .json(&json!({"model": "local", "messages": [{"role": "user", "content": "Hello"}]}));
+    assert_eq!(call.send().await.unwrap().status(), 200);
+    for path in OF_A_TENANT {
+        assert_eq!(get(path, false).await.status(), 200, "{path}");
+        assert_eq!(get(path, true).await.status(), 401, "{path}");
+    }
+    let list = get("/offpeak/v1/requests", false).await;
+    let list: Value = list.json().await.unwrap();
+    assert_eq!(list["data"].as_array().unwrap().len(), 1);
+}
+
 #[tokio::test]
 async fn a_paused_server_takes_calls_in_and_cancels_them() {
     let served = serve(&[]).await;

@@ -1,6 +1,12 @@
 //! The defaults fit the modules that own them: every key that a settings type
 //! has, and none that it lacks.
 
+use std::{
+    fs::File,
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
+};
+
 use offpeak::{app::Settings, config::Config};
 
 #[test]
@@ -25,4 +31,78 @@ fn the_four_names_that_others_rely_on() {
     assert_eq!(settings.engine.watch.poll_interval.as_millis(), 200);
     assert_eq!(settings.engine.rescue.reserve.as_millis(), 2000);
     assert_eq!(settings.edge.hold.drip_after.as_millis(), 5000);
+}
+
+#[test]
+fn a_shadow_deadline_is_one_that_a_call_may_have() {
+    let read = |shadow| {
+        let environment = [
+            ("OFFPEAK_SHADOW__DEADLINE", shadow),
+            ("OFFPEAK_DEADLINE__MAX", "2days"),
+        ];
+        Settings::read(&Config::load(None, environment, &[]).unwrap())
+    };
+    for fine in ["", "6h", "48h"] {
+        assert!(read(fine).is_ok(), "{fine}");
+    }
+    let refused = read("30days").err().unwrap().to_string();
+    assert_eq!(
+        refused,
+        "`shadow.deadline` is \"30days\" (in the variable OFFPEAK_SHADOW__DEADLINE): \
+         expected at most deadline.max, 2days: no call may ask for more"
+    );
+}
+
+#[test]
+fn a_budget_may_be_a_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("offpeak.toml");
+    std::fs::write(&file, "[rescue]\nbudget_usd_per_hour = 25").unwrap();
+    let config = Config::load(Some(&file), [("", ""); 0], &[]).unwrap();
+    let budget = Settings::read(&config)
+        .unwrap()
+        .engine
+        .rescue
+        .budget_usd_per_hour;
+    assert_eq!(budget, Some("25".parse().unwrap()));
+}
+
+/// What `offpeak serve` says on standard error until it accepts calls.
+fn said_at_start(arguments: &[&str]) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let stderr = dir.path().join("stderr");
+    let mut server = Command::new(env!("CARGO_BIN_EXE_offpeak"))
+        .arg("serve")
+        .args(arguments)
+        .arg("--data-dir")
+        .arg(dir.path().join("data"))
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(File::create(&stderr).unwrap())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let stdout = server.stdout.take().unwrap();
+    BufReader::new(stdout).read_line(&mut line).unwrap();
+    server.kill().unwrap();
+    server.wait().unwrap();
+    let said = std::fs::read_to_string(stderr).unwrap();
+    assert!(line.starts_with("offpeak listens on "), "{line}{said}");
+    said
+}
+
+#[test]
+fn what_may_not_be_meant_is_said_at_the_start() {
+    let loopback = ["--listen", "127.0.0.1:0", "--upstream"];
+    let serving = |upstream| said_at_start(&[&loopback[..], &[upstream]].concat());
+    let said = serving("http://127.0.0.1:9/");
+    assert!(said.contains("WARN"), "{said}");
+    assert!(said.contains("http://127.0.0.1:9/v1"), "{said}");
+    assert!(!serving("http://127.0.0.1:9/v1").contains("WARN"));
+    let said = said_at_start(&["--listen", "0.0.0.0:0"]);
+    assert!(
+        said.contains("WARN") && said.contains("not loopback"),
+        "{said}"
+    );
 }

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use http::{StatusCode, request::Parts};
 
+use super::tier;
 use crate::{
     edge::{
         Edge,
@@ -46,6 +47,7 @@ pub async fn prepare(
 ) -> Result<(Call, Reply), ApiError> {
     let ask = Ask::read(&parts.headers, edge.settings.hold.max_wait)?;
     let scan = body::scan(body, endpoint)?;
+    tier::check(body)?;
     let held = ask.held(&scan, endpoint)?;
     if let Some(target) = &ask.webhook {
         let checked = edge.engine.check_webhook(target);

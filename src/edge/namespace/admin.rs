@@ -107,6 +107,8 @@ struct Status {
     live: Vec<ScopeView>,
     /// Tenants whose rescues do not fit into their budget any more.
     rescue_budgets_spent: usize,
+    /// Why the upstream may be the wrong one.
+    upstream_warning: Option<String>,
     /// Earliest deadline first.
     batches: Vec<BatchView>,
 }
@@ -170,6 +172,7 @@ fn tell(engine: &Engine) -> Result<Response, ApiError> {
         },
         open_batches: batches.len(),
         rescue_budgets_spent: engine.rescue_budgets_spent(),
+        upstream_warning: engine.upstream_doubt(),
         live: engine.live_scopes().into_iter().map(scope_view).collect(),
         batches: batches
             .into_iter()

@@ -27,7 +27,7 @@ use serde::Serialize;
 
 use self::query::BadQuery;
 use super::{Edge, auth, errors::ApiError};
-use crate::model::id::TenantId;
+use crate::{engine::Engine, model::id::TenantId, ports::StoreError};
 
 /// Everything below `/offpeak/`, and the supervisor's three. Nothing that
 /// stands there falls through to the upstream.
@@ -53,7 +53,8 @@ pub fn routes() -> Router<Arc<Edge>> {
         .route("/offpeak/{*rest}", any(unknown_path))
 }
 
-/// Who asks: the same credential as the calls themselves.
+/// Who asks: the same credential as the calls themselves. Without a key it is
+/// refused, unless calls came without one, as they do for upstreams that want none.
 struct Tenant(TenantId);
 
 impl FromRequestParts<Arc<Edge>> for Tenant {
@@ -61,8 +62,25 @@ impl FromRequestParts<Arc<Edge>> for Tenant {
 
     async fn from_request_parts(parts: &mut Parts, edge: &Arc<Edge>) -> Result<Self, ApiError> {
         let caller = auth::caller(edge, &parts.headers, &parts.uri)?;
-        Ok(Tenant(caller.tenant))
+        let tenant = caller.tenant;
+        if auth::names_key(&caller.presented) || has_called(&edge.engine, tenant).await? {
+            return Ok(Tenant(tenant));
+        }
+        Err(ApiError::unauthorized(
+            "Whose calls? Send the key that you call with: `Authorization: Bearer KEY`. \
+             (Without a key those calls are told that came without one, and none has.)",
+        ))
     }
+}
+
+/// Whether anything is known of the tenant: a request, what one cost, or in shadow
+/// mode a call that passed through.
+async fn has_called(engine: &Engine, tenant: TenantId) -> Result<bool, StoreError> {
+    if !engine.list(tenant, None, 1).await?.is_empty() || !engine.ledger(tenant).await?.is_empty() {
+        return Ok(true);
+    }
+    let passed = engine.shadow(Some(tenant)).await;
+    Ok(passed.is_some_and(|(_, rows)| !rows.is_empty()))
 }
 
 async fn savings(

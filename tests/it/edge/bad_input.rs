@@ -78,6 +78,21 @@ fn deadlines() -> Vec<Case> {
             ..case(name, &[], body.clone(), expected)
         });
     }
+    for (name, header, says) in [
+        (
+            "negative, and why",
+            "offpeak-deadline: -5m",
+            "It must not be negative",
+        ),
+        (
+            "no unit, and which there are",
+            "offpeak-deadline: 6",
+            "It has no unit: write `6h`",
+        ),
+    ] {
+        let expected = (400, "invalid_deadline", says);
+        cases.push(case(name, &[header], body.clone(), expected));
+    }
     cases.push(Case {
         line: "POST /within/6h/chat/completions",
         ..case(
@@ -142,6 +157,16 @@ fn bodies() -> Vec<Case> {
             ),
         ),
         of(
+            "a tier that is paid for ahead",
+            &format!(r#"{{"model":"gpt-4o-mini","service_tier":"scale",{messages}}}"#),
+            (400, "unsupported_value", "paid for ahead"),
+        ),
+        of(
+            "a tier that there is not",
+            &format!(r#"{{"model":"gpt-4o-mini","service_tier":"bogus",{messages}}}"#),
+            (400, "invalid_value", "`auto`, `default` and `flex`"),
+        ),
+        of(
             "an unknown model",
             &format!(r#"{{"model":"gpt-none",{messages}}}"#),
             (404, "model_not_found", "gpt-none"),
@@ -200,6 +225,12 @@ fn headers() -> Vec<Case> {
             "offpeak-on-late: panic",
             &body,
             (400, "invalid_header", "`rescue`"),
+        ),
+        with(
+            "a misspelt header",
+            "Offpeak-Onlate: wait",
+            &body,
+            (400, "unknown_header", "Did you mean Offpeak-On-Late?"),
         ),
         with(
             "an empty tag",

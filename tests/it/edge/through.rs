@@ -22,6 +22,13 @@ async fn what_no_batch_takes_passes_through() {
     }
     let answer = caller.call("GET /v1/models", &[], "").await;
     assert_eq!(answer.head.get("offpeak-reason"), None);
+    // Nobody reads the headers of what passes through.
+    let misspelt = "offpeak-onlate: wait";
+    let answer = caller.call(CHAT, &[misspelt], chat("misspelt", "")).await;
+    assert_eq!(answer.status(), 200);
+    let headers = &[SIX_HOURS, misspelt];
+    let answer = caller.call("GET /v1/models", headers, "").await;
+    assert_eq!(answer.status(), 200);
     app.finish().await;
 }
 
