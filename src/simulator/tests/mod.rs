@@ -70,6 +70,7 @@ impl Bench {
     /// unless the change says otherwise.
     fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings::default();
+        settings.seed = 1;
         settings.latency.turnaround_sigma = 0.0;
         settings.latency.background_sigma = 0.0;
         settings.latency.stalled_share = 0.0;
