@@ -148,8 +148,8 @@ impl Report {
             "ordinary",
             "twice",
             "late by",
-            "/ best-blind",
-            "/ clairvoyant",
+            "/best-blind",
+            "/clairvoyant",
         );
         for policy in &self.policies {
             let firm = match policy.missed_firm {
