@@ -283,7 +283,35 @@ fn the_plot_shows_every_policy() {
     for name in POLICIES {
         assert!(svg.contains(&format!(">{name}</text>")), "{name}");
     }
-    assert_eq!(svg.matches("<polyline").count(), POLICIES.len());
+    let curves: Vec<&str> = svg.split("<polyline").skip(1).collect();
+    assert_eq!(curves.len(), POLICIES.len());
+    // On top, and with gaps that show what is under it.
+    let last = curves[curves.len() - 1];
+    assert!(last.contains("<title>offpeak</title>") && last.contains("dasharray"));
+    let always = report.policy("always-live").unwrap().cost_usd.as_pico() as f64 / 1e12;
+    assert!(svg.contains(&format!("100.0 % (${always:.4})<")), "{svg}");
+}
+
+#[test]
+fn the_marks_under_the_curves_do_not_touch() {
+    let svg = plot::svg(&small("slack-15m", 50, 1));
+    let marks = svg
+        .lines()
+        .filter(|line| line.contains(r#"text-anchor="middle""#));
+    let ends: Vec<(f64, f64)> = marks
+        .map(|line| {
+            let (_, text) = line.split_once("<text x=\"").unwrap();
+            let (x, text) = text.split_once('"').unwrap();
+            let (_, words) = text.split_once('>').unwrap();
+            let half = words.trim_end_matches("</text>").len() as f64 * 7.0 / 2.0;
+            let x: f64 = x.parse().unwrap();
+            (x - half, x + half)
+        })
+        .collect();
+    assert_eq!(ends.len(), 7);
+    for pair in ends.windows(2) {
+        assert!(pair[0].1 + 5.0 < pair[1].0, "{ends:?}");
+    }
 }
 
 #[test]
