@@ -7,26 +7,28 @@ use super::{
     tally::{BINS, bin_age},
 };
 
-const WIDTH: f64 = 1000.0;
+const WIDTH: f64 = 1060.0;
 const HEIGHT: f64 = 420.0;
 const TOP: f64 = 70.0;
 const BOTTOM: f64 = 370.0;
 /// Where the bars begin, and the length of the longest.
-const BARS: (f64, f64) = (120.0, 250.0);
+const BARS: (f64, f64) = (120.0, 220.0);
 /// Left and right end of the curves.
-const CURVES: (f64, f64) = (530.0, 970.0);
+const CURVES: (f64, f64) = (590.0, 1030.0);
+
+/// The policy that is drawn with more weight.
+const OURS: &str = "offpeak";
 
 /// By place in the report: apart for colour-blind eyes (Okabe and Ito).
 const COLOURS: [&str; 7] = [
     "#999999", "#e69f00", "#56b4e9", "#cc79a7", "#009e73", "#0072b2", "#d55e00",
 ];
 
-/// Ages that are written under the curves, in seconds.
-const MARKS: [(f64, &str); 8] = [
+/// Ages that are written under the curves, in seconds, as far apart as they are wide.
+const MARKS: [(f64, &str); 7] = [
     (10.0, "10 s"),
     (60.0, "1 min"),
-    (300.0, "5 min"),
-    (900.0, "15 min"),
+    (600.0, "10 min"),
     (3_600.0, "1 h"),
     (14_400.0, "4 h"),
     (43_200.0, "12 h"),
@@ -40,8 +42,8 @@ pub fn svg(report: &Report) -> String {
         r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="system-ui, sans-serif" font-size="12" fill="#333">
 <rect width="100%" height="100%" fill="#fff"/>
 <text x="24" y="28" font-size="16" font-weight="600">{}: {} requests, seed {}</text>
-<text x="24" y="54" fill="#666">cost, as a share of ordinary calls</text>
-<text x="{}" y="54" fill="#666">share answered, by time since the call</text>
+<text x="24" y="54" fill="#666">cost, in % of always-live and in dollars</text>
+<text x="{}" y="54" fill="#666">share answered, by time since the call (colours as on the left)</text>
 "##,
         escaped(&report.workload),
         report.requests,
@@ -50,7 +52,10 @@ pub fn svg(report: &Report) -> String {
     );
     bars(&mut out, report);
     axes(&mut out);
-    for (policy, colour) in report.policies.iter().zip(COLOURS) {
+    let curves = report.policies.iter().zip(COLOURS);
+    // Ours on top.
+    let (ours, others): (Vec<_>, Vec<_>) = curves.partition(|(policy, _)| is_ours(policy));
+    for (policy, colour) in others.into_iter().chain(ours) {
         curve(&mut out, policy, report.requests, colour);
     }
     out.push_str("</svg>\n");
@@ -66,21 +71,18 @@ fn bars(out: &mut String, report: &Report) {
         let y = TOP + step * place as f64;
         let middle = y + step / 2.0 + 4.0;
         let length = BARS.1 * cost(policy) / most;
-        let share = cost(policy) / ordinary;
+        let percent = 100.0 * cost(policy) / ordinary;
         let missed = match policy.missed {
             0 => String::new(),
-            missed => format!(", {missed} late"),
+            missed => format!(", {missed} missed"),
         };
-        let weight = if policy.name == "offpeak" {
-            "700"
-        } else {
-            "400"
-        };
+        let weight = if is_ours(policy) { "700" } else { "400" };
+        let dollars = dollars(cost(policy) / 1e12);
         let _ = write!(
             out,
             r##"<text x="{}" y="{middle:.1}" text-anchor="end" font-weight="{weight}">{}</text>
 <rect x="{}" y="{:.1}" width="{length:.1}" height="{:.1}" rx="3" fill="{colour}"/>
-<text x="{:.1}" y="{middle:.1}" font-weight="{weight}">{share:.3}{missed}</text>
+<text x="{:.1}" y="{middle:.1}" font-weight="{weight}">{percent:.1} % ({dollars}){missed}</text>
 "##,
             BARS.0 - 8.0,
             policy.name,
@@ -127,12 +129,32 @@ fn curve(out: &mut String, policy: &Policy, requests: usize, colour: &str) {
             let _ = writeln!(points, " {:.1},{:.1}", across(age), height(share));
         }
     }
-    let width = if policy.name == "offpeak" { 3.0 } else { 1.5 };
+    // What is drawn later is narrower or has gaps, so that equal curves all show.
+    let line = match policy.name {
+        name if name == OURS => r#"stroke-width="3" stroke-dasharray="9 6""#,
+        "clairvoyant" => r#"stroke-width="2" stroke-dasharray="3 4""#,
+        "batch-and-hope" => r#"stroke-width="5.5""#,
+        "fixed-reserve" => r#"stroke-width="3.5""#,
+        _ => r#"stroke-width="1.5""#,
+    };
     let _ = writeln!(
         out,
-        r##"<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="{width}" stroke-linejoin="round"><title>{}</title></polyline>"##,
+        r##"<polyline points="{points}" fill="none" stroke="{colour}" {line} stroke-linejoin="round"><title>{}</title></polyline>"##,
         policy.name,
     );
+}
+
+fn is_ours(policy: &Policy) -> bool {
+    policy.name == OURS
+}
+
+/// To about four digits.
+fn dollars(amount: f64) -> String {
+    match amount {
+        a if a >= 1000.0 => format!("${a:.0}"),
+        a if a >= 1.0 => format!("${a:.2}"),
+        a => format!("${a:.4}"),
+    }
 }
 
 /// Ages stand on a log scale.

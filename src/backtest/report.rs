@@ -16,7 +16,43 @@ pub struct Report {
     pub law: Law,
     /// What the best blind policy expects to pay, where nothing stalls.
     pub best_blind_expected_usd: f64,
+    #[serde(serialize_with = "with_what_they_save")]
     pub policies: Vec<Policy>,
+}
+
+/// Each policy, and the share of the cost of ordinary calls that it saves.
+fn with_what_they_save<S: Serializer>(policies: &[Policy], to: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Told<'a> {
+        #[serde(flatten)]
+        policy: &'a Policy,
+        saved: f64,
+    }
+
+    let told = policies.iter().map(|policy| Told {
+        policy,
+        saved: 1.0 - share(policies, policy.name),
+    });
+    to.collect_seq(told)
+}
+
+/// What a policy costs, as a share of what ordinary calls cost.
+fn share(policies: &[Policy], name: &str) -> f64 {
+    let cost = |name| {
+        let policy = policies.iter().find(|policy| policy.name == name);
+        policy.map_or(0, |policy| policy.cost_usd.as_pico())
+    };
+    cost(name) as f64 / (cost("always-live") as f64).max(1.0)
+}
+
+/// Without a sign where it rounds to nothing.
+fn percent(share: f64) -> String {
+    let tenths = (share * 1000.0).round();
+    let text = format!("{:.1} %", tenths / 10.0);
+    match tenths == 0.0 {
+        true => text.replace('-', ""),
+        false => text,
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -99,20 +135,21 @@ impl Report {
     /// A table for people.
     pub fn table(&self) -> String {
         let mut text = format!(
-            "{}, {} requests, seed {}\n\n{:<15} {:>12} {:>8} {:>8} {:>8} {:>9} {:>10} {:>10} {:>9} {:>9}\n",
+            "{}, {} requests, seed {}\n\n{:<15} {:>12} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8} {:>10} {:>12} {:>13}\n",
             self.workload,
             self.requests,
             self.seed,
             "policy",
             "cost",
+            "saved",
             "missed",
             "of firm",
             "rescued",
             "ordinary",
             "twice",
             "late by",
-            "/ blind",
-            "/ seer",
+            "/best-blind",
+            "/clairvoyant",
         );
         for policy in &self.policies {
             let firm = match policy.missed_firm {
@@ -126,9 +163,10 @@ impl Report {
             };
             let _ = writeln!(
                 text,
-                "{:<15} {:>12} {:>8} {:>8} {:>8} {:>9} {:>10} {:>10} {:>9.4} {:>9.4}",
+                "{:<15} {:>12} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8} {:>10} {:>12.4} {:>13.4}",
                 policy.name,
                 format!("${:.4}", policy.cost_usd.as_pico() as f64 / 1e12),
+                percent(1.0 - self.share(policy.name)),
                 policy.missed,
                 firm,
                 policy.rescued,
@@ -142,24 +180,20 @@ impl Report {
         text
     }
 
-    /// Cost as a share of what ordinary calls cost.
     fn share(&self, name: &str) -> f64 {
-        let cost = |name| {
-            self.policy(name)
-                .map_or(0, |policy| policy.cost_usd.as_pico())
-        };
-        cost(name) as f64 / (cost("always-live") as f64).max(1.0)
+        share(&self.policies, name)
     }
 
     /// A row of the docs' table.
     fn row(&self, about: &str) -> String {
-        let mut row = format!("| `{}` | {about} |", self.workload);
+        let saved = percent(1.0 - self.share("offpeak"));
+        let mut row = format!("| `{}` | {about} | {saved} |", self.workload);
         for name in ["batch-and-hope", "fixed-reserve", "last-moment", "offpeak"] {
             let missed = self.policy(name).map_or(0, |policy| policy.missed);
-            let percent = 100.0 * missed as f64 / self.requests.max(1) as f64;
+            let late = percent(missed as f64 / self.requests.max(1) as f64);
             let _ = match missed {
                 0 => write!(row, " {:.3} |", self.share(name)),
-                _ => write!(row, " {:.3} ({percent:.1} %) |", self.share(name)),
+                _ => write!(row, " {:.3} ({late}) |", self.share(name)),
             };
         }
         for name in ["best-blind", "clairvoyant"] {
@@ -184,9 +218,9 @@ pub struct Markdown(String);
 impl Default for Markdown {
     fn default() -> Self {
         Markdown(
-            "| workload | what | batch and hope | fixed reserve | last moment | **offpeak** | \
+            "| workload | what | **saved** | batch and hope | fixed reserve | last moment | **offpeak** | \
              best blind | clairvoyant | offpeak / best blind | offpeak / clairvoyant | firm missed |\n\
-             |---|---|---|---|---|---|---|---|---|---|---|\n"
+             |---|---|---|---|---|---|---|---|---|---|---|---|\n"
                 .into(),
         )
     }

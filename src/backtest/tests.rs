@@ -237,9 +237,40 @@ fn the_json_has_its_keys() {
         for key in ["missed", "rescued", "paid_twice"] {
             assert!(policy[key].is_u64(), "{policy}");
         }
+        let cost = |of: &serde_json::Value| of["cost_usd"].as_f64().unwrap();
+        let saved = 1.0 - cost(policy) / cost(&policies[0]);
+        assert!((policy["saved"].as_f64().unwrap() - saved).abs() < 1e-9);
         let firm = policy["name"] == "offpeak";
         assert_eq!(policy["missed_firm"].is_u64(), firm, "{policy}");
     }
+}
+
+#[test]
+fn the_table_says_what_is_saved() {
+    let mut report = small("slack-15m", 50, 1);
+    let costs = [1000, 1, 1, 1, 486, 1, 1];
+    for (policy, cost) in report.policies.iter_mut().zip(costs) {
+        policy.cost_usd = Usd::from_pico(cost * 1_000_000_000);
+    }
+    let table = report.table();
+    let row = |name: &str| -> Vec<&str> {
+        let row = table.lines().find(|line| line.starts_with(name)).unwrap();
+        row.split_whitespace().collect()
+    };
+    assert_eq!(row("policy")[1..4], ["cost", "saved", "missed"]);
+    assert_eq!(row("always-live")[1..4], ["$1.0000", "0.0", "%"]);
+    assert_eq!(row("offpeak")[1..4], ["$0.4860", "51.4", "%"]);
+
+    let mut docs = report::Markdown::default();
+    docs.push(Workload::named("slack-15m").unwrap(), &report);
+    let lines: Vec<&str> = docs.text().lines().collect();
+    let cell = |line: &str, index: usize| line.split('|').nth(index).unwrap().trim().to_owned();
+    assert_eq!(
+        (cell(lines[0], 3), cell(lines[2], 3)),
+        ("**saved**".into(), "51.4 %".into())
+    );
+    let columns: Vec<usize> = lines.iter().map(|line| line.split('|').count()).collect();
+    assert_eq!(columns, [columns[0]; 3]);
 }
 
 #[test]
@@ -252,7 +283,35 @@ fn the_plot_shows_every_policy() {
     for name in POLICIES {
         assert!(svg.contains(&format!(">{name}</text>")), "{name}");
     }
-    assert_eq!(svg.matches("<polyline").count(), POLICIES.len());
+    let curves: Vec<&str> = svg.split("<polyline").skip(1).collect();
+    assert_eq!(curves.len(), POLICIES.len());
+    // On top, and with gaps that show what is under it.
+    let last = curves[curves.len() - 1];
+    assert!(last.contains("<title>offpeak</title>") && last.contains("dasharray"));
+    let always = report.policy("always-live").unwrap().cost_usd.as_pico() as f64 / 1e12;
+    assert!(svg.contains(&format!("100.0 % (${always:.4})<")), "{svg}");
+}
+
+#[test]
+fn the_marks_under_the_curves_do_not_touch() {
+    let svg = plot::svg(&small("slack-15m", 50, 1));
+    let marks = svg
+        .lines()
+        .filter(|line| line.contains(r#"text-anchor="middle""#));
+    let ends: Vec<(f64, f64)> = marks
+        .map(|line| {
+            let (_, text) = line.split_once("<text x=\"").unwrap();
+            let (x, text) = text.split_once('"').unwrap();
+            let (_, words) = text.split_once('>').unwrap();
+            let half = words.trim_end_matches("</text>").len() as f64 * 7.0 / 2.0;
+            let x: f64 = x.parse().unwrap();
+            (x - half, x + half)
+        })
+        .collect();
+    assert_eq!(ends.len(), 7);
+    for pair in ends.windows(2) {
+        assert!(pair[0].1 + 5.0 < pair[1].0, "{ends:?}");
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What is asked: a trace of calls, read from JSONL or generated.
 //!
-//! One object a line, times in seconds, the deadline counted from the arrival:
+//! One object a line, times in seconds, the deadline counted from the arrival (it may be
+//! `"6h"` too):
 //!
 //! ```json
 //! {"arrival": 12.5, "model": "gpt-4o-mini", "input_tokens": 900, "output_tokens": 120, "deadline": 21600}
@@ -8,16 +9,20 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     io::{self, BufRead},
     time::Duration,
 };
 
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Unexpected, Visitor},
+};
 use thiserror::Error;
 
 use crate::{
     ledger::Prices,
-    model::{attempt::Lane, money::Usd, request::Usage, time::Timestamp},
+    model::{attempt::Lane, deadline, money::Usd, request::Usage, time::Timestamp},
 };
 
 /// Arrivals count from here: far enough from zero that no arithmetic on instants
@@ -79,6 +84,7 @@ pub struct Row {
     pub model: String,
     pub input_tokens: u64,
     pub output_tokens: u64,
+    #[serde(deserialize_with = "seconds_or_duration")]
     pub deadline: f64,
 }
 
@@ -97,6 +103,43 @@ impl Trace {
         }
         builder.done()
     }
+}
+
+/// Seconds as a number, or a duration as callers write deadlines.
+fn seconds_or_duration<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    struct Seconds;
+
+    impl Visitor<'_> for Seconds {
+        type Value = f64;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("seconds, such as 21600, or a duration, such as \"6h\"")
+        }
+
+        fn visit_f64<E>(self, seconds: f64) -> Result<f64, E> {
+            Ok(seconds)
+        }
+
+        fn visit_u64<E>(self, seconds: u64) -> Result<f64, E> {
+            Ok(seconds as f64)
+        }
+
+        fn visit_i64<E>(self, seconds: i64) -> Result<f64, E> {
+            Ok(seconds as f64)
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<f64, E> {
+            // Behind every instant that can be written, so that only durations are read.
+            const NOW: Timestamp = Timestamp::from_secs(1_000_000_000_000);
+            let max = Duration::from_secs_f64(LONGEST);
+            match deadline::parse(text, NOW, max) {
+                Ok(at) => Ok(NOW.until(at).as_secs_f64()),
+                Err(_) => Err(E::invalid_value(Unexpected::Str(text), &self)),
+            }
+        }
+    }
+
+    from.deserialize_any(Seconds)
 }
 
 /// serde's message without its own `at line 1`.
@@ -207,8 +250,31 @@ mod tests {
     }
 
     #[test]
+    fn a_deadline_may_be_written_as_callers_write_it() {
+        for (text, seconds) in [("\"6h\"", 21_600), ("\"1day 2h\"", 93_600), ("90.0", 90)] {
+            let trace = read(&LINE.replace("21600", text)).unwrap();
+            let slack = trace.requests[0].slack();
+            assert_eq!(slack, Duration::from_secs(seconds), "{text}");
+        }
+    }
+
+    #[test]
     fn a_bad_line_is_named() {
+        let soon = "line 2: invalid value: string \"soon\", expected seconds, such as 21600, or";
         for (wrong, says) in [
+            (LINE.replace("21600", "\"soon\""), soon),
+            (
+                LINE.replace("21600", "\"15M\""),
+                "line 2: invalid value: string \"15M\"",
+            ),
+            (
+                LINE.replace("21600", "\"2030-01-31T06:00:00Z\""),
+                "line 2: invalid value",
+            ),
+            (
+                LINE.replace("21600", "null"),
+                "line 2: invalid type: null, expected seconds, such as 21600, or",
+            ),
             (
                 LINE.replace("deadline", "within"),
                 "line 2: unknown field `within`",

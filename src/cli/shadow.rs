@@ -101,29 +101,53 @@ fn table(answer: &Value) -> String {
     for (head, _) in COLUMNS {
         text += &format!("  {head:>12}");
     }
+    let most = rows
+        .iter()
+        .filter_map(|(_, row)| amount(&row["standard_usd"]));
+    let decimals = decimals_for(most.fold(0.0, f64::max));
     for (name, row) in &rows {
         text += &format!("\n{name:wide$}");
         for (_, field) in COLUMNS {
-            text += &format!("  {:>12}", cell(&row[field]));
+            let cell = match amount(&row[field]) {
+                Some(amount) => dollars(amount, decimals),
+                None => row[field].to_string(),
+            };
+            text += &format!("  {cell:>12}");
         }
     }
     let count = |field: &str| total[field].as_f64().unwrap_or_default();
     let (rescued, missed) = (count("expected_rescued"), count("expected_missed"));
-    let streamed = cell(&total["streamed_saved_usd"]);
+    let streamed = amount(&total["streamed_saved_usd"]).unwrap_or_default();
+    let streamed = dollars(streamed, decimals_for(streamed.abs()));
     text += &format!("\n\nExpected: {rescued:.1} rescued at full price, {missed:.1} late.");
     text += &format!("\nNot in these sums: streamed calls, which would save {streamed} more.\n");
+    text += UNREAD;
     text
 }
 
-/// Money to four decimals: sums are read by people here.
-fn cell(value: &Value) -> String {
-    match value.as_str() {
-        Some(amount) => match amount.parse::<f64>() {
-            Ok(amount) if amount < 0.0 => format!("-${:.4}", -amount),
-            Ok(amount) => format!("${amount:.4}"),
-            Err(_) => amount.to_owned(),
-        },
-        None => value.to_string(),
+const UNREAD: &str = "\
+Unread calls are in no sum: answers that are compressed or broke off, and chat streams
+without `stream_options: {\"include_usage\": true}`, which SDKs leave out unless told.
+";
+
+/// Amounts are texts, counts are numbers.
+fn amount(value: &Value) -> Option<f64> {
+    value.as_str()?.parse().ok()
+}
+
+/// Four of a bill in dollars, more of one in parts of a cent: the largest amount shows
+/// four digits.
+fn decimals_for(most: f64) -> usize {
+    match most > 0.0 && most < 1.0 {
+        true => (4 + (-most.log10()).floor() as usize).min(9),
+        false => 4,
+    }
+}
+
+fn dollars(amount: f64, decimals: usize) -> String {
+    match amount < 0.0 {
+        true => format!("-${:.decimals$}", -amount),
+        false => format!("${amount:.decimals$}"),
     }
 }
 
@@ -147,6 +171,16 @@ mod tests {
             "by_model": [sums(None, 3), sums(Some("gpt-4o-mini"), 997)],
         });
         insta::assert_snapshot!(table(&answer));
+        let few = serde_json::json!({
+            "deadline": "6h",
+            "total": {
+                "calls": 3, "streamed": 1, "unread": 1, "unpriced": 0,
+                "standard_usd": "0.0000213", "expected_usd": "0.00001071",
+                "saved_usd": "0.00001059", "streamed_saved_usd": "0.00",
+                "expected_rescued": 0.02, "expected_missed": 0,
+            },
+        });
+        insta::assert_snapshot!("a_few_calls", table(&few));
         let off = serde_json::json!({"deadline": null});
         assert!(table(&off).starts_with("Nothing is counted"));
     }

@@ -1,6 +1,6 @@
 //! `offpeak simulator`: the provider without the bill.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{fmt::Display, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use tokio_util::task::TaskTracker;
 
@@ -15,7 +15,8 @@ pub struct Args {
     /// Where to listen; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:8090")]
     listen: SocketAddr,
-    /// Two runs with the same seed and the same calls give the same answers.
+    /// Two runs with the same seed and the same calls give the same answers. A batch's luck
+    /// depends on the seed and on how many batches were before it.
     #[arg(long)]
     seed: Option<u64>,
     /// How many times faster than real time batches and calls run.
@@ -24,7 +25,7 @@ pub struct Args {
     /// The median time of a batch line, before `--speed`: `7m`.
     #[arg(long, value_parser = humantime::parse_duration)]
     turnaround: Option<Duration>,
-    /// All settings, as in src/simulator/default.toml.
+    /// Settings that differ from the defaults; every key is in src/simulator/default.toml.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -34,19 +35,13 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
         filter: "warn".into(),
         format: log::Format::Text,
     })?;
-    let mut settings = match &args.config {
-        None => Settings::default(),
-        Some(path) => toml::from_str(&std::fs::read_to_string(path)?)
-            .map_err(|error| Failure::Other(format!("{}: {error}", path.display())))?,
-    };
-    settings.seed = args.seed.unwrap_or(settings.seed);
-    settings.speed = args.speed.unwrap_or(settings.speed);
-    settings.latency.turnaround_median = args
-        .turnaround
-        .unwrap_or(settings.latency.turnaround_median);
+    let settings = settings(&args)?;
     let tasks = TaskTracker::new();
     let stop = super::stop_on_signal(&tasks);
-    let listener = tokio::net::TcpListener::bind(args.listen).await?;
+    let address = args.listen;
+    let listener = tokio::net::TcpListener::bind(address)
+        .await
+        .map_err(|error| Failure::Other(format!("cannot listen on {address}: {error}")))?;
     println!(
         "the simulator listens on http://{}/v1",
         listener.local_addr()?
@@ -54,4 +49,24 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     let simulator = Simulator::new(settings, SystemClock::new().now());
     serve(listener, simulator, stop).await;
     Ok(ExitCode::SUCCESS)
+}
+
+fn settings(args: &Args) -> Result<Settings, Failure> {
+    let mut settings = match &args.config {
+        None => Settings::default(),
+        Some(path) => {
+            let at = |error: &dyn Display| Failure::Other(format!("{}: {error}", path.display()));
+            let text = std::fs::read_to_string(path).map_err(|error| at(&error))?;
+            Settings::read(&text).map_err(|error| at(&error))?
+        }
+    };
+    settings.seed = args.seed.unwrap_or(settings.seed);
+    settings.speed = args.speed.unwrap_or(settings.speed);
+    settings.latency.turnaround_median = args
+        .turnaround
+        .unwrap_or(settings.latency.turnaround_median);
+    settings
+        .check()
+        .map_err(|error| Failure::Other(error.to_string()))?;
+    Ok(settings)
 }

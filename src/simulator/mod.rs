@@ -73,7 +73,7 @@ pub use self::{
     front::key_id,
     log::{Log, LoggedBatch, LoggedRequest},
     serve::{serve, serve_connection},
-    settings::{Latency, Limits, Model, Settings},
+    settings::{BadSettings, Latency, Limits, Model, Settings},
 };
 use self::{clock::Clock, faults::Script, world::World};
 

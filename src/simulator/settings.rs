@@ -1,10 +1,16 @@
 //! What the simulated provider is like: its speed, latencies, limits and models.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use serde::Deserialize;
+use thiserror::Error;
+use toml::{Table, Value};
 
 use crate::model::time::human;
+
+const DEFAULTS: &str = include_str!("default.toml");
+/// Beyond these a clock is of no use.
+const SPEEDS: RangeInclusive<f64> = 0.001..=1_000_000.0;
 
 /// `Settings::default()` is `default.toml` beside this file, which also says
 /// what each key means.
@@ -13,7 +19,7 @@ use crate::model::time::human;
 pub struct Settings {
     /// Answers, latencies and output order are functions of it.
     pub seed: u64,
-    /// Simulated seconds a real second; clamped to 0.001..=1,000,000.
+    /// Simulated seconds a real second, 0.001..=1,000,000.
     pub speed: f64,
     pub shuffle: bool,
     pub log_requests: bool,
@@ -78,7 +84,7 @@ pub struct Limits {
     pub flex_shortage: f64,
 }
 
-/// Prices in nano-dollars a token (WIRE.md §2).
+/// Prices in nano-dollars a token.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
@@ -92,10 +98,55 @@ pub struct Model {
     pub flex: bool,
 }
 
+#[derive(Debug, Error)]
+pub enum BadSettings {
+    #[error(transparent)]
+    NoToml(#[from] toml::de::Error),
+    #[error("{key}: {reason}")]
+    Key { key: String, reason: String },
+    #[error("speed: {0} is not from 0.001 to 1,000,000")]
+    Speed(f64),
+}
+
+impl Settings {
+    /// The defaults, and over them the keys of a file.
+    ///
+    /// # Errors
+    /// What is no TOML, an unknown key, a value that its key does not accept.
+    pub fn read(text: &str) -> Result<Settings, BadSettings> {
+        let mut settings: Table = toml::from_str(DEFAULTS)?;
+        lay_over(&mut settings, toml::from_str(text)?);
+        serde_path_to_error::deserialize(Value::Table(settings)).map_err(|error| BadSettings::Key {
+            key: error.path().to_string(),
+            reason: error.inner().message().trim_end().to_owned(),
+        })
+    }
+
+    /// # Errors
+    /// What the types let through and the simulator cannot play.
+    pub fn check(&self) -> Result<(), BadSettings> {
+        match SPEEDS.contains(&self.speed) {
+            true => Ok(()),
+            false => Err(BadSettings::Speed(self.speed)),
+        }
+    }
+}
+
+/// Table by table: what the upper one lacks stays.
+fn lay_over(lower: &mut Table, upper: Table) {
+    for (key, value) in upper {
+        match (lower.get_mut(&key), value) {
+            (Some(Value::Table(lower)), Value::Table(upper)) => lay_over(lower, upper),
+            (_, value) => {
+                lower.insert(key, value);
+            }
+        }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
-        toml::from_str(include_str!("default.toml"))
-            .expect("default.toml is compiled in and tested")
+        toml::from_str(DEFAULTS).expect("default.toml is compiled in and tested")
     }
 }
 
@@ -106,9 +157,44 @@ mod tests {
     #[test]
     fn the_defaults_parse_and_batch_is_half_price() {
         let settings = Settings::default();
+        settings.check().unwrap();
         for (name, model) in &settings.models {
             assert_eq!(model.batch_input * 2, model.input, "{name}");
             assert_eq!(model.batch_output * 2, model.output, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_laid_over_the_defaults() {
+        let defaults = Settings::default();
+        let file = "seed = 9\n[latency]\ncancel = \"25m\"\n[models.gpt-4o]\ninput = 1";
+        let settings = Settings::read(file).unwrap();
+        assert_eq!(settings.seed, 9);
+        assert_eq!(settings.latency.cancel, Duration::from_secs(1500));
+        assert_eq!(settings.latency.validation, defaults.latency.validation);
+        let (own, usual) = (settings.models["gpt-4o"], defaults.models["gpt-4o"]);
+        assert_eq!((own.input, own.output), (1, usual.output));
+        assert_eq!(settings.models.len(), defaults.models.len());
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_file_is_named() {
+        for (file, says) in [
+            (
+                "[latency]\ncancle = \"1m\"",
+                "latency.cancle: unknown field `cancle`",
+            ),
+            ("[latency]\ncancel = \"soon\"", "latency.cancel: "),
+            ("latency = 3", "latency: invalid type: integer `3`"),
+            ("seed 3", "TOML parse error at line 1"),
+        ] {
+            let error = Settings::read(file).unwrap_err().to_string();
+            assert!(error.starts_with(says), "{error}");
+        }
+        for speed in ["0.0", "-1.0", "nan", "inf", "2e6"] {
+            let settings = Settings::read(&format!("speed = {speed}")).unwrap();
+            let error = settings.check().unwrap_err().to_string();
+            assert!(error.starts_with("speed: "), "{error}");
         }
     }
 }

@@ -9,5 +9,6 @@ mod namespace;
 mod sdk;
 mod settings;
 mod simulate;
+mod simulator;
 mod wire;
 mod workloads;

@@ -1,6 +1,6 @@
 //! The demo's calls: what an application would send, and what came back.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
@@ -49,10 +49,22 @@ impl Kind {
         match self {
             Kind::Evals => "evals, gpt-4o-mini",
             Kind::Summaries => "summaries, gpt-4.1",
-            Kind::Agents => "agents, gpt-5.4 (responses)",
+            Kind::Agents => "agents, gpt-5.4",
             Kind::Embeddings => "embeddings",
             Kind::Soon => "needed soon, gpt-4o-mini",
             Kind::Interactive => "interactive, gpt-4o-mini",
+        }
+    }
+
+    /// What the ledger tells its calls by.
+    pub fn tag(self) -> &'static str {
+        match self {
+            Kind::Evals => "evals",
+            Kind::Summaries => "summaries",
+            Kind::Agents => "agents",
+            Kind::Embeddings => "embeddings",
+            Kind::Soon => "soon",
+            Kind::Interactive => "interactive",
         }
     }
 
@@ -110,19 +122,37 @@ pub struct Done {
     pub kind: Kind,
     pub status: Option<u16>,
     pub lane: Option<String>,
-    pub rescued: bool,
     pub on_time: bool,
     /// The answer belongs to this call.
     pub right: bool,
-    pub paid: Usd,
-    pub saved: Usd,
 }
 
-/// What the ledger says of the demo's tenant.
+/// What the ledger says of the demo's tenant: all of it, and by kind of call.
 #[derive(Debug, Default)]
 pub struct Savings {
+    pub total: Sum,
+    pub by_kind: BTreeMap<Kind, Sum>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sum {
+    pub rescued: u64,
+    pub paid_twice: u64,
     pub paid: Usd,
     pub standard: Usd,
+}
+
+impl Sum {
+    /// None where a field is missing.
+    fn read(row: &Value) -> Option<Sum> {
+        let amount = |name: &str| row[name].as_str()?.parse().ok();
+        Some(Sum {
+            rescued: row["rescued"].as_u64()?,
+            paid_twice: row["paid_twice"].as_u64()?,
+            paid: amount("paid_usd")?,
+            standard: amount("standard_usd")?,
+        })
+    }
 }
 
 pub struct Client {
@@ -157,20 +187,17 @@ impl Client {
             .bearer_auth(key)
             .json(&kind.body(number));
         if let Some(deadline) = kind.deadline() {
-            call = call.header(
-                "Offpeak-Deadline",
-                humantime::format_duration(deadline).to_string(),
-            );
+            let deadline = humantime::format_duration(deadline).to_string();
+            call = call
+                .header("Offpeak-Deadline", deadline)
+                .header("Offpeak-Tag", kind.tag());
         }
         let mut done = Done {
             kind,
             status: None,
             lane: None,
-            rescued: false,
             on_time: false,
             right: false,
-            paid: Usd::ZERO,
-            saved: Usd::ZERO,
         };
         let Ok(reply) = call.send().await else {
             return done;
@@ -185,10 +212,6 @@ impl Client {
             .is_none_or(|deadline| started.elapsed() <= deadline);
         done.right = is_answer(kind, &body, number);
         done.lane = text(&headers, "offpeak-lane");
-        done.rescued =
-            text(&headers, "offpeak-reason").is_some_and(|why| why.starts_with("rescued"));
-        done.paid = amount(&headers, "offpeak-cost-usd");
-        done.saved = amount(&headers, "offpeak-saved-usd");
         done
     }
 
@@ -199,15 +222,19 @@ impl Client {
             .bearer_auth(KEY);
         let reply = call.send().await.map_err(other)?;
         let body: Value = reply.json().await.map_err(other)?;
-        let field = |name: &str| {
-            let amount = body["total"][name]
-                .as_str()
-                .and_then(|text| text.parse().ok());
-            amount.ok_or_else(|| Failure::Other(format!("no total.{name} in the savings: {body}")))
-        };
+        let unread = || Failure::Other(format!("the savings lack something: {body}"));
+        let mut by_kind = BTreeMap::new();
+        for row in body["by_tag"].as_array().into_iter().flatten() {
+            let kind = Kind::ALL
+                .into_iter()
+                .find(|kind| row["tag"].as_str() == Some(kind.tag()));
+            if let Some(kind) = kind {
+                by_kind.insert(kind, Sum::read(row).ok_or_else(unread)?);
+            }
+        }
         Ok(Savings {
-            paid: field("paid_usd")?,
-            standard: field("standard_usd")?,
+            total: Sum::read(&body["total"]).ok_or_else(unread)?,
+            by_kind,
         })
     }
 }
@@ -229,12 +256,6 @@ fn is_answer(kind: Kind, body: &Value, number: usize) -> bool {
 
 fn text(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name)?.to_str().ok().map(str::to_owned)
-}
-
-fn amount(headers: &HeaderMap, name: &str) -> Usd {
-    text(headers, name)
-        .and_then(|text| text.parse().ok())
-        .unwrap_or_default()
 }
 
 fn other(error: reqwest::Error) -> Failure {

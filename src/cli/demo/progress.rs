@@ -5,8 +5,8 @@ use std::{io::IsTerminal as _, sync::Arc, time::Duration};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
-use super::report::Report;
-use crate::simulator::{Lane, Simulator};
+use super::report::{Report, Ways};
+use crate::simulator::Simulator;
 
 /// How often the terminal is refreshed while nothing comes in.
 pub const TICK: Duration = Duration::from_millis(200);
@@ -67,6 +67,15 @@ impl Progress {
 }
 
 fn state(report: &Report, simulator: &Arc<Simulator>) -> String {
+    let Ways { batch, flex, live } = report.ways();
+    let (running, batches) = batches(simulator);
+    format!(
+        "({batch} by batch, {flex} by flex, {live} live; {running} of {batches} batches running)"
+    )
+}
+
+/// Those that have not ended, and all.
+pub fn batches(simulator: &Arc<Simulator>) -> (usize, usize) {
     let batches = simulator.log().batches;
     let running = batches.iter().filter(|batch| {
         matches!(
@@ -74,11 +83,5 @@ fn state(report: &Report, simulator: &Arc<Simulator>) -> String {
             "validating" | "in_progress" | "finalizing" | "cancelling"
         )
     });
-    format!(
-        "({} by batch, {} live; {} of {} batches running)",
-        report.by_lane("batch"),
-        simulator.bill().calls(Lane::Standard),
-        running.count(),
-        batches.len(),
-    )
+    (running.count(), batches.len())
 }

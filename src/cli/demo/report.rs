@@ -1,8 +1,8 @@
 //! What the demo says at its end.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
-use super::calls::{DIRECT_KEY, Done, Kind, Savings};
+use super::calls::{DIRECT_KEY, Done, Kind, Savings, Sum};
 use crate::{
     model::money::Usd,
     simulator::{Bill, key_id},
@@ -10,6 +10,29 @@ use crate::{
 
 #[derive(Default)]
 pub struct Report(Vec<Done>);
+
+/// Answers by the way they took.
+#[derive(Debug, Default, PartialEq)]
+pub struct Ways {
+    pub batch: usize,
+    pub flex: usize,
+    /// Ordinary calls, those without a deadline among them.
+    pub live: usize,
+}
+
+impl Ways {
+    fn of<'a>(done: impl IntoIterator<Item = &'a Done>) -> Ways {
+        let mut ways = Ways::default();
+        for done in done {
+            match done.lane.as_deref() {
+                Some("batch") => ways.batch += 1,
+                Some("flex") => ways.flex += 1,
+                _ => ways.live += usize::from(done.status == Some(200)),
+            }
+        }
+        ways
+    }
+}
 
 impl Report {
     pub fn add(&mut self, done: Done) {
@@ -20,42 +43,34 @@ impl Report {
         self.0.len()
     }
 
-    pub fn by_lane(&self, lane: &str) -> usize {
-        self.0
-            .iter()
-            .filter(|done| done.lane.as_deref() == Some(lane))
-            .count()
+    pub fn ways(&self) -> Ways {
+        Ways::of(&self.0)
     }
 
-    /// A row a kind of call, and their sum.
-    pub fn table(&self) -> String {
-        let mut lines = vec![format!(
-            "{:<28} {:>8} {:>6} {:>6} {:>7} {:>8} {:>8}  {:>10} {:>10} {:>10}",
-            "calls",
-            "deadline",
-            "calls",
-            "batch",
-            "live",
-            "rescued",
-            "on time",
-            "paid",
-            "full price",
-            "saved"
+    /// A row a kind of call, and their sums. `speed` says what a deadline stands for.
+    pub fn table(&self, savings: &Savings, speed: f64) -> String {
+        let digits = Digits::of(savings);
+        let mut lines = vec![line(
+            ["calls", "deadline", "calls", "batch", "flex", "live"],
+            ["rescued", "twice", "on time"],
+            ["paid", "full price", "saved"],
         )];
         for kind in Kind::ALL {
-            lines.push(row(kind.name(), kind.deadline(), &self.of(kind)));
+            let done = self.0.iter().filter(|done| done.kind == kind).collect();
+            let sum = savings.by_kind.get(&kind).copied().unwrap_or_default();
+            let (deadline, money) = match kind.deadline() {
+                Some(deadline) => (stands_for(deadline, speed), digits.money(&sum)),
+                None => (String::new(), ["as ever"; 3].map(str::to_owned)),
+            };
+            lines.push(row(kind.name(), &deadline, done, &sum, money));
         }
-        let deferred: Vec<&Done> = self
-            .0
-            .iter()
-            .filter(|done| done.kind != Kind::Interactive)
-            .collect();
-        lines.push(row("all with a deadline", None, &deferred));
+        let (all, total) = (self.0.iter(), &savings.total);
+        let deferred = all.clone().filter(|done| done.kind.deadline().is_some());
+        let money = digits.money(total);
+        let deferred = deferred.collect();
+        lines.push(row("all with a deadline", "", deferred, total, money));
+        lines.push(row("all", "", all.collect(), total, Default::default()));
         lines.join("\n")
-    }
-
-    fn of(&self, kind: Kind) -> Vec<&Done> {
-        self.0.iter().filter(|done| done.kind == kind).collect()
     }
 
     /// Whether everything is as it should be, in words.
@@ -74,27 +89,31 @@ impl Report {
                 faults.push(format!("{number} {what}"));
             }
         }
-        let direct = key_id(DIRECT_KEY);
-        let rows = bill.rows.iter().filter(|row| row.key != direct);
-        let billed: Usd = rows
-            .map(|row| Usd::from_pico(i128::from(row.nano_usd) * 1000))
-            .sum();
-        if billed != savings.paid {
+        let billed = billed(bill);
+        if billed != savings.total.paid {
             faults.push(format!(
                 "the provider billed ${billed}, our ledger says ${}",
-                savings.paid
+                savings.total.paid
             ));
         }
         Verdict {
             faults,
-            savings: Savings { ..*savings },
+            total: savings.total,
         }
     }
 }
 
+/// What the provider charged for the calls with a deadline.
+pub fn billed(bill: &Bill) -> Usd {
+    let direct = key_id(DIRECT_KEY);
+    let rows = bill.rows.iter().filter(|row| row.key != direct);
+    rows.map(|row| Usd::from_pico(i128::from(row.nano_usd) * 1000))
+        .sum()
+}
+
 pub struct Verdict {
     faults: Vec<String>,
-    savings: Savings,
+    total: Sum,
 }
 
 impl Verdict {
@@ -105,16 +124,21 @@ impl Verdict {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Savings { paid, standard } = self.savings;
+        let Sum {
+            paid,
+            standard,
+            paid_twice,
+            ..
+        } = self.total;
         let saved = standard - paid;
         let share = (saved.as_pico() * 1000)
             .checked_div(standard.as_pico())
             .unwrap_or(0);
+        let (whole, tenth) = (share / 10, share % 10);
         writeln!(
             f,
-            "\nPaid ${paid} for what costs ${standard} at the ordinary price: {}.{} % saved.",
-            share / 10,
-            share % 10
+            "\nPaid ${paid} for what costs ${standard} at the ordinary price: {whole}.{tenth} % saved.\n\
+             Answers that were paid twice, to be on time: {paid_twice}."
         )?;
         match self.faults.as_slice() {
             [] => write!(
@@ -126,38 +150,120 @@ impl fmt::Display for Verdict {
     }
 }
 
-fn row(name: &str, deadline: Option<std::time::Duration>, done: &[&Done]) -> String {
-    let count = |wanted: fn(&Done) -> bool| done.iter().filter(|done| wanted(done)).count();
-    let batch = count(|done| done.lane.as_deref() == Some("batch"));
-    let paid: Usd = done.iter().map(|done| done.paid).sum();
-    let saved: Usd = done.iter().map(|done| done.saved).sum();
-    let money = |amount: Usd| match done
-        .first()
-        .is_some_and(|done| done.kind == Kind::Interactive)
-    {
-        true => "as ever".to_owned(),
-        false => dollars(amount),
-    };
-    format!(
-        "{:<28} {:>8} {:>6} {:>6} {:>7} {:>8} {:>8}  {:>10} {:>10} {:>10}",
-        name,
-        deadline
-            .map(|deadline| humantime::format_duration(deadline).to_string())
-            .unwrap_or_default(),
-        done.len(),
-        batch,
-        done.len() - batch,
-        count(|done| done.rescued),
-        count(|done| done.on_time),
-        money(paid),
-        money(paid + saved),
-        money(saved),
+fn row(name: &str, deadline: &str, done: Vec<&Done>, sum: &Sum, money: [String; 3]) -> String {
+    let Ways { batch, flex, live } = Ways::of(done.iter().copied());
+    let on_time = done.iter().filter(|done| done.on_time).count();
+    let counts = [done.len(), batch, flex, live].map(|count| count.to_string());
+    let [calls, batch, flex, live] = counts.each_ref().map(String::as_str);
+    line(
+        [name, deadline, calls, batch, flex, live],
+        [
+            &sum.rescued.to_string(),
+            &sum.paid_twice.to_string(),
+            &on_time.to_string(),
+        ],
+        money.each_ref().map(String::as_str),
     )
 }
 
-/// To a hundredth of a cent, rounded half up.
-fn dollars(amount: Usd) -> String {
-    const STEP: i128 = 100_000_000;
-    let steps = (amount.as_pico() + STEP / 2).div_euclid(STEP);
-    format!("${}.{:04}", steps / 10_000, steps % 10_000)
+fn line(
+    [name, deadline, calls, batch, flex, live]: [&str; 6],
+    [rescued, twice, on_time]: [&str; 3],
+    [paid, full, saved]: [&str; 3],
+) -> String {
+    let text = format!(
+        "{name:<24} {deadline:>12} {calls:>5} {batch:>5} {flex:>5} {live:>5} {rescued:>7} \
+         {twice:>5} {on_time:>7}  {paid:>11} {full:>11} {saved:>11}"
+    );
+    text.trim_end().to_owned()
+}
+
+/// A deadline beside what it is at the provider: `35s = 70 min`.
+fn stands_for(deadline: Duration, speed: f64) -> String {
+    let minutes = deadline.as_secs_f64() * speed / 60.0;
+    format!("{}s = {minutes:.0} min", deadline.as_secs())
+}
+
+/// Decimals that show every amount to its end, so that what stands in the table adds up.
+struct Digits(usize);
+
+impl Digits {
+    fn of(savings: &Savings) -> Digits {
+        let sums = savings.by_kind.values().chain([&savings.total]);
+        let amounts = sums.flat_map(|sum| [sum.paid, sum.standard]);
+        Digits(amounts.map(decimals).max().unwrap_or_default())
+    }
+
+    /// Paid, at full price, saved.
+    fn money(&self, sum: &Sum) -> [String; 3] {
+        [sum.paid, sum.standard, sum.standard - sum.paid].map(|amount| {
+            let missing = self.0.saturating_sub(decimals(amount));
+            let text = format!("{amount}{}", "0".repeat(missing));
+            match text.strip_prefix('-') {
+                Some(loss) => format!("-${loss}"),
+                None => format!("${text}"),
+            }
+        })
+    }
+}
+
+fn decimals(amount: Usd) -> usize {
+    let text = amount.to_string();
+    text.split_once('.')
+        .map_or(0, |(_, decimals)| decimals.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn done(kind: Kind, lane: Option<&str>) -> Done {
+        Done {
+            kind,
+            status: Some(200),
+            lane: lane.map(str::to_owned),
+            on_time: true,
+            right: true,
+        }
+    }
+
+    fn sum(paid: &str, standard: &str, paid_twice: u64) -> Sum {
+        Sum {
+            rescued: paid_twice,
+            paid_twice,
+            paid: paid.parse().unwrap(),
+            standard: standard.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn rows_add_up_to_their_total() {
+        let mut report = Report::default();
+        for (kind, lane) in [
+            (Kind::Evals, Some("batch")),
+            (Kind::Evals, Some("standard")),
+            (Kind::Agents, Some("flex")),
+            (Kind::Embeddings, Some("batch")),
+            (Kind::Interactive, None),
+        ] {
+            report.add(done(kind, lane));
+        }
+        let lost = Done {
+            status: None,
+            ..done(Kind::Soon, None)
+        };
+        report.add(lost);
+        let by_kind = BTreeMap::from([
+            (Kind::Evals, sum("0.02", "0.0177", 1)),
+            (Kind::Agents, sum("0.0682", "0.1364", 0)),
+            (Kind::Embeddings, sum("0.00013", "0.00026", 0)),
+        ]);
+        let total = sum("0.08833", "0.15436", 1);
+        let savings = Savings { total, by_kind };
+        insta::assert_snapshot!(report.table(&savings, 120.0));
+        let ways = report.ways();
+        assert_eq!((ways.batch, ways.flex, ways.live), (2, 1, 2));
+    }
 }

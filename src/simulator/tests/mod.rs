@@ -69,7 +69,10 @@ impl Bench {
     /// Lines take exactly seven minutes, and background responses five or fifteen,
     /// unless the change says otherwise.
     fn with(change: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = Settings::default();
+        let mut settings = Settings {
+            seed: 1,
+            ..Settings::default()
+        };
         settings.latency.turnaround_sigma = 0.0;
         settings.latency.background_sigma = 0.0;
         settings.latency.stalled_share = 0.0;
