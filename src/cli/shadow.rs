@@ -126,8 +126,9 @@ fn table(answer: &Value) -> String {
 }
 
 const UNREAD: &str = "\
-Unread calls are in no sum: answers that are compressed or broke off, and chat streams
-without `stream_options: {\"include_usage\": true}`, which SDKs leave out unless told.
+Unread calls are in no sum: answers that broke off, or are compressed otherwise than by
+gzip, deflate or br, and chat streams without `stream_options: {\"include_usage\": true}`,
+which SDKs leave out unless told.
 ";
 
 /// Amounts are texts, counts are numbers.

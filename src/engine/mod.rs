@@ -65,7 +65,7 @@ pub use settings::{
     AdmissionSettings, HookSettings, OnFull, RetentionSettings, Settings, ShadowSettings,
 };
 pub use settling::error_body;
-pub use shadow::{Excerpt, Passed};
+pub use shadow::{Coding, Excerpt, Passed};
 pub use summary::Counts;
 pub use taps::{Tap, TapEvent};
 pub use turnaround::{Believed, Turnaround};

@@ -4,6 +4,7 @@
 //! One task looks there now and then, so that nobody has to wake it; it meters the
 //! answers, asks the plan, and writes the sums down.
 
+mod coding;
 mod estimate;
 mod excerpt;
 mod sums;
@@ -26,8 +27,8 @@ use crate::{
     ports::{Credential, StoreError},
 };
 
-pub use self::excerpt::Excerpt;
 use self::sums::Sums;
+pub use self::{coding::Coding, excerpt::Excerpt};
 use super::{Caller, Engine, scope::ScopeKey};
 
 /// A call that passed through and was answered with success.
@@ -95,9 +96,9 @@ impl Shadow {
 impl Engine {
     /// Where the end of an answer is kept while it passes through. None where
     /// nothing is counted.
-    pub fn excerpt(&self, streamed: bool) -> Option<Excerpt> {
+    pub fn excerpt(&self, streamed: bool, coding: Option<Coding>) -> Option<Excerpt> {
         let shadow = self.shadow.as_ref()?;
-        Some(Excerpt::new(streamed, shadow.kept.clone()))
+        Some(Excerpt::new(streamed, coding, shadow.kept.clone()))
     }
 
     /// Told by the edge when an answer has passed. Never waits.

@@ -35,6 +35,8 @@ pub struct Scan {
     pub include_usage: bool,
     pub background: bool,
     pub store: Option<bool>,
+    /// As it stands there; `priority` is refused.
+    pub service_tier: Option<String>,
     pub previous_response_id: Option<String>,
     /// Embedding inputs, which a batch is limited in; else 1.
     pub inputs: u32,
@@ -113,6 +115,7 @@ impl Reading {
                 include_usage: false,
                 background: false,
                 store: None,
+                service_tier: None,
                 previous_response_id: None,
                 inputs: 1,
                 n: 1,
@@ -169,7 +172,10 @@ impl Reading {
             }
             ("service_tier", _) => match optional_text(walker, param)?.as_deref() {
                 Some("priority") => Err(Refusal::PriorityTier),
-                _ => Ok(()),
+                tier => {
+                    self.scan.service_tier = tier.map(str::to_owned);
+                    Ok(())
+                }
             },
             ("metadata", _) => match walker.kind()? {
                 Kind::Object | Kind::Null => walker.value().map(drop).map_err(Refusal::from),

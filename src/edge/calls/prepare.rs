@@ -47,7 +47,7 @@ pub async fn prepare(
 ) -> Result<(Call, Reply), ApiError> {
     let ask = Ask::read(&parts.headers, edge.settings.hold.max_wait)?;
     let scan = body::scan(body, endpoint)?;
-    tier::check(body)?;
+    tier::check(scan.service_tier.as_deref())?;
     let held = ask.held(&scan, endpoint)?;
     if let Some(target) = &ask.webhook {
         let checked = edge.engine.check_webhook(target);

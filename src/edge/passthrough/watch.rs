@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 
 use crate::{
     edge::{auth, route},
-    engine::{Engine, Passed},
+    engine::{Coding, Engine, Passed},
     model::endpoint::Endpoint,
     ports::Credential,
 };
@@ -54,9 +54,10 @@ impl Call {
         }
         let headers = response.headers();
         let streamed = is_event_stream(headers);
-        let answer = match headers.contains_key(header::CONTENT_ENCODING) {
-            true => None,
-            false => self.engine.excerpt(streamed),
+        let coding = headers.get(header::CONTENT_ENCODING).map(coding);
+        let answer = match coding {
+            Some(None) => None,
+            coding => self.engine.excerpt(streamed, coding.flatten()),
         };
         Some(Box::new(Observer {
             passed: Some(Passed {
@@ -73,6 +74,11 @@ impl Call {
 fn is_event_stream(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE);
     kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
+}
+
+/// None where it cannot be read.
+fn coding(value: &HeaderValue) -> Option<Coding> {
+    value.to_str().ok().and_then(Coding::named)
 }
 
 /// An answer that passes. One that is dropped before its end was not seen whole, and

@@ -6,6 +6,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use super::coding::Coding;
 use crate::ledger::{self, Metered};
 
 /// Bytes kept of one answer. An ordinary one is whole within it.
@@ -26,15 +27,18 @@ pub struct Excerpt {
     cut: bool,
     /// Server-sent events, or one JSON document.
     streamed: bool,
+    /// Of what is kept: of no use without its beginning.
+    coding: Option<Coding>,
     kept: Kept,
 }
 
 impl Excerpt {
-    pub fn new(streamed: bool, kept: Kept) -> Excerpt {
+    pub fn new(streamed: bool, coding: Option<Coding>, kept: Kept) -> Excerpt {
         Excerpt {
             bytes: Vec::new(),
             cut: false,
             streamed,
+            coding,
             kept,
         }
     }
@@ -42,6 +46,9 @@ impl Excerpt {
     /// Takes the next piece. False where there is no room for it: the excerpt is of
     /// no use any more.
     pub fn push(&mut self, piece: &[u8]) -> bool {
+        if self.coding.is_some() && self.bytes.len() + piece.len() > MOST {
+            return false;
+        }
         let piece = match piece.len().checked_sub(MOST) {
             None => piece,
             Some(over) => {
@@ -63,6 +70,17 @@ impl Excerpt {
         true
     }
 
+    /// None where it cannot be read, or there is no room for it.
+    fn decoded(&self, coding: Coding) -> Option<Excerpt> {
+        let mut text = Excerpt::new(self.streamed, None, self.kept.clone());
+        let mut room = true;
+        let read = coding.decode(&self.bytes, |piece| {
+            room = text.push(piece);
+            room
+        });
+        (read.is_ok() && room).then_some(text)
+    }
+
     fn drop_front(&mut self, count: usize) {
         if count > 0 {
             self.cut = true;
@@ -73,6 +91,11 @@ impl Excerpt {
 
     /// What the answer says of its cost. A first event that is cut is no JSON.
     pub fn read(&self) -> Metered {
+        if let Some(coding) = self.coding {
+            return self
+                .decoded(coding)
+                .map_or_else(Metered::default, |it| it.read());
+        }
         match (self.streamed, self.cut) {
             (true, _) => ledger::meter_stream(&self.bytes),
             (false, false) => ledger::meter(&self.bytes),
@@ -126,12 +149,13 @@ fn string_start(before: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::coding;
     use proptest::prelude::*;
 
     use super::*;
 
     fn excerpt(streamed: bool, pieces: &[&[u8]]) -> Excerpt {
-        let mut excerpt = Excerpt::new(streamed, Kept::default());
+        let mut excerpt = Excerpt::new(streamed, None, Kept::default());
         for piece in pieces {
             assert!(excerpt.push(piece));
         }
@@ -178,7 +202,7 @@ mod tests {
         let kept = Kept::default();
         let mut held = Vec::new();
         loop {
-            let mut excerpt = Excerpt::new(false, kept.clone());
+            let mut excerpt = Excerpt::new(false, None, kept.clone());
             let room = excerpt.push(&[b'x'; 100_000]) && excerpt.push(&[b'x'; 200_000]);
             held.push(excerpt);
             if !room {
@@ -230,5 +254,29 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_compressed_answer_is_read_whole_or_not_at_all() {
+        for (name, bytes) in coding::tests::compressed() {
+            let kept = Kept::default();
+            let mut excerpt = Excerpt::new(false, Coding::named(name), kept.clone());
+            assert!(bytes.chunks(7).all(|piece| excerpt.push(piece)), "{name}");
+            let metered = excerpt.read();
+            assert!(metered.known, "{name}");
+            assert_eq!(
+                (metered.usage.input, metered.usage.output),
+                (7, 3),
+                "{name}"
+            );
+            assert!(
+                !excerpt.push(&vec![0; MOST]),
+                "{name}: its beginning would be gone"
+            );
+            drop(excerpt);
+            assert_eq!(kept.0.load(Ordering::Relaxed), 0, "{name}");
+        }
+        let mut broken = Excerpt::new(false, Some(Coding::Gzip), Kept::default());
+        assert!(broken.push(b"no gzip") && !broken.read().known);
     }
 }

@@ -1,8 +1,9 @@
 //! Shadow mode on real sockets: nothing of a call changes, and what it says of its
 //! cost is counted.
 
-use std::net::SocketAddr;
+use std::{io::Write, net::SocketAddr};
 
+use flate2::{Compression, write::GzEncoder};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -63,7 +64,14 @@ fn said(name: &str) -> Vec<u8> {
                 body.as_bytes(),
             )
         }
-        "gzip" => answer(
+        "zipped" => {
+            let body = format!(r#"{{"model":"gpt-4o-mini","choices":[],{USAGE}}}"#);
+            let mut zipped = GzEncoder::new(Vec::new(), Compression::default());
+            zipped.write_all(body.as_bytes()).unwrap();
+            let zipped = zipped.finish().unwrap();
+            answer("200 OK", "content-encoding: gzip\r\n", &zipped)
+        }
+        "no gzip" => answer(
             "200 OK",
             "content-encoding: gzip\r\n",
             b"\x1f\x8b\x08\x00\x00",
@@ -159,7 +167,8 @@ async fn every_byte_is_the_same_and_every_answer_is_counted() {
         "stream",
         "no usage",
         "embeddings",
-        "gzip",
+        "zipped",
+        "no gzip",
         "noise",
         "error",
     ] {
@@ -186,12 +195,12 @@ async fn every_byte_is_the_same_and_every_answer_is_counted() {
     assert_eq!(told["deadline"], "6h");
     let total = &told["total"];
     let counts = ["calls", "streamed", "unread", "unpriced"].map(|name| total[name].clone());
-    assert_eq!(counts, [10, 2, 4, 2].map(Value::from), "{told}");
-    // 0.00027 the chat, half of 0.0036 the flex call, 0.0002 the embeddings.
-    assert_eq!(total["standard_usd"], "0.00227", "{told}");
+    assert_eq!(counts, [11, 2, 4, 2].map(Value::from), "{told}");
+    // 0.00027 each of two chats, half of 0.0036 the flex call, 0.0002 the embeddings.
+    assert_eq!(total["standard_usd"], "0.00254", "{told}");
     let (cost, expected) = (usd(total, "standard_usd"), usd(total, "expected_usd"));
     assert!((cost - expected - usd(total, "saved_usd")).abs() < 1e-9);
-    assert!((0.002..0.0021).contains(&expected), "{told}");
+    assert!((0.002_13..0.002_24).contains(&expected), "{told}");
     assert_eq!(total["streamed_standard_usd"], "0.00027");
     assert!((0.000_13..0.000_14).contains(&usd(total, "streamed_saved_usd")));
     let rescued = total["expected_rescued"].as_f64().unwrap();

@@ -32,7 +32,7 @@ fn pass(world: &World, model: &str, cached: u64) {
             "prompt_tokens_details": {"cached_tokens": cached},
         },
     });
-    let mut excerpt = world.engine().excerpt(false).unwrap();
+    let mut excerpt = world.engine().excerpt(false, None).unwrap();
     assert!(excerpt.push(answer.to_string().as_bytes()));
     world.engine().passed(Passed {
         credential: credential(KEY),
