@@ -22,8 +22,9 @@ use crate::{
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// A generated workload: steady, bursty, midnight, mixed, stall, correlated, apart, slow-live,
-    /// flex, no-flex, slack-5m, slack-15m, slack-30m, slack-1h, slack-2h, slack-8h, slack-24h.
+    /// A generated workload: steady, bursty, midnight, mixed, stall, correlated, apart, stops,
+    /// slow-live, flex, no-flex, slack-5m, slack-15m, slack-30m, slack-1h, slack-2h, slack-8h,
+    /// slack-24h.
     #[arg(long, value_name = "NAME", default_value = "mixed")]
     workload: String,
     /// Two runs with the same seed and the same requests print the same.
@@ -36,8 +37,8 @@ pub struct Args {
     /// A trace of your own, one JSON object a line (docs/simulate.md).
     #[arg(long, value_name = "FILE", conflicts_with_all = ["workload", "requests", "all"])]
     trace: Option<PathBuf>,
-    /// How the provider behaves: published, apart, slow-live, flex, stall, or a TOML or JSON file
-    /// (docs/simulate.md). Goes over what the workload brings.
+    /// How the provider behaves: published, apart, stops, slow-live, flex, stall, or a TOML or
+    /// JSON file (docs/simulate.md). Goes over what the workload brings.
     #[arg(long, value_name = "FILE", conflicts_with = "all")]
     latency: Option<String>,
     /// Print one JSON object.
@@ -140,4 +141,23 @@ fn at(path: &Path, error: impl std::fmt::Display) -> Failure {
 
 fn other(error: impl std::fmt::Display) -> Failure {
     Failure::Other(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Args as _;
+
+    use super::*;
+    use crate::backtest::{latency::Law, workload::WORKLOADS};
+
+    #[test]
+    fn the_help_names_every_workload_and_preset() {
+        let help = Args::augment_args(clap::Command::new("simulate"));
+        let help = help.clone().render_long_help().to_string();
+        let words: Vec<&str> = help.split([' ', ',', '.', '\n']).collect();
+        let names = WORKLOADS.iter().map(|workload| workload.name);
+        for name in names.chain(Law::PRESETS) {
+            assert!(words.contains(&name), "{name}");
+        }
+    }
 }
