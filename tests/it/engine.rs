@@ -18,6 +18,8 @@ mod house;
 mod ladder;
 mod lanes;
 mod live;
+mod misses;
+mod promises;
 mod rescue;
 mod shadow;
 mod submit;

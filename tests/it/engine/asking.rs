@@ -154,3 +154,13 @@ pub fn credential(key: &str) -> Credential {
         query: None,
     }
 }
+
+/// A few; `OFFPEAK_TEST_SEEDS=7..500` for a night.
+pub fn seeds(few: impl IntoIterator<Item = u64>) -> Vec<u64> {
+    let given = std::env::var("OFFPEAK_TEST_SEEDS").ok();
+    let range = given.as_deref().and_then(|text| text.split_once(".."));
+    match range {
+        Some((from, to)) => (from.parse().unwrap()..to.parse().unwrap()).collect(),
+        None => few.into_iter().collect(),
+    }
+}

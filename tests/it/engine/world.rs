@@ -36,7 +36,9 @@ use offpeak::{
 };
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 use tower::ServiceExt;
+use tracing_subscriber::fmt::{format::Writer, time::FormatTime};
 
 use super::{
     asking::{Ask, HOUR, MINUTE, SECOND, credential},
@@ -157,9 +159,11 @@ impl World {
         steps: Option<u32>,
         change: impl FnOnce(&mut Settings, &mut simulator::Settings),
     ) -> World {
-        // `OFFPEAK_LOG=debug cargo test -- --nocapture` tells what happens.
+        // `OFFPEAK_LOG=debug cargo test -- --nocapture` tells what happens, and at
+        // which second of the test's own time.
         if let Ok(filter) = std::env::var("OFFPEAK_LOG") {
-            let _set_before = tracing_subscriber::fmt().with_env_filter(filter).try_init();
+            let log = tracing_subscriber::fmt().with_timer(Elapsed(Instant::now()));
+            let _set_before = log.with_env_filter(filter).try_init();
         }
         let mut settings = settings();
         let mut provider = simulator::Settings {
@@ -237,7 +241,7 @@ impl World {
     /// Lives on; where it dies meanwhile, with `steps` in its next life, and with
     /// more in each after that: a start alone takes some.
     pub async fn live_on(&mut self, time: Duration, mut steps: Option<u32>) {
-        let until = tokio::time::Instant::now() + time;
+        let until = Instant::now() + time;
         loop {
             let life = self.life.clone();
             tokio::select! {
@@ -339,7 +343,7 @@ impl World {
     /// Waits for a request's end.
     pub async fn done(&self, key: RequestKey) -> (Outcome, String) {
         let mut waiter = self.engine.waiter(key);
-        let limit = tokio::time::Instant::now() + PATIENCE;
+        let limit = Instant::now() + PATIENCE;
         loop {
             let stored = self.store.load(key).await.unwrap().expect("it is there");
             if let Content::Done { outcome, answer } = stored.content {
@@ -545,6 +549,14 @@ impl Drop for World {
         self.life.end();
         // The first poll says stop; what hangs is not waited for.
         let _hanging = self.engine.stop(Duration::ZERO).now_or_never();
+    }
+}
+
+struct Elapsed(Instant);
+
+impl FormatTime for Elapsed {
+    fn format_time(&self, w: &mut Writer<'_>) -> std::fmt::Result {
+        write!(w, "{:9.3}", self.0.elapsed().as_secs_f64())
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use offpeak::{model::money::Usd, simulator::Bill};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::calls::Client;
@@ -21,8 +21,14 @@ pub struct Books {
     pub rescued: u32,
     /// Answers by the lane that the provider billed.
     pub lanes: BTreeMap<String, u64>,
-    /// Batches that were cancelled.
+    /// Answers that came after their deadline: nothing was promised of them.
+    pub late: u32,
+    /// Batches that were created, the lines of the largest, and those cancelled.
+    pub batches: usize,
+    pub largest: usize,
     pub cancelled: usize,
+    /// Of those, how many had answers to some of their lines and not to others.
+    pub in_part: usize,
     pub paid: Usd,
     pub standard: Usd,
 }
@@ -32,6 +38,11 @@ impl Books {
     pub fn cost_at_most(&self, share: f64) {
         let cost = self.paid.as_pico() as f64 / self.standard.as_pico() as f64;
         assert!(cost <= share, "{cost:.3} of the ordinary price: {self:?}");
+    }
+
+    /// Answers that came in this lane.
+    pub fn by(&self, lane: &str) -> u64 {
+        self.lanes.get(lane).copied().unwrap_or(0)
     }
 }
 
@@ -68,6 +79,7 @@ pub async fn check(app: &TestApp, requests: Vec<String>) -> Books {
 
     let log = app.simulator.log();
     assert_eq!(log.overlapping(), [""; 0], "in two batches at a time");
+    let lines = log.batches.iter().map(|batch| batch.lines);
     let cancelled = log.batches.iter();
     let cancelled = cancelled.filter(|batch| batch.status == "cancelled");
     let savings = client.json("/offpeak/v1/savings").await;
@@ -76,7 +88,11 @@ pub async fn check(app: &TestApp, requests: Vec<String>) -> Books {
         firm,
         rescued: number(&savings["total"], "rescued") as u32,
         lanes,
+        late: number(&savings["total"], "late") as u32,
+        batches: log.batches.len(),
+        largest: lines.max().unwrap_or(0),
         cancelled: cancelled.count(),
+        in_part: in_part(&client).await,
         paid: usd(&savings["total"], "paid_usd"),
         standard: usd(&savings["total"], "standard_usd"),
     }
@@ -95,6 +111,18 @@ async fn cleared(app: &TestApp, client: &Client) {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// Batches with answers to some of their lines, by the provider's own counts.
+async fn in_part(client: &Client) -> usize {
+    let batches = client.json("/v1/batches?limit=100").await;
+    let in_part = |batch: &&Value| {
+        let counts = &batch["request_counts"];
+        let completed = number(counts, "completed");
+        completed > 0 && completed < number(counts, "total")
+    };
+    let batches = batches["data"].as_array().unwrap();
+    batches.iter().filter(in_part).count()
 }
 
 /// The requests that have ended, in that order.
@@ -138,6 +166,20 @@ fn check_money(
         }
     }
     let lanes = savings["by_lane"].as_array().unwrap();
+    for row in lanes {
+        let bills = bill.rows.iter();
+        let bills = bills.filter(|bill| json!(bill.lane) == row["lane"]);
+        let (calls, paid) = bills.fold((0, 0), |(calls, paid), bill| {
+            (calls + bill.calls, paid + i128::from(bill.nano_usd) * 1000)
+        });
+        let answers = number(row, "requests") + number(row, "paid_twice");
+        assert_eq!(answers, calls, "{row:#}\n{bill:#?}");
+        assert_eq!(
+            usd(row, "paid_usd"),
+            Usd::from_pico(paid),
+            "{row:#}\n{bill:#?}"
+        );
+    }
     let lane = |row: &Value| (text(row, "lane").to_owned(), number(row, "requests"));
     lanes.iter().map(lane).collect()
 }
