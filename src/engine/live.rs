@@ -35,6 +35,7 @@ use crate::{
 
 pub use self::view::LiveScope;
 pub(super) use self::{
+    attempts::{Payer, late},
     backlog::Backlog,
     backoffs::Backoffs,
     scopes::{Account, Scopes},
@@ -84,9 +85,13 @@ impl Engine {
             }
         };
         let reserved_usd = reserved.as_ref().map(|reserved| reserved.amount);
-        let attempt = self
+        let opened = self
             .open_attempt(&request, &step, &earlier, reserved_usd)
             .await?;
+        let Some(attempt) = opened else {
+            way.unsent(self.now());
+            return Ok(());
+        };
         let dealt_with = match way {
             Way::Background(slot) => {
                 let opening = background::Opening {

@@ -276,7 +276,7 @@ impl Store for Mortal<dyn Store> {
     async fn unreleased(&self) -> Result<Vec<(CallDigest, RequestKey)>, StoreError> {
         self.life.hear(self.inner.unreleased()).await
     }
-    async fn put_attempt(&self, key: RequestKey, attempt: Attempt) -> Result<(), StoreError> {
+    async fn put_attempt(&self, key: RequestKey, attempt: Attempt) -> Result<bool, StoreError> {
         let name = format!("attempt {} {:?} {:?}", key.id, attempt.id, attempt.state);
         commit!(self, name, self.inner.put_attempt(key, attempt))
     }
@@ -294,6 +294,9 @@ impl Store for Mortal<dyn Store> {
     }
     async fn open_attempts(&self) -> Result<Vec<(RequestKey, AttemptId)>, StoreError> {
         self.life.hear(self.inner.open_attempts()).await
+    }
+    async fn unbooked(&self, of: Option<RequestKey>) -> Result<Vec<Unbooked>, StoreError> {
+        self.life.hear(self.inner.unbooked(of)).await
     }
     async fn scan_queue(
         &self,
