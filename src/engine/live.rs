@@ -17,6 +17,7 @@ mod flex;
 mod reply;
 mod retries;
 mod rungs;
+mod schedule;
 mod scopes;
 mod turn;
 mod view;
