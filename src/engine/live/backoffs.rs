@@ -34,6 +34,9 @@ struct Backoff {
     remote: Option<Arc<Remote>>,
     /// The look has no time to wait behind others.
     urgent: bool,
+    /// The request has ended since the last look began: whatever that one finds, the
+    /// next is at once.
+    ended: bool,
 }
 
 impl Backoff {
@@ -46,6 +49,7 @@ impl Backoff {
             known: Known::default(),
             remote: None,
             urgent: false,
+            ended: false,
         }
     }
 }
@@ -136,8 +140,19 @@ impl Backoffs {
         self.0.lock().insert(entry.key, until, watched);
     }
 
+    /// A look begins, and will see what has become of the request so far.
+    pub fn begin_look(&self, key: &RequestKey) {
+        if let Some(backoff) = self.0.lock().get_mut(key) {
+            backoff.ended = false;
+        }
+    }
+
+    /// When the look that has begun is followed by another.
     pub fn look_at(&self, key: &RequestKey, until: Timestamp, urgent: bool) {
         let mut backoffs = self.0.lock();
+        if backoffs.get(key).is_some_and(|backoff| backoff.ended) {
+            return;
+        }
         if let Some(backoff) = backoffs.remove(key) {
             backoffs.insert(*key, until, Backoff { urgent, ..backoff });
         }
@@ -152,8 +167,12 @@ impl Backoffs {
         };
         let is_open = backoff.remote.is_some();
         if is_open {
-            let urgent = true;
-            backoffs.insert(*key, Timestamp::ZERO, Backoff { urgent, ..backoff });
+            let next = Backoff {
+                urgent: true,
+                ended: true,
+                ..backoff
+            };
+            backoffs.insert(*key, Timestamp::ZERO, next);
         }
         is_open
     }

@@ -37,6 +37,10 @@ impl<K: Copy + Ord + Hash, V> Schedule<K, V> {
         self.waiting.get(key).map(|(_, value)| value)
     }
 
+    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        self.waiting.get_mut(key).map(|(_, value)| value)
+    }
+
     pub fn insert(&mut self, key: K, until: Timestamp, value: V) {
         self.remove(&key);
         self.waiting.insert(key, (until, value));

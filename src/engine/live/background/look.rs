@@ -52,6 +52,7 @@ impl Engine {
                 polls.take(now);
             }
         }
+        self.backoffs.begin_look(&entry.key);
         let engine = self.clone();
         self.tasks.spawn(async move {
             if let Err(error) = engine.look_at(entry, &remote).await {
