@@ -105,6 +105,8 @@ pub struct Trouble {
     /// Of so many writes one finds no room; none where it is zero.
     refused: AtomicU64,
     writes: AtomicU64,
+    /// Entries that were read of queues of live work.
+    pub read_live: AtomicU64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -319,7 +321,10 @@ impl Store for Mortal<dyn Store> {
         limit: usize,
     ) -> Result<Vec<Entry>, StoreError> {
         let live = self.inner.live(queue, from, limit);
-        self.life.hear(self.trouble.befall("live", live)).await
+        let live = self.life.hear(self.trouble.befall("live", live)).await?;
+        let read = &self.trouble.read_live;
+        read.fetch_add(live.len() as u64, Ordering::Relaxed);
+        Ok(live)
     }
     async fn scan_live(
         &self,
