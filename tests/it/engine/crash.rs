@@ -218,7 +218,8 @@ impl Store for Mortal<dyn Store> {
         commit!(self, name, admitted)
     }
     async fn head(&self, key: RequestKey) -> Result<Option<Head>, StoreError> {
-        self.life.hear(self.inner.head(key)).await
+        let head = self.trouble.befall("head", self.inner.head(key));
+        self.life.hear(head).await
     }
     async fn load(&self, key: RequestKey) -> Result<Option<Stored>, StoreError> {
         self.life.hear(self.inner.load(key)).await

@@ -163,6 +163,31 @@ async fn an_admission_that_was_written_although_it_failed_ends() {
     assert_eq!(world.store.scan_queue(None, 9).await.unwrap(), []);
 }
 
+/// Nor can the store say for a while what became of it.
+#[tokio::test(start_paused = true)]
+async fn an_admission_in_doubt_is_counted_right_once_that_is_known() {
+    for (how, within) in [
+        (How::FailAfter, 6 * HOUR),
+        (How::FailAfter, 5 * MINUTE),
+        (How::Refuse, 6 * HOUR),
+        (How::Refuse, 5 * MINUTE),
+    ] {
+        let world = World::new().await;
+        world.engine().pause();
+        world.trouble.on("admit", how, 1);
+        world.trouble.on("head", How::Refuse, 4);
+        let call = ask("in doubt").within(within);
+        let engine = world.engine();
+        let refused = engine.admit(call.call(engine)).await;
+        assert!(matches!(refused, Err(AdmitError::Store(_))));
+        world.pass(MINUTE).await;
+        world.check_counts().await;
+        world.engine().resume();
+        world.note_all("sk-test").await;
+        world.finish().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn dropping_many_credentials_holds_up_no_admission() {
     let world = World::new().await;
