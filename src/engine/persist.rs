@@ -8,8 +8,8 @@ use crate::{policy::retry, ports::StoreError};
 use super::Engine;
 
 impl Engine {
-    /// Writes until it is written, or asks until it is told. Ends without when the engine stops, or with an
-    /// error that time does not mend.
+    /// Writes until it is written, or asks until it is told. Ends without when the
+    /// engine stops, or with an error that time does not mend.
     pub(super) async fn persist<T, F>(
         &self,
         of: impl fmt::Display,
