@@ -22,7 +22,7 @@ pub use self::{
     store::{
         Admission, Admitted, Content, Delivery, DeliveryStatus, Ending, FeedEntry, FeedPage, Head,
         Idempotent, Learned, LearnedKey, LedgerEntry, Relocation, Settled, Store, StoreError,
-        Stored,
+        Stored, Unbooked,
     },
     vault::{Credential, Unopened, Vault},
 };

@@ -170,11 +170,24 @@ impl Engine {
                 // then it is run, and a re-send of the call finds it an orphan.
                 match self.store.head(request.key).await {
                     Ok(Some(_)) => self.wake_for(&place, first, &request),
-                    Ok(None) | Err(_) => self.withdraw(&request, &place),
+                    Ok(None) => self.withdraw(&request, &place),
+                    Err(_) => self.resolve_later(request, place, first),
                 }
                 Err(error.into())
             }
         }
+    }
+
+    /// Counted as taken in until the store can say whether it was.
+    fn resolve_later(self: &Arc<Self>, request: Arc<Request>, place: Place, first: bool) {
+        let engine = self.clone();
+        self.tasks.spawn(async move {
+            let look = || engine.store.head(request.key);
+            match engine.persist(request.key.id, look).await {
+                Ok(Some(_)) => engine.wake_for(&place, first, &request),
+                Ok(None) | Err(_) => engine.withdraw(&request, &place),
+            }
+        });
     }
 
     fn withdraw(&self, request: &Request, place: &Place) {

@@ -17,13 +17,14 @@ use crate::{
     },
     policy::retry,
     ports::{
-        Credential, Head, LedgerEntry, LineAnswer, ProviderError, RemoteBatch, RemoteError,
-        RemoteStatus, ResultLine, Settled, StoreError,
+        Credential, Head, LineAnswer, ProviderError, RemoteBatch, RemoteError, RemoteStatus,
+        ResultLine, Settled, StoreError,
     },
 };
 
 use super::{
     Engine,
+    live::{Payer, late},
     scope::ScopeKey,
     turnaround::{Happens, Takes},
 };
@@ -213,17 +214,25 @@ impl Engine {
                 Settled::Now { .. } => now += 1,
                 Settled::Before(earlier) if earlier.source != Source::Batch(batch.id) => {
                     if let Some((request, outcome, _)) = answers.get(&key.id) {
-                        self.account_late(batch, request, outcome, &earlier).await?;
+                        let payer = request.into();
+                        self.account_late(batch, payer, outcome, Some(&earlier))
+                            .await?;
                     }
                 }
-                Settled::Before(_) | Settled::Unknown => {}
+                Settled::Unknown => {
+                    if let Some((request, outcome, _)) = answers.get(&key.id) {
+                        let payer = request.into();
+                        self.account_late(batch, payer, outcome, None).await?;
+                    }
+                }
+                Settled::Before(_) => {}
             }
         }
         Ok(now)
     }
 
     /// What a line of a result file is to its request; nothing where it holds no
-    /// answer that counts.
+    /// answer that counts. That of an erased request is booked.
     async fn read_line(
         &self,
         batch: &Batch,
@@ -246,6 +255,15 @@ impl Engine {
             id,
         };
         let Some(Head { request: asked, .. }) = self.store.head(key).await? else {
+            let payer = Payer {
+                key,
+                model: &batch.model,
+                // Erased with the request.
+                tag: None,
+            };
+            let line = (status, request);
+            let outcome = self.line_outcome(batch, payer, String::new(), line, &body);
+            self.account_late(batch, payer, &outcome, None).await?;
             return Ok(None);
         };
         // Another time, while there is time.
@@ -253,7 +271,8 @@ impl Engine {
         if retry::is_retryable(status) && self.now() < last {
             return Ok(None);
         }
-        let outcome = self.line_outcome(batch, &asked, status, request, &body);
+        let reason = self.reason_of_line(&asked);
+        let outcome = self.line_outcome(batch, (&asked).into(), reason, (status, request), &body);
         Ok(Some((asked, outcome, body)))
     }
 
@@ -276,15 +295,13 @@ impl Engine {
     fn line_outcome(
         &self,
         batch: &Batch,
-        request: &Request,
-        status: u16,
-        provider_request: Option<String>,
+        payer: Payer<'_>,
+        reason: String,
+        (status, provider_request): (u16, Option<String>),
         body: &[u8],
     ) -> Outcome {
         let metered = ledger::meter(body);
-        let bill = self
-            .prices
-            .bill(&request.model, Lane::Batch, &metered.usage);
+        let bill = self.prices.bill(payer.model, Lane::Batch, &metered.usage);
         Outcome {
             state: if status < 400 {
                 State::Succeeded
@@ -295,43 +312,40 @@ impl Engine {
             finished: self.now(),
             source: Source::Batch(batch.id),
             framing: Framing::Json,
-            reason: self.reason_of_line(request),
+            reason,
             provider_request,
             usage: metered.usage,
             bill: bill.filter(|_| metered.known),
         }
     }
 
-    /// An answer for a request that has ended otherwise: it was paid for.
+    /// An answer for a request that has ended otherwise, or is erased: it was paid
+    /// for.
     async fn account_late(
         &self,
         batch: &Batch,
-        request: &Request,
+        payer: Payer<'_>,
         outcome: &Outcome,
-        earlier: &Outcome,
+        earlier: Option<&Outcome>,
     ) -> Result<(), StoreError> {
         if outcome.state != State::Succeeded {
             // Errors are not billed.
             return Ok(());
         }
-        let attempt = Attempt {
+        let mut attempt = Attempt {
             id: AttemptId::Batch(batch.id),
             lane: Lane::Batch,
             remote: None,
             started: batch.submitted.unwrap_or(batch.created),
             state: AttemptState::Late,
             ended: Some(outcome.finished),
-            note: format!("answered after the request had {}", earlier.state.as_str()),
+            note: String::new(),
             usage: outcome.usage,
             bill: outcome.bill,
             reserved: None,
         };
-        let twice = earlier.source != Source::Offpeak;
-        let ledger = LedgerEntry {
-            key: ledger::key(request, outcome),
-            row: ledger::late_answer(outcome, twice, None),
-        };
-        self.account(request, attempt, ledger).await
+        let ledger = late(payer, outcome, earlier, &mut attempt);
+        self.account(payer.key, attempt, ledger).await
     }
 
     /// Where lines go that were not answered: they are rescued where it is time for

@@ -10,7 +10,7 @@ use crate::{
     model::{
         batch::{Batch, BatchState},
         body::tokens,
-        id::{BatchId, CredentialId},
+        id::CredentialId,
         request::{Cohort, Destination},
         time::Timestamp,
     },
@@ -20,7 +20,10 @@ use crate::{
     },
 };
 
-use super::summary::{Summary, Tracked};
+use super::{
+    scope::ScopeKey,
+    summary::{Batches, Summary, Tracked},
+};
 
 /// Polls that come more often than this are a luxury: what they take of the budget is
 /// there for more batches.
@@ -82,7 +85,7 @@ impl Summary {
         {
             budget.keep_for_nobody();
         }
-        let enqueued = enqueued(&self.batches, to.credential, &to.model, |_| true);
+        let enqueued = enqueued(&self.batches, &ScopeKey::from(to), |_| true);
         budget.room(cohort, enqueued, now)
     }
 
@@ -112,7 +115,7 @@ impl Summary {
             && let Some(budget) = self.limits.limited(credential, model)
         {
             let runs = |one: &Batch| one.id == batch.id || is_running(one);
-            let all = enqueued(&self.batches, credential, model, runs);
+            let all = enqueued(&self.batches, &ScopeKey::from(batch), runs);
             budget.taken(all.unwrap_or_default(), now);
         }
         if let Some(tracked) = self.batches.get_mut(&batch.id) {
@@ -124,7 +127,7 @@ impl Summary {
     /// fit.
     pub fn refused(&mut self, batch: &Batch, tokens: u64, pause: Duration, now: Timestamp) -> bool {
         let (credential, model) = (batch.credential, &batch.model);
-        let others = enqueued(&self.batches, credential, model, |one| {
+        let others = enqueued(&self.batches, &ScopeKey::from(batch), |one| {
             one.id != batch.id && is_there(one)
         });
         let budget = self.limits.budget(credential, model);
@@ -171,19 +174,10 @@ impl Summary {
 
 /// Tokens of ours that a scope has on their way, in batches that `count`; None where
 /// there are none.
-fn enqueued(
-    batches: &BTreeMap<BatchId, Tracked>,
-    credential: CredentialId,
-    model: &str,
-    count: impl Fn(&Batch) -> bool,
-) -> Option<u64> {
-    let held = batches.values().filter(|tracked| {
+fn enqueued(batches: &Batches, scope: &ScopeKey, count: impl Fn(&Batch) -> bool) -> Option<u64> {
+    let held = batches.of_scope(scope).filter(|tracked| {
         let batch = &tracked.batch;
-        !tracked.released
-            && batch.state.is_open()
-            && batch.credential == credential
-            && batch.model == model
-            && count(batch)
+        !tracked.released && batch.state.is_open() && count(batch)
     });
     held.map(|tracked| tokens_of(&tracked.batch))
         .reduce(|all, one| all + one)

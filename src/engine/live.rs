@@ -17,6 +17,7 @@ mod flex;
 mod reply;
 mod retries;
 mod rungs;
+mod schedule;
 mod scopes;
 mod turn;
 mod view;
@@ -35,6 +36,7 @@ use crate::{
 
 pub use self::view::LiveScope;
 pub(super) use self::{
+    attempts::{Payer, late},
     backlog::Backlog,
     backoffs::Backoffs,
     scopes::{Account, Scopes},
@@ -84,9 +86,13 @@ impl Engine {
             }
         };
         let reserved_usd = reserved.as_ref().map(|reserved| reserved.amount);
-        let attempt = self
+        let opened = self
             .open_attempt(&request, &step, &earlier, reserved_usd)
             .await?;
+        let Some(attempt) = opened else {
+            way.unsent(self.now());
+            return Ok(());
+        };
         let dealt_with = match way {
             Way::Background(slot) => {
                 let opening = background::Opening {

@@ -8,8 +8,8 @@ use crate::{policy::retry, ports::StoreError};
 use super::Engine;
 
 impl Engine {
-    /// Writes until it is written. Ends without when the engine stops, or with an
-    /// error that time does not mend.
+    /// Writes until it is written, or asks until it is told. Ends without when the
+    /// engine stops, or with an error that time does not mend.
     pub(super) async fn persist<T, F>(
         &self,
         of: impl fmt::Display,
@@ -28,7 +28,7 @@ impl Engine {
             tries += 1;
             let (base, max) = (settings.retry_base, settings.retry_max);
             let pause = retry::backoff(tries, base, max, None, self.clock.random());
-            tracing::error!(%of, %error, ?pause, "what the provider did cannot be kept yet");
+            tracing::error!(%of, %error, ?pause, "the store fails; what must not be lost waits for it");
             let waited = self.stop.run_until_cancelled(tokio::time::sleep(pause));
             if waited.await.is_none() {
                 return Err(error);

@@ -7,13 +7,12 @@ use crate::{
     model::{
         attempt::{Attempt, AttemptEvent},
         batch::Batch,
-        ledger::LedgerKey,
-        request::Place,
+        request::{Entry, Place},
     },
     ports::{LedgerEntry, StoreError},
 };
 
-use super::Engine;
+use super::{Engine, live::Payer};
 
 /// Entries a read.
 const PAGE: usize = 4096;
@@ -116,22 +115,35 @@ impl Engine {
             };
             let attempts = self.store.attempts(key).await?;
             let attempt = attempts.into_iter().find(|attempt| attempt.id == id);
-            if let Some(attempt) = &attempt
-                && self.watch_again(&head.request, attempt)
-            {
-                continue;
-            }
             if let Some(attempt) = attempt {
-                self.lose_sight(&head.request, attempt, "offpeak stopped while it ran")
+                let entry = head.request.entry();
+                self.see_again(entry, (&head.request).into(), attempt)
                     .await?;
             }
+        }
+        for call in self.store.unbooked(None).await? {
+            self.see_again(call.entry, (&call).into(), call.attempt.clone())
+                .await?;
         }
         Ok(())
     }
 
+    async fn see_again(
+        &self,
+        entry: Entry,
+        payer: Payer<'_>,
+        attempt: Attempt,
+    ) -> Result<(), StoreError> {
+        if self.watch_again(entry, &attempt) {
+            return Ok(());
+        }
+        self.lose_sight(payer, attempt, "offpeak stopped while it ran")
+            .await
+    }
+
     pub(super) async fn lose_sight(
         &self,
-        request: &crate::model::request::Request,
+        payer: Payer<'_>,
         mut attempt: Attempt,
         note: &str,
     ) -> Result<(), StoreError> {
@@ -139,23 +151,16 @@ impl Engine {
         match attempt.state.next(AttemptEvent::LoseSight) {
             Ok(state) => attempt.state = state,
             Err(illegal) => {
-                tracing::error!(id = %request.key.id, %illegal, "attempt");
+                tracing::error!(id = %payer.key.id, %illegal, "attempt");
                 return Ok(());
             }
         }
         attempt.ended = Some(now);
         attempt.note = note.to_owned();
-        let key = LedgerKey {
-            tenant: request.key.tenant,
-            hour: now.as_hours(),
-            lane: Some(attempt.lane),
-            model: request.model.clone(),
-            tag: request.tag.clone(),
-        };
         let entry = LedgerEntry {
-            key,
+            key: payer.row_key(now, Some(attempt.lane)),
             row: ledger::unaccounted(attempt.reserved),
         };
-        self.account(request, attempt, entry).await
+        self.account(payer.key, attempt, entry).await
     }
 }

@@ -28,10 +28,9 @@ use super::{
     limits::Limits,
 };
 
-pub(super) use self::batches::{Stayed, Tracked};
+pub(super) use self::batches::{Batches, Stayed, Tracked};
 use self::{
-    batches::Batches, demand::Demands, live_queues::Lines, overtaken::Overtaken, rates::Rates,
-    setbacks::Setbacks,
+    demand::Demands, live_queues::Lines, overtaken::Overtaken, rates::Rates, setbacks::Setbacks,
 };
 
 pub(super) struct Summary {

@@ -62,7 +62,8 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Head>, StoreError>;
 
-    /// Removes a finished request and its answer. False where it is open or unknown.
+    /// Removes a finished request and its answer, all but what its open attempts may
+    /// cost yet. False where it is open or unknown.
     async fn erase(&self, key: RequestKey) -> Result<bool, StoreError>;
 
     /// The request that holds this idempotency key.
@@ -80,12 +81,14 @@ pub trait Store: Send + Sync + 'static {
 
     // ---- attempts
 
-    /// Writes an attempt, over an earlier version of the same id.
-    async fn put_attempt(&self, key: RequestKey, attempt: Attempt) -> Result<(), StoreError>;
+    /// Writes an attempt, over an earlier version of the same id. False, and nothing
+    /// written, where the request is erased and this attempt was not open then.
+    async fn put_attempt(&self, key: RequestKey, attempt: Attempt) -> Result<bool, StoreError>;
 
     /// Writes an attempt that ended late or unseen, with its ledger row. False,
     /// and nothing written, where this attempt is already recorded in this state:
-    /// each observed answer is billed once.
+    /// each observed answer is billed once. Of an erased request, whose record is
+    /// gone, only the ledger row is written.
     async fn account(
         &self,
         key: RequestKey,
@@ -97,6 +100,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// Attempts in state `Open`, of all tenants.
     async fn open_attempts(&self) -> Result<Vec<(RequestKey, AttemptId)>, StoreError>;
+
+    /// Attempts that were open when their request was erased and are not accounted
+    /// for yet, of one request or of all.
+    async fn unbooked(&self, of: Option<RequestKey>) -> Result<Vec<Unbooked>, StoreError>;
 
     // ---- places
 
@@ -323,6 +330,15 @@ pub enum Settled {
 pub struct LedgerEntry {
     pub key: LedgerKey,
     pub row: LedgerRow,
+}
+
+/// A call whose request was erased while it was open: what its ledger row needs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Unbooked {
+    pub entry: Entry,
+    pub model: String,
+    pub tag: Option<String>,
+    pub attempt: Attempt,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -21,7 +21,7 @@ use crate::{
     },
     ports::{
         Admission, Admitted, Content, Delivery, DeliveryStatus, Ending, Idempotent, Learned,
-        LearnedKey, LedgerEntry, Relocation, Settled, Store, StoreError,
+        LearnedKey, LedgerEntry, Relocation, Settled, Store, StoreError, Unbooked,
     },
 };
 
@@ -582,6 +582,97 @@ async fn attempts_are_accounted_once(store: &dyn Store) {
     assert_eq!(store.attempts(key).await.unwrap(), []);
 }
 
+async fn what_is_owed_of_an_erased_request_is_booked_once(store: &dyn Store) {
+    let asked = request(1, 1);
+    let key = asked.key;
+    let at_work = Batch {
+        id: batch_id(1),
+        state: BatchState::Submitted,
+        ..batch(&asked, 1)
+    };
+    store.put_batch(&at_work).await.unwrap();
+    admit(store, &asked, b"1").await;
+    let live = |number, state| attempt(AttemptId::Live(number), state);
+    let put = |attempt| store.put_attempt(key, attempt);
+    for number in 1..=3 {
+        assert!(put(live(number, AttemptState::Open)).await.unwrap());
+    }
+    assert!(put(live(3, AttemptState::Ended)).await.unwrap());
+    settle(store, &asked, at(9), b"answer").await;
+    assert!(store.erase(key).await.unwrap());
+
+    assert_eq!(store.attempts(key).await.unwrap(), []);
+    assert_eq!(store.open_attempts().await.unwrap(), []);
+    let owed = |number| Unbooked {
+        entry: asked.entry(),
+        model: asked.model.clone(),
+        tag: asked.tag.clone(),
+        attempt: live(number, AttemptState::Open),
+    };
+    assert_eq!(store.unbooked(None).await.unwrap(), [owed(1), owed(2)]);
+    assert_eq!(store.unbooked(Some(key)).await.unwrap(), [owed(1), owed(2)]);
+    let other = Some(request(1, 2).key);
+    assert_eq!(store.unbooked(other).await.unwrap(), []);
+
+    // Of one more is heard, and it cost nothing.
+    let seen = Attempt {
+        remote: Some("resp_1".into()),
+        ..live(2, AttemptState::Open)
+    };
+    assert!(put(seen.clone()).await.unwrap());
+    assert_eq!(store.unbooked(None).await.unwrap()[1].attempt, seen);
+    assert!(put(live(2, AttemptState::Ended)).await.unwrap());
+    assert!(!put(live(2, AttemptState::Open)).await.unwrap(), "unknown");
+    assert_eq!(store.unbooked(None).await.unwrap(), [owed(1)]);
+
+    let line = attempt(AttemptId::Batch(at_work.id), AttemptState::Late);
+    for late in [live(1, AttemptState::Late), line] {
+        let account = || store.account(key, late.clone(), one_more(&asked));
+        assert!(account().await.unwrap());
+        assert!(!account().await.unwrap());
+    }
+    assert_eq!(store.ledger(key.tenant, 0).await.unwrap()[0].1.requests, 3);
+    assert_eq!(store.unbooked(None).await.unwrap(), []);
+    assert_eq!(store.attempts(key).await.unwrap(), []);
+}
+
+/// The files of a batch are read again while it is open.
+async fn what_was_booked_before_it_was_erased_is_not_booked_again(store: &dyn Store) {
+    let (answered, late) = (request(1, 1), request(1, 2));
+    let open = Batch {
+        state: BatchState::Submitted,
+        ..batch(&answered, 1)
+    };
+    store.put_batch(&open).await.unwrap();
+    for asked in [&answered, &late] {
+        admit(store, asked, b"1").await;
+    }
+    let line = |state| attempt(AttemptId::Batch(open.id), state);
+    let mut last = ending(&answered, &[Place::Queue(answered.cohort)], at(1), b"a");
+    last.outcome.source = Source::Batch(open.id);
+    each(store.settle(vec![last]).await);
+    settle(store, &late, at(1), b"a").await;
+    let account =
+        |asked: &Request| store.account(asked.key, line(AttemptState::Late), one_more(asked));
+    assert!(account(&late).await.unwrap());
+    for asked in [&answered, &late] {
+        assert!(store.erase(asked.key).await.unwrap());
+        assert!(!account(asked).await.unwrap(), "it is booked");
+    }
+
+    let settled = Batch {
+        state: BatchState::Settled,
+        settled: Some(at(2)),
+        ..open
+    };
+    store.put_batch(&settled).await.unwrap();
+    store.purge_batches(at(3)).await.unwrap();
+    assert!(
+        account(&late).await.unwrap(),
+        "nothing is kept of its lines"
+    );
+}
+
 async fn webhooks_are_due_until_they_are_delivered(store: &dyn Store) {
     let hooked = |n| Request {
         webhook: Some("billing".into()),
@@ -793,6 +884,8 @@ conformance! {
     an_idempotency_key_is_held_until_long_after_the_end
     held_requests_wait_for_release
     attempts_are_accounted_once
+    what_is_owed_of_an_erased_request_is_booked_once
+    what_was_booked_before_it_was_erased_is_not_booked_again
     webhooks_are_due_until_they_are_delivered
     what_is_old_is_purged_and_the_feed_says_so
     batches_stay_while_somebody_needs_them

@@ -51,7 +51,7 @@ use crate::{
     },
     ports::{
         Admission, Admitted, Delivery, DeliveryStatus, Ending, FeedPage, Head, Idempotent, Learned,
-        LearnedKey, LedgerEntry, Relocation, Settled, Store, StoreError, Stored,
+        LearnedKey, LedgerEntry, Relocation, Settled, Store, StoreError, Stored, Unbooked,
     },
 };
 
@@ -263,7 +263,7 @@ impl<K: Kv> Store for KvStore<K> {
         self.read(usize::MAX, |kv| reads::unreleased(kv)).await
     }
 
-    async fn put_attempt(&self, key: RequestKey, attempt: Attempt) -> Result<(), StoreError> {
+    async fn put_attempt(&self, key: RequestKey, attempt: Attempt) -> Result<bool, StoreError> {
         self.change(move |staging| attempts::record(staging, key, &attempt))
             .await
     }
@@ -284,6 +284,11 @@ impl<K: Kv> Store for KvStore<K> {
 
     async fn open_attempts(&self) -> Result<Vec<(RequestKey, AttemptId)>, StoreError> {
         self.read(usize::MAX, |kv| reads::open_attempts(kv)).await
+    }
+
+    async fn unbooked(&self, of: Option<RequestKey>) -> Result<Vec<Unbooked>, StoreError> {
+        let entries = of.map_or(usize::MAX, |_| 1);
+        self.read(entries, move |kv| reads::unbooked(kv, of)).await
     }
 
     async fn scan_queue(

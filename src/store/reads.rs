@@ -10,7 +10,7 @@ use super::{
         attempt, batch, chunk, credential, delivery, destination, feed, idempotency, learned,
         ledger, line, live, meta, orphan, placed, queue,
         request::{self, Payload},
-        shadow,
+        shadow, unbooked,
     },
 };
 use crate::{
@@ -25,6 +25,7 @@ use crate::{
     },
     ports::{
         Content, Delivery, DeliveryStatus, FeedPage, Head, Idempotent, Learned, StoreError, Stored,
+        Unbooked,
     },
 };
 
@@ -141,6 +142,14 @@ pub fn unreleased(kv: &impl Kv) -> Read<Vec<(CallDigest, RequestKey)>> {
 pub fn attempts(kv: &impl Kv, key: RequestKey) -> Read<Vec<Attempt>> {
     let span = attempt::of_request(key);
     all(kv, &span, usize::MAX, attempt::decode)
+}
+
+pub fn unbooked(kv: &impl Kv, of: Option<RequestKey>) -> Read<Vec<Unbooked>> {
+    let calls = kv.scan(&unbooked::calls(of), End::Front, usize::MAX)?;
+    let calls = calls
+        .iter()
+        .map(|(name, value)| unbooked::decode_call(name, value));
+    calls.collect()
 }
 
 pub fn open_attempts(kv: &impl Kv) -> Read<Vec<(RequestKey, AttemptId)>> {

@@ -13,6 +13,7 @@ mod budget;
 mod callers;
 mod cancels;
 mod crashes;
+mod erased;
 mod full_disk;
 mod house;
 mod ladder;

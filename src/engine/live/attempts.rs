@@ -5,26 +5,71 @@ use crate::{
     engine::Engine,
     ledger,
     model::{
-        attempt::{Attempt, AttemptEvent, AttemptId, AttemptState},
+        attempt::{Attempt, AttemptEvent, AttemptId, AttemptState, Lane},
+        id::RequestKey,
+        ledger::LedgerKey,
         money::Usd,
         request::{Outcome, Request, Source, State, Usage},
+        time::Timestamp,
     },
-    ports::{LedgerEntry, StoreError},
+    ports::{LedgerEntry, StoreError, Unbooked},
 };
 
 use super::rungs::Step;
 
+/// The request that a call was made for, erased or not: what its row in the ledger
+/// is kept by.
+#[derive(Clone, Copy)]
+pub(in crate::engine) struct Payer<'a> {
+    pub key: RequestKey,
+    pub model: &'a str,
+    pub tag: Option<&'a str>,
+}
+
+impl Payer<'_> {
+    pub fn row_key(&self, at: Timestamp, lane: Option<Lane>) -> LedgerKey {
+        LedgerKey {
+            tenant: self.key.tenant,
+            hour: at.as_hours(),
+            lane,
+            model: self.model.to_owned(),
+            tag: self.tag.map(str::to_owned),
+        }
+    }
+}
+
+impl<'a> From<&'a Request> for Payer<'a> {
+    fn from(request: &'a Request) -> Self {
+        Payer {
+            key: request.key,
+            model: &request.model,
+            tag: request.tag.as_deref(),
+        }
+    }
+}
+
+impl<'a> From<&'a Unbooked> for Payer<'a> {
+    fn from(call: &'a Unbooked) -> Self {
+        Payer {
+            key: call.entry.key,
+            model: &call.model,
+            tag: call.tag.as_deref(),
+        }
+    }
+}
+
 impl Engine {
     /// Durable before the call is sent: after a crash it counts as unaccounted.
     /// A try that ended and cost nothing gives its number to the next. While it is
-    /// open its note says why it is in its lane.
+    /// open its note says why it is in its lane. None where the request was erased
+    /// meanwhile.
     pub(super) async fn open_attempt(
         &self,
         request: &Request,
         step: &Step,
         earlier: &[Attempt],
         reserved: Option<Usd>,
-    ) -> Result<Attempt, StoreError> {
+    ) -> Result<Option<Attempt>, StoreError> {
         let number = earlier
             .iter()
             .filter(|a| matches!(a.id, AttemptId::Live(_)) && a.state != AttemptState::Ended)
@@ -42,75 +87,96 @@ impl Engine {
             bill: None,
             reserved,
         };
-        self.store.put_attempt(request.key, attempt.clone()).await?;
-        Ok(attempt)
+        let written = self.store.put_attempt(request.key, attempt.clone());
+        Ok(written.await?.then_some(attempt))
     }
 
     pub(super) async fn close(
         &self,
-        request: &Request,
+        key: RequestKey,
         mut attempt: Attempt,
         note: String,
     ) -> Result<(), StoreError> {
         attempt.state = transition(&attempt, AttemptEvent::End)?;
         attempt.ended = Some(self.now());
         attempt.note = note;
-        let write = || self.store.put_attempt(request.key, attempt.clone());
-        self.persist(request.key.id, write).await
+        self.write(key, attempt).await
+    }
+
+    /// Patiently. Of an erased request, only what is owed is written.
+    pub(super) async fn write(&self, key: RequestKey, attempt: Attempt) -> Result<(), StoreError> {
+        let write = || self.store.put_attempt(key, attempt.clone());
+        self.persist(key.id, write).await?;
+        Ok(())
     }
 
     /// Nobody saw what came of it: it may have been billed.
     pub(super) async fn lose(
         &self,
-        request: &Request,
+        payer: Payer<'_>,
         attempt: Attempt,
         note: &str,
     ) -> Result<(), StoreError> {
-        let lose = || self.lose_sight(request, attempt.clone(), note);
-        self.persist(request.key.id, lose).await
+        let lose = || self.lose_sight(payer, attempt.clone(), note);
+        self.persist(payer.key.id, lose).await
     }
 
-    /// The batch was faster, or the caller cancelled: this answer was paid all
-    /// the same.
+    /// The batch was faster, or the caller cancelled or erased it: this answer was
+    /// paid all the same.
     pub(super) async fn account_late_live(
         &self,
-        request: &Request,
+        payer: Payer<'_>,
         outcome: &Outcome,
-        earlier: &Outcome,
+        earlier: Option<&Outcome>,
         mut attempt: Attempt,
     ) -> Result<(), StoreError> {
+        let key = payer.key;
         if outcome.state != State::Succeeded {
             // Errors are not billed.
             attempt.state = AttemptState::Ended;
-            let write = || self.store.put_attempt(request.key, attempt.clone());
-            return self.persist(request.key.id, write).await;
+            return self.write(key, attempt).await;
         }
         attempt.state = AttemptState::Late;
-        attempt.note = format!("answered after the request had {}", earlier.state.as_str());
-        let twice = earlier.source != Source::Offpeak;
-        let row = ledger::late_answer(outcome, twice, attempt.reserved);
-        let key = ledger::key(request, outcome);
-        let ledger = LedgerEntry { key, row };
-        let account = || {
-            let (attempt, ledger) = (attempt.clone(), ledger.clone());
-            self.account(request, attempt, ledger)
-        };
-        self.persist(request.key.id, account).await
+        let ledger = late(payer, outcome, earlier, &mut attempt);
+        let account = || self.account(key, attempt.clone(), ledger.clone());
+        self.persist(key.id, account).await
     }
 
     /// Writes an attempt with what it adds to the ledger, and counts that against
     /// the budget, once.
     pub(in crate::engine) async fn account(
         &self,
-        request: &Request,
+        key: RequestKey,
         attempt: Attempt,
         ledger: LedgerEntry,
     ) -> Result<(), StoreError> {
-        let account = self.store.account(request.key, attempt, ledger.clone());
+        let account = self.store.account(key, attempt, ledger.clone());
         if account.await? {
             self.budgets.book(self.now(), &ledger);
         }
         Ok(())
+    }
+}
+
+/// What an answer adds to the ledger whose request had ended, as the attempt's note
+/// says, or none is known of because it is erased.
+///
+/// It was paid, and answered nobody: nothing was saved with it. Whether an erased
+/// request had another answer is not known any more, so that it counts as paid in
+/// vain and not as paid twice; the request itself was counted when it ended.
+pub(in crate::engine) fn late(
+    payer: Payer<'_>,
+    outcome: &Outcome,
+    earlier: Option<&Outcome>,
+    attempt: &mut Attempt,
+) -> LedgerEntry {
+    if let Some(earlier) = earlier {
+        attempt.note = format!("answered after the request had {}", earlier.state.as_str());
+    }
+    let twice = earlier.is_some_and(|earlier| earlier.source != Source::Offpeak);
+    LedgerEntry {
+        key: payer.row_key(outcome.finished, outcome.source.lane()),
+        row: ledger::late_answer(outcome, twice, attempt.reserved),
     }
 }
 

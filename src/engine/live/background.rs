@@ -14,7 +14,11 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::rungs::{Known, store_of};
 use crate::{
     engine::{Engine, budgets::Reservation, inflight::Mention},
-    model::{attempt::Attempt, id::TenantId, request::Request},
+    model::{
+        attempt::Attempt,
+        id::TenantId,
+        request::{Entry, Request},
+    },
     ports::{BackgroundCall, StoreError},
 };
 
@@ -63,8 +67,7 @@ impl Engine {
         let error = match created {
             Ok(remote) => {
                 attempt.remote = Some(remote.id.clone());
-                let write = || self.store.put_attempt(request.key, attempt.clone());
-                self.persist(request.key.id, write).await?;
+                self.write(request.key, attempt).await?;
                 let remote = Remote {
                     id: remote.id,
                     _tenant: self.summary.lock().mention_remote(request.key.tenant),
@@ -79,32 +82,31 @@ impl Engine {
         };
         let why = format!("{lane} was not taken: {error}");
         if error.may_have_happened() {
-            self.lose(request, attempt, &why).await?;
+            self.lose(request.into(), attempt, &why).await?;
             return self.step_down(request, known.has_left(lane, why)).await;
         }
         if error.is_transient() {
             self.backoffs.step_down(request.entry(), known);
             return self.failed(request, attempt, error, None).await;
         }
-        self.close(request, attempt, why.clone()).await?;
+        self.close(request.key, attempt, why.clone()).await?;
         self.step_down(request, known.has_left(lane, why)).await
     }
 
     /// After a crash: whether the attempt is a background response to be looked at.
-    pub(in crate::engine) fn watch_again(&self, request: &Request, attempt: &Attempt) -> bool {
+    pub(in crate::engine) fn watch_again(&self, entry: Entry, attempt: &Attempt) -> bool {
         let Some(id) = attempt.remote.clone() else {
             return false;
         };
         let reserved = attempt.reserved;
         let remote = Remote {
             id,
-            _tenant: self.summary.lock().mention_remote(request.key.tenant),
+            _tenant: self.summary.lock().mention_remote(entry.key.tenant),
             _slot: self.background.clone().try_acquire_owned().ok(),
-            _reserved: reserved.and_then(|amount| self.reserve_again(request.key, amount)),
+            _reserved: reserved.and_then(|amount| self.reserve_again(entry.key, amount)),
         };
         let known = Known::default();
-        self.backoffs
-            .watch(request.entry(), remote, known, self.now());
+        self.backoffs.watch(entry, remote, known, self.now());
         true
     }
 }

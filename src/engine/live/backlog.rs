@@ -1,5 +1,5 @@
-//! Where each queue of live work is looked at next, so that a turn does not read
-//! again what is on its way or waits for its next try.
+//! Where each queue of live work is looked at next, and when for what is late, so
+//! that a turn does not read again what is on its way or waits.
 
 use std::{collections::HashMap, ops::Bound, time::Duration};
 
@@ -29,6 +29,8 @@ pub struct Backlog {
 struct Turn {
     /// All before it is on its way or waits for its next try. None: nothing is.
     cursors: HashMap<LiveQueue, Bound<Position>>,
+    /// No deadline in the queue is before it. None: that is not known.
+    deadlines: HashMap<LiveQueue, Timestamp>,
     looked: Timestamp,
 }
 
@@ -49,8 +51,12 @@ impl Backlog {
         if all {
             turn.looked = now;
             turn.cursors.clear();
+            turn.deadlines.clear();
         }
         for (queue, first) in arrived {
+            if let Some(deadline) = turn.deadlines.get_mut(&queue) {
+                *deadline = first.0.min(*deadline);
+            }
             if let Some(cursor) = turn.cursors.get_mut(&queue)
                 && is_behind(cursor, first)
             {
@@ -58,6 +64,17 @@ impl Backlog {
             }
         }
         all
+    }
+
+    /// The next deadline in the queue, where it is known.
+    pub fn deadline(&self, queue: LiveQueue) -> Option<Timestamp> {
+        self.turn.lock().deadlines.get(&queue).copied()
+    }
+
+    /// No deadline in the queue is before this one, but for what has come since the
+    /// turn began.
+    pub fn comes_due(&self, queue: LiveQueue, deadline: Timestamp) {
+        self.turn.lock().deadlines.insert(queue, deadline);
     }
 
     pub fn from(&self, queue: LiveQueue) -> Bound<Position> {
@@ -137,6 +154,26 @@ mod tests {
         backlog.passed(&entry(60));
         assert!(!backlog.begin_turn(NOW));
         assert_eq!(backlog.from(queue), Bound::Included(position(&entry(30))));
+    }
+
+    #[test]
+    fn the_next_deadline_is_known_whatever_comes() {
+        let backlog = Backlog::default();
+        let queue = entry(0).live_queue();
+        backlog.arrived(&entry(10));
+        backlog.begin_turn(NOW);
+        assert_eq!(backlog.deadline(queue), None, "nothing was read yet");
+        // It comes while the queue is read.
+        backlog.arrived(&entry(40));
+        backlog.comes_due(queue, Timestamp::from_secs(50));
+        assert_eq!(backlog.deadline(queue), Some(Timestamp::from_secs(50)));
+        for later in [40, 60] {
+            backlog.arrived(&entry(later));
+            backlog.begin_turn(NOW);
+            assert_eq!(backlog.deadline(queue), Some(Timestamp::from_secs(40)));
+        }
+        backlog.begin_turn(NOW + LOOK_AGAIN);
+        assert_eq!(backlog.deadline(queue), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! When each live call has its next step: another try, or a look at the background
 //! response that is to answer it.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 
@@ -16,15 +16,14 @@ use crate::{
     ports::StoreError,
 };
 
-use super::{background::Remote, rungs::Known};
+use super::{background::Remote, rungs::Known, schedule::Schedule};
 
 /// Calls that wait before their next step, and how often they have tried.
 #[derive(Default)]
-pub struct Backoffs(Mutex<HashMap<RequestKey, Backoff>>);
+pub struct Backoffs(Mutex<Schedule<RequestKey, Backoff>>);
 
 struct Backoff {
     entry: Entry,
-    until: Timestamp,
     tries: u32,
     /// Tries that the provider answered with an error. Not durable: nothing was
     /// paid for them.
@@ -35,19 +34,22 @@ struct Backoff {
     remote: Option<Arc<Remote>>,
     /// The look has no time to wait behind others.
     urgent: bool,
+    /// The request has ended since the last look began: whatever that one finds, the
+    /// next is at once.
+    ended: bool,
 }
 
 impl Backoff {
     fn of(entry: Entry) -> Backoff {
         Backoff {
             entry,
-            until: Timestamp::ZERO,
             tries: 0,
             answered: 0,
             next: Try::First,
             known: Known::default(),
             remote: None,
             urgent: false,
+            ended: false,
         }
     }
 }
@@ -85,15 +87,14 @@ impl Backoffs {
     }
 
     pub fn contains(&self, key: &RequestKey) -> bool {
-        self.0.lock().contains_key(key)
+        self.0.lock().contains(key)
     }
 
-    /// Those whose time has come, in no order, and the instant at which the next
-    /// one's comes.
+    /// Those whose time has come, the longest due first, and the instant at which the
+    /// next one's comes.
     pub fn due(&self, now: Timestamp) -> (Vec<Due>, Option<Timestamp>) {
         let backoffs = self.0.lock();
-        let due = backoffs.values().filter(|backoff| backoff.until <= now);
-        let due = due.map(|backoff| match &backoff.remote {
+        let due = backoffs.due(now).map(|backoff| match &backoff.remote {
             Some(remote) => Due::Look {
                 entry: backoff.entry,
                 remote: remote.clone(),
@@ -105,8 +106,7 @@ impl Backoffs {
                 known: backoff.known.clone(),
             },
         });
-        let later = backoffs.values().map(|backoff| backoff.until);
-        (due.collect(), later.filter(|until| *until > now).min())
+        (due.collect(), backoffs.next_after(now))
     }
 
     pub fn known(&self, key: &RequestKey) -> Known {
@@ -127,23 +127,34 @@ impl Backoffs {
             known,
             ..Backoff::of(entry)
         };
-        backoffs.insert(entry.key, next);
+        backoffs.insert(entry.key, Timestamp::ZERO, next);
     }
 
     /// A background response is open for the request, to be looked at by then.
     pub fn watch(&self, entry: Entry, remote: Remote, known: Known, until: Timestamp) {
         let watched = Backoff {
-            until,
             known,
             remote: Some(Arc::new(remote)),
             ..Backoff::of(entry)
         };
-        self.0.lock().insert(entry.key, watched);
+        self.0.lock().insert(entry.key, until, watched);
     }
 
-    pub fn look_at(&self, key: &RequestKey, until: Timestamp, urgent: bool) {
+    /// A look begins, and will see what has become of the request so far.
+    pub fn begin_look(&self, key: &RequestKey) {
         if let Some(backoff) = self.0.lock().get_mut(key) {
-            (backoff.until, backoff.urgent) = (until, urgent);
+            backoff.ended = false;
+        }
+    }
+
+    /// When the look that has begun is followed by another.
+    pub fn look_at(&self, key: &RequestKey, until: Timestamp, urgent: bool) {
+        let mut backoffs = self.0.lock();
+        if backoffs.get(key).is_some_and(|backoff| backoff.ended) {
+            return;
+        }
+        if let Some(backoff) = backoffs.remove(key) {
+            backoffs.insert(*key, until, Backoff { urgent, ..backoff });
         }
     }
 
@@ -151,17 +162,19 @@ impl Backoffs {
     /// that is open: it is cancelled at the next look. True where there is one.
     pub fn ended(&self, key: &RequestKey) -> bool {
         let mut backoffs = self.0.lock();
-        match backoffs.get_mut(key) {
-            Some(backoff) if backoff.remote.is_some() => {
-                (backoff.until, backoff.urgent) = (Timestamp::ZERO, true);
-                true
-            }
-            Some(_) => {
-                backoffs.remove(key);
-                false
-            }
-            None => false,
+        let Some(backoff) = backoffs.remove(key) else {
+            return false;
+        };
+        let is_open = backoff.remote.is_some();
+        if is_open {
+            let next = Backoff {
+                urgent: true,
+                ended: true,
+                ..backoff
+            };
+            backoffs.insert(*key, Timestamp::ZERO, next);
         }
+        is_open
     }
 
     /// How many answers were errors so far.
@@ -172,8 +185,8 @@ impl Backoffs {
     pub fn put_off(&self, engine: &Engine, entry: Entry, why: Why) {
         let settings = &engine.settings.live;
         let mut backoffs = self.0.lock();
-        let backoff = backoffs.entry(entry.key);
-        let backoff = backoff.or_insert_with(|| Backoff::of(entry));
+        let known = backoffs.remove(&entry.key);
+        let mut backoff = known.unwrap_or_else(|| Backoff::of(entry));
         backoff.tries += 1;
         let (asked, next) = match why {
             Why::Throttled(Some(asked)) => (Some(asked), Try::Asked),
@@ -187,7 +200,7 @@ impl Backoffs {
         backoff.next = next;
         let (base, max) = (settings.retry_base, settings.retry_max);
         let pause = retry::backoff(backoff.tries, base, max, asked, engine.clock.random());
-        backoff.until = engine.now() + pause;
+        backoffs.insert(entry.key, engine.now() + pause, backoff);
     }
 
     pub fn forget(&self, key: &RequestKey) {

@@ -29,16 +29,28 @@ impl Engine {
         known: &Known,
         answer: &Answer,
     ) -> Outcome {
-        let metered = &answer.metered;
-        let lane = metered.lane(attempt.lane);
-        let bill = self.prices.bill(&request.model, lane, &metered.usage);
         let mut reason = reason(request, attempt);
         if let Some(why) = &known.why {
             reason = format!("{reason}; {why}");
         }
+        let lane = answer.metered.lane(attempt.lane);
         if lane != attempt.lane {
             reason = format!("{reason}; billed as {lane}, which is the tier of the answer");
         }
+        self.outcome_of(&request.model, reason, attempt.lane, answer)
+    }
+
+    /// What an answer is and costs that was asked for in this lane.
+    pub(super) fn outcome_of(
+        &self,
+        model: &str,
+        reason: String,
+        lane: Lane,
+        answer: &Answer,
+    ) -> Outcome {
+        let metered = &answer.metered;
+        let lane = metered.lane(lane);
+        let bill = self.prices.bill(model, lane, &metered.usage);
         Outcome {
             state: if answer.status < 400 {
                 State::Succeeded
@@ -89,12 +101,15 @@ impl Engine {
             )])
         };
         let settled = self.persist(request.key.id, settle).await?;
-        if let Some((_, Settled::Before(earlier))) = settled.into_iter().next()
+        let earlier = match settled.into_iter().next() {
             // Or it was this one, written by a try that was told as a failure.
-            && earlier != outcome
-            && let Some(attempt) = attempt
-        {
-            self.account_late_live(request, &outcome, &earlier, attempt)
+            Some((_, Settled::Before(earlier))) if earlier != outcome => Some(Some(earlier)),
+            // Erased; the store knows whether this one was first.
+            Some((_, Settled::Unknown)) => Some(None),
+            _ => None,
+        };
+        if let (Some(earlier), Some(attempt)) = (earlier, attempt) {
+            self.account_late_live(request.into(), &outcome, earlier.as_ref(), attempt)
                 .await?;
         }
         if let Some(tap) = tap {

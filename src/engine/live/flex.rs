@@ -64,7 +64,7 @@ impl Engine {
                 self.cut_off(&ScopeKey::from(request), takes, age, 1.0);
                 let why = format!("flex was given up after {}: {error}", words(age));
                 tracing::info!(id = %request.key.id, why, "a flex call");
-                self.lose(request, attempt, &why).await?;
+                self.lose(request.into(), attempt, &why).await?;
                 self.step_down(request, known.has_left(Lane::Flex, why))
                     .await
             }
@@ -89,9 +89,9 @@ impl Engine {
         };
         tracing::debug!(id = %request.key.id, status, "a flex call was refused");
         if retry::may_have_run(status) {
-            self.lose(request, attempt, &why).await?;
+            self.lose(request.into(), attempt, &why).await?;
         } else {
-            self.close(request, attempt, why.clone()).await?;
+            self.close(request.key, attempt, why.clone()).await?;
         }
         self.step_down(request, known.has_left(Lane::Flex, why))
             .await

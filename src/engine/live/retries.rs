@@ -40,13 +40,13 @@ impl Engine {
         let outcome = self.live_outcome(request, &attempt, known, &answer);
         let attempt = if retry::may_have_run(status) {
             let lost = number(&attempt);
-            self.lose(request, attempt, &note).await?;
+            self.lose(request.into(), attempt, &note).await?;
             if again && lost < self.settings.live.attempts {
                 return self.try_again(request, why).await;
             }
             None
         } else if again {
-            self.close(request, attempt, note).await?;
+            self.close(request.key, attempt, note).await?;
             return self.try_again(request, why).await;
         } else {
             attempt.state = transition(&attempt, AttemptEvent::Answer)?;
@@ -87,7 +87,7 @@ impl Engine {
         // only so many of them are bought.
         if error.may_have_happened() {
             let lost = number(&attempt);
-            self.lose(request, attempt, &note).await?;
+            self.lose(request.into(), attempt, &note).await?;
             if lost >= self.settings.live.attempts {
                 let message = format!(
                     "The answers of {lost} calls were lost on their way from the provider, which \
@@ -99,7 +99,7 @@ impl Engine {
                     .await;
             }
         } else {
-            self.close(request, attempt, format!("not sent: {note}"))
+            self.close(request.key, attempt, format!("not sent: {note}"))
                 .await?;
         }
         if self.now() < request.deadline + self.settings.live.give_up_after {

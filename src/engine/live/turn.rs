@@ -310,19 +310,31 @@ impl Engine {
         queue: LiveQueue,
         now: Timestamp,
     ) -> Result<Next, StoreError> {
+        if let Some(first) = self.backlog.deadline(queue)
+            && first > now
+        {
+            return Ok(Next::At(first));
+        }
         let mut from = Bound::Unbounded;
+        // Of those that are late and on their way: they may come back.
+        let mut busy = None;
         loop {
             let page = self.store.live(queue, from, PAGE.1).await?;
             let Some(last) = page.last() else {
+                let next = busy.unwrap_or(Timestamp::MAX);
+                self.backlog.comes_due(queue, next);
                 return Ok(Next::OnSignal);
             };
             from = Bound::Excluded(position(last));
             let (due, rest): (Vec<Entry>, Vec<Entry>) =
                 page.into_iter().partition(|entry| entry.deadline <= now);
             let idle = |entry: &Entry| !self.inflight.live.contains(&entry.key);
-            let due: Vec<Entry> = due.into_iter().filter(idle).collect();
+            let (due, running): (Vec<Entry>, Vec<Entry>) = due.into_iter().partition(idle);
+            busy = busy.or(running.first().map(|entry| entry.deadline));
             self.fail_late(&due).await?;
             if let Some(first) = rest.first() {
+                self.backlog
+                    .comes_due(queue, busy.unwrap_or(first.deadline));
                 return Ok(Next::At(first.deadline));
             }
         }

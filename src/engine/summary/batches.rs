@@ -144,6 +144,10 @@ impl Batches {
         index.get(key).filter_map(|id| self.tracked.get(id))
     }
 
+    pub fn of_scope<'a>(&'a self, scope: &ScopeKey) -> impl Iterator<Item = &'a Tracked> {
+        self.found(&self.scopes, scope)
+    }
+
     pub(super) fn of_tenant<'a>(&'a self, tenant: &TenantId) -> impl Iterator<Item = &'a Tracked> {
         self.found(&self.tenants, tenant)
     }
@@ -170,8 +174,10 @@ impl Summary {
 
     /// The scope's batches that run, by age, with the share that has not ended.
     pub fn running(&self, scope: &ScopeKey, now: Timestamp) -> Vec<(Duration, f64)> {
-        let batches = self.batches.found(&self.batches.scopes, scope);
-        let running = batches.filter(|tracked| tracked.batch.state == BatchState::Submitted);
+        let running = self
+            .batches
+            .of_scope(scope)
+            .filter(|tracked| tracked.batch.state == BatchState::Submitted);
         let ages = running.map(|tracked| {
             let age = tracked.batch.created.until(now);
             (age, 1.0 - tracked.heard.unwrap_or(0.0))

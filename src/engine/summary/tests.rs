@@ -135,6 +135,18 @@ fn batches_are_found_by_whom_they_are_for() {
     let [first, second, third] = all;
     let scope = ScopeKey::from(&first);
     let running = |summary: &Summary| summary.running(&scope, Timestamp::ZERO).len();
+    let elsewhere = Batch {
+        model: "n".into(),
+        ..batch(4, firm)
+    };
+    summary.track(elsewhere.clone(), Timestamp::ZERO);
+    let of_scope = |scope: &ScopeKey| -> Vec<BatchId> {
+        let batches = summary.batches.of_scope(scope);
+        batches.map(|tracked| tracked.batch.id).collect()
+    };
+    assert_eq!(of_scope(&scope), [first.id, second.id, third.id]);
+    assert_eq!(of_scope(&ScopeKey::from(&elsewhere)), [elsewhere.id]);
+    summary.batches.remove(&elsewhere.id);
     assert_eq!(summary.batches_of(&firm), [first.id, second.id]);
     assert_eq!(summary.batches_of(&other), [third.id]);
     assert_eq!(running(&summary), 3);

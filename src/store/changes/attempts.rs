@@ -6,7 +6,7 @@ use super::{
         records::{attempt, request},
         staging::{Staging, Step},
     },
-    add_to_ledger,
+    add_to_ledger, unbooked,
 };
 use crate::{
     model::{
@@ -16,18 +16,19 @@ use crate::{
     ports::{LedgerEntry, StoreError},
 };
 
-/// Of a request that has been erased meanwhile, nothing is written.
+/// Of a request that has been erased meanwhile, only what is owed is kept.
 pub fn record<K: Kv>(
     staging: &mut Staging<K>,
     request: RequestKey,
     attempt: &Attempt,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     if staging.get(&request::key(request))?.is_none() {
-        return Ok(());
+        return unbooked::record(staging, request, attempt);
     }
     let mut step = Step::default();
     put(&mut step, request, attempt);
-    staging.stage(step)
+    staging.stage(step)?;
+    Ok(true)
 }
 
 pub fn put(step: &mut Step, request: RequestKey, attempt: &Attempt) {
@@ -45,6 +46,9 @@ pub fn account<K: Kv>(
     attempt: &Attempt,
     ledger: &LedgerEntry,
 ) -> Result<bool, StoreError> {
+    if staging.get(&request::key(request))?.is_none() {
+        return unbooked::account(staging, request, attempt, ledger);
+    }
     let name = attempt::key(request, attempt.id);
     if let Some(value) = staging.get(&name)?
         && attempt::decode(&name, &value)?.state == attempt.state

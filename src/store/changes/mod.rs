@@ -7,6 +7,7 @@ pub mod payload;
 pub mod places;
 pub mod purge;
 pub mod settle;
+pub mod unbooked;
 
 use super::{
     kv::Kv,

@@ -4,14 +4,14 @@ use super::{
     super::{
         kv::Kv,
         records::{
-            attempt, batch,
+            batch,
             chunk::Side,
             delivery, feed, idempotency, line, orphan,
             request::{self, Done, Head},
         },
         staging::{Staging, Step},
     },
-    payload, read_request,
+    payload, read_request, unbooked,
 };
 use crate::{
     model::{
@@ -123,11 +123,7 @@ fn remove<K: Kv>(
         }
         step.delete(name);
     }
-    for (name, value) in staging.scan(&attempt::of_request(key), usize::MAX)? {
-        let attempt = attempt::decode(&name, &value)?;
-        step.delete(attempt::open_key(key, attempt.id));
-        step.delete(name.to_vec());
-    }
+    unbooked::leave(staging, &mut step, request, &done.outcome)?;
     payload::disown(&mut step, key, Side::Answer, head.payload);
     staging.stage(step)?;
     payload::remove(staging, key, Side::Answer, head.payload)
@@ -146,6 +142,7 @@ pub fn purge_batches<K: Kv>(
             continue;
         }
         if staging.scan(&line::of_batch(batch.id, None), 1)?.is_empty() {
+            unbooked::forget_lines(staging, batch.id)?;
             let mut step = Step::default();
             step.delete(name.to_vec());
             staging.stage(step)?;

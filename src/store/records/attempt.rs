@@ -4,7 +4,7 @@
 //! `X | tenant | id | attempt`: the attempt is open. Value: empty.
 //!
 //! Attempts are born before a live call is sent, or when an answer comes late,
-//! and go with their request. `X` stands while the attempt is open, so that what
+//! and go with their request; of an open one [`unbooked`](super::unbooked) stays. `X` stands while the attempt is open, so that what
 //! was in flight when the process died is found at start.
 
 use bytes::Bytes;
@@ -74,7 +74,7 @@ pub fn decode_open(key: &[u8], value: &Bytes) -> Result<(RequestKey, AttemptId),
     Ok((request, attempt))
 }
 
-fn named(kind: Kind, request: RequestKey, attempt: AttemptId) -> Vec<u8> {
+pub fn named(kind: Kind, request: RequestKey, attempt: AttemptId) -> Vec<u8> {
     let key = Key::of(kind).request(request);
     match attempt {
         AttemptId::Batch(batch) => key.byte(0).raw(batch.as_bytes()).done(),

@@ -14,6 +14,8 @@
 //! | `F`, `P` | [`feed`], and how far it is purged | tenant, sequence; tenant |
 //! | `W`, `D` | [`delivery`]: due, status | due, tenant, id; tenant, id |
 //! | `T`, `X` | [`attempt`], and the open ones | tenant, id, attempt |
+//! | `A` | [`unbooked`]: calls of erased requests | tenant, id, attempt |
+//! | `H` | [`unbooked`]: booked lines of erased requests | batch, tenant, id |
 //! | `G` | [`ledger`] | tenant, hour, lane, digest of model and tag |
 //! | `I` | [`idempotency`] | tenant, digest |
 //! | `O` | [`orphan`] | tenant, digest, id |
@@ -40,6 +42,7 @@ pub mod request;
 #[cfg(test)]
 pub mod samples;
 pub mod shadow;
+pub mod unbooked;
 
 use super::codec::{Fields, Key};
 use crate::{

@@ -105,6 +105,8 @@ pub struct Trouble {
     /// Of so many writes one finds no room; none where it is zero.
     refused: AtomicU64,
     writes: AtomicU64,
+    /// Entries that were read of queues of live work.
+    pub read_live: AtomicU64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -216,7 +218,8 @@ impl Store for Mortal<dyn Store> {
         commit!(self, name, admitted)
     }
     async fn head(&self, key: RequestKey) -> Result<Option<Head>, StoreError> {
-        self.life.hear(self.inner.head(key)).await
+        let head = self.trouble.befall("head", self.inner.head(key));
+        self.life.hear(head).await
     }
     async fn load(&self, key: RequestKey) -> Result<Option<Stored>, StoreError> {
         self.life.hear(self.inner.load(key)).await
@@ -276,7 +279,7 @@ impl Store for Mortal<dyn Store> {
     async fn unreleased(&self) -> Result<Vec<(CallDigest, RequestKey)>, StoreError> {
         self.life.hear(self.inner.unreleased()).await
     }
-    async fn put_attempt(&self, key: RequestKey, attempt: Attempt) -> Result<(), StoreError> {
+    async fn put_attempt(&self, key: RequestKey, attempt: Attempt) -> Result<bool, StoreError> {
         let name = format!("attempt {} {:?} {:?}", key.id, attempt.id, attempt.state);
         commit!(self, name, self.inner.put_attempt(key, attempt))
     }
@@ -294,6 +297,9 @@ impl Store for Mortal<dyn Store> {
     }
     async fn open_attempts(&self) -> Result<Vec<(RequestKey, AttemptId)>, StoreError> {
         self.life.hear(self.inner.open_attempts()).await
+    }
+    async fn unbooked(&self, of: Option<RequestKey>) -> Result<Vec<Unbooked>, StoreError> {
+        self.life.hear(self.inner.unbooked(of)).await
     }
     async fn scan_queue(
         &self,
@@ -316,7 +322,10 @@ impl Store for Mortal<dyn Store> {
         limit: usize,
     ) -> Result<Vec<Entry>, StoreError> {
         let live = self.inner.live(queue, from, limit);
-        self.life.hear(self.trouble.befall("live", live)).await
+        let live = self.life.hear(self.trouble.befall("live", live)).await?;
+        let read = &self.trouble.read_live;
+        read.fetch_add(live.len() as u64, Ordering::Relaxed);
+        Ok(live)
     }
     async fn scan_live(
         &self,

@@ -372,6 +372,37 @@ async fn who_cancels_pays_for_no_background_response() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cancel_during_a_look_goes_out_behind_it() {
+    let world = without_batches(true).await;
+    let late = Kind::Delay { by: 20 * SECOND };
+    world.faults(Operation::GetResponse, late, 1_000);
+    let looks = || {
+        world
+            .sim
+            .log()
+            .operations
+            .get(&Operation::GetResponse)
+            .copied()
+    };
+    let key = world.ask(&response("q", None, "").within(3 * HOUR)).await;
+    world.pass(10 * MINUTE).await;
+    let before = looks();
+    while looks() == before {
+        world.pass(SECOND).await;
+    }
+    world.engine().cancel(key).await.unwrap();
+    world.pass(25 * SECOND).await;
+    let cancels = world
+        .sim
+        .log()
+        .operations
+        .get(&Operation::CancelResponse)
+        .copied();
+    assert_eq!(cancels, Some(1));
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cancel_that_is_not_heard_is_sent_again() {
     for erased in [false, true] {
         let world = without_batches(true).await;

@@ -1,5 +1,7 @@
 //! What a store and a provider can do at their worst.
 
+use std::sync::atomic::Ordering;
+
 use offpeak::{
     engine::AdmitError,
     model::request::{OnLate, Source, State},
@@ -161,6 +163,31 @@ async fn an_admission_that_was_written_although_it_failed_ends() {
     assert_eq!(world.store.scan_queue(None, 9).await.unwrap(), []);
 }
 
+/// Nor can the store say for a while what became of it.
+#[tokio::test(start_paused = true)]
+async fn an_admission_in_doubt_is_counted_right_once_that_is_known() {
+    for (how, within) in [
+        (How::FailAfter, 6 * HOUR),
+        (How::FailAfter, 5 * MINUTE),
+        (How::Refuse, 6 * HOUR),
+        (How::Refuse, 5 * MINUTE),
+    ] {
+        let world = World::new().await;
+        world.engine().pause();
+        world.trouble.on("admit", how, 1);
+        world.trouble.on("head", How::Refuse, 4);
+        let call = ask("in doubt").within(within);
+        let engine = world.engine();
+        let refused = engine.admit(call.call(engine)).await;
+        assert!(matches!(refused, Err(AdmitError::Store(_))));
+        world.pass(MINUTE).await;
+        world.check_counts().await;
+        world.engine().resume();
+        world.note_all("sk-test").await;
+        world.finish().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn dropping_many_credentials_holds_up_no_admission() {
     let world = World::new().await;
@@ -211,6 +238,39 @@ async fn who_would_rather_fail_does_so_although_a_live_call_hangs() {
     assert_eq!((outcome.state, outcome.status), (State::Failed, 504));
     let late = (key.id.born() + within).until(outcome.finished);
     assert!(late <= 2 * SECOND, "{late:?} late");
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_would_rather_fail_are_not_read_at_every_turn() {
+    let world = World::live_only(|_, _| {}).await;
+    let call = |n| ask(format!("q{n}")).within(HOUR).on_late(OnLate::Fail);
+    let keys = world.ask_many(400, call).await;
+    world.all_done(&keys).await.iter().for_each(succeeded);
+    let read = world.trouble.read_live.load(Ordering::Relaxed);
+    assert!(read < 40 * 400, "{read} entries read for 400 calls");
+    world.finish().await;
+}
+
+/// Also those whose calls were on their way at the deadline, and came to nothing.
+#[tokio::test(start_paused = true)]
+async fn those_who_would_rather_fail_do_so_each_at_its_own_time() {
+    let world = World::live_only(|settings, _| settings.live.max_concurrent = 2).await;
+    world.faults(Operation::Chat, status(503), 1_000);
+    let within = |n: usize| 10 * MINUTE + n as u32 * 20 * SECOND;
+    // The latest comes first.
+    let call = |n: usize| {
+        ask(format!("q{n}"))
+            .within(within(29 - n))
+            .on_late(OnLate::Fail)
+    };
+    let keys = world.ask_many(30, call).await;
+    for (n, key) in keys.iter().enumerate() {
+        let outcome = world.outcome(*key).await;
+        assert_eq!((outcome.state, outcome.status), (State::Failed, 504));
+        let late = (key.id.born() + within(29 - n)).until(outcome.finished);
+        assert!(late <= 2 * SECOND, "{n}: {late:?} late");
+    }
+    world.finish().await;
 }
 
 #[tokio::test(start_paused = true)]

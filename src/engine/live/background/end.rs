@@ -7,7 +7,7 @@ use super::{Remote, look::Look};
 use crate::{
     engine::{
         Engine,
-        live::{attempts::transition, reply::Answer},
+        live::{Payer, attempts::transition, reply::Answer},
         scope::ScopeKey,
         turnaround::Takes,
     },
@@ -19,8 +19,17 @@ use crate::{
         time::Timestamp,
     },
     policy::lane::words,
-    ports::{Credential, ProviderError, RemoteResponse, ResponseStatus, StoreError},
+    ports::{Credential, ProviderError, RemoteResponse, ResponseStatus, StoreError, Unbooked},
 };
+
+/// A background response whose answer comes too late for its request.
+struct Unwanted<'a> {
+    payer: Payer<'a>,
+    deadline: Timestamp,
+    attempt: Attempt,
+    /// How the request has ended. None where it is erased.
+    earlier: Option<&'a Outcome>,
+}
 
 impl Engine {
     /// An answer that stopped at a limit of tokens is one too: an ordinary call
@@ -88,60 +97,106 @@ impl Engine {
         let age = attempt.started.until(self.now());
         self.cut_off(&ScopeKey::from(request), Takes::Answer(lane), age, 1.0);
         match unseen {
-            true => self.lose(request, attempt, &why).await?,
-            false => self.close(request, attempt, why.clone()).await?,
+            true => self.lose(request.into(), attempt, &why).await?,
+            false => self.close(request.key, attempt, why.clone()).await?,
         }
         self.step_down(request, known.has_left(lane, why)).await
     }
 
-    /// The request has ended otherwise: what is still open is cancelled, and what is
-    /// done was paid.
+    /// The request has ended otherwise.
     pub(super) async fn not_wanted(
-        self: &Arc<Self>,
+        &self,
         look: Look<'_>,
         earlier: &Outcome,
     ) -> Result<(), StoreError> {
         let request = look.request;
-        let cancelled = self.cancel_remote(request.credential, look.remote).await;
-        let attempt = look.attempt.clone();
-        match cancelled {
+        let unwanted = Unwanted {
+            payer: request.into(),
+            deadline: request.deadline,
+            attempt: look.attempt,
+            earlier: Some(earlier),
+        };
+        self.stop_remote(unwanted, Some(request.credential), look.remote)
+            .await
+    }
+
+    /// Nothing is left of the request here but what it may cost yet.
+    pub(super) async fn erased(&self, entry: Entry, remote: &Remote) -> Result<(), StoreError> {
+        let calls = self.store.unbooked(Some(entry.key)).await?;
+        let is_it = |call: &&Unbooked| call.attempt.remote.as_deref() == Some(&remote.id);
+        let Some(call) = calls.iter().find(is_it) else {
+            // It was booked, and the rest not done.
+            self.backoffs.forget(&entry.key);
+            return Ok(());
+        };
+        let credential = {
+            let summary = self.summary.lock();
+            let destination = summary.destinations.get(&entry.cohort.destination);
+            destination.map(|destination| destination.credential)
+        };
+        let unwanted = Unwanted {
+            payer: call.into(),
+            deadline: entry.deadline,
+            attempt: call.attempt.clone(),
+            earlier: None,
+        };
+        self.stop_remote(unwanted, credential, remote).await
+    }
+
+    /// What is still open is cancelled, and what is done was paid.
+    async fn stop_remote(
+        &self,
+        unwanted: Unwanted<'_>,
+        credential: Option<CredentialId>,
+        remote: &Remote,
+    ) -> Result<(), StoreError> {
+        let Unwanted {
+            payer,
+            deadline,
+            attempt,
+            earlier,
+        } = unwanted;
+        match self.cancel_remote(credential, remote).await {
             Ok(found) => match found.status {
                 ResponseStatus::Completed | ResponseStatus::Incomplete => {
-                    let answer = answer(found);
-                    let outcome = self.live_outcome(request, &attempt, &look.known, &answer);
+                    let lane = attempt.lane;
+                    let outcome = self.outcome_of(payer.model, String::new(), lane, &answer(found));
                     let attempt = Attempt {
                         ended: Some(outcome.finished),
                         usage: outcome.usage,
                         bill: outcome.bill,
                         ..attempt
                     };
-                    self.account_late_live(request, &outcome, earlier, attempt)
+                    self.account_late_live(payer, &outcome, earlier, attempt)
                         .await?;
                 }
                 ResponseStatus::Failed | ResponseStatus::Cancelled => {
-                    let note = format!("cancelled: the request had {}", earlier.state.as_str());
-                    self.close(request, attempt, note).await?;
+                    let ended = earlier.map_or("been erased", |earlier| earlier.state.as_str());
+                    let note = format!("cancelled: the request had {ended}");
+                    self.close(payer.key, attempt, note).await?;
                 }
                 // The cancel takes its time.
-                ResponseStatus::Running if !self.is_past(request.deadline) => {
-                    self.look_again(&look, Duration::MAX);
+                ResponseStatus::Running if !self.is_past(deadline) => {
+                    self.look_again(&payer.key, &attempt, Duration::MAX);
                     return Ok(());
                 }
                 ResponseStatus::Running => {
                     let note = "it was cancelled, and ran on";
-                    self.lose(request, attempt, note).await?;
+                    self.lose(payer, attempt, note).await?;
                 }
             },
-            Err(error) if error.is_transient() && !self.is_past(request.deadline) => {
-                self.look_again(&look, Duration::MAX);
+            Err(error) if error.is_transient() && !self.is_past(deadline) => {
+                self.look_again(&payer.key, &attempt, Duration::MAX);
                 return Ok(());
             }
             Err(error) => {
+                tracing::warn!(id = %payer.key.id, %error,
+                    "a background response that nobody wants was not cancelled");
                 let note = format!("its cancel was not heard: {error}");
-                self.lose(request, attempt, &note).await?;
+                self.lose(payer, attempt, &note).await?;
             }
         }
-        self.backoffs.forget(&request.key);
+        self.backoffs.forget(&payer.key);
         Ok(())
     }
 
@@ -150,33 +205,14 @@ impl Engine {
         self.now() > deadline + self.settings.live.give_up_after
     }
 
-    /// Nothing is left of the request here; the provider is told to stop.
-    pub(super) async fn erased(&self, entry: Entry, remote: &Remote) -> Result<(), StoreError> {
-        let destination = {
-            let summary = self.summary.lock();
-            summary.destinations.get(&entry.cohort.destination).cloned()
-        };
-        if let Some(destination) = destination
-            && let Err(error) = self.cancel_remote(destination.credential, remote).await
-        {
-            tracing::warn!(id = %entry.key.id, %error,
-                "the background response of an erased request was not cancelled");
-            if error.is_transient() && !self.is_past(entry.deadline) {
-                let again = self.now() + self.settings.watch.poll_interval;
-                self.backoffs.look_at(&entry.key, again, false);
-                return Ok(());
-            }
-        }
-        self.backoffs.forget(&entry.key);
-        Ok(())
-    }
-
     async fn cancel_remote(
         &self,
-        credential: CredentialId,
+        credential: Option<CredentialId>,
         remote: &Remote,
     ) -> Result<RemoteResponse, ProviderError> {
-        let credential = self.credential(credential).await?;
+        let known =
+            credential.ok_or_else(|| ProviderError::Local("its destination is gone".into()));
+        let credential = self.credential(known?).await?;
         self.provider.cancel_response(&credential, &remote.id).await
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     engine::{Engine, drive::Next, live::rungs::Known},
     model::{
         attempt::{Attempt, AttemptState},
+        id::RequestKey,
         request::{Entry, Request},
         time::Timestamp,
     },
@@ -51,6 +52,7 @@ impl Engine {
                 polls.take(now);
             }
         }
+        self.backoffs.begin_look(&entry.key);
         let engine = self.clone();
         self.tasks.spawn(async move {
             if let Err(error) = engine.look_at(entry, &remote).await {
@@ -115,7 +117,7 @@ impl Engine {
             }
             ResponseStatus::Running => match self.patience_with(&look) {
                 Some(patience) => {
-                    self.look_again(&look, patience);
+                    self.look_again(&look.request.key, &look.attempt, patience);
                     Ok(())
                 }
                 None => self.give_up_background(look, credential).await,
@@ -129,13 +131,13 @@ impl Engine {
         self.background_patience(look.request, attempt.lane, age, &look.known)
     }
 
-    pub(super) fn look_again(&self, look: &Look<'_>, patience: Duration) {
+    pub(super) fn look_again(&self, key: &RequestKey, attempt: &Attempt, patience: Duration) {
         let now = self.now();
-        let age = look.attempt.started.until(now);
+        let age = attempt.started.until(now);
         let pause = poll::interval(age, false, &self.settings.watch);
         let last = patience <= pause;
         let until = now + pause.min(patience);
-        self.backoffs.look_at(&look.request.key, until, last);
+        self.backoffs.look_at(key, until, last);
     }
 
     /// The look failed. It waits for another, while there is time for that.
@@ -155,7 +157,7 @@ impl Engine {
         );
         match (self.patience_with(&look), credential) {
             (Some(patience), _) if !is_gone => {
-                self.look_again(&look, patience);
+                self.look_again(&look.request.key, &look.attempt, patience);
                 Ok(())
             }
             (None, Some(credential)) if !is_gone => self.give_up_background(look, credential).await,
