@@ -46,6 +46,7 @@ const TURNS: Duration = Duration::from_secs(1);
 pub struct Offpeak {
     learner: Learner,
     cohorts: Cohorts,
+    /// What promises are given out of, and kept with.
     capacity: Capacity,
     /// By request.
     known: Vec<Known>,
@@ -95,7 +96,8 @@ impl Offpeak {
             capacity: Capacity {
                 rate: law.live.rate(),
                 live: learner.live(),
-            },
+            }
+            .sure(),
             learner,
             cohorts: Cohorts::new(packing()),
             known: vec![nothing; requests.len()],
@@ -130,7 +132,7 @@ impl Offpeak {
     fn slack(&self, now: Timestamp, due: Timestamp) -> Duration {
         let next = self.starts.partition_point(|(other, _)| *other < due);
         let by = match self.starts.get(next) {
-            Some((_, start)) => due.min(*start + self.capacity.live),
+            Some((_, start)) => due.min(*start + self.learner.live()),
             None => due,
         };
         now.until(by)
@@ -190,7 +192,7 @@ impl Offpeak {
         let due = world.request(request).deadline;
         let firm = self.known[request as usize].firm || self.promise(world.now, request, due);
         if !firm {
-            let waits = f64::from(self.backlog + 1) / self.capacity.rate;
+            let waits = f64::from(self.backlog + 1) / world.law.live.rate();
             let slack = world.now.until(due).as_secs_f64();
             let late = waits + world.law.live.latency > slack;
             if late && world.progress(request).attempts < PATIENCE {

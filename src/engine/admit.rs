@@ -221,7 +221,7 @@ impl Engine {
             bucket: lane::bucket(now, call.deadline, &self.settings.packing),
         };
         // Who would rather be late or fail than pay more has asked for no promise.
-        let capacity = self.capacity(&scope, plan.live());
+        let capacity = self.capacity(&scope, plan.live()).sure();
         let promised = call.on_late == OnLate::Rescue;
         cohort.guarantee = self.summary.lock().promise(
             &destination,
@@ -327,7 +327,7 @@ impl Engine {
         }
         let destination = self.destination(call);
         let scope = ScopeKey::from(&destination);
-        let capacity = self.capacity(&scope, self.live_takes(&scope));
+        let capacity = self.capacity(&scope, self.live_takes(&scope)).sure();
         let (summary, now) = (self.summary.lock(), self.now());
         match summary.has_room(&destination, call.deadline, now, &capacity) {
             true => Ok(()),

@@ -114,7 +114,7 @@ impl Engine {
         demands.extend(calling.into_iter().map(|demand| (None, demand)));
         demands.sort_by_key(|(_, demand)| demand.due);
         let all: Vec<Demand> = demands.iter().map(|(_, demand)| *demand).collect();
-        let all = self.capacity(scope, live).latest_starts(&all);
+        let all = self.capacity(scope, live).sure().latest_starts(&all);
         for ((index, _), start) in demands.iter().zip(all) {
             if let Some(index) = index {
                 starts[*index] = start;

@@ -159,7 +159,7 @@ impl Offpeak {
             Leaving::Overtaken | Leaving::Late { .. } => return Timestamp::MAX,
             Leaving::Unplanned | Leaving::Planned { .. } => {}
         }
-        let by = under.due.min(start + self.capacity.live);
+        let by = under.due.min(start + self.learner.live());
         let (submitted, now) = (under.submitted, world.now);
         let before = left_before(world, &under.lines);
         let (at, how) = leave(&self.learner, submitted, now, now.until(by), before);

@@ -127,7 +127,7 @@ impl Engine {
 
     fn leads(&self, scope: &ScopeKey) -> Leads {
         let demands: Vec<Demand> = self.summary.lock().all_calling(scope);
-        let capacity = self.capacity(scope, self.live_takes(scope));
+        let capacity = self.capacity(scope, self.live_takes(scope)).sure();
         let starts = capacity.latest_starts(&demands);
         let leads = demands.iter().zip(starts);
         Leads(

@@ -1,6 +1,6 @@
-//! Promises that are broken although the provider keeps to its guarantees, each by
-//! itself and as small as it was found. All of them where nearly all of the live
-//! capacity is promised. `cargo test misses -- --ignored` plays them.
+//! Promises that were broken once although the provider kept to its guarantees, each by
+//! itself and as small as it was found: all of them where nearly all of the live
+//! capacity was promised. What is sure leaves room for them (`Capacity::sure`).
 
 use std::time::Duration;
 
@@ -22,12 +22,11 @@ const FULL: Case = Case {
 
 async fn is_kept(case: Case, seed: u64) {
     let seen = play(&case, seed).await;
-    assert!(seen.firm >= 35, "{seen:#?}");
+    assert!(seen.firm >= 20, "{seen:#?}");
     assert!(seen.missed.is_empty(), "{seen:#?}");
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "capacity is promised to each key, and shared by those of an organization"]
 async fn two_keys_of_one_organization() {
     let case = Case {
         calls: 40,
@@ -41,7 +40,6 @@ async fn two_keys_of_one_organization() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "flex calls take of the rate limit that ordinary calls are promised out of"]
 async fn flex_takes_of_the_rate_limit() {
     let case = Case {
         calls: 40,
@@ -56,7 +54,6 @@ async fn flex_takes_of_the_rate_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "a call that nothing was promised to has begun, and is not waited for"]
 async fn an_unpromised_call_is_in_the_way() {
     let case = Case {
         within: (5 * MINUTE, 20 * MINUTE),
@@ -67,8 +64,6 @@ async fn an_unpromised_call_is_in_the_way() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "lines of a batch go live by their own deadlines, when the capacity that was \
-            reckoned with for them has passed"]
 async fn the_lines_of_one_batch_go_one_by_one() {
     let case = Case {
         calls: 60,
@@ -82,8 +77,6 @@ async fn the_lines_of_one_batch_go_one_by_one() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "when to leave a background response is thought out at its looks only, and by \
-            what waited for an ordinary call then"]
 async fn a_background_response_is_left_too_late() {
     let case = Case {
         offer: Offer::Background(90 * MINUTE),
@@ -93,7 +86,6 @@ async fn a_background_response_is_left_too_late() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "when to leave a flex call is thought out once, when it begins"]
 async fn a_flex_call_is_left_too_late() {
     let case = Case {
         offer: Offer::Flex(10 * MINUTE, 0.0),
@@ -103,7 +95,6 @@ async fn a_flex_call_is_left_too_late() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "capacity is what calls took in the mean of late, and some take longer"]
 async fn calls_take_longer_than_in_the_mean() {
     let case = Case {
         over: Duration::ZERO,

@@ -359,8 +359,8 @@ pub async fn play(case: &Case, seed: u64) -> Seen {
     seen
 }
 
-/// Drawn providers of every kind. `OFFPEAK_TEST_SEEDS=0..500` for a night; what is
-/// known to be missed there stands in `misses`.
+/// Drawn providers of every kind. `OFFPEAK_TEST_SEEDS=0..500` for more of them; what
+/// was found there stands in `misses`.
 const SEEDS: [u64; 16] = [3, 7, 9, 12, 16, 22, 29, 30, 34, 40, 44, 52, 53, 60, 65, 66];
 
 #[tokio::test(start_paused = true)]
@@ -403,7 +403,7 @@ async fn no_more_is_promised_than_can_be_kept() {
         at_a_time: (4, 1),
         ..booked
     };
-    for (case, promised) in [(at_once, 50..=65), (from_batches, 100..=115)] {
+    for (case, promised) in [(at_once, 40..=55), (from_batches, 70..=95)] {
         let seen = play(&case, 0).await;
         assert!(seen.missed.is_empty(), "{case:?}\n{seen:#?}");
         assert!(promised.contains(&seen.firm), "{case:?}\n{seen:#?}");
