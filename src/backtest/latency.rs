@@ -27,6 +27,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+mod learned;
 mod turnaround;
 
 pub use turnaround::Turnaround;
@@ -201,7 +202,17 @@ impl Law {
         law.checked()
     }
 
+    /// A law, or what a server has learned of its provider.
     pub fn from_json(text: &str) -> Result<Law, BadLaw> {
+        #[derive(Deserialize)]
+        struct Named {
+            object: Option<String>,
+        }
+        let named = serde_json::from_str::<Named>(text).ok();
+        let object = named.and_then(|named| named.object);
+        if object.as_deref() == Some(learned::OBJECT) {
+            return learned::law(text)?.checked();
+        }
         let law: Law =
             serde_json::from_str(text).map_err(|error| BadLaw::Unread(error.to_string()))?;
         law.checked()

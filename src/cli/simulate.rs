@@ -38,7 +38,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["workload", "requests", "all"])]
     trace: Option<PathBuf>,
     /// How the provider behaves: published, apart, stops, slow-live, flex, stall, or a TOML or
-    /// JSON file (docs/simulate.md). Goes over what the workload brings.
+    /// JSON file (docs/simulate.md), a server's `/offpeak/v1/turnaround` among them. Goes over
+    /// what the workload brings.
     #[arg(long, value_name = "FILE", conflicts_with = "all")]
     latency: Option<String>,
     /// Print one JSON object.
