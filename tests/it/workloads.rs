@@ -190,7 +190,16 @@ async fn lines_that_finish_together() {
     let mut provider = provider();
     provider.latency.line_correlation = 1.0;
     provider.latency.turnaround_sigma = 0.7;
-    let books = through(STEADY, provider).await;
+    let app = against(provider, &[]).await;
+    // Some never end, whatever the others' luck.
+    let by = Duration::from_secs(86_400);
+    app.simulator.inject(Fault {
+        times: 5,
+        ..Fault::once(Operation::CreateBatch, Kind::Slow { by })
+    });
+    let done = play(&app, &STEADY).await;
+    let books = check(&app, done).await;
+    app.finish().await;
     assert_eq!(books.firm, STEADY.calls);
     assert!(books.cancelled > 0 && books.largest > 1, "{books:?}");
     assert_eq!(books.in_part, 0, "all or nothing: {books:?}");
@@ -201,7 +210,7 @@ async fn lines_that_finish_together() {
 async fn lines_that_finish_apart() {
     let mut provider = provider();
     provider.latency.line_correlation = 0.0;
-    provider.latency.turnaround_sigma = 0.7;
+    provider.latency.turnaround_sigma = 1.0;
     let books = through(STEADY, provider).await;
     assert_eq!(books.firm, STEADY.calls);
     assert!(books.in_part > 0, "no batch was left half-way: {books:?}");
