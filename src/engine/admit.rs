@@ -17,7 +17,7 @@ use crate::{
     ports::{self, Admission, StoreError},
 };
 
-use super::{Caller, Engine, Hold, scope::ScopeKey, settings::OnFull};
+use super::{Caller, Engine, Hold, settings::OnFull};
 
 /// A call that asks to be deferred, read and found fit for a batch line.
 pub struct Call {
@@ -205,7 +205,7 @@ impl Engine {
     ) -> Admission {
         let now = self.now();
         let destination = self.destination(call);
-        let scope = ScopeKey::from(&destination);
+        let scope = self.scope_of(&destination);
         let plan = self.plan(&scope, call.endpoint, call.store);
         let (lane, reason) = match &call.live_only {
             Some(reason) => (Lane::Standard, reason.clone()),
@@ -326,7 +326,7 @@ impl Engine {
             return Ok(());
         }
         let destination = self.destination(call);
-        let scope = ScopeKey::from(&destination);
+        let scope = self.scope_of(&destination);
         let capacity = self.capacity(&scope, self.live_takes(&scope)).sure();
         let (summary, now) = (self.summary.lock(), self.now());
         match summary.has_room(&destination, call.deadline, now, &capacity) {

@@ -1,9 +1,6 @@
 //! Whose call it is, and the key that does its work.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -67,14 +64,6 @@ impl Engine {
             credential,
             presented: Arc::new(presented),
         }
-    }
-
-    /// The credentials that a tenant's deferred calls came with.
-    pub fn credentials_of(&self, tenant: TenantId) -> BTreeSet<CredentialId> {
-        let summary = self.summary.lock();
-        let destinations = summary.destinations.values();
-        let own = destinations.filter(|destination| destination.tenant == tenant);
-        own.map(|destination| destination.credential).collect()
     }
 
     /// The caller's credential as the store keeps it; from here on it is known.

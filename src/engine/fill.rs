@@ -125,7 +125,7 @@ impl Engine {
     /// Fixes the lines of a batch that was left half filled.
     pub(super) async fn seal(self: &Arc<Self>, batch: Batch) -> Result<(), StoreError> {
         let lines = self.lines_of(batch.id).await?;
-        let tokens = self.recount(batch.credential, &batch.model, &lines).await?;
+        let tokens = self.recount(&batch, &lines).await?;
         self.seal_with(batch, tokens).await
     }
 

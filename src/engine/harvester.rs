@@ -25,7 +25,7 @@ use crate::{
 use super::{
     Engine,
     live::{Payer, late},
-    scope::ScopeKey,
+    scope::Account,
     turnaround::{Happens, Takes},
 };
 
@@ -83,7 +83,7 @@ impl Engine {
     /// What the end of the batch tells of the lane: how many lines had been run by
     /// now, beyond those that were heard of before, and that the rest takes longer.
     fn learn_from(&self, batch: &Batch, answered: u32) {
-        let scope = ScopeKey::from(batch);
+        let account = Account::from(batch);
         let heard = {
             let summary = self.summary.lock();
             let tracked = summary.batches.get(&batch.id);
@@ -95,25 +95,25 @@ impl Engine {
         let takes = Takes::Answer(Lane::Batch);
         let Some(asked) = batch.cancel_sent else {
             let before = heard.unwrap_or(0.0);
-            self.saw(&scope, takes, age, (done - before).max(0.0));
-            self.cut_off(&scope, takes, age, (1.0 - done.max(before)).max(0.0));
-            self.saw(&scope, Takes::Batch, age, 1.0);
+            self.saw(&account, takes, age, (done - before).max(0.0));
+            self.cut_off(&account, takes, age, (1.0 - done.max(before)).max(0.0));
+            self.saw(&account, Takes::Batch, age, 1.0);
             return;
         };
         let ran = batch.created.until(asked);
-        self.cut_off(&scope, Takes::Batch, ran, 1.0);
-        self.saw(&scope, Takes::Cancel, asked.until(now), 1.0);
+        self.cut_off(&account, Takes::Batch, ran, 1.0);
+        self.saw(&account, Takes::Cancel, asked.until(now), 1.0);
         match heard {
             // What a cancel lets end is learned apart: how long lines take is not to
             // be had of it.
             Some(before) => {
-                self.learn_from_cancel(&scope, (ran, age), (before, done));
-                self.cut_off(&scope, takes, ran, (1.0 - before).max(0.0));
+                self.learn_from_cancel(&account, (ran, age), (before, done));
+                self.cut_off(&account, takes, ran, (1.0 - before).max(0.0));
             }
             // Nobody knows which ended before it.
             None => {
-                self.saw(&scope, takes, age, done);
-                self.cut_off(&scope, takes, age, (1.0 - done).max(0.0));
+                self.saw(&account, takes, age, done);
+                self.cut_off(&account, takes, age, (1.0 - done).max(0.0));
             }
         }
     }
@@ -122,15 +122,18 @@ impl Engine {
     /// beside the share that would have without one.
     fn learn_from_cancel(
         &self,
-        scope: &ScopeKey,
+        account: &Account,
         (asked, over): (Duration, Duration),
         (before, done): (f64, f64),
     ) {
-        let curve = self.curve(scope, Takes::Answer(Lane::Batch));
+        let curve = self.curve(
+            &self.organizations.scope(account),
+            Takes::Answer(Lane::Batch),
+        );
         let runs = |age: Duration| curve.survival(age.as_secs_f64());
         let would_end = 1.0 - runs(over) / runs(asked).max(1e-9);
         let expected = (1.0 - before) * would_end;
-        self.happened(scope, Happens::Finished, done - before, expected);
+        self.happened(account, Happens::Finished, done - before, expected);
     }
 
     async fn settled(self: &Arc<Self>, batch: &mut Batch) -> Result<(), StoreError> {
@@ -352,7 +355,7 @@ impl Engine {
     /// that and the budget covers it.
     fn place_after_return(&self, batch: &Batch, rest: &[Entry]) -> Place {
         let now = self.now();
-        let place = self.after_return(batch.cohort, &ScopeKey::from(batch), batch.endpoint);
+        let place = self.after_return(batch.cohort, &self.scope_of(batch), batch.endpoint);
         if place != Place::Live {
             return place;
         }

@@ -82,8 +82,7 @@ impl Engine {
                 self.store.drop_credential(credential).await?;
             }
             self.credentials.forget(credential);
-            self.scopes.forget(credential);
-            self.flex_scopes.forget(credential);
+            self.forget_organization(credential).await?;
         }
         Ok(())
     }

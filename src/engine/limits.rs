@@ -21,7 +21,7 @@ use crate::{
 };
 
 use super::{
-    scope::ScopeKey,
+    scope::{Account, Merge, Organizations, Owner, ScopeKey, regroup},
     summary::{Batches, Summary, Tracked},
 };
 
@@ -29,15 +29,12 @@ use super::{
 /// there for more batches.
 const PROMPT: Duration = Duration::from_secs(10);
 
-/// A credential and a model, over all endpoints.
-type Scope = (CredentialId, String);
-
 #[derive(Default)]
 pub(super) struct Limits {
-    /// By model; for every credential.
+    /// By model; for every organization.
     configured: BTreeMap<String, u64>,
-    budgets: HashMap<Scope, Budget>,
-    throttles: HashMap<CredentialId, Throttle>,
+    budgets: HashMap<ScopeKey, Budget>,
+    throttles: HashMap<Owner, Throttle>,
     pub packing: Turns,
     pub submitting: Turns,
 }
@@ -50,34 +47,53 @@ impl Limits {
         }
     }
 
-    fn budget(&mut self, credential: CredentialId, model: &str) -> &mut Budget {
-        let configured = self.configured.get(model).copied();
+    fn budget(&mut self, scope: ScopeKey) -> &mut Budget {
+        let configured = self.configured.get(&*scope.model).copied();
         self.budgets
-            .entry((credential, model.to_owned()))
+            .entry(scope)
             .or_insert_with(|| Budget::new(configured))
     }
 
     /// A scope without a limit has no budget, and costs nothing.
-    fn limited(&mut self, credential: CredentialId, model: &str) -> Option<&mut Budget> {
-        if self.configured.contains_key(model) {
-            return Some(self.budget(credential, model));
+    fn limited(&mut self, scope: &ScopeKey) -> Option<&mut Budget> {
+        if self.configured.contains_key(&*scope.model) {
+            return Some(self.budget(scope.clone()));
         }
-        if self.budgets.is_empty() {
-            return None;
-        }
-        let budget = self.budgets.get_mut(&(credential, model.to_owned()))?;
+        let budget = self.budgets.get_mut(scope)?;
         budget.limit().is_some().then_some(budget)
+    }
+
+    /// What the provider told of the credential alone, it told of its organization.
+    pub fn regroup(
+        &mut self,
+        credential: CredentialId,
+        organizations: &Organizations,
+        now: Timestamp,
+    ) {
+        regroup(&mut self.budgets, credential, organizations);
+        let alone = self.throttles.remove(&Owner::Credential(credential));
+        if let Some(alone) = alone {
+            let owner = organizations.owner(credential);
+            self.throttles.entry(owner).or_default().absorb(&alone, now);
+        }
+    }
+}
+
+impl Merge for Budget {
+    fn merge(&mut self, alone: Budget) {
+        self.absorb(alone);
     }
 }
 
 impl Summary {
-    pub fn is_limited(&mut self, credential: CredentialId, model: &str) -> bool {
-        self.limits.limited(credential, model).is_some()
+    pub fn is_limited(&mut self, scope: &ScopeKey) -> bool {
+        self.limits.limited(scope).is_some()
     }
 
     /// What the next batch of a cohort may have of its scope's tokens.
     pub fn room(&mut self, cohort: &Cohort, to: &Destination, now: Timestamp) -> Room {
-        let Some(budget) = self.limits.limited(to.credential, &to.model) else {
+        let scope = self.organizations.scope(&Account::from(to));
+        let Some(budget) = self.limits.limited(&scope) else {
             return Room::Open;
         };
         if let Some(kept) = budget.kept_for()
@@ -85,20 +101,20 @@ impl Summary {
         {
             budget.keep_for_nobody();
         }
-        let enqueued = enqueued(&self.batches, &ScopeKey::from(to), |_| true);
+        let enqueued = enqueued(&self.batches, &scope, |_| true);
         budget.room(cohort, enqueued, now)
     }
 
     /// The next line of the cohort needs more room than there is.
     pub fn keep_room(&mut self, cohort: Cohort, to: &Destination) {
-        self.limits
-            .budget(to.credential, &to.model)
-            .keep_for(cohort);
+        let scope = self.organizations.scope(&Account::from(to));
+        self.limits.budget(scope).keep_for(cohort);
     }
 
     /// A batch of the scope was filled.
     pub fn filled(&mut self, to: &Destination) {
-        if let Some(budget) = self.limits.limited(to.credential, &to.model) {
+        let scope = self.organizations.scope(&Account::from(to));
+        if let Some(budget) = self.limits.limited(&scope) {
             budget.keep_for_nobody();
         }
     }
@@ -106,16 +122,16 @@ impl Summary {
     /// The batch is terminal: the provider holds its tokens no more. `ran` is false
     /// where it never held them.
     pub fn release(&mut self, batch: &Batch, ran: bool, now: Timestamp) {
-        let (credential, model) = (batch.credential, &batch.model);
+        let scope = self.organizations.scope(&Account::from(batch));
         let Some(tracked) = self.batches.get(&batch.id) else {
             return;
         };
         if !tracked.released
             && ran
-            && let Some(budget) = self.limits.limited(credential, model)
+            && let Some(budget) = self.limits.limited(&scope)
         {
             let runs = |one: &Batch| one.id == batch.id || is_running(one);
-            let all = enqueued(&self.batches, &ScopeKey::from(batch), runs);
+            let all = enqueued(&self.batches, &scope, runs);
             budget.taken(all.unwrap_or_default(), now);
         }
         if let Some(tracked) = self.batches.get_mut(&batch.id) {
@@ -126,13 +142,13 @@ impl Summary {
     /// The provider refused the batch, of so many tokens. True where it will never
     /// fit.
     pub fn refused(&mut self, batch: &Batch, tokens: u64, pause: Duration, now: Timestamp) -> bool {
-        let (credential, model) = (batch.credential, &batch.model);
-        let others = enqueued(&self.batches, &ScopeKey::from(batch), |one| {
+        let scope = self.organizations.scope(&Account::from(batch));
+        let others = enqueued(&self.batches, &scope, |one| {
             one.id != batch.id && is_there(one)
         });
-        let budget = self.limits.budget(credential, model);
+        let budget = self.limits.budget(scope);
         budget.refused(tokens, others, pause, now);
-        tracing::warn!(batch = %batch.id, model, tokens, ?others, limit = budget.limit(),
+        tracing::warn!(batch = %batch.id, model = batch.model, tokens, ?others, limit = budget.limit(),
             "the provider has no room for a batch's tokens");
         budget.is_hopeless(batch.lines, tokens)
     }
@@ -140,18 +156,15 @@ impl Summary {
     /// A create was answered with 429: fewer and larger ones, and none for so long
     /// as it `asked` for.
     pub fn throttled(&mut self, credential: CredentialId, asked: Duration, now: Timestamp) {
-        let throttles = &mut self.limits.throttles;
-        throttles.entry(credential).or_default().complained(now);
+        let owner = self.organizations.owner(credential);
+        let throttle = self.limits.throttles.entry(owner).or_default();
+        throttle.complained(now);
         self.creates(credential).put_off(now + asked);
     }
 
-    /// What bears on each credential with open batches.
-    pub fn pressures(
-        &self,
-        now: Timestamp,
-        watch: &poll::Settings,
-    ) -> HashMap<CredentialId, Pressure> {
-        let mut pressures: HashMap<CredentialId, Pressure> = HashMap::new();
+    /// What bears on each organization with open batches.
+    pub fn pressures(&self, now: Timestamp, watch: &poll::Settings) -> HashMap<Owner, Pressure> {
+        let mut pressures: HashMap<Owner, Pressure> = HashMap::new();
         for Tracked { batch, wanted, .. } in self.batches.values() {
             let cancelling = batch.state == BatchState::Cancelling;
             if cancelling || batch.state == BatchState::Submitted {
@@ -159,13 +172,14 @@ impl Summary {
                 let interval = poll::interval(age, cancelling || *wanted, watch);
                 let polls = 1.0 / interval.max(PROMPT).as_secs_f64();
                 let share = polls / watch.polls_per_second.max(0.001);
-                pressures.entry(batch.credential).or_default().calls += share;
+                let owner = self.organizations.owner(batch.credential);
+                pressures.entry(owner).or_default().calls += share;
             }
         }
-        for (credential, throttle) in &self.limits.throttles {
+        for (owner, throttle) in &self.limits.throttles {
             let level = throttle.level(now);
             if level > 0 {
-                pressures.entry(*credential).or_default().throttle = level;
+                pressures.entry(owner.clone()).or_default().throttle = level;
             }
         }
         pressures

@@ -39,7 +39,7 @@ pub(super) use self::{
     attempts::{Payer, late},
     backlog::Backlog,
     backoffs::Backoffs,
-    scopes::{Account, Scopes},
+    scopes::Scopes,
 };
 use self::{
     backoffs::Why,

@@ -61,6 +61,7 @@ pub use credentials::Caller;
 pub use hold::Hold;
 pub use inflight::Gauges;
 pub use live::LiveScope;
+pub use scope::Owner;
 pub use settings::{
     AdmissionSettings, HookSettings, OnFull, RetentionSettings, Settings, ShadowSettings,
 };
@@ -78,6 +79,7 @@ use crate::{
         id::{RequestId, RequestKey, TenantId},
         time::Timestamp,
     },
+    policy::retry::LiveSettings,
     ports::{Clock, Deliver, Provider, Store, StoreError, Vault},
 };
 
@@ -101,6 +103,7 @@ pub struct Engine {
     prices: Prices,
     settings: Settings,
 
+    organizations: Arc<scope::Organizations>,
     summary: Mutex<summary::Summary>,
     turnarounds: turnaround::Turnarounds,
     plans: plans::Plans,
@@ -154,9 +157,13 @@ impl Engine {
     pub async fn start(parts: Parts) -> Result<Arc<Engine>, StoreError> {
         let shadow = parts.settings.shadow.deadline.map(shadow::Shadow::new);
         let (shadow, inbox) = shadow.unzip();
+        let organizations: Arc<scope::Organizations> = Arc::default();
+        let summary = summary::Summary::new(&parts.settings, organizations.clone());
+        let scopes =
+            |settings: &LiveSettings| Arc::new(live::Scopes::new(settings, organizations.clone()));
         let engine = Arc::new(Engine {
-            summary: Mutex::new(summary::Summary::new(&parts.settings)),
-            turnarounds: turnaround::Turnarounds::default(),
+            summary: Mutex::new(summary),
+            turnarounds: turnaround::Turnarounds::new(organizations.clone()),
             plans: plans::Plans::default(),
             shadow,
             credentials: credentials::Credentials::default(),
@@ -170,8 +177,9 @@ impl Engine {
             backlog: live::Backlog::default(),
             backoffs: live::Backoffs::default(),
             budgets: Arc::new(budgets::Budgets::new(parts.settings.rescue.budget())),
-            scopes: Arc::new(live::Scopes::new(&parts.settings.live)),
-            flex_scopes: Arc::new(live::Scopes::new(&parts.settings.live.flex())),
+            scopes: scopes(&parts.settings.live),
+            flex_scopes: scopes(&parts.settings.live.flex()),
+            organizations,
             background: Arc::new(Semaphore::new(
                 parts.settings.live.max_background.max(1) as usize
             )),

@@ -10,7 +10,7 @@ use tokio::sync::OnceCell;
 
 use crate::{
     model::{id::CredentialId, time::Timestamp},
-    ports::ProviderError,
+    ports::{Organization, ProviderError},
 };
 
 use super::{Engine, credentials::Caller};
@@ -92,7 +92,10 @@ impl Engine {
     async fn ask(&self, caller: &Caller, model: &str) -> Answer {
         let asked = self.provider.model(&caller.presented, model);
         match tokio::time::timeout(PATIENCE, asked).await {
-            Ok(Ok(())) => {
+            Ok(Ok(organization)) => {
+                if let Some(Organization(name)) = organization {
+                    self.learn_organization(caller.credential, &name).await;
+                }
                 self.models.settled();
                 Answer::Fine
             }

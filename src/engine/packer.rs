@@ -9,7 +9,7 @@ use std::{
 use crate::{
     model::{
         batch::{Batch, BatchEvent, BatchState},
-        id::{BatchId, CredentialId},
+        id::BatchId,
         request::{Cohort, Entry, OnLate, Place},
         time::Timestamp,
     },
@@ -17,7 +17,7 @@ use crate::{
     ports::{Relocation, StoreError},
 };
 
-use super::{Engine, drive::Next, fill::Filled, summary::Summary};
+use super::{Engine, drive::Next, fill::Filled, scope::Owner, summary::Summary};
 
 /// Lines claimed in one commit: two writes each, within what sled takes without
 /// growing (DESIGN.md §6).
@@ -106,7 +106,7 @@ impl Engine {
         (limits.packing.round(items), *arrivals)
     }
 
-    fn pressures(&self) -> HashMap<CredentialId, Pressure> {
+    fn pressures(&self) -> HashMap<Owner, Pressure> {
         let now = self.now();
         self.summary.lock().pressures(now, &self.settings.watch)
     }
@@ -116,7 +116,7 @@ impl Engine {
         self: &Arc<Self>,
         cohort: Cohort,
         flush: bool,
-        pressures: &HashMap<CredentialId, Pressure>,
+        pressures: &HashMap<Owner, Pressure>,
     ) -> Result<Turn, StoreError> {
         let now = self.now();
         let (to, decision, room) = {
@@ -127,9 +127,10 @@ impl Engine {
             ) else {
                 return Ok(Turn::Waits(Next::OnSignal));
             };
+            let owner = self.organizations.owner(to.credential);
             let bounds = Bounds {
                 create_at: summary.create_at(&cohort, to.credential),
-                pressure: pressures.get(&to.credential).copied().unwrap_or_default(),
+                pressure: pressures.get(&owner).copied().unwrap_or_default(),
                 patience: self.patience(&cohort, waiting.oldest),
                 flush,
             };

@@ -1,16 +1,12 @@
 //! The plan of each scope, made of what is known of it, and made anew when that has
 //! changed.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 
 use crate::{
-    model::{attempt::Lane, endpoint::Endpoint, request::Usage, time::Timestamp},
+    model::{attempt::Lane, endpoint::Endpoint, id::CredentialId, request::Usage, time::Timestamp},
     policy::{
         demand::Capacity,
         plan::{Cancel, Plan, Rung},
@@ -19,14 +15,13 @@ use crate::{
 
 use super::{
     Engine,
-    live::Account,
-    scope::ScopeKey,
+    scope::{Owner, ScopeKey},
     turnaround::{Happens, Takes},
 };
 
 /// By scope, and by the lanes that they are made of.
 #[derive(Default)]
-pub(super) struct Plans(Mutex<BTreeMap<ScopeKey, HashMap<Vec<Lane>, Made>>>);
+pub(super) struct Plans(Mutex<HashMap<ScopeKey, HashMap<Vec<Lane>, Made>>>);
 
 struct Made {
     plan: Arc<Plan>,
@@ -60,24 +55,22 @@ impl Engine {
     /// provider may store the answer.
     pub(super) fn plan(
         &self,
-        key: &ScopeKey,
+        scope: &ScopeKey,
         endpoint: Endpoint,
         store: Option<bool>,
     ) -> Arc<Plan> {
-        self.plan_over(
-            key,
-            &self.settings.ladder.lanes(&key.model, endpoint, store),
-        )
+        let lanes = &self.settings.ladder;
+        self.plan_over(scope, &lanes.lanes(&scope.model, endpoint, store))
     }
 
     /// The plan over these lanes and the ordinary call, made anew when it is stale.
-    pub(super) fn plan_over(&self, key: &ScopeKey, lanes: &[Lane]) -> Arc<Plan> {
+    pub(super) fn plan_over(&self, scope: &ScopeKey, lanes: &[Lane]) -> Arc<Plan> {
         let now = self.now();
         let replan = self.settings.rescue.replan;
-        let observations = self.turnarounds.observations(key);
+        let observations = self.turnarounds.observations(scope);
         {
             let mut scopes = self.plans.0.lock();
-            let made = scopes.get_mut(key).and_then(|plans| plans.get_mut(lanes));
+            let made = scopes.get_mut(scope).and_then(|plans| plans.get_mut(lanes));
             if let Some(made) = made {
                 if made.until(observations) > now {
                     return made.plan.clone();
@@ -86,8 +79,8 @@ impl Engine {
                 (made.due, made.stale) = (now + replan, now + replan);
             }
         }
-        let plan = Arc::new(self.make_plan(key, lanes));
-        let running = self.summary.lock().running(key, now);
+        let plan = Arc::new(self.make_plan(scope, lanes));
+        let running = self.summary.lock().running(scope, now);
         let oldest = running.into_iter().map(|(age, _)| age).max();
         let made = Made {
             plan: plan.clone(),
@@ -96,26 +89,26 @@ impl Engine {
             observations,
         };
         let mut scopes = self.plans.0.lock();
-        let plans = scopes.entry(key.clone()).or_default();
+        let plans = scopes.entry(scope.clone()).or_default();
         plans.insert(lanes.to_vec(), made);
         plan
     }
 
-    fn make_plan(&self, key: &ScopeKey, lanes: &[Lane]) -> Plan {
-        let rungs = lanes.iter().filter_map(|lane| self.rung(key, *lane));
+    fn make_plan(&self, scope: &ScopeKey, lanes: &[Lane]) -> Plan {
+        let rungs = lanes.iter().filter_map(|lane| self.rung(scope, *lane));
         let rungs = rungs.collect();
-        Plan::new(rungs, self.live_takes(key), LONGEST)
+        Plan::new(rungs, self.live_takes(scope), LONGEST)
     }
 
-    fn rung(&self, key: &ScopeKey, lane: Lane) -> Option<Rung> {
+    fn rung(&self, scope: &ScopeKey, lane: Lane) -> Option<Rung> {
         let offer = self.settings.ladder.offer(lane)?;
-        let curve = self.curve(key, Takes::Answer(lane));
+        let curve = self.curve(scope, Takes::Answer(lane));
         let is_batch = lane == Lane::Batch;
         Some(Rung {
             lane,
-            price: self.price(&key.model, lane).unwrap_or(offer.price),
+            price: self.price(&scope.model, lane).unwrap_or(offer.price),
             whole: match is_batch {
-                true => self.curve(key, Takes::Batch),
+                true => self.curve(scope, Takes::Batch),
                 false => curve.clone(),
             },
             curve,
@@ -124,26 +117,36 @@ impl Engine {
                 false => Duration::ZERO,
             },
             cancel: match lane {
-                Lane::Batch => Some(self.cancel_of(key)),
+                Lane::Batch => Some(self.cancel_of(scope)),
                 Lane::Background8h | Lane::Background2h => Some(Cancel::AT_ONCE),
                 // Hung up on, it may run on.
                 Lane::Flex | Lane::Standard => None,
             },
             refused: match lane {
-                Lane::Flex => self.share(key, Happens::Refused),
+                Lane::Flex => self.share(scope, Happens::Refused),
                 _ => offer.refused,
             },
         })
     }
 
     /// When the scope's plans are to be looked at again.
-    pub(super) fn replans_at(&self, key: &ScopeKey) -> Timestamp {
-        let observations = self.turnarounds.observations(key);
+    pub(super) fn replans_at(&self, scope: &ScopeKey) -> Timestamp {
+        let observations = self.turnarounds.observations(scope);
         let scopes = self.plans.0.lock();
-        let plans = scopes.get(key).into_iter().flat_map(HashMap::values);
+        let plans = scopes.get(scope).into_iter().flat_map(HashMap::values);
         let next = plans.map(|made| made.until(observations)).min();
         next.unwrap_or(Timestamp::MAX)
             .max(self.now() + self.settings.rescue.replan)
+    }
+
+    /// What was known of the credential alone is news to its organization.
+    pub(super) fn remake_plans(&self, credential: CredentialId) {
+        let owners = [
+            Owner::Credential(credential),
+            self.organizations.owner(credential),
+        ];
+        let mut scopes = self.plans.0.lock();
+        scopes.retain(|key, _| !owners.contains(&key.owner));
     }
 
     /// Those that nobody has asked for in a long time.
@@ -169,12 +172,8 @@ impl Engine {
     }
 
     /// What the scope can run live, when a call takes `live` at worst.
-    pub(super) fn capacity(&self, key: &ScopeKey, live: Duration) -> Capacity {
-        let account = Account {
-            credential: key.credential,
-            model: key.model.as_str().into(),
-        };
-        let rate = self.scopes.capacity(&account, self.now());
+    pub(super) fn capacity(&self, scope: &ScopeKey, live: Duration) -> Capacity {
+        let rate = self.scopes.capacity(scope, self.now());
         Capacity { rate, live }
     }
 }

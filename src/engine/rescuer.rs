@@ -25,13 +25,7 @@ use crate::{
     ports::StoreError,
 };
 
-use super::{
-    Engine,
-    budgets::Commitments,
-    drive::Next,
-    scope::ScopeKey,
-    summary::{Summary, Tracked},
-};
+use super::{Engine, budgets::Commitments, drive::Next, scope::ScopeKey, summary::Tracked};
 
 /// Entries a read.
 const PAGE: usize = 96;
@@ -54,7 +48,7 @@ impl Engine {
     pub(super) async fn rescue_turn(self: &Arc<Self>) -> Result<Next, StoreError> {
         let mut next = self.fail_turn().await;
         let mut money = self.plan_rescues();
-        let work = rescuable(&self.summary.lock());
+        let work = self.rescuable();
         for (scope, work) in work {
             let rescued = self.rescue_scope(&scope, work, &mut money).await;
             next = next.sooner(self.or_soon("rescuing", rescued));
@@ -193,38 +187,41 @@ impl Engine {
             _ => Place::Queue(cohort),
         }
     }
-}
 
-/// Everything that pays more rather than being late, by scope.
-fn rescuable(summary: &Summary) -> BTreeMap<ScopeKey, Vec<Work>> {
-    let mut found: BTreeMap<ScopeKey, Vec<Work>> = BTreeMap::new();
-    for (cohort, waiting) in &summary.queue {
-        let Some(destination) = summary.destinations.get(&cohort.destination) else {
-            continue;
-        };
-        if cohort.on_late == OnLate::Rescue && waiting.lines > 0 {
-            found.entry(destination.into()).or_default().push(Work {
-                endpoint: destination.endpoint,
-                due: cohort.bucket.start,
-                lines: waiting.lines as f64,
-                guarantee: cohort.guarantee,
-                place: Waits::Queue(*cohort),
-            });
+    /// Everything that pays more rather than being late, by scope.
+    fn rescuable(&self) -> BTreeMap<ScopeKey, Vec<Work>> {
+        let summary = self.summary.lock();
+        let mut found: BTreeMap<ScopeKey, Vec<Work>> = BTreeMap::new();
+        for (cohort, waiting) in &summary.queue {
+            let Some(destination) = summary.destinations.get(&cohort.destination) else {
+                continue;
+            };
+            if cohort.on_late == OnLate::Rescue && waiting.lines > 0 {
+                let scope = self.scope_of(destination);
+                found.entry(scope).or_default().push(Work {
+                    endpoint: destination.endpoint,
+                    due: cohort.bucket.start,
+                    lines: waiting.lines as f64,
+                    guarantee: cohort.guarantee,
+                    place: Waits::Queue(*cohort),
+                });
+            }
         }
-    }
-    for tracked in summary.batches.values() {
-        let batch = &tracked.batch;
-        let on_late = batch.cohort.on_late;
-        let is_fixed = batch.state.is_open() && batch.state != BatchState::Filling;
-        if on_late == OnLate::Rescue && is_fixed {
-            found.entry(batch.into()).or_default().push(Work {
-                endpoint: batch.endpoint,
-                due: batch.earliest_deadline,
-                lines: f64::from(batch.lines),
-                guarantee: batch.cohort.guarantee,
-                place: Waits::Batch(Box::new(tracked.clone())),
-            });
+        for tracked in summary.batches.values() {
+            let batch = &tracked.batch;
+            let on_late = batch.cohort.on_late;
+            let is_fixed = batch.state.is_open() && batch.state != BatchState::Filling;
+            if on_late == OnLate::Rescue && is_fixed {
+                let scope = self.scope_of(batch);
+                found.entry(scope).or_default().push(Work {
+                    endpoint: batch.endpoint,
+                    due: batch.earliest_deadline,
+                    lines: f64::from(batch.lines),
+                    guarantee: batch.cohort.guarantee,
+                    place: Waits::Batch(Box::new(tracked.clone())),
+                });
+            }
         }
+        found
     }
-    found
 }

@@ -29,7 +29,7 @@ use crate::{
 
 use self::sums::Sums;
 pub use self::{coding::Coding, excerpt::Excerpt};
-use super::{Caller, Engine, scope::ScopeKey};
+use super::{Caller, Engine, scope::Account};
 
 /// A call that passed through and was answered with success.
 pub struct Passed {
@@ -190,15 +190,20 @@ impl Engine {
             && let Some(model) = &model
         {
             row.unread = 0;
-            let scope = ScopeKey {
+            let account = Account {
                 credential: caller.credential,
-                model: model.clone(),
+                model: model.as_str().into(),
             };
             let sum = match passed.streamed {
                 true => &mut row.streams,
                 false => &mut row.plain,
             };
-            match self.estimate(&scope, passed.endpoint, shadow.deadline, &metered) {
+            match self.estimate(
+                &self.scope_of(account),
+                passed.endpoint,
+                shadow.deadline,
+                &metered,
+            ) {
                 Some(estimate) => *sum = estimate,
                 None => row.unpriced = 1,
             }

@@ -15,7 +15,7 @@ use crate::{
     ports::{Credential, ProviderError, RemoteBatch, StoreError},
 };
 
-use super::{Engine, drive::Next, scope::ScopeKey, settling::error_code, summary::Summary};
+use super::{Engine, drive::Next, settling::error_code, summary::Summary};
 
 /// How far before the create's sending the list is searched: clocks differ.
 const CLOCK_SKEW: Duration = Duration::from_secs(300);
@@ -314,7 +314,7 @@ impl Engine {
     async fn unpack(self: &Arc<Self>, batch: Batch) -> Result<(), StoreError> {
         let place = match self.learn_from_refusal(&batch).await? {
             true => Place::Live,
-            false => self.after_return(batch.cohort, &ScopeKey::from(&batch), batch.endpoint),
+            false => self.after_return(batch.cohort, &self.scope_of(&batch), batch.endpoint),
         };
         self.abandon(batch, place).await
     }

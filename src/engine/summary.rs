@@ -9,12 +9,16 @@ mod overtaken;
 mod rates;
 mod setbacks;
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use crate::{
     model::{
-        id::{DestinationId, TenantId},
+        id::{CredentialId, DestinationId, TenantId},
         request::{Cohort, Destination, Entry, LiveQueue, Place},
+        time::Timestamp,
     },
     policy::{
         pack::{self, Waiting},
@@ -26,6 +30,7 @@ use super::{
     Settings,
     inflight::{Mention, Mentions},
     limits::Limits,
+    scope::{Organizations, regroup},
 };
 
 pub(super) use self::batches::{Batches, Stayed, Tracked};
@@ -34,6 +39,7 @@ use self::{
 };
 
 pub(super) struct Summary {
+    pub organizations: Arc<Organizations>,
     pub queue: BTreeMap<Cohort, Waiting>,
     pub destinations: HashMap<DestinationId, Destination>,
     pub batches: Batches,
@@ -74,12 +80,17 @@ impl Counts {
 }
 
 impl Summary {
-    pub fn new(settings: &Settings) -> Self {
-        Summary::with(&settings.packing, &settings.watch)
+    pub fn new(settings: &Settings, organizations: Arc<Organizations>) -> Self {
+        Summary::with(&settings.packing, &settings.watch, organizations)
     }
 
-    fn with(packing: &pack::Settings, watch: &poll::Settings) -> Self {
+    fn with(
+        packing: &pack::Settings,
+        watch: &poll::Settings,
+        organizations: Arc<Organizations>,
+    ) -> Self {
         Summary {
+            organizations,
             queue: BTreeMap::new(),
             destinations: HashMap::new(),
             batches: Batches::default(),
@@ -96,6 +107,15 @@ impl Summary {
             setbacks: Setbacks::default(),
             rates: Rates::new(packing, watch),
         }
+    }
+
+    /// What was counted for the credential alone goes to its organization.
+    pub fn regroup(&mut self, credential: CredentialId, now: Timestamp) {
+        let organizations = self.organizations.clone();
+        regroup(&mut self.demands, credential, &organizations);
+        self.batches.regroup(credential, &organizations);
+        self.limits.regroup(credential, &organizations, now);
+        self.rates.regroup(credential, &organizations, now);
     }
 
     /// Counts a request in whose promise was given before.

@@ -7,7 +7,6 @@ use crate::{
     model::{
         batch::Batch,
         body::tokens::{self, prompt_tokens},
-        id::CredentialId,
         request::Entry,
     },
     ports::{Content, StoreError},
@@ -76,14 +75,14 @@ impl Engine {
     /// All tokens of a batch that was filled by an engine that died.
     pub(super) async fn recount(
         &self,
-        credential: CredentialId,
-        model: &str,
+        batch: &Batch,
         lines: &[Entry],
     ) -> Result<Option<u64>, StoreError> {
-        if !self.summary.lock().is_limited(credential, model) {
+        let scope = self.scope_of(batch);
+        if !self.summary.lock().is_limited(&scope) {
             return Ok(None);
         }
-        let counts = self.count_tokens(model, lines, u64::MAX).await?;
+        let counts = self.count_tokens(&batch.model, lines, u64::MAX).await?;
         Ok(Some(counts.iter().sum()))
     }
 

@@ -1,13 +1,21 @@
 //! What is known of how long each scope's lanes take, and of how they refuse and end:
 //! learned from what is seen, told by the API, and kept over a restart.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    model::{attempt::Lane, id::CredentialId, time::Timestamp},
+    model::{
+        attempt::Lane,
+        id::{CredentialId, TenantId},
+        time::Timestamp,
+    },
     policy::{
         fading::Fades,
         plan::Cancel,
@@ -18,7 +26,10 @@ use crate::{
     ports::{Learned, LearnedKey, StoreError},
 };
 
-use super::{Engine, scope::ScopeKey};
+use super::{
+    Engine,
+    scope::{Account, Merge, ORGANIZATION, Organizations, Owner, ScopeKey, regroup},
+};
 
 /// What takes time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +50,33 @@ pub(super) enum Happens {
     Finished,
 }
 
+/// What is learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum What {
+    Takes(Takes),
+    Happens(Happens),
+}
+
+impl What {
+    fn all() -> impl Iterator<Item = What> {
+        let answers = Lane::ALL.into_iter().map(Takes::Answer);
+        let times = answers.chain([Takes::Batch, Takes::Cancel]);
+        let shares = Happens::ALL.into_iter().map(What::Happens);
+        times.map(What::Takes).chain(shares)
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            What::Takes(takes) => takes.as_str(),
+            What::Happens(happens) => happens.as_str(),
+        }
+    }
+
+    fn from_name(name: &str) -> Option<What> {
+        What::all().find(|what| what.as_str() == name)
+    }
+}
+
 impl Takes {
     const BATCH: &'static str = "whole-batch";
     const CANCEL: &'static str = "cancel";
@@ -48,14 +86,6 @@ impl Takes {
             Takes::Answer(lane) => lane.as_str(),
             Takes::Batch => Takes::BATCH,
             Takes::Cancel => Takes::CANCEL,
-        }
-    }
-
-    fn from_name(name: &str) -> Option<Takes> {
-        match name {
-            Takes::BATCH => Some(Takes::Batch),
-            Takes::CANCEL => Some(Takes::Cancel),
-            lane => lane.parse().ok().map(Takes::Answer),
         }
     }
 }
@@ -69,14 +99,19 @@ impl Happens {
             Happens::Finished => "finished-in-cancel",
         }
     }
+}
 
-    fn from_name(name: &str) -> Option<Happens> {
-        Happens::ALL.into_iter().find(|what| what.as_str() == name)
-    }
+pub(super) struct Turnarounds {
+    organizations: Arc<Organizations>,
+    learned: Mutex<AllLearned>,
 }
 
 #[derive(Default)]
-pub(super) struct Turnarounds(Mutex<BTreeMap<ScopeKey, Scope>>);
+struct AllLearned {
+    scopes: HashMap<ScopeKey, Scope>,
+    /// Scopes that have gone to their organization, and are written down as if not.
+    moved: Vec<ScopeKey>,
+}
 
 #[derive(Default)]
 struct Scope {
@@ -94,8 +129,8 @@ struct Learning<T> {
 
 /// Of one scope: how long something takes, or what share it happens to.
 pub struct Turnaround {
-    pub credential: CredentialId,
-    pub model: String,
+    pub owner: Owner,
+    pub model: Arc<str>,
     /// A lane, `whole-batch`, `cancel`, `flex-refused`, or `finished-in-cancel`.
     pub what: &'static str,
     /// Batches, or calls, that tell it, the older ones less.
@@ -112,24 +147,87 @@ pub enum Believed {
 const FADED: f64 = 0.01;
 
 impl Turnarounds {
-    fn learn(&self, key: &ScopeKey, how: impl FnOnce(&mut Scope)) {
-        let mut scopes = self.0.lock();
-        let scope = match scopes.get_mut(key) {
-            Some(scope) => scope,
-            None => scopes.entry(key.clone()).or_default(),
-        };
-        scope.observations += 1;
-        how(scope);
+    pub fn new(organizations: Arc<Organizations>) -> Turnarounds {
+        Turnarounds {
+            organizations,
+            learned: Mutex::default(),
+        }
+    }
+
+    fn learn(&self, account: &Account, how: impl FnOnce(&mut Scope)) {
+        let mut learned = self.learned.lock();
+        learned.learn(self.organizations.scope(account), how);
+    }
+
+    /// What was learned of a scope, where anything was.
+    fn known<T>(&self, scope: &ScopeKey, look: impl FnOnce(&mut Scope) -> T) -> Option<T> {
+        self.learned.lock().scopes.get_mut(scope).map(look)
     }
 
     /// How often something was seen: whether there is news.
-    pub fn observations(&self, key: &ScopeKey) -> u64 {
-        let scopes = self.0.lock();
-        scopes.get(key).map_or(0, |scope| scope.observations)
+    pub fn observations(&self, scope: &ScopeKey) -> u64 {
+        let seen = self.known(scope, |scope| scope.observations);
+        seen.unwrap_or_default()
+    }
+
+    /// What was learned of the credential alone goes to its organization.
+    pub fn regroup(&self, credential: CredentialId, now: Timestamp, half_life: Duration) {
+        let mut learned = self.learned.lock();
+        let alone = Owner::Credential(credential);
+        let AllLearned { scopes, moved } = &mut *learned;
+        moved.extend(scopes.keys().filter(|key| key.owner == alone).cloned());
+        // What is added up has faded alike.
+        scopes
+            .values_mut()
+            .for_each(|scope| scope.fade(now, half_life));
+        regroup(scopes, credential, &self.organizations);
+    }
+}
+
+impl AllLearned {
+    fn learn(&mut self, scope: ScopeKey, how: impl FnOnce(&mut Scope)) {
+        let scope = self.scopes.entry(scope).or_default();
+        scope.observations += 1;
+        how(scope);
+    }
+}
+
+impl Merge for Scope {
+    fn merge(&mut self, alone: Scope) {
+        self.observations += alone.observations;
+        merge(&mut self.times, alone.times, Table::add);
+        merge(&mut self.shares, alone.shares, Share::add);
+    }
+}
+
+fn merge<K: Ord, T: Default>(
+    whole: &mut BTreeMap<K, Learning<T>>,
+    part: BTreeMap<K, Learning<T>>,
+    add: impl Fn(&mut T, &T),
+) {
+    for (what, learning) in part {
+        let whole = whole.entry(what).or_default();
+        add(&mut whole.known, &learning.known);
+        whole.changed = true;
     }
 }
 
 impl Scope {
+    fn fade(&mut self, now: Timestamp, half_life: Duration) {
+        let times = self.times.values_mut();
+        times.for_each(|learning| learning.known.fade(now, half_life));
+        let shares = self.shares.values_mut();
+        shares.for_each(|learning| learning.known.fade(now, half_life));
+    }
+
+    /// What was seen, and how much of it.
+    fn seen(&self) -> impl Iterator<Item = (What, f64)> {
+        let times = self.times.iter();
+        let times = times.map(|(takes, it)| (What::Takes(*takes), it.known.weight()));
+        let shares = self.shares.iter();
+        times.chain(shares.map(|(what, it)| (What::Happens(*what), it.known.weight())))
+    }
+
     fn time(&mut self, takes: Takes) -> &mut Table {
         let learning = self.times.entry(takes).or_default();
         learning.changed = true;
@@ -145,9 +243,9 @@ impl Scope {
 
 impl Engine {
     /// An answer, or the end of a cancel, came after so long.
-    pub(super) fn saw(&self, key: &ScopeKey, takes: Takes, age: Duration, weight: f64) {
+    pub(super) fn saw(&self, account: &Account, takes: Takes, age: Duration, weight: f64) {
         let (now, half_life) = (self.now(), self.settings.rescue.half_life);
-        self.turnarounds.learn(key, |scope| {
+        self.turnarounds.learn(account, |scope| {
             let table = scope.time(takes);
             table.fade(now, half_life);
             table.ended(age, weight);
@@ -155,9 +253,9 @@ impl Engine {
     }
 
     /// None had come after so long, and none will be seen.
-    pub(super) fn cut_off(&self, key: &ScopeKey, takes: Takes, age: Duration, weight: f64) {
+    pub(super) fn cut_off(&self, account: &Account, takes: Takes, age: Duration, weight: f64) {
         let (now, half_life) = (self.now(), self.settings.rescue.half_life);
-        self.turnarounds.learn(key, |scope| {
+        self.turnarounds.learn(account, |scope| {
             let table = scope.time(takes);
             table.fade(now, half_life);
             table.left(age, weight);
@@ -165,21 +263,21 @@ impl Engine {
     }
 
     /// It happened to so many of so many.
-    pub(super) fn happened(&self, key: &ScopeKey, happens: Happens, did: f64, of: f64) {
+    pub(super) fn happened(&self, account: &Account, happens: Happens, did: f64, of: f64) {
         let (now, half_life) = (self.now(), self.settings.rescue.half_life);
-        self.turnarounds.learn(key, |scope| {
+        self.turnarounds.learn(account, |scope| {
             let share = scope.share(happens);
             share.fade(now, half_life);
             share.saw(did, of);
         });
     }
 
-    pub(super) fn curve(&self, key: &ScopeKey, takes: Takes) -> Curve {
+    pub(super) fn curve(&self, scope: &ScopeKey, takes: Takes) -> Curve {
         let now = self.now();
         let running = match takes {
-            Takes::Answer(Lane::Batch) => self.summary.lock().running(key, now),
+            Takes::Answer(Lane::Batch) => self.summary.lock().running(scope, now),
             Takes::Batch => {
-                let running = self.summary.lock().running(key, now);
+                let running = self.summary.lock().running(scope, now);
                 running.into_iter().map(|(age, _)| (age, 1.0)).collect()
             }
             _ => Vec::new(),
@@ -189,17 +287,13 @@ impl Engine {
             Takes::Answer(Lane::Standard) | Takes::Cancel => rescue.prior_weight * GUESS,
             Takes::Answer(_) | Takes::Batch => rescue.prior_weight,
         };
-        let mut scopes = self.turnarounds.0.lock();
-        let known = scopes
-            .get_mut(key)
-            .and_then(|scope| scope.times.get_mut(&takes));
-        let table = known.map(|learning| {
+        let table = self.turnarounds.known(scope, |scope| {
+            let learning = scope.times.get_mut(&takes)?;
             learning.known.fade(now, rescue.half_life);
-            learning.known.clone()
+            Some(learning.known.clone())
         });
-        drop(scopes);
-        let prior = self.prior(takes);
-        table.unwrap_or_default().curve(&prior, weight, running)
+        let table = table.flatten().unwrap_or_default();
+        table.curve(&self.prior(takes), weight, running)
     }
 
     /// What is believed before anything was seen.
@@ -216,22 +310,20 @@ impl Engine {
     }
 
     /// The share to which it happens.
-    pub(super) fn share(&self, key: &ScopeKey, happens: Happens) -> f64 {
+    pub(super) fn share(&self, scope: &ScopeKey, happens: Happens) -> f64 {
         let now = self.now();
         let rescue = &self.settings.rescue;
         let weight = match happens {
             Happens::Refused => rescue.prior_weight,
             Happens::Finished => rescue.prior_weight * FINISHING_WEIGHT,
         };
-        let mut scopes = self.turnarounds.0.lock();
-        let known = scopes
-            .get_mut(key)
-            .and_then(|scope| scope.shares.get_mut(&happens));
         let prior = self.prior_share(happens);
-        known.map_or(prior, |learning| {
+        let believed = self.turnarounds.known(scope, |scope| {
+            let learning = scope.shares.get_mut(&happens)?;
             learning.known.fade(now, rescue.half_life);
-            learning.known.believed(prior, weight)
-        })
+            Some(learning.known.believed(prior, weight))
+        });
+        believed.flatten().unwrap_or(prior)
     }
 
     fn prior_share(&self, happens: Happens) -> f64 {
@@ -242,79 +334,80 @@ impl Engine {
     }
 
     /// How a batch is cancelled.
-    pub(super) fn cancel_of(&self, key: &ScopeKey) -> Cancel {
-        let takes = self.curve(key, Takes::Cancel).quantile(CANCELLED);
+    pub(super) fn cancel_of(&self, scope: &ScopeKey) -> Cancel {
+        let takes = self.curve(scope, Takes::Cancel).quantile(CANCELLED);
         Cancel {
             takes: takes.unwrap_or(self.settings.rescue.reserve),
-            finishing: self.share(key, Happens::Finished),
+            finishing: self.share(scope, Happens::Finished),
         }
     }
 
     /// What is kept for an ordinary call, in all but one of a hundred cases.
-    pub(super) fn live_takes(&self, key: &ScopeKey) -> Duration {
-        let curve = self.curve(key, Takes::Answer(Lane::Standard));
+    pub(super) fn live_takes(&self, scope: &ScopeKey) -> Duration {
+        let curve = self.curve(scope, Takes::Answer(Lane::Standard));
         let timeout = self.settings.live.timeout;
         curve.quantile(IN_TIME).unwrap_or(timeout).min(timeout)
     }
 
-    /// All that is known of the scopes that `shown` lets through.
-    pub fn turnaround(&self, shown: impl Fn(CredentialId) -> bool) -> Vec<Turnaround> {
-        let mut times: Vec<(ScopeKey, Takes, f64)> = Vec::new();
-        let mut shares: Vec<(ScopeKey, Happens, f64)> = Vec::new();
+    /// All that is known: of every scope, or of those of one tenant's calls.
+    pub fn turnaround(&self, of: Option<TenantId>) -> Vec<Turnaround> {
+        let own = of.map(|tenant| self.scopes_of(tenant));
+        let shown = |scope: &ScopeKey| own.as_ref().is_none_or(|own| own.contains(scope));
+        let mut known: Vec<(ScopeKey, What, f64)> = Vec::new();
         {
-            let scopes = self.turnarounds.0.lock();
-            for (key, scope) in scopes.iter().filter(|(key, _)| shown(key.credential)) {
-                let seen = scope.times.iter();
-                times.extend(seen.map(|(what, it)| (key.clone(), *what, it.known.weight())));
-                let seen = scope.shares.iter();
-                shares.extend(seen.map(|(what, it)| (key.clone(), *what, it.known.weight())));
+            let learned = self.turnarounds.learned.lock();
+            for (key, scope) in learned.scopes.iter().filter(|(key, _)| shown(key)) {
+                known.extend(scope.seen().map(|(what, seen)| (key.clone(), what, seen)));
             }
         }
-        let times = times.into_iter().map(|(key, takes, seen)| Turnaround {
-            what: takes.as_str(),
+        known.sort_by(|(a, what, _), (b, other, _)| (a, what).cmp(&(b, other)));
+        let told = known.into_iter().map(|(scope, what, seen)| Turnaround {
+            what: what.as_str(),
             seen,
-            believed: Believed::Time {
-                learned: self.curve(&key, takes),
+            believed: self.believed(&scope, what),
+            owner: scope.owner,
+            model: scope.model,
+        });
+        told.collect()
+    }
+
+    fn believed(&self, scope: &ScopeKey, what: What) -> Believed {
+        match what {
+            What::Takes(takes) => Believed::Time {
+                learned: self.curve(scope, takes),
                 prior: Curve::of(&self.prior(takes)),
             },
-            credential: key.credential,
-            model: key.model,
-        });
-        let shares = shares.into_iter().map(|(key, happens, seen)| Turnaround {
-            what: happens.as_str(),
-            seen,
-            believed: Believed::Share {
-                learned: self.share(&key, happens),
+            What::Happens(happens) => Believed::Share {
+                learned: self.share(scope, happens),
                 prior: self.prior_share(happens),
             },
-            credential: key.credential,
-            model: key.model,
-        });
-        let mut known: Vec<Turnaround> = times.chain(shares).collect();
-        known.sort_by(|a, b| (a.credential, &a.model).cmp(&(b.credential, &b.model)));
-        known
+        }
     }
 
     /// Reads back what was learned before.
     pub(super) async fn recall(&self) -> Result<(), StoreError> {
-        for learned in self.store.learned().await? {
-            let LearnedKey {
-                credential,
-                model,
-                what,
-            } = learned.key;
-            let scope = ScopeKey { credential, model };
-            let read = match (Takes::from_name(&what), Happens::from_name(&what)) {
-                (Some(takes), _) => self.put_back(&scope, &learned.known, |scope, known| {
+        let rows = self.store.learned().await?;
+        let owners = self.recall_organizations(&rows);
+        for learned in rows {
+            let LearnedKey { owner, model, what } = learned.key;
+            let owner = owners.get(&owner).cloned();
+            let scope = ScopeKey {
+                owner: owner.unwrap_or(Owner::Credential(learned.key.owner)),
+                model: model.as_str().into(),
+            };
+            let read = match What::from_name(&what) {
+                Some(What::Takes(takes)) => self.put_back(scope, &learned.known, |scope, known| {
                     *scope.time(takes) = known;
                 }),
-                (None, Some(happens)) => self.put_back(&scope, &learned.known, |scope, known| {
-                    *scope.share(happens) = known;
-                }),
-                (None, None) => None,
+                Some(What::Happens(happens)) => {
+                    self.put_back(scope, &learned.known, |scope, known| {
+                        *scope.share(happens) = known;
+                    })
+                }
+                None if what == ORGANIZATION => Some(()),
+                None => None,
             };
             if read.is_none() {
-                let model = scope.model;
                 tracing::warn!(model, what, "what was learned cannot be read");
             }
         }
@@ -323,13 +416,16 @@ impl Engine {
 
     fn put_back<T: Fades + DeserializeOwned>(
         &self,
-        scope: &ScopeKey,
+        scope: ScopeKey,
         bytes: &[u8],
         put: impl FnOnce(&mut Scope, T),
     ) -> Option<()> {
         let known: T = postcard::from_bytes(bytes).ok()?;
         known.is_sound().then_some(())?;
-        self.turnarounds.learn(scope, |scope| put(scope, known));
+        self.turnarounds
+            .learned
+            .lock()
+            .learn(scope, |scope| put(scope, known));
         Some(())
     }
 
@@ -347,21 +443,21 @@ impl Engine {
     fn changed(&self) -> Vec<(LearnedKey, Option<bytes::Bytes>)> {
         let (now, half_life) = (self.now(), self.settings.rescue.half_life);
         let mut changed = Vec::new();
-        let mut scopes = self.turnarounds.0.lock();
-        for (key, scope) in scopes.iter_mut() {
+        let mut learned = self.turnarounds.learned.lock();
+        for scope in std::mem::take(&mut learned.moved) {
+            let gone = What::all().map(|what| (self.row_of(&scope, what.as_str()), None));
+            changed.extend(gone);
+        }
+        for (key, scope) in &mut learned.scopes {
             let mut note = |what: &str, known: Option<bytes::Bytes>| {
-                let key = LearnedKey {
-                    credential: key.credential,
-                    model: key.model.clone(),
-                    what: what.into(),
-                };
-                changed.push((key, known));
+                changed.push((self.row_of(key, what), known));
             };
             let times = &mut scope.times;
             times.retain(|takes, it| it.is_kept(now, half_life, |it| note(takes.as_str(), it)));
             let shares = &mut scope.shares;
             shares.retain(|what, it| it.is_kept(now, half_life, |it| note(what.as_str(), it)));
         }
+        let scopes = &mut learned.scopes;
         scopes.retain(|_, scope| !scope.times.is_empty() || !scope.shares.is_empty());
         changed
     }

@@ -14,7 +14,7 @@ use crate::{
     ports::{Credential, ProviderError, RemoteStatus, StoreError},
 };
 
-use super::{Engine, drive::Next, scope::ScopeKey, turnaround::Takes};
+use super::{Engine, drive::Next, scope::Account, turnaround::Takes};
 
 /// For clocks, and for a provider that is late itself.
 const OVER: Duration = Duration::from_secs(2 * 3600);
@@ -157,7 +157,7 @@ impl Engine {
         };
         if new > 0.0 {
             let age = batch.created.until(self.now());
-            self.saw(&ScopeKey::from(batch), Takes::Answer(Lane::Batch), age, new);
+            self.saw(&Account::from(batch), Takes::Answer(Lane::Batch), age, new);
         }
     }
 

@@ -19,7 +19,7 @@ pub trait Fades {
 }
 
 /// Up to when what was seen has been faded.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Fading(Timestamp);
 
 impl Default for Fading {

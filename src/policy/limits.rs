@@ -38,6 +38,12 @@ impl Rate {
         self.full_at = self.full_at.max(until + self.every * (self.burst - 1));
     }
 
+    /// Counts in what was taken of another bucket of the same size, and is not back.
+    pub fn absorb(&mut self, other: &Rate, now: Timestamp) {
+        let (taken, more) = (self.full_at.max(now), now.until(other.full_at));
+        self.full_at = taken + more;
+    }
+
     /// Takes one, where one is left.
     pub fn take(&mut self, now: Timestamp) -> bool {
         if self.ready_at() > now {

@@ -25,6 +25,12 @@ impl Share {
         self.of += of.max(0.0);
     }
 
+    /// Takes in what another share has seen, faded up to the same instant.
+    pub fn add(&mut self, other: &Share) {
+        self.saw(other.did, other.of);
+        self.faded = self.faded.max(other.faded);
+    }
+
     /// What is believed now. The prior counts as much as `weight` of those that could.
     pub fn believed(&self, prior: f64, weight: f64) -> f64 {
         let of = self.of + weight;

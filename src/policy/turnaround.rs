@@ -89,6 +89,15 @@ impl Table {
         self.cells[bin].at_risk += weight * share;
     }
 
+    /// Takes in what another table has seen, faded up to the same instant.
+    pub fn add(&mut self, other: &Table) {
+        for (cell, more) in self.cells.iter_mut().zip(&other.cells) {
+            cell.at_risk += more.at_risk;
+            cell.ended += more.ended;
+        }
+        self.faded = self.faded.max(other.faded);
+    }
+
     fn reached(&mut self, bin: usize, weight: f64) {
         for cell in &mut self.cells[..bin] {
             cell.at_risk += weight;

@@ -53,8 +53,12 @@ pub trait Provider: Send + Sync + 'static {
     /// Deleting what is gone is a success.
     async fn delete_file(&self, by: &Credential, file: &str) -> Result<(), ProviderError>;
 
-    /// `GET /v1/models/{model}`.
-    async fn model(&self, by: &Credential, model: &str) -> Result<(), ProviderError>;
+    /// `GET /v1/models/{model}`. Tells whose the credential is, where the answer does.
+    async fn model(
+        &self,
+        by: &Credential,
+        model: &str,
+    ) -> Result<Option<Organization>, ProviderError>;
 
     /// One call that is answered while it is held, on the standard or the flex
     /// tier. Every HTTP status is a reply; errors are the transport's.
@@ -77,6 +81,18 @@ pub trait Provider: Send + Sync + 'static {
         by: &Credential,
         id: &str,
     ) -> Result<RemoteResponse, ProviderError>;
+}
+
+/// An organization's name (`openai-organization`): what it is limited by, all of its
+/// credentials are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Organization(pub String);
+
+impl Organization {
+    pub fn read(headers: &http::HeaderMap) -> Option<Organization> {
+        let name = headers.get("openai-organization")?.to_str().ok()?;
+        (!name.is_empty()).then(|| Organization(name.to_owned()))
+    }
 }
 
 pub struct Upload {

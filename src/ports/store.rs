@@ -248,7 +248,8 @@ pub struct Learned {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LearnedKey {
-    pub credential: CredentialId,
+    /// A credential, or the fingerprint of an organization.
+    pub owner: CredentialId,
     pub model: String,
     /// A lane, or what else takes time or happens to a share.
     pub what: String,

@@ -22,8 +22,8 @@ use super::{
 use crate::{
     model::{endpoint::Endpoint, id::BatchId},
     ports::{
-        BackgroundCall, Credential, LiveCall, LiveReply, Provider, ProviderError, RemoteBatch,
-        RemotePage, RemoteResponse, ResultLine, Upload,
+        BackgroundCall, Credential, LiveCall, LiveReply, Organization, Provider, ProviderError,
+        RemoteBatch, RemotePage, RemoteResponse, ResultLine, Upload,
     },
 };
 
@@ -190,7 +190,11 @@ impl<D: Dial> Provider for OpenAi<D> {
         self.settled(by, call, 404).await
     }
 
-    async fn model(&self, by: &Credential, model: &str) -> Result<(), ProviderError> {
+    async fn model(
+        &self,
+        by: &Credential,
+        model: &str,
+    ) -> Result<Option<Organization>, ProviderError> {
         self.look_up(by, model).await
     }
 

@@ -809,7 +809,7 @@ async fn credentials_are_kept_until_they_are_dropped(store: &dyn Store) {
 async fn what_was_learned_is_written_over_and_forgotten(store: &dyn Store) {
     let learned = |what: &str, known: &'static [u8]| Learned {
         key: LearnedKey {
-            credential: request(1, 1).credential,
+            owner: request(1, 1).credential,
             model: "gpt-4o-mini".into(),
             what: what.into(),
         },

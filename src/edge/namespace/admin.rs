@@ -45,7 +45,7 @@ async fn shadow(State(edge): State<Arc<Edge>>, _: Operator) -> Result<Response, 
 }
 
 async fn turnaround(State(edge): State<Arc<Edge>>, _: Operator) -> Result<Response, ApiError> {
-    json(&TurnaroundView::of(edge.engine.turnaround(|_| true)))
+    json(&TurnaroundView::of(edge.engine.turnaround(None)))
 }
 
 async fn pause(State(edge): State<Arc<Edge>>, _: Operator) -> Result<Response, ApiError> {

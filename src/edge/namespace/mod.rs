@@ -106,10 +106,7 @@ async fn turnaround(
     State(edge): State<Arc<Edge>>,
     Tenant(tenant): Tenant,
 ) -> Result<Response, ApiError> {
-    let own = edge.engine.credentials_of(tenant);
-    let known = edge
-        .engine
-        .turnaround(|credential| own.contains(&credential));
+    let known = edge.engine.turnaround(Some(tenant));
     json(&turnaround::TurnaroundView::of(known))
 }
 

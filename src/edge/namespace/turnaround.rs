@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::engine::{Believed, Curve, Turnaround};
+use crate::engine::{Believed, Curve, Owner, Turnaround};
 
 #[derive(Serialize)]
 pub struct TurnaroundView {
@@ -13,8 +13,10 @@ pub struct TurnaroundView {
 
 #[derive(Serialize)]
 struct Item {
+    /// None until the provider has named it; then `credential` is none.
+    organization: Option<String>,
     /// The beginning of a fingerprint: enough to tell a few apart.
-    credential: String,
+    credential: Option<String>,
     model: String,
     /// A lane, or what else takes time or happens to a share.
     what: &'static str,
@@ -68,11 +70,18 @@ impl TurnaroundView {
 
 impl From<Turnaround> for Item {
     fn from(known: Turnaround) -> Item {
-        let mut credential = known.credential.to_string();
-        credential.truncate(FINGERPRINT);
+        let (organization, credential) = match known.owner {
+            Owner::Organization(name) => (Some(name.to_string()), None),
+            Owner::Credential(id) => {
+                let mut credential = id.to_string();
+                credential.truncate(FINGERPRINT);
+                (None, Some(credential))
+            }
+        };
         Item {
+            organization,
             credential,
-            model: known.model,
+            model: known.model.to_string(),
             what: known.what,
             seen: rounded(known.seen),
             believed: known.believed.into(),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{BudgetView, Reservation};
 use crate::{
-    engine::{Engine, live::Account},
+    engine::{Engine, scope::Account},
     ledger,
     model::{
         attempt::Lane,
@@ -211,7 +211,8 @@ impl Engine {
 
     fn mean_output(&self, credential: CredentialId, model: &str) -> Option<u64> {
         let model = model.into();
-        self.scopes.output(&Account { credential, model })
+        let scope = self.organizations.scope(&Account { credential, model });
+        self.scopes.output(&scope)
     }
 
     fn price_in(&self, lane: Lane, model: &str, usage: &Usage) -> Usd {

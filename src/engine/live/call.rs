@@ -18,7 +18,7 @@ use crate::{
         request::{Request, Shape},
     },
     policy::throttle::RateLimits,
-    ports::{LiveCall, ProviderError},
+    ports::{LiveCall, Organization, ProviderError},
 };
 
 impl Engine {
@@ -52,10 +52,11 @@ impl Engine {
         };
         match self.provider.run(&credential, call).await {
             Ok(reply) => {
-                let organization = reply.headers.get("openai-organization");
-                let organization = organization.and_then(|value| value.to_str().ok());
+                if let Some(Organization(name)) = Organization::read(&reply.headers) {
+                    self.learn_organization(request.credential, &name).await;
+                }
                 let limits = RateLimits::read(&reply.headers);
-                permit.told(self.now(), &limits, organization);
+                permit.told(self.now(), &limits);
                 read_reply(reply, tap.filter(|_| streams)).await
             }
             Err(error) => Reply::Failed(error),

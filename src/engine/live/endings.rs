@@ -9,7 +9,7 @@ use super::{reply::Answer, rungs::Known};
 use crate::{
     engine::{
         Engine,
-        scope::ScopeKey,
+        scope::Account,
         settling::error_body,
         taps::{Spout, TapEvent},
         turnaround::Takes,
@@ -77,7 +77,7 @@ impl Engine {
         tap: Option<Spout>,
     ) -> Result<(), StoreError> {
         if let (Some(attempt), State::Succeeded) = (&attempt, outcome.state) {
-            let scope = ScopeKey::from(request);
+            let scope = Account::from(request);
             let takes = Takes::Answer(attempt.lane);
             let age = attempt.started.until(outcome.finished);
             self.saw(&scope, takes, age, 1.0);

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     engine::{
         Engine,
-        scope::ScopeKey,
+        scope::Account,
         turnaround::{Happens, Takes},
     },
     model::{
@@ -61,7 +61,7 @@ impl Engine {
             Reply::Failed(error) if error.may_have_happened() => {
                 let age = attempt.started.until(self.now());
                 let takes = Takes::Answer(Lane::Flex);
-                self.cut_off(&ScopeKey::from(request), takes, age, 1.0);
+                self.cut_off(&Account::from(request), takes, age, 1.0);
                 let why = format!("flex was given up after {}: {error}", words(age));
                 tracing::info!(id = %request.key.id, why, "a flex call");
                 self.lose(request.into(), attempt, &why).await?;
@@ -99,7 +99,7 @@ impl Engine {
 
     fn flex_tells(&self, request: &Request, refused: bool) {
         let did = f64::from(u8::from(refused));
-        self.happened(&ScopeKey::from(request), Happens::Refused, did, 1.0);
+        self.happened(&Account::from(request), Happens::Refused, did, 1.0);
     }
 
     /// Nobody wants what comes after the deadline of one that rather fails.

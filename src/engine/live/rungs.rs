@@ -115,7 +115,7 @@ impl Engine {
         let (scope, endpoint) = {
             let summary = self.summary.lock();
             let destination = summary.destinations.get(&destination)?;
-            (ScopeKey::from(destination), destination.endpoint)
+            (self.scope_of(destination), destination.endpoint)
         };
         let most = self
             .settings

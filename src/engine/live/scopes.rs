@@ -1,12 +1,11 @@
-//! What providers limit together, as this process has seen it: an organization
-//! and a model. Until a reply has named its organization, a credential counts as
-//! one of its own.
+//! What each scope bears, as this process has seen it.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 
 use crate::{
+    engine::scope::{Account, Merge, Organizations, ScopeKey, regroup},
     model::{id::CredentialId, time::Timestamp},
     policy::{
         retry::LiveSettings,
@@ -14,49 +13,22 @@ use crate::{
     },
 };
 
-/// On whose account calls are made, and of which model.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Account {
-    pub credential: CredentialId,
-    pub model: Arc<str>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ScopeKey {
-    pub owner: Owner,
-    pub model: Arc<str>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Owner {
-    Organization(Arc<str>),
-    Credential(CredentialId),
-}
-
 /// A scope that nobody has used for so long is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
 
 pub struct Scopes {
-    known: Mutex<Known>,
+    organizations: Arc<Organizations>,
+    known: Mutex<HashMap<ScopeKey, Scope>>,
     fresh: Scope,
 }
 
-#[derive(Default)]
-struct Known {
-    organizations: HashMap<CredentialId, Arc<str>>,
-    scopes: HashMap<ScopeKey, Scope>,
-}
-
 impl Scopes {
-    pub fn new(settings: &LiveSettings) -> Scopes {
+    pub fn new(settings: &LiveSettings, organizations: Arc<Organizations>) -> Scopes {
         Scopes {
+            organizations,
             known: Mutex::default(),
             fresh: Scope::new(settings),
         }
-    }
-
-    pub fn key(&self, account: &Account) -> ScopeKey {
-        self.known.lock().key(account)
     }
 
     /// Whether a first, small call may go, and how many of them.
@@ -75,8 +47,8 @@ impl Scopes {
         attempt: Try,
     ) -> Result<Permit, Verdict> {
         let mut known = self.known.lock();
-        let key = known.key(&account);
-        let scope = known.scopes.entry(key.clone());
+        let key = self.organizations.scope(&account);
+        let scope = known.entry(key.clone());
         let scope = scope.or_insert_with(|| self.fresh.clone());
         match scope.may_send(now, input, attempt) {
             Verdict::Go => Ok(Permit {
@@ -91,83 +63,44 @@ impl Scopes {
         }
     }
 
-    /// Calls a second that the account's scope bears.
-    pub fn capacity(&self, account: &Account, now: Timestamp) -> f64 {
-        let key = self.key(account);
-        self.look(&key, |scope| scope.capacity(now))
+    /// Calls a second that the scope bears.
+    pub fn capacity(&self, key: &ScopeKey, now: Timestamp) -> f64 {
+        self.look(key, |scope| scope.capacity(now))
     }
 
     /// Tokens of output of a call, in the mean, where any was seen.
-    pub fn output(&self, account: &Account) -> Option<u64> {
-        let key = self.key(account);
-        self.look(&key, Scope::output)
+    pub fn output(&self, key: &ScopeKey) -> Option<u64> {
+        self.look(key, Scope::output)
     }
 
     /// All that are known, in no order.
     pub fn all(&self) -> Vec<(ScopeKey, Scope)> {
         let known = self.known.lock();
-        let scopes = known.scopes.iter();
-        scopes
+        known
+            .iter()
             .map(|(key, scope)| (key.clone(), scope.clone()))
             .collect()
     }
 
     pub fn forget_stale(&self, now: Timestamp) {
         let mut known = self.known.lock();
-        known
-            .scopes
-            .retain(|_, scope| !scope.is_stale(now, FORGOTTEN_AFTER));
+        known.retain(|_, scope| !scope.is_stale(now, FORGOTTEN_AFTER));
     }
 
-    pub fn forget(&self, credential: CredentialId) {
-        self.known.lock().organizations.remove(&credential);
+    /// What was seen of the credential alone goes to its organization.
+    pub fn regroup(&self, credential: CredentialId) {
+        regroup(&mut self.known.lock(), credential, &self.organizations);
     }
 
     fn look<T>(&self, key: &ScopeKey, look: impl FnOnce(&Scope) -> T) -> T {
         let known = self.known.lock();
-        look(known.scopes.get(key).unwrap_or(&self.fresh))
+        look(known.get(key).unwrap_or(&self.fresh))
     }
 }
 
-impl Known {
-    fn key(&self, account: &Account) -> ScopeKey {
-        let credential = account.credential;
-        let organization = self.organizations.get(&credential).cloned();
-        ScopeKey {
-            owner: organization.map_or(Owner::Credential(credential), Owner::Organization),
-            model: account.model.clone(),
-        }
-    }
-
-    /// What was learned of the credential alone goes to its organization.
-    fn learn(&mut self, credential: CredentialId, organization: &str) {
-        if self.organizations.contains_key(&credential) {
-            return;
-        }
-        let organization: Arc<str> = organization.into();
-        self.organizations.insert(credential, organization.clone());
-        let alone = Owner::Credential(credential);
-        let moving: Vec<ScopeKey> = self
-            .scopes
-            .keys()
-            .filter(|key| key.owner == alone)
-            .cloned()
-            .collect();
-        for key in moving {
-            let Some(scope) = self.scopes.remove(&key) else {
-                continue;
-            };
-            let key = ScopeKey {
-                owner: Owner::Organization(organization.clone()),
-                ..key
-            };
-            match self.scopes.get_mut(&key) {
-                Some(together) => together.absorb(scope),
-                None => {
-                    self.scopes.insert(key, scope);
-                }
-            }
-        }
+impl Merge for Scope {
+    fn merge(&mut self, alone: Scope) {
+        self.absorb(alone);
     }
 }
 
@@ -183,13 +116,10 @@ pub struct Permit {
 
 impl Permit {
     /// What a reply tells besides its answer.
-    pub fn told(&mut self, now: Timestamp, limits: &RateLimits, organization: Option<&str>) {
+    pub fn told(&mut self, now: Timestamp, limits: &RateLimits) {
         let mut known = self.scopes.known.lock();
-        if let Some(organization) = organization {
-            known.learn(self.account.credential, organization);
-        }
         let key = self.current(&known);
-        if let Some(scope) = known.scopes.get_mut(&key) {
+        if let Some(scope) = known.get_mut(&key) {
             scope.told(now, &self.ticket, limits);
         }
     }
@@ -200,10 +130,10 @@ impl Permit {
     }
 
     /// The scope that the call counts in: it may have become known meanwhile.
-    fn current(&self, known: &Known) -> ScopeKey {
-        match known.scopes.contains_key(&self.key) {
+    fn current(&self, known: &HashMap<ScopeKey, Scope>) -> ScopeKey {
+        match known.contains_key(&self.key) {
             true => self.key.clone(),
-            false => known.key(&self.account),
+            false => self.scopes.organizations.scope(&self.account),
         }
     }
 }
@@ -212,7 +142,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let mut known = self.scopes.known.lock();
         let key = self.current(&known);
-        if let Some(scope) = known.scopes.get_mut(&key) {
+        if let Some(scope) = known.get_mut(&key) {
             scope.ended(self.now, self.ticket, self.ended);
         }
     }
@@ -234,15 +164,21 @@ mod tests {
 
     #[test]
     fn credentials_of_one_organization_are_one_scope_once_it_is_known() {
-        let scopes = Arc::new(Scopes::new(&settings()));
+        let organizations: Arc<Organizations> = Arc::default();
+        let scopes = Arc::new(Scopes::new(&settings(), organizations.clone()));
+        let key = |credential| organizations.scope(&account(credential));
         let send = |credential| scopes.send(account(credential), NOW, 9, Try::First);
         let mut one = send(1).unwrap();
         let mut other = send(2).unwrap();
-        assert_ne!(scopes.key(&account(1)), scopes.key(&account(2)));
-        let nothing = RateLimits::default();
-        one.told(NOW, &nothing, Some("org-1"));
-        other.told(NOW, &nothing, Some("org-1"));
-        assert_eq!(scopes.key(&account(1)), scopes.key(&account(2)));
+        assert_ne!(key(1), key(2));
+        for credential in [1, 2] {
+            let account = account(credential);
+            assert!(organizations.learn(account.credential, "org-1", NOW));
+            scopes.regroup(account.credential);
+        }
+        one.told(NOW, &RateLimits::default());
+        other.told(NOW, &RateLimits::default());
+        assert_eq!(key(1), key(2));
         let in_flight = || {
             scopes
                 .all()

@@ -14,10 +14,15 @@ use super::{
     backlog::position,
     backoffs::Due,
     rungs::{Known, Ladder, Ladders, Step, is_background},
-    scopes::{Account, Permit, ScopeKey},
+    scopes::Permit,
 };
 use crate::{
-    engine::{Engine, drive::Next, inflight::InHand},
+    engine::{
+        Engine,
+        drive::Next,
+        inflight::InHand,
+        scope::{Account, ScopeKey},
+    },
     model::{
         attempt::Lane,
         id::RequestKey,
@@ -83,7 +88,7 @@ impl Engine {
                 // Whoever of the tenant ends signals.
                 continue;
             }
-            let scope = self.scopes.key(&account);
+            let scope = self.organizations.scope(&account);
             let mut room = match self.scopes.room(&scope, now) {
                 (Verdict::Go, room) => room,
                 // Whoever ends signals.
@@ -96,7 +101,7 @@ impl Engine {
             };
             let ladder = ladders.of(self, queue.destination);
             if ladder.is_some() {
-                room = room.max(self.room_below(&account, now));
+                room = room.max(self.room_below(&scope, now));
             }
             if room == 0 {
                 continue;
@@ -117,9 +122,8 @@ impl Engine {
     }
 
     /// Calls that may go in the lanes below an ordinary call.
-    fn room_below(&self, account: &Account, now: Timestamp) -> u32 {
-        let flex = self.flex_scopes.key(account);
-        let flex = match self.flex_scopes.room(&flex, now) {
+    fn room_below(&self, scope: &ScopeKey, now: Timestamp) -> u32 {
+        let flex = match self.flex_scopes.room(scope, now) {
             (Verdict::Go, room) => room,
             _ => 0,
         };
@@ -268,7 +272,7 @@ impl Engine {
             candidates.push(Candidate {
                 entry,
                 attempt,
-                scope: self.scopes.key(&account),
+                scope: self.organizations.scope(&account),
                 account,
                 known,
                 ladder: ladders.of(self, queue.destination),

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use super::scopes::Owner;
 use crate::{
-    engine::Engine,
+    engine::{Engine, scope::Owner},
     model::{id::CredentialId, time::Timestamp},
 };
 

@@ -9,10 +9,10 @@ use std::{
 };
 
 use crate::{
-    engine::scope::ScopeKey,
+    engine::scope::{Account, Organizations, ScopeKey},
     model::{
         batch::{Batch, BatchState},
-        id::{BatchId, TenantId},
+        id::{BatchId, CredentialId, TenantId},
         request::{Cohort, OnLate},
         time::Timestamp,
     },
@@ -25,6 +25,8 @@ use super::Summary;
 #[derive(Clone)]
 pub(in crate::engine) struct Tracked {
     pub batch: Batch,
+    /// That it is found by.
+    scope: ScopeKey,
     /// When its next step is due.
     pub due: Timestamp,
     /// The rescuer wants its lines back.
@@ -49,9 +51,10 @@ pub(in crate::engine) struct Stayed {
 }
 
 impl Tracked {
-    fn new(batch: Batch, due: Timestamp) -> Tracked {
+    fn new(batch: Batch, scope: ScopeKey, due: Timestamp) -> Tracked {
         Tracked {
             batch,
+            scope,
             due,
             wanted: false,
             heard: None,
@@ -114,11 +117,11 @@ impl Batches {
     }
 
     pub fn remove(&mut self, id: &BatchId) {
-        let Some(Tracked { batch, .. }) = self.tracked.remove(id) else {
+        let Some(Tracked { batch, scope, .. }) = self.tracked.remove(id) else {
             return;
         };
         self.cohorts.remove(&batch.cohort, id);
-        self.scopes.remove(&ScopeKey::from(&batch), id);
+        self.scopes.remove(&scope, id);
         self.tenants.remove(&batch.tenant, id);
     }
 
@@ -127,12 +130,24 @@ impl Batches {
         tracked.is_some_and(|tracked| tracked.batch.state.is_open())
     }
 
-    fn insert(&mut self, batch: Batch, due: Timestamp) {
+    fn insert(&mut self, batch: Batch, scope: ScopeKey, due: Timestamp) {
         let id = batch.id;
         self.cohorts.insert(batch.cohort, id);
-        self.scopes.insert(ScopeKey::from(&batch), id);
+        self.scopes.insert(scope.clone(), id);
         self.tenants.insert(batch.tenant, id);
-        self.tracked.insert(id, Tracked::new(batch, due));
+        self.tracked.insert(id, Tracked::new(batch, scope, due));
+    }
+
+    /// Those of the credential are found by its organization from here on.
+    pub(super) fn regroup(&mut self, credential: CredentialId, organizations: &Organizations) {
+        for (id, tracked) in &mut self.tracked {
+            if tracked.batch.credential == credential {
+                let scope = organizations.scope(&Account::from(&tracked.batch));
+                self.scopes.remove(&tracked.scope, id);
+                self.scopes.insert(scope.clone(), *id);
+                tracked.scope = scope;
+            }
+        }
     }
 
     /// Those of an index.
@@ -161,7 +176,10 @@ impl Summary {
                 tracked.batch = batch;
                 tracked.due = due;
             }
-            None => self.batches.insert(batch, due),
+            None => {
+                let scope = self.organizations.scope(&Account::from(&batch));
+                self.batches.insert(batch, scope, due);
+            }
         }
     }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::{
-    engine::scope::ScopeKey,
+    engine::scope::{Account, Merge, ScopeKey},
     model::{
         request::{Cohort, Destination, Entry, Guarantee},
         time::Timestamp,
@@ -43,6 +43,12 @@ impl Book {
         }
     }
 
+    fn add(&mut self, other: Book) {
+        for (due, calls) in other.dues {
+            self.count(due, calls);
+        }
+    }
+
     fn demands(&self) -> impl Iterator<Item = Demand> {
         self.dues.iter().map(|(&due, &calls)| Demand {
             due,
@@ -65,6 +71,16 @@ impl Books {
     }
 }
 
+impl Merge for Books {
+    fn merge(&mut self, alone: Books) {
+        self.firm.add(alone.firm);
+        for (guarantee, book) in alone.calling {
+            self.calling.entry(guarantee).or_default().add(book);
+        }
+        self.calling.retain(|_, book| !book.dues.is_empty());
+    }
+}
+
 impl Summary {
     /// What can be promised of one more call, where a promise is asked for with the
     /// `capacity` to keep it; a firm one is counted at once. The destination is
@@ -82,7 +98,8 @@ impl Summary {
         if !capacity.is_some_and(|capacity| self.has_room(destination, deadline, now, capacity)) {
             return Guarantee::BestEffort;
         }
-        let books = self.demands.entry(ScopeKey::from(destination)).or_default();
+        let scope = self.organizations.scope(&Account::from(destination));
+        let books = self.demands.entry(scope).or_default();
         books.firm.count(cohort.bucket.start, 1);
         Guarantee::Firm
     }
@@ -96,7 +113,8 @@ impl Summary {
         capacity: &Capacity,
     ) -> bool {
         let empty = Book::default();
-        let books = self.demands.get(&ScopeKey::from(destination));
+        let scope = self.organizations.scope(&Account::from(destination));
+        let books = self.demands.get(&scope);
         let firm = books.map_or(&empty, |books| &books.firm);
         // Nearly always all of it would fit even before this deadline.
         let all = firm.all as f64;
@@ -134,9 +152,10 @@ impl Summary {
 
     fn count_in(&mut self, entry: &Entry, count: impl FnOnce(&mut Books, Timestamp)) {
         let destination = self.destinations.get(&entry.cohort.destination);
-        let Some(scope) = destination.map(ScopeKey::from) else {
+        let Some(account) = destination.map(Account::from) else {
             return;
         };
+        let scope = self.organizations.scope(&account);
         let books = self.demands.entry(scope.clone()).or_default();
         count(books, entry.cohort.bucket.start);
         if books.is_empty() {

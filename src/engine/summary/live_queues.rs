@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::{
-    engine::live::Account,
+    engine::scope::Account,
     model::request::{Destination, Entry, LiveQueue, OnLate},
 };
 
@@ -25,11 +25,7 @@ impl Summary {
                 tracing::error!(?queue, "live work without a destination");
             }
             let destination = destination?;
-            let account = Account {
-                credential: destination.credential,
-                model: destination.model.as_str().into(),
-            };
-            Some((*queue, account))
+            Some((*queue, Account::from(destination)))
         };
         self.live_queues.keys().filter_map(account).collect()
     }

@@ -1,8 +1,9 @@
-//! How fast batches may be created and looked at, by credential.
+//! How fast batches may be created and looked at, by organization.
 
 use std::{collections::HashMap, time::Duration};
 
 use crate::{
+    engine::scope::{Organizations, Owner},
     model::{id::CredentialId, request::Cohort, time::Timestamp},
     policy::{limits::Rate, pack, poll},
 };
@@ -10,9 +11,9 @@ use crate::{
 use super::Summary;
 
 pub(super) struct Rates {
-    creates: HashMap<CredentialId, Rate>,
-    polls: HashMap<CredentialId, Rate>,
-    /// That of a credential not seen before.
+    creates: HashMap<Owner, Rate>,
+    polls: HashMap<Owner, Rate>,
+    /// That of one not seen before.
     create_rate: Rate,
     poll_rate: Rate,
 }
@@ -33,6 +34,35 @@ impl Rates {
     }
 }
 
+impl Rates {
+    /// What the credential has used up by itself, its organization has.
+    pub fn regroup(
+        &mut self,
+        credential: CredentialId,
+        organizations: &Organizations,
+        now: Timestamp,
+    ) {
+        let (alone, owner) = (
+            Owner::Credential(credential),
+            organizations.owner(credential),
+        );
+        if owner == alone {
+            return;
+        }
+        for rates in [&mut self.creates, &mut self.polls] {
+            let Some(part) = rates.remove(&alone) else {
+                continue;
+            };
+            match rates.get_mut(&owner) {
+                Some(whole) => whole.absorb(&part, now),
+                None => {
+                    rates.insert(owner.clone(), part);
+                }
+            }
+        }
+    }
+}
+
 impl Summary {
     /// When the next batch of the cohort may be created.
     pub fn create_at(&mut self, cohort: &Cohort, credential: CredentialId) -> Timestamp {
@@ -46,7 +76,7 @@ impl Summary {
             create_rate,
             ..
         } = &mut self.rates;
-        let rate = creates.entry(credential);
+        let rate = creates.entry(self.organizations.owner(credential));
         rate.or_insert_with(|| create_rate.clone())
     }
 
@@ -54,6 +84,7 @@ impl Summary {
         let Rates {
             polls, poll_rate, ..
         } = &mut self.rates;
-        polls.entry(credential).or_insert_with(|| poll_rate.clone())
+        let rate = polls.entry(self.organizations.owner(credential));
+        rate.or_insert_with(|| poll_rate.clone())
     }
 }

@@ -2,7 +2,7 @@ use proptest::{prelude::*, sample::Index};
 
 use super::*;
 use crate::{
-    engine::scope::ScopeKey,
+    engine::scope::{Account, ScopeKey},
     model::{
         attempt::Lane,
         batch::{Batch, BatchState},
@@ -13,7 +13,9 @@ use crate::{
     },
 };
 
+/// Of two keys.
 const DESTINATION: DestinationId = DestinationId([1; 16]);
+const OTHER: DestinationId = DestinationId([11; 16]);
 const TENANT: TenantId = TenantId([2; 16]);
 
 fn summary() -> Summary {
@@ -22,16 +24,32 @@ fn summary() -> Summary {
         .unwrap();
     let packing = defaults["packing"].clone().try_into().unwrap();
     let watch = defaults["watch"].clone().try_into().unwrap();
-    let mut summary = Summary::with(&packing, &watch);
-    let destination = Destination {
-        id: DESTINATION,
-        tenant: TENANT,
-        credential: CredentialId([3; 16]),
-        endpoint: Endpoint::ChatCompletions,
-        model: "m".into(),
-    };
-    summary.destinations.insert(DESTINATION, destination);
+    let mut summary = Summary::with(&packing, &watch, Arc::default());
+    for (id, credential) in [(DESTINATION, 3), (OTHER, 4)] {
+        let destination = Destination {
+            id,
+            tenant: TENANT,
+            credential: CredentialId([credential; 16]),
+            endpoint: Endpoint::ChatCompletions,
+            model: "m".into(),
+        };
+        summary.destinations.insert(id, destination);
+    }
     summary
+}
+
+/// The credential's organization becomes known.
+fn learn(summary: &mut Summary, credential: u8) {
+    let credential = CredentialId([credential; 16]);
+    let news = summary
+        .organizations
+        .learn(credential, "org-1", Timestamp::ZERO);
+    assert!(news);
+    summary.regroup(credential, Timestamp::ZERO);
+}
+
+fn scope_of(summary: &Summary, batch: &Batch) -> ScopeKey {
+    summary.organizations.scope(&Account::from(batch))
 }
 
 fn entry(number: u8, firm: bool, line_bytes: u32) -> Entry {
@@ -133,19 +151,20 @@ fn batches_are_found_by_whom_they_are_for() {
         summary.track(batch, Timestamp::ZERO);
     }
     let [first, second, third] = all;
-    let scope = ScopeKey::from(&first);
+    let scope = scope_of(&summary, &first);
     let running = |summary: &Summary| summary.running(&scope, Timestamp::ZERO).len();
     let elsewhere = Batch {
         model: "n".into(),
         ..batch(4, firm)
     };
     summary.track(elsewhere.clone(), Timestamp::ZERO);
-    let of_scope = |scope: &ScopeKey| -> Vec<BatchId> {
-        let batches = summary.batches.of_scope(scope);
+    let of_scope = |summary: &Summary, batch: &Batch| -> Vec<BatchId> {
+        let scope = scope_of(summary, batch);
+        let batches = summary.batches.of_scope(&scope);
         batches.map(|tracked| tracked.batch.id).collect()
     };
-    assert_eq!(of_scope(&scope), [first.id, second.id, third.id]);
-    assert_eq!(of_scope(&ScopeKey::from(&elsewhere)), [elsewhere.id]);
+    assert_eq!(of_scope(&summary, &first), [first.id, second.id, third.id]);
+    assert_eq!(of_scope(&summary, &elsewhere), [elsewhere.id]);
     summary.batches.remove(&elsewhere.id);
     assert_eq!(summary.batches_of(&firm), [first.id, second.id]);
     assert_eq!(summary.batches_of(&other), [third.id]);
@@ -202,6 +221,43 @@ fn life() -> impl Strategy<Value = (bool, u32, Vec<u8>, bool)> {
     (any::<bool>(), 1u32..4, places, any::<bool>())
 }
 
+#[test]
+fn what_is_of_one_organization_is_found_together_once_that_is_known() {
+    let mut summary = summary();
+    let cohort = entry(0, true, 1).cohort;
+    let other = Batch {
+        credential: CredentialId([4; 16]),
+        ..batch(2, cohort)
+    };
+    let first = batch(1, cohort);
+    for batch in [&first, &other] {
+        summary.track(batch.clone(), Timestamp::ZERO);
+    }
+    let found = |summary: &Summary, batch: &Batch| -> Vec<BatchId> {
+        let scope = scope_of(summary, batch);
+        let found = summary.batches.of_scope(&scope);
+        found.map(|tracked| tracked.batch.id).collect()
+    };
+    let now = Timestamp::from_secs(1_000_000);
+    let taken = |summary: &mut Summary, credential: u8| {
+        summary.creates(CredentialId([credential; 16])).clone()
+    };
+    // All of a burst: 180 of 1,800 an hour.
+    for _ in 0..180 {
+        assert!(summary.creates(first.credential).take(now));
+    }
+    learn(&mut summary, 3);
+    assert_eq!(found(&summary, &first), [first.id]);
+    assert!(taken(&mut summary, 4).ready_at() <= now, "not theirs yet");
+    learn(&mut summary, 4);
+    for batch in [&first, &other] {
+        assert_eq!(found(&summary, batch), [first.id, other.id]);
+    }
+    assert!(taken(&mut summary, 4).ready_at() > now);
+    summary.batches.remove(&first.id);
+    assert_eq!(found(&summary, &first), [other.id]);
+}
+
 proptest! {
     /// Each is counted in first; what it does then is told in any order.
     #[test]
@@ -210,10 +266,14 @@ proptest! {
         order in prop::collection::vec(any::<Index>(), 64),
     ) {
         let (mut summary, mut rescan) = (summary(), summary());
+        for credential in [3, 4] {
+            learn(&mut rescan, credential);
+        }
         type Telling = Box<dyn FnOnce(&mut Summary)>;
         let mut tellings: Vec<Telling> = Vec::new();
         for (number, (firm, bytes, places, ends)) in lives.into_iter().enumerate() {
-            let entry = entry(number as u8, firm, bytes);
+            let mut entry = entry(number as u8, firm, bytes);
+            entry.cohort.destination = [DESTINATION, OTHER][number % 2];
             let places: Vec<Place> = places.into_iter().map(|it| place(&entry, it)).collect();
             summary.enter(&places[0], &entry);
             for pair in places.windows(2) {
@@ -225,6 +285,9 @@ proptest! {
                 true => tellings.push(Box::new(move |summary| summary.exit(&last, &entry))),
                 false => rescan.enter(&last, &entry),
             }
+        }
+        for credential in [3, 4] {
+            tellings.push(Box::new(move |summary| learn(summary, credential)));
         }
         for index in order {
             if !tellings.is_empty() {

@@ -1,4 +1,4 @@
-//! Prompt tokens that a scope (a credential and a model) may have enqueued at the
+//! Prompt tokens that a scope (an organization and a model) may have enqueued at the
 //! provider until its batches are terminal (WIRE.md §1): configured, or learned
 //! from what the provider refuses (`token_limit_exceeded`).
 
@@ -157,6 +157,21 @@ impl Budget {
             None => (learned + learned / 8 + 1, self.refused.saturating_mul(2)),
         };
         self.learned = (risen < needless).then_some(risen);
+    }
+
+    /// Takes in what another budget has learned of the same limit: the less of two,
+    /// until more is taken.
+    pub fn absorb(&mut self, other: Budget) {
+        self.learned = match (self.learned, other.learned) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+        self.refused = self.refused.max(other.refused);
+        self.proven = self.proven.max(other.proven);
+        self.refusals = self.refusals.max(other.refusals);
+        self.closed_until = self.closed_until.max(other.closed_until);
+        self.probe_at = self.probe_at.max(other.probe_at);
+        self.kept_for = self.kept_for.or(other.kept_for);
     }
 
     /// Whether a batch of so many lines, which was refused, will never fit.

@@ -34,6 +34,13 @@ impl Throttle {
         self.since = now;
     }
 
+    /// What was complained of elsewhere counts here too.
+    pub fn absorb(&mut self, other: &Throttle, now: Timestamp) {
+        if other.level(now) > self.level(now) {
+            *self = *other;
+        }
+    }
+
     pub fn level(&self, now: Timestamp) -> u32 {
         let passed = self.since.until(now).as_secs() / DECAY.as_secs();
         self.level
@@ -41,7 +48,7 @@ impl Throttle {
     }
 }
 
-/// At one instant, for one credential.
+/// At one instant, for one organization.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Pressure {
     /// The share of the control-call budget that the polls of open batches take.

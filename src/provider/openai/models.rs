@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{OpenAi, get, segment};
 use crate::{
-    ports::{Credential, ProviderError},
+    ports::{Credential, Organization, ProviderError},
     provider::connect::Dial,
 };
 
@@ -19,12 +19,17 @@ impl<D: Dial> OpenAi<D> {
     /// Asks for the model. Where the answer shows that the base URL is wrong, the
     /// refusal's body says so, with the code `unknown_upstream_url`: it is for the
     /// caller to read.
-    pub(super) async fn look_up(&self, by: &Credential, model: &str) -> Result<(), ProviderError> {
+    pub(super) async fn look_up(
+        &self,
+        by: &Credential,
+        model: &str,
+    ) -> Result<Option<Organization>, ProviderError> {
         let path = format!("/models/{}", segment(model)?);
         let refusal = match self.transport.control(by, get(path.clone())).await {
             Ok(response) => {
+                let organization = Organization::read(response.headers());
                 self.transport.drain(response).await;
-                return Ok(());
+                return Ok(organization);
             }
             Err(refusal) => refusal,
         };

@@ -1,4 +1,4 @@
-//! `E | credential | digest of model and lane`: what was learned of a
+//! `E | owner | digest of model and lane`: what was learned of a
 //! scope. Value: the [`LearnedKey`], then the engine's own bytes.
 //!
 //! Written over now and then; forgotten when it has faded.
@@ -22,7 +22,7 @@ pub fn key(key: &LearnedKey) -> Vec<u8> {
     digest.update(key.model.as_bytes());
     digest.update(key.what.as_bytes());
     Key::of(KIND)
-        .raw(&key.credential.0)
+        .raw(&key.owner.0)
         .raw(&digest.finalize().as_bytes()[..16])
         .done()
 }
@@ -48,8 +48,8 @@ mod tests {
 
     fn learned_key() -> impl Strategy<Value = LearnedKey> {
         let words = prop::sample::select(vec!["", "a", "ab", "b"]);
-        (any::<bool>(), words.clone(), words).prop_map(|(credential, model, what)| LearnedKey {
-            credential: CredentialId([credential.into(); 16]),
+        (any::<bool>(), words.clone(), words).prop_map(|(owner, model, what)| LearnedKey {
+            owner: CredentialId([owner.into(); 16]),
             model: model.into(),
             what: what.into(),
         })

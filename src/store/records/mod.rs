@@ -19,7 +19,7 @@
 //! | `G` | [`ledger`] | tenant, hour, lane, digest of model and tag |
 //! | `I` | [`idempotency`] | tenant, digest |
 //! | `O` | [`orphan`] | tenant, digest, id |
-//! | `E` | [`learned`] | credential, digest of model and lane |
+//! | `E` | [`learned`] | owner, digest of model and lane |
 //! | `S` | [`shadow`] | tenant, day, deadline, digest of model |
 //! | `M` | [`meta`] | name |
 

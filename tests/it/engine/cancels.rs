@@ -40,7 +40,7 @@ async fn provider(in_flight: Duration) -> World {
 }
 
 fn finishing(world: &World) -> f64 {
-    let known = world.engine().turnaround(|_| true);
+    let known = world.engine().turnaround(None);
     let known = known.iter().find(|it| it.what == "finished-in-cancel");
     match known.map(|it| &it.believed) {
         Some(Believed::Share { learned, .. }) => *learned,

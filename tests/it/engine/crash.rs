@@ -474,7 +474,11 @@ impl Provider for Mortal<dyn Provider> {
     async fn delete_file(&self, by: &Credential, file: &str) -> Result<(), ProviderError> {
         effect!(self, "delete file".into(), self.inner.delete_file(by, file))
     }
-    async fn model(&self, by: &Credential, model: &str) -> Result<(), ProviderError> {
+    async fn model(
+        &self,
+        by: &Credential,
+        model: &str,
+    ) -> Result<Option<Organization>, ProviderError> {
         self.life.hear(self.inner.model(by, model)).await
     }
     async fn run(&self, by: &Credential, call: LiveCall) -> Result<LiveReply, ProviderError> {

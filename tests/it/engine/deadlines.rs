@@ -153,10 +153,11 @@ async fn too_much(slower: Duration) -> (World, Vec<Outcome>) {
 #[tokio::test(start_paused = true)]
 async fn what_nothing_was_promised_to_is_answered_by_a_provider_that_wakes() {
     let (world, rest) = too_much(65 * MINUTE).await;
-    let (live, batch): (Vec<_>, Vec<_>) = rest.iter().partition(|it| it.source == LIVE);
-    assert!(batch.len() >= 20, "{} of {}", batch.len(), rest.len());
+    let batch = rest.iter().filter(|it| it.source != LIVE).count();
+    assert!(batch >= 200, "{batch} of {}", rest.len());
+    // Of a batch that went live piece by piece before the provider woke.
     let twice = world.ledger().await.paid_twice;
-    assert!(twice <= live.len() as u64, "{twice} of {}", live.len());
+    assert!(twice * 4 <= rest.len() as u64, "{twice} of {}", rest.len());
 }
 
 /// Once all lines of a batch have gone live, it is worth nothing.
@@ -169,7 +170,7 @@ async fn what_went_live_piece_by_piece_is_not_paid_for_in_its_batch() {
 }
 
 fn learned(world: &World, what: &str) -> Option<(f64, Duration)> {
-    let all = world.engine().turnaround(|_| true);
+    let all = world.engine().turnaround(None);
     let one = all.iter().find(|it| it.what == what)?;
     match &one.believed {
         Believed::Time { learned, .. } => Some((one.seen, learned.quantile(0.9)?)),

@@ -123,7 +123,7 @@ async fn what_flex_refuses_is_answered_at_once_on_the_next_rung() {
     }
     // Ordinary calls were never pushed back.
     assert!(limit_of(&world, "o3") >= 16);
-    let known = world.engine().turnaround(|_| true);
+    let known = world.engine().turnaround(None);
     let refusals = known.iter().find(|it| it.what == "flex-refused").unwrap();
     // Those that came later were told by the first, and did not ask.
     assert!(refusals.seen >= 9.0, "{}", refusals.seen);

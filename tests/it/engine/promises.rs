@@ -163,6 +163,8 @@ impl Case {
     }
 
     fn apply(&self, settings: &mut Settings, sim: &mut simulator::Settings) {
+        // It names the organization.
+        settings.admission.model_check = true;
         // As many looks as the default makes would be most of the test's time.
         settings.watch.poll_interval = 30 * SECOND;
         settings.watch.poll_max = 10 * MINUTE;

@@ -8,7 +8,7 @@ use crate::{
     engine::{
         Engine,
         live::{Payer, attempts::transition, reply::Answer},
-        scope::ScopeKey,
+        scope::Account,
         turnaround::Takes,
     },
     ledger,
@@ -95,7 +95,7 @@ impl Engine {
         } = look;
         let lane = attempt.lane;
         let age = attempt.started.until(self.now());
-        self.cut_off(&ScopeKey::from(request), Takes::Answer(lane), age, 1.0);
+        self.cut_off(&Account::from(request), Takes::Answer(lane), age, 1.0);
         match unseen {
             true => self.lose(request.into(), attempt, &why).await?,
             false => self.close(request.key, attempt, why.clone()).await?,
