@@ -95,6 +95,7 @@ impl Offpeak {
         Offpeak {
             capacity: Capacity {
                 rate: law.live.rate(),
+                tokens: None,
                 live: learner.live(),
             }
             .sure(),
@@ -115,11 +116,10 @@ impl Offpeak {
 
     /// Whether one more call due then could be promised, and if so its promise.
     fn promise(&mut self, now: Timestamp, request: RequestIx, due: Timestamp) -> bool {
-        let work = self.demand.iter().map(|(bucket, &calls)| Demand {
-            due: bucket.start,
-            calls: calls.into(),
-        });
-        if !self.capacity.has_room(now, due, work) {
+        let work = self.demand.iter();
+        let work = work.map(|(bucket, &calls)| Demand::of_calls(bucket.start, calls.into()));
+        let more = Demand::of_calls(due, 1.0);
+        if !self.capacity.has_room(now, more, work) {
             return false;
         }
         let known = &mut self.known[request as usize];

@@ -17,7 +17,7 @@ use crate::{
     ports::{self, Admission, StoreError},
 };
 
-use super::{Caller, Engine, Hold, settings::OnFull};
+use super::{Caller, Engine, Hold, scope::ScopeKey, settings::OnFull, summary::Asked};
 
 /// A call that asks to be deferred, read and found fit for a batch line.
 pub struct Call {
@@ -125,7 +125,7 @@ impl Engine {
             .map_err(|(status, body)| AdmitError::Provider { status, body })?;
 
         let _gate = self.credentials.gate.read().await;
-        let admission = self.prepare(&call, digest, idempotency, body_digest);
+        let admission = self.prepare(&call, digest, idempotency, body_digest)?;
         self.commit(call, admission).await
     }
 
@@ -202,7 +202,7 @@ impl Engine {
         digest: CallDigest,
         idempotency: Option<CallDigest>,
         body_digest: CallDigest,
-    ) -> Admission {
+    ) -> Result<Admission, Refused> {
         let now = self.now();
         let destination = self.destination(call);
         let scope = self.scope_of(&destination);
@@ -221,15 +221,14 @@ impl Engine {
             bucket: lane::bucket(now, call.deadline, &self.settings.packing),
         };
         // Who would rather be late or fail than pay more has asked for no promise.
-        let capacity = self.capacity(&scope, plan.live()).sure();
-        let promised = call.on_late == OnLate::Rescue;
-        cohort.guarantee = self.summary.lock().promise(
-            &destination,
-            &cohort,
-            call.deadline,
-            now,
-            promised.then_some(&capacity),
-        );
+        let wants = call.on_late == OnLate::Rescue;
+        let asked = wants.then(|| self.asked(call, &scope, plan.live()));
+        let mut summary = self.summary.lock();
+        cohort.guarantee = summary.promise(&destination, &cohort, asked.as_ref());
+        drop(summary);
+        if wants && call.strict && cohort.guarantee != Guarantee::Firm {
+            return Err(Refused::NotFirm);
+        }
         let request = Request {
             key: RequestKey {
                 tenant: call.caller.tenant,
@@ -257,7 +256,7 @@ impl Engine {
             Lane::Batch => Place::Queue(cohort),
             Lane::Flex | Lane::Background8h | Lane::Background2h | Lane::Standard => Place::Live,
         };
-        Admission {
+        Ok(Admission {
             request,
             body: call.body.clone(),
             place,
@@ -265,6 +264,17 @@ impl Engine {
             credential: self.seal_credential(&call.caller),
             body_digest,
             idempotency_horizon: self.idempotency_horizon(),
+        })
+    }
+
+    /// What a promise to the call would be kept with.
+    fn asked(&self, call: &Call, scope: &ScopeKey, live: Duration) -> Asked {
+        Asked {
+            now: self.now(),
+            deadline: call.deadline,
+            line_bytes: call.line_bytes,
+            capacity: self.capacity(scope, live).sure(),
+            whole: self.whole_capacity(live).sure(),
         }
     }
 
@@ -320,6 +330,7 @@ impl Engine {
         }
     }
 
+    /// What could not be promised is refused before the provider is asked anything.
     /// Who would rather be late or fail than pay more has asked for no promise.
     fn check_firm(&self, call: &Call) -> Result<(), Refused> {
         if !call.strict || call.on_late != OnLate::Rescue {
@@ -327,9 +338,8 @@ impl Engine {
         }
         let destination = self.destination(call);
         let scope = self.scope_of(&destination);
-        let capacity = self.capacity(&scope, self.live_takes(&scope)).sure();
-        let (summary, now) = (self.summary.lock(), self.now());
-        match summary.has_room(&destination, call.deadline, now, &capacity) {
+        let asked = self.asked(call, &scope, self.live_takes(&scope));
+        match self.summary.lock().has_room(&destination, &asked) {
             true => Ok(()),
             false => Err(Refused::NotFirm),
         }

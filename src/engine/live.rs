@@ -14,6 +14,7 @@ mod backoffs;
 mod call;
 mod endings;
 mod flex;
+mod keep;
 mod reply;
 mod retries;
 mod rungs;
@@ -39,6 +40,7 @@ pub(super) use self::{
     attempts::{Payer, late},
     backlog::Backlog,
     backoffs::Backoffs,
+    keep::Kept,
     scopes::Scopes,
 };
 use self::{

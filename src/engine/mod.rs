@@ -123,6 +123,7 @@ pub struct Engine {
     scopes: Arc<live::Scopes>,
     /// The same for calls on the flex tier, whose capacity is another.
     flex_scopes: Arc<live::Scopes>,
+    kept_scopes: live::Kept,
     /// A permit for each open background response.
     background: Arc<Semaphore>,
     budgets: Arc<budgets::Budgets>,
@@ -179,6 +180,7 @@ impl Engine {
             budgets: Arc::new(budgets::Budgets::new(parts.settings.rescue.budget())),
             scopes: scopes(&parts.settings.live),
             flex_scopes: scopes(&parts.settings.live.flex()),
+            kept_scopes: live::Kept::default(),
             organizations,
             background: Arc::new(Semaphore::new(
                 parts.settings.live.max_background.max(1) as usize

@@ -173,7 +173,17 @@ impl Engine {
 
     /// What the scope can run live, when a call takes `live` at worst.
     pub(super) fn capacity(&self, scope: &ScopeKey, live: Duration) -> Capacity {
-        let rate = self.scopes.capacity(scope, self.now());
-        Capacity { rate, live }
+        self.scopes.capacity(scope, self.now(), live)
+    }
+
+    /// What can run live of all scopes together (`live.max_total`), however little each
+    /// of them needs.
+    pub(super) fn whole_capacity(&self, live: Duration) -> Capacity {
+        let takes = self.scopes.slowest(self.now()).as_secs_f64();
+        Capacity {
+            rate: f64::from(self.settings.live.max_total) / takes.max(0.001),
+            tokens: None,
+            live,
+        }
     }
 }

@@ -9,7 +9,7 @@ mod failing;
 mod last_call;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -18,7 +18,7 @@ use crate::{
         attempt::Lane,
         batch::BatchState,
         endpoint::Endpoint,
-        request::{Cohort, Guarantee, OnLate, Place},
+        request::{Bucket, Cohort, Guarantee, OnLate, Place},
         time::Timestamp,
     },
     policy::{demand::Demand, plan::Plan},
@@ -35,6 +35,7 @@ struct Work {
     endpoint: Endpoint,
     due: Timestamp,
     lines: f64,
+    bytes: f64,
     guarantee: Guarantee,
     place: Waits,
 }
@@ -44,13 +45,25 @@ enum Waits {
     Batch(Box<Tracked>),
 }
 
+/// By the start of a bucket.
+type Starts = HashMap<Timestamp, Timestamp>;
+
+impl Waits {
+    fn bucket(&self) -> Bucket {
+        match self {
+            Waits::Queue(cohort) => cohort.bucket,
+            Waits::Batch(tracked) => tracked.batch.cohort.bucket,
+        }
+    }
+}
+
 impl Engine {
     pub(super) async fn rescue_turn(self: &Arc<Self>) -> Result<Next, StoreError> {
         let mut next = self.fail_turn().await;
         let mut money = self.plan_rescues();
-        let work = self.rescuable();
-        for (scope, work) in work {
-            let rescued = self.rescue_scope(&scope, work, &mut money).await;
+        let whole = self.whole_starts();
+        for (scope, work) in self.rescuable() {
+            let rescued = self.rescue_scope(&scope, work, &whole, &mut money).await;
             next = next.sooner(self.or_soon("rescuing", rescued));
         }
         Ok(next)
@@ -60,6 +73,7 @@ impl Engine {
         self: &Arc<Self>,
         scope: &ScopeKey,
         mut work: Vec<Work>,
+        whole: &Starts,
         money: &mut Commitments,
     ) -> Result<Next, StoreError> {
         work.sort_by_key(|work| work.due);
@@ -70,7 +84,7 @@ impl Engine {
             .collect();
         // What is thought out anew then may be wanted back sooner.
         let mut next = Next::At(self.replans_at(scope));
-        let starts = self.latest_starts(scope, &work, &plans);
+        let starts = self.latest_starts(scope, &work, whole, &plans);
         for (work, start) in work.into_iter().zip(starts) {
             let plan = &plans[&work.endpoint];
             let rescued = match work.place {
@@ -91,6 +105,7 @@ impl Engine {
         &self,
         scope: &ScopeKey,
         work: &[Work],
+        whole: &Starts,
         plans: &BTreeMap<Endpoint, Arc<Plan>>,
     ) -> Vec<Timestamp> {
         let live = plans.values().map(|plan| plan.live()).max();
@@ -100,8 +115,8 @@ impl Engine {
         let firm = firm.filter(|(_, work)| work.guarantee == Guarantee::Firm);
         let mut demands: Vec<(Option<usize>, Demand)> = firm
             .map(|(index, work)| {
-                let (due, calls) = (work.due, work.lines);
-                (Some(index), Demand { due, calls })
+                let (due, calls, bytes) = (work.due, work.lines, work.bytes);
+                (Some(index), Demand { due, calls, bytes })
             })
             .collect();
         let calling = self.summary.lock().calling(scope, Guarantee::Firm);
@@ -110,11 +125,21 @@ impl Engine {
         let all: Vec<Demand> = demands.iter().map(|(_, demand)| *demand).collect();
         let all = self.capacity(scope, live).sure().latest_starts(&all);
         for ((index, _), start) in demands.iter().zip(all) {
-            if let Some(index) = index {
-                starts[*index] = start;
+            if let Some(index) = *index {
+                let of_all = whole.get(&work[index].place.bucket().start);
+                starts[index] = of_all.map_or(start, |of_all| start.min(*of_all));
             }
         }
         starts
+    }
+
+    /// When firm work must begin to run live so that all of every scope does in time,
+    /// with no more than `live.max_total` calls at once.
+    fn whole_starts(&self) -> Starts {
+        let firm = self.summary.lock().all_firm();
+        let live = self.scopes.slowest(self.now());
+        let starts = self.whole_capacity(live).sure().latest_starts(&firm);
+        firm.iter().map(|demand| demand.due).zip(starts).collect()
     }
 
     /// How many more calls of this kind can run live and be in time, behind those
@@ -202,6 +227,7 @@ impl Engine {
                     endpoint: destination.endpoint,
                     due: cohort.bucket.start,
                     lines: waiting.lines as f64,
+                    bytes: waiting.bytes as f64,
                     guarantee: cohort.guarantee,
                     place: Waits::Queue(*cohort),
                 });
@@ -217,6 +243,7 @@ impl Engine {
                     endpoint: batch.endpoint,
                     due: batch.earliest_deadline,
                     lines: f64::from(batch.lines),
+                    bytes: batch.bytes as f64,
                     guarantee: batch.cohort.guarantee,
                     place: Waits::Batch(Box::new(tracked.clone())),
                 });

@@ -30,10 +30,13 @@ use super::{
     Settings,
     inflight::{Mention, Mentions},
     limits::Limits,
-    scope::{Organizations, regroup},
+    scope::Organizations,
 };
 
-pub(super) use self::batches::{Batches, Stayed, Tracked};
+pub(super) use self::{
+    batches::{Batches, Stayed, Tracked},
+    demand::Asked,
+};
 use self::{
     demand::Demands, live_queues::Lines, overtaken::Overtaken, rates::Rates, setbacks::Setbacks,
 };
@@ -112,7 +115,7 @@ impl Summary {
     /// What was counted for the credential alone goes to its organization.
     pub fn regroup(&mut self, credential: CredentialId, now: Timestamp) {
         let organizations = self.organizations.clone();
-        regroup(&mut self.demands, credential, &organizations);
+        self.demands.regroup(credential, &organizations);
         self.batches.regroup(credential, &organizations);
         self.limits.regroup(credential, &organizations, now);
         self.rates.regroup(credential, &organizations, now);

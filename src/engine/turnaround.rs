@@ -405,7 +405,7 @@ impl Engine {
                     })
                 }
                 None if what == ORGANIZATION => Some(()),
-                None => None,
+                None => self.recall_scope(&scope, &what, &learned.known),
             };
             if read.is_none() {
                 tracing::warn!(model, what, "what was learned cannot be read");
@@ -431,7 +431,8 @@ impl Engine {
 
     /// Writes down what was learned since the last time, and forgets what faded.
     pub(super) async fn memorise(&self) -> Result<(), StoreError> {
-        for (key, known) in self.changed() {
+        let scopes = self.changed_scopes();
+        for (key, known) in self.changed().into_iter().chain(scopes) {
             match known {
                 Some(known) => self.store.put_learned(Learned { key, known }).await?,
                 None => self.store.forget_learned(key).await?,

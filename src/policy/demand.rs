@@ -11,9 +11,23 @@ use crate::model::time::Timestamp;
 pub struct Capacity {
     /// Calls a second.
     pub rate: f64,
+    /// Where the provider limits them.
+    pub tokens: Option<TokenRate>,
     /// What one call takes, at worst.
     pub live: Duration,
 }
+
+/// How fast the provider takes tokens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TokenRate {
+    pub per_second: f64,
+    /// Of output, in the mean of a call: they count as those of its input do.
+    pub output: f64,
+}
+
+/// Bytes of a request for one token. What is reckoned with need not be exact: what a
+/// call takes is the provider's to say.
+pub const BYTES_A_TOKEN: f64 = 4.0;
 
 /// Work that would have to run live if nothing else answered it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,6 +35,8 @@ pub struct Demand {
     pub due: Timestamp,
     /// Expected calls: all of them where the promise is firm.
     pub calls: f64,
+    /// Of their requests, all together.
+    pub bytes: f64,
 }
 
 /// The share of it that is reckoned with where work is firm. The rest is for what nobody
@@ -28,18 +44,40 @@ pub struct Demand {
 /// take of the same limits.
 const SURE: f64 = 0.8;
 
+impl Demand {
+    /// Where tokens are not limited.
+    pub fn of_calls(due: Timestamp, calls: f64) -> Demand {
+        Demand {
+            due,
+            calls,
+            bytes: 0.0,
+        }
+    }
+}
+
 impl Capacity {
     /// What promises are given out of, and kept with. One call may be in the way.
     pub fn sure(self) -> Capacity {
+        let tokens = self.tokens.map(|tokens| TokenRate {
+            per_second: tokens.per_second * SURE,
+            ..tokens
+        });
         Capacity {
             rate: self.rate * SURE,
-            live: self.live + self.takes(1.0).min(self.live),
+            tokens,
+            live: self.live + self.takes(1.0, 0.0).min(self.live),
         }
     }
 
-    fn takes(&self, calls: f64) -> Duration {
-        let seconds = calls.max(0.0) / self.rate.max(1e-9);
-        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+    /// Until so many calls have begun.
+    fn takes(&self, calls: f64, bytes: f64) -> Duration {
+        let calls = calls.max(0.0);
+        let by_calls = calls / self.rate.max(1e-9);
+        let by_tokens = self.tokens.map_or(0.0, |tokens| {
+            let all = bytes.max(0.0) / BYTES_A_TOKEN + calls * tokens.output;
+            all / tokens.per_second.max(1e-9)
+        });
+        Duration::try_from_secs_f64(by_calls.max(by_tokens)).unwrap_or(Duration::MAX)
     }
 
     /// The latest instants at which each piece of work must have its first call
@@ -52,7 +90,7 @@ impl Capacity {
             .rev()
             .map(|demand| {
                 let by = next.min(demand.due - self.live);
-                next = by - self.takes(demand.calls);
+                next = by - self.takes(demand.calls, demand.bytes);
                 next
             })
             .collect();
@@ -60,32 +98,35 @@ impl Capacity {
         starts
     }
 
-    /// Whether one more call that is due at `due` fits in with `work`, which is in
-    /// order of deadlines: neither it nor anything due later is late, if all of
-    /// it has to run live from now on.
+    /// Whether `more` fits in with `work`, which is in order of deadlines: neither it
+    /// nor anything due later is late, if all of it has to run live from now on.
     pub fn has_room(
         &self,
         now: Timestamp,
-        due: Timestamp,
+        more: Demand,
         work: impl IntoIterator<Item = Demand>,
     ) -> bool {
-        let fits = |calls: f64, by: Timestamp| now + self.takes(calls) <= by - self.live;
-        let mut calls = 0.0;
+        let fits = |calls: f64, bytes: f64, by: Timestamp| {
+            now + self.takes(calls, bytes) <= by - self.live
+        };
+        let (mut calls, mut bytes) = (0.0, 0.0);
         let mut counted = false;
         for demand in work {
-            if !counted && demand.due > due {
+            if !counted && demand.due > more.due {
                 counted = true;
-                calls += 1.0;
-                if !fits(calls, due) {
+                calls += more.calls;
+                bytes += more.bytes;
+                if !fits(calls, bytes, more.due) {
                     return false;
                 }
             }
             calls += demand.calls;
-            if counted && !fits(calls, demand.due) {
+            bytes += demand.bytes;
+            if counted && !fits(calls, bytes, demand.due) {
                 return false;
             }
         }
-        counted || fits(calls + 1.0, due)
+        counted || fits(calls + more.calls, bytes + more.bytes, more.due)
     }
 }
 
@@ -97,6 +138,7 @@ mod tests {
 
     const CAPACITY: Capacity = Capacity {
         rate: 2.0,
+        tokens: None,
         live: Duration::from_secs(20),
     };
 
@@ -106,7 +148,9 @@ mod tests {
 
     fn demand(due: u64, calls: f64) -> Demand {
         let due = at(due);
-        Demand { due, calls }
+        // A thousand tokens a call.
+        let bytes = calls * 4000.0;
+        Demand { due, calls, bytes }
     }
 
     #[test]
@@ -134,10 +178,36 @@ mod tests {
         // 200 calls until 120 s take all that there is, from 20 s on at 2 a second.
         let full = || [demand(120, 200.0)];
         for (due, room) in [(21, false), (100, false), (120, false), (121, true)] {
-            assert_eq!(CAPACITY.has_room(now, at(due), full()), room, "{due}");
+            assert_eq!(
+                CAPACITY.has_room(now, demand(due, 1.0), full()),
+                room,
+                "{due}"
+            );
         }
-        assert!(!CAPACITY.has_room(now, at(19), []), "shorter than a call");
-        assert!(CAPACITY.has_room(now, at(30), []));
+        assert!(
+            !CAPACITY.has_room(now, demand(19, 1.0), []),
+            "shorter than a call"
+        );
+        assert!(CAPACITY.has_room(now, demand(30, 1.0), []));
+    }
+
+    #[test]
+    fn the_scarcer_of_calls_and_tokens_counts() {
+        // With what is answered, a call takes 1,500 tokens.
+        for (per_second, first) in [(30_000.0, 880), (3_000.0, 880), (1_500.0, 780), (150.0, 0)] {
+            let output = 500.0;
+            let capacity = Capacity {
+                tokens: Some(TokenRate { per_second, output }),
+                ..CAPACITY
+            };
+            let work = [demand(1000, 200.0)];
+            assert_eq!(capacity.latest_starts(&work), [at(first)], "{per_second}");
+            let now = at(first);
+            let room = |calls: f64| capacity.has_room(now, demand(1000, calls), []);
+            assert!(!room(201.0) && (first == 0 || room(199.0)), "{per_second}");
+            let sure = capacity.sure().tokens.unwrap();
+            assert_eq!(sure.per_second, per_second * SURE);
+        }
     }
 
     proptest! {
@@ -165,7 +235,7 @@ mod tests {
             for due in dues {
                 let mut work: Vec<u64> = firm.clone();
                 work.sort_unstable();
-                if CAPACITY.has_room(at(0), at(due), work.into_iter().map(|due| demand(due, 1.0))) {
+                if CAPACITY.has_room(at(0), demand(due, 1.0), work.into_iter().map(|due| demand(due, 1.0))) {
                     firm.push(due);
                 }
             }

@@ -10,8 +10,18 @@ mod retries;
 
 use std::time::Duration;
 
-use self::{concurrency::Concurrency, pace::Pace, rate_limit::Meter, retries::Retries};
-use super::retry::{LONGEST_ASKED, LiveSettings};
+use self::{
+    concurrency::Concurrency,
+    pace::{Mean, Pace},
+    rate_limit::Meter,
+    retries::Retries,
+};
+use super::{
+    demand::TokenRate,
+    retry::{LONGEST_ASKED, LiveSettings},
+};
+use serde::{Deserialize, Serialize};
+
 use crate::model::{request::Usage, time::Timestamp};
 
 pub use self::rate_limit::{Quota, RateLimits};
@@ -31,6 +41,31 @@ pub struct Scope {
     kept: f64,
     /// The last time that a call was sent or came back.
     touched: Timestamp,
+}
+
+/// What was learned of a scope and holds for days: limits, and what calls take.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Known {
+    /// Calls at a time, where the provider has pushed back.
+    at_a_time: Option<f64>,
+    /// A rate limit, and how much of it comes back a second.
+    requests: Option<(f64, f64)>,
+    tokens: Option<(f64, f64)>,
+    pace: Mean,
+}
+
+impl Known {
+    /// Whether what was read back from a disk can be used.
+    pub fn is_sound(&self) -> bool {
+        let positive = |number: f64| number.is_finite() && number > 0.0;
+        let limits = [self.requests, self.tokens];
+        self.at_a_time.is_none_or(positive)
+            && limits
+                .into_iter()
+                .flatten()
+                .all(|(limit, per_second)| positive(limit) && positive(per_second))
+            && self.pace.is_sound()
+    }
 }
 
 /// Whether a call may go.
@@ -200,17 +235,55 @@ impl Scope {
         self.paused_until = self.paused_until.max(other.paused_until);
         self.touched = self.touched.max(other.touched);
         self.concurrency.absorb(&other.concurrency);
+        let now = self.touched;
+        self.requests.absorb(now, &other.requests);
+        self.tokens.absorb(now, &other.tokens);
+        self.pace.absorb(&other.pace);
+    }
+
+    /// Tokens a second that the provider takes from deferred calls, where it has said.
+    pub fn tokens(&self) -> Option<TokenRate> {
+        let per_second = self.tokens.per_second()? * (1.0 - self.kept);
+        let output = self.pace.output().unwrap_or(0.0);
+        Some(TokenRate { per_second, output })
     }
 
     /// Calls a second that the scope can answer in the long run: what it bears at
-    /// a time by what a call takes, and no more than its rate limits allow. Until
+    /// a time by what a call takes, and no more than its limit of calls allows. Until
     /// something was seen, `live.max_concurrent` by `live.expected`.
-    pub fn capacity(&self, now: Timestamp) -> f64 {
+    pub fn calls(&self, now: Timestamp) -> f64 {
         let at_a_time = f64::from(self.concurrency.sustained());
         let by_calls = at_a_time / self.latency(now).as_secs_f64().max(0.001);
         let left = 1.0 - self.kept;
         let by_requests = self.requests.per_second().map(|rate| rate * left);
         by_requests.map_or(by_calls, |rate| rate.min(by_calls))
+    }
+
+    /// What is worth to be kept while nothing is sent.
+    pub fn known(&self) -> Known {
+        Known {
+            at_a_time: self.concurrency.found(),
+            requests: self.requests.limit(),
+            tokens: self.tokens.limit(),
+            pace: self.pace.lasting(),
+        }
+    }
+
+    /// A scope of which this is known.
+    pub fn recall(&mut self, now: Timestamp, known: &Known) {
+        self.touched = now;
+        self.pace.recall(known.pace);
+        if let Some(found) = known.at_a_time {
+            self.concurrency.recall(found);
+        }
+        for (meter, limit) in [
+            (&mut self.requests, known.requests),
+            (&mut self.tokens, known.tokens),
+        ] {
+            if let Some(limit) = limit {
+                meter.recall(now, limit);
+            }
+        }
     }
 
     /// What a call takes, as seen of late; `live.expected` until then.

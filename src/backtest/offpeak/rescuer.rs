@@ -140,7 +140,7 @@ impl Offpeak {
         let live = live.map(|(bucket, &count)| (bucket.start, f64::from(count), Work::Live));
         let mut all: Vec<_> = batches.chain(queues).chain(live).collect();
         all.sort_by_key(|(due, ..)| *due);
-        let demand = |&(due, calls, _): &(Timestamp, f64, Work)| Demand { due, calls };
+        let demand = |&(due, calls, _): &(Timestamp, f64, Work)| Demand::of_calls(due, calls);
         let demands = all.iter().map(demand).collect();
         (all.into_iter().map(|(.., work)| work).collect(), demands)
     }

@@ -77,7 +77,7 @@ pub struct Ladder {
 }
 
 /// By the start of a bucket: how long before its deadline an ordinary call must
-/// begin, because all the scope's live work shares its capacity.
+/// begin, because all of its scope that could have to run live shares its capacity.
 #[derive(Default)]
 struct Leads(BTreeMap<Timestamp, Duration>);
 
@@ -126,7 +126,7 @@ impl Engine {
     }
 
     fn leads(&self, scope: &ScopeKey) -> Leads {
-        let demands: Vec<Demand> = self.summary.lock().all_calling(scope);
+        let demands: Vec<Demand> = self.summary.lock().ahead(scope);
         let capacity = self.capacity(scope, self.live_takes(scope)).sure();
         let starts = capacity.latest_starts(&demands);
         let leads = demands.iter().zip(starts);

@@ -8,13 +8,15 @@ use crate::{
     engine::scope::{Account, Merge, Organizations, ScopeKey, regroup},
     model::{id::CredentialId, time::Timestamp},
     policy::{
+        demand::Capacity,
         retry::LiveSettings,
-        throttle::{Ended, RateLimits, Scope, Ticket, Try, Verdict},
+        throttle::{Ended, Known, RateLimits, Scope, Ticket, Try, Verdict},
     },
 };
 
-/// A scope that nobody has used for so long is forgotten.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
+/// A scope that nobody has used for so long is forgotten: rescues are rare, and what
+/// they may take is promised by what was learned.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(7 * 86_400);
 
 pub struct Scopes {
     organizations: Arc<Organizations>,
@@ -63,9 +65,20 @@ impl Scopes {
         }
     }
 
-    /// Calls a second that the scope bears.
-    pub fn capacity(&self, key: &ScopeKey, now: Timestamp) -> f64 {
-        self.look(key, |scope| scope.capacity(now))
+    /// What the scope bears, where a call takes `live` at worst.
+    pub fn capacity(&self, key: &ScopeKey, now: Timestamp, live: Duration) -> Capacity {
+        self.look(key, |scope| Capacity {
+            rate: scope.calls(now),
+            tokens: scope.tokens(),
+            live,
+        })
+    }
+
+    /// What calls take in the slowest of the scopes.
+    pub fn slowest(&self, now: Timestamp) -> Duration {
+        let known = self.known.lock();
+        let known = known.values().map(|scope| scope.latency(now)).max();
+        known.unwrap_or_else(|| self.fresh.latency(now))
     }
 
     /// Tokens of output of a call, in the mean, where any was seen.
@@ -80,6 +93,19 @@ impl Scopes {
             .iter()
             .map(|(key, scope)| (key.clone(), scope.clone()))
             .collect()
+    }
+
+    /// What is worth to be written down.
+    pub fn known(&self) -> impl Iterator<Item = (ScopeKey, Known)> {
+        self.all()
+            .into_iter()
+            .map(|(key, scope)| (key, scope.known()))
+    }
+
+    pub fn recall(&self, key: ScopeKey, now: Timestamp, known: &Known) {
+        let mut scope = self.fresh.clone();
+        scope.recall(now, known);
+        self.known.lock().insert(key, scope);
     }
 
     pub fn forget_stale(&self, now: Timestamp) {

@@ -29,15 +29,15 @@ use crate::{
         request::{Entry, LiveQueue, OnLate},
         time::Timestamp,
     },
-    policy::throttle::{Ended, Try, Verdict},
+    policy::{
+        demand::BYTES_A_TOKEN,
+        throttle::{Ended, Try, Verdict},
+    },
     ports::StoreError,
 };
 
 /// Entries a read of a queue, at least and at most.
 const PAGE: (usize, usize) = (16, 256);
-/// Bytes of a request for one token: what counts against a rate limit need not be
-/// exact, because every reply tells what is left.
-const BYTES_A_TOKEN: u64 = 4;
 
 /// A call that could go.
 struct Candidate {
@@ -158,7 +158,7 @@ impl Engine {
             let Some(in_hand) = self.inflight.live.begin(entry.key) else {
                 continue;
             };
-            let tokens = u64::from(entry.line_bytes) / BYTES_A_TOKEN;
+            let tokens = (f64::from(entry.line_bytes) / BYTES_A_TOKEN) as u64;
             match self.way(step.lane, candidate.account, now, tokens, candidate.attempt) {
                 Ok(way) => {
                     let queue = entry.live_queue();

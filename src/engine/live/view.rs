@@ -45,7 +45,7 @@ impl Engine {
                 in_flight: scope.in_flight(),
                 paused_until: (paused_until > now).then_some(paused_until),
                 latency: scope.latency(now),
-                capacity: scope.capacity(now),
+                capacity: scope.calls(now),
             }
         });
         scopes.collect()

@@ -1,11 +1,15 @@
 //! What may have to run live, by scope and deadline: what promises are reckoned
 //! with.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::AddAssign,
+};
 
 use crate::{
-    engine::scope::{Account, Merge, ScopeKey},
+    engine::scope::{Account, Merge, Organizations, ScopeKey, regroup},
     model::{
+        id::CredentialId,
         request::{Cohort, Destination, Entry, Guarantee},
         time::Timestamp,
     },
@@ -15,7 +19,12 @@ use crate::{
 use super::Summary;
 
 /// Requests by scope and deadline; scopes without any are not kept.
-pub(super) type Demands = HashMap<ScopeKey, Books>;
+#[derive(Debug, Default)]
+pub(super) struct Demands {
+    scopes: HashMap<ScopeKey, Books>,
+    /// What is firm in all of them.
+    firm: Book,
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Books {
@@ -29,38 +38,72 @@ pub(super) struct Books {
 /// be told in another order than they were made, stay until they are zero.
 #[derive(Debug, Default)]
 struct Book {
-    dues: BTreeMap<Timestamp, i64>,
-    all: i64,
+    dues: BTreeMap<Timestamp, Amount>,
+    all: Amount,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Amount {
+    calls: i64,
+    /// Of their requests.
+    bytes: i64,
+}
+
+impl Amount {
+    fn of(entry: &Entry, by: i64) -> Amount {
+        Amount {
+            calls: by,
+            bytes: by * i64::from(entry.line_bytes),
+        }
+    }
+
+    fn demand(self, due: Timestamp) -> Demand {
+        Demand {
+            due,
+            calls: self.calls.max(0) as f64,
+            bytes: self.bytes.max(0) as f64,
+        }
+    }
+}
+
+impl AddAssign for Amount {
+    fn add_assign(&mut self, more: Amount) {
+        self.calls += more.calls;
+        self.bytes += more.bytes;
+    }
 }
 
 impl Book {
-    fn count(&mut self, due: Timestamp, by: i64) {
-        self.all += by;
-        let calls = self.dues.entry(due).or_default();
-        *calls += by;
-        if *calls == 0 {
+    fn count(&mut self, due: Timestamp, more: Amount) {
+        self.all += more;
+        let amount = self.dues.entry(due).or_default();
+        *amount += more;
+        if *amount == Amount::default() {
             self.dues.remove(&due);
         }
     }
 
     fn add(&mut self, other: Book) {
-        for (due, calls) in other.dues {
-            self.count(due, calls);
+        for (due, amount) in other.dues {
+            self.count(due, amount);
         }
     }
 
     fn demands(&self) -> impl Iterator<Item = Demand> {
-        self.dues.iter().map(|(&due, &calls)| Demand {
-            due,
-            calls: calls.max(0) as f64,
-        })
+        self.dues.iter().map(|(&due, &amount)| amount.demand(due))
+    }
+
+    fn has_room(&self, capacity: &Capacity, now: Timestamp, more: Demand) -> bool {
+        // Nearly always all of it would fit even before this deadline.
+        let all = self.all.demand(more.due);
+        capacity.has_room(now, more, [all]) || capacity.has_room(now, more, self.demands())
     }
 }
 
 impl Books {
-    fn calling(&mut self, guarantee: Guarantee, due: Timestamp, by: i64) {
+    fn calling(&mut self, guarantee: Guarantee, due: Timestamp, more: Amount) {
         let book = self.calling.entry(guarantee).or_default();
-        book.count(due, by);
+        book.count(due, more);
         if book.dues.is_empty() {
             self.calling.remove(&guarantee);
         }
@@ -68,6 +111,24 @@ impl Books {
 
     fn is_empty(&self) -> bool {
         self.firm.dues.is_empty() && self.calling.is_empty()
+    }
+}
+
+/// What a promise is given by.
+pub(in crate::engine) struct Asked {
+    pub now: Timestamp,
+    pub deadline: Timestamp,
+    pub line_bytes: u32,
+    /// What the scope can run live.
+    pub capacity: Capacity,
+    /// And all scopes together.
+    pub whole: Capacity,
+}
+
+impl Demands {
+    /// What was counted for the credential alone goes to its organization.
+    pub fn regroup(&mut self, credential: CredentialId, organizations: &Organizations) {
+        regroup(&mut self.scopes, credential, organizations);
     }
 }
 
@@ -83,71 +144,93 @@ impl Merge for Books {
 
 impl Summary {
     /// What can be promised of one more call, where a promise is asked for with the
-    /// `capacity` to keep it; a firm one is counted at once. The destination is
-    /// known from here on.
+    /// room to keep it in; a firm one is counted at once. The destination is known from
+    /// here on.
     pub fn promise(
         &mut self,
         destination: &Destination,
         cohort: &Cohort,
-        deadline: Timestamp,
-        now: Timestamp,
-        capacity: Option<&Capacity>,
+        asked: Option<&Asked>,
     ) -> Guarantee {
         let known = self.destinations.entry(destination.id);
         known.or_insert_with(|| destination.clone());
-        if !capacity.is_some_and(|capacity| self.has_room(destination, deadline, now, capacity)) {
+        let Some(asked) = asked.filter(|asked| self.has_room(destination, asked)) else {
             return Guarantee::BestEffort;
-        }
+        };
+        let amount = Amount {
+            calls: 1,
+            bytes: asked.line_bytes.into(),
+        };
         let scope = self.organizations.scope(&Account::from(destination));
-        let books = self.demands.entry(scope).or_default();
-        books.firm.count(cohort.bucket.start, 1);
+        let books = self.demands.scopes.entry(scope).or_default();
+        books.firm.count(cohort.bucket.start, amount);
+        self.demands.firm.count(cohort.bucket.start, amount);
         Guarantee::Firm
     }
 
     /// Whether one more call can be promised to be in time.
-    pub fn has_room(
-        &self,
-        destination: &Destination,
-        deadline: Timestamp,
-        now: Timestamp,
-        capacity: &Capacity,
-    ) -> bool {
-        let empty = Book::default();
+    pub fn has_room(&self, destination: &Destination, asked: &Asked) -> bool {
+        let more = Demand {
+            due: asked.deadline,
+            calls: 1.0,
+            bytes: asked.line_bytes.into(),
+        };
         let scope = self.organizations.scope(&Account::from(destination));
-        let books = self.demands.get(&scope);
+        let empty = Book::default();
+        let books = self.demands.scopes.get(&scope);
         let firm = books.map_or(&empty, |books| &books.firm);
-        // Nearly always all of it would fit even before this deadline.
-        let all = firm.all as f64;
-        let due = deadline;
-        capacity.has_room(now, due, [Demand { due, calls: all }])
-            || capacity.has_room(now, due, firm.demands())
+        let now = asked.now;
+        firm.has_room(&asked.capacity, now, more)
+            && self.demands.firm.has_room(&asked.whole, now, more)
+    }
+
+    /// All firm work, of every scope and wherever it is, in order of deadlines.
+    pub fn all_firm(&self) -> Vec<Demand> {
+        self.demands.firm.demands().collect()
     }
 
     /// Calls of the scope that wait for an ordinary call, or are in one.
     pub fn calling(&self, scope: &ScopeKey, guarantee: Guarantee) -> Vec<Demand> {
-        let books = self.demands.get(scope);
+        let books = self.demands.scopes.get(scope);
         let book = books.and_then(|books| books.calling.get(&guarantee));
         book.into_iter().flat_map(Book::demands).collect()
     }
 
-    /// The same of both kinds, in order of deadlines.
+    /// The same of both kinds.
     pub fn all_calling(&self, scope: &ScopeKey) -> Vec<Demand> {
-        let books = self.demands.get(scope).into_iter();
-        let books = books.flat_map(|books| books.calling.values());
-        let mut all: Vec<Demand> = books.flat_map(Book::demands).collect();
-        all.sort_by_key(|demand| demand.due);
-        all
+        let kinds = [Guarantee::Firm, Guarantee::BestEffort];
+        let calling = kinds.map(|guarantee| self.calling(scope, guarantee));
+        calling.into_iter().flatten().collect()
+    }
+
+    /// What has to run live before a call can, or together with it: all that is firm,
+    /// wherever it is, and what else calls. In order of deadlines.
+    pub fn ahead(&self, scope: &ScopeKey) -> Vec<Demand> {
+        let Some(books) = self.demands.scopes.get(scope) else {
+            return Vec::new();
+        };
+        let mut dues = books.firm.dues.clone();
+        let rest = books.calling.get(&Guarantee::BestEffort).into_iter();
+        for (due, amount) in rest.flat_map(|book| &book.dues) {
+            *dues.entry(*due).or_default() += *amount;
+        }
+        dues.into_iter()
+            .map(|(due, amount)| amount.demand(due))
+            .collect()
     }
 
     pub(super) fn count_firm(&mut self, entry: &Entry, by: i64) {
         if entry.cohort.guarantee == Guarantee::Firm {
-            self.count_in(entry, |books, due| books.firm.count(due, by));
+            let amount = Amount::of(entry, by);
+            self.demands.firm.count(entry.cohort.bucket.start, amount);
+            self.count_in(entry, |books, due| books.firm.count(due, amount));
         }
     }
 
     pub(super) fn count_calling(&mut self, entry: &Entry, by: i64) {
         let guarantee = entry.cohort.guarantee;
-        self.count_in(entry, |books, due| books.calling(guarantee, due, by));
+        let amount = Amount::of(entry, by);
+        self.count_in(entry, |books, due| books.calling(guarantee, due, amount));
     }
 
     fn count_in(&mut self, entry: &Entry, count: impl FnOnce(&mut Books, Timestamp)) {
@@ -156,10 +239,11 @@ impl Summary {
             return;
         };
         let scope = self.organizations.scope(&account);
-        let books = self.demands.entry(scope.clone()).or_default();
+        let scopes = &mut self.demands.scopes;
+        let books = scopes.entry(scope.clone()).or_default();
         count(books, entry.cohort.bucket.start);
         if books.is_empty() {
-            self.demands.remove(&scope);
+            scopes.remove(&scope);
         }
     }
 }

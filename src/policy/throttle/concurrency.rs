@@ -65,6 +65,16 @@ impl Concurrency {
         }
     }
 
+    /// The limit that was found, where the provider has pushed back.
+    pub fn found(&self) -> Option<f64> {
+        (self.epoch > 0).then_some(self.limit)
+    }
+
+    pub fn recall(&mut self, found: f64) {
+        self.limit = found.clamp(1.0, self.ceiling);
+        self.epoch += 1;
+    }
+
     pub fn absorb(&mut self, other: &Concurrency) {
         self.limit = self.limit.min(other.limit);
         self.epoch = self.epoch.max(other.epoch);

@@ -153,6 +153,32 @@ impl Meter {
         ready.max(now)
     }
 
+    /// What is known of the limit itself: how much there is of it, and how fast it comes
+    /// back.
+    pub fn limit(&self) -> Option<(f64, f64)> {
+        self.told.map(|told| (told.limit, told.per_second))
+    }
+
+    /// Believed to be full.
+    pub fn recall(&mut self, now: Timestamp, (limit, per_second): (f64, f64)) {
+        self.told = Some(Told {
+            limit,
+            left: limit,
+            per_second,
+            at: now,
+            by: self.spent,
+        });
+    }
+
+    /// The one of two that comes back more slowly holds for both.
+    pub fn absorb(&mut self, now: Timestamp, other: &Meter) {
+        let slower =
+            |(_, per_second): (f64, f64)| self.limit().is_none_or(|(_, own)| per_second < own);
+        if let Some(limit) = other.limit().filter(|limit| slower(*limit)) {
+            self.recall(now, limit);
+        }
+    }
+
     /// How fast it comes back, where that is known.
     pub fn per_second(&self) -> Option<f64> {
         self.told.map(|told| told.per_second)

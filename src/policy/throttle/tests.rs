@@ -128,12 +128,12 @@ fn only_second_tries_that_nobody_asked_for_have_a_budget() {
 #[test]
 fn capacity_is_the_prior_until_something_is_seen() {
     let mut scope = scope();
-    assert_eq!(scope.capacity(NOW), 0.4, "8 calls of 20 s");
+    assert_eq!(scope.calls(NOW), 0.4, "8 calls of 20 s");
     for _ in 0..200 {
         let ticket = scope.send(NOW, 9, Try::First);
         scope.ended(NOW + 2 * SECOND, ticket, SERVED);
     }
-    let seen = scope.capacity(NOW + 2 * SECOND);
+    let seen = scope.calls(NOW + 2 * SECOND);
     assert!((3.8..4.0).contains(&seen), "8 calls of 2 s: {seen}");
     let ticket = scope.send(NOW, 9, Try::First);
     let limits = told(&[
@@ -144,7 +144,7 @@ fn capacity_is_the_prior_until_something_is_seen() {
     scope.told(NOW, &ticket, &limits);
     scope.ended(NOW, ticket, Ended::Overloaded { pause: None });
     assert_eq!(
-        scope.capacity(NOW + 2 * SECOND),
+        scope.calls(NOW + 2 * SECOND),
         0.9,
         "one a second, less a tenth"
     );
