@@ -222,7 +222,9 @@ impl Engine {
         };
         // Who would rather be late or fail than pay more has asked for no promise.
         let wants = call.on_late == OnLate::Rescue;
-        let asked = wants.then(|| self.asked(call, &scope, plan.live()));
+        let paid_for = lane == Lane::Standard
+            || self.covers(&destination, call.line_bytes, cohort.bucket.start);
+        let asked = (wants && paid_for).then(|| self.asked(call, &scope, plan.live()));
         let mut summary = self.summary.lock();
         cohort.guarantee = summary.promise(&destination, &cohort, asked.as_ref());
         drop(summary);

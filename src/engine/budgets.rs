@@ -131,6 +131,22 @@ impl Budgets {
         tenant.is_some_and(|tenant| tenant.refused_until > now && !tenant.refused.is_empty())
     }
 
+    /// What the tenant's rescues may cost in the window at `due`. None where there is no
+    /// bound.
+    fn left_at(
+        &self,
+        tenant: TenantId,
+        now: Timestamp,
+        due: Timestamp,
+        window: Window,
+    ) -> Option<Usd> {
+        let mut tenants = self.tenants.lock();
+        let mut none_yet = Purse::default();
+        let purse = tenants.get_mut(&tenant).map(|tenant| &mut tenant.purse);
+        let purse = purse.unwrap_or(&mut none_yet);
+        purse.left_at(now, due, window, &self.limits)
+    }
+
     /// The window whose budget is spent.
     pub fn exhausted(&self, tenant: TenantId, now: Timestamp) -> Option<Window> {
         let mut tenants = self.tenants.lock();
@@ -198,10 +214,7 @@ impl Budgets {
                 exhausted: exhausted == Some(window),
             })
         };
-        [Window::Hour, Window::Day]
-            .into_iter()
-            .filter_map(view)
-            .collect()
+        Window::ALL.into_iter().filter_map(view).collect()
     }
 }
 

@@ -11,6 +11,7 @@ mod last_call;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use crate::{
@@ -46,7 +47,7 @@ enum Waits {
 }
 
 /// By the start of a bucket.
-type Starts = HashMap<Timestamp, Timestamp>;
+type Leads = HashMap<Timestamp, Duration>;
 
 impl Waits {
     fn bucket(&self) -> Bucket {
@@ -61,7 +62,7 @@ impl Engine {
     pub(super) async fn rescue_turn(self: &Arc<Self>) -> Result<Next, StoreError> {
         let mut next = self.fail_turn().await;
         let mut money = self.plan_rescues();
-        let whole = self.whole_starts();
+        let whole = self.whole_leads();
         for (scope, work) in self.rescuable() {
             let rescued = self.rescue_scope(&scope, work, &whole, &mut money).await;
             next = next.sooner(self.or_soon("rescuing", rescued));
@@ -73,7 +74,7 @@ impl Engine {
         self: &Arc<Self>,
         scope: &ScopeKey,
         mut work: Vec<Work>,
-        whole: &Starts,
+        whole: &Leads,
         money: &mut Commitments,
     ) -> Result<Next, StoreError> {
         work.sort_by_key(|work| work.due);
@@ -105,7 +106,7 @@ impl Engine {
         &self,
         scope: &ScopeKey,
         work: &[Work],
-        whole: &Starts,
+        whole: &Leads,
         plans: &BTreeMap<Endpoint, Arc<Plan>>,
     ) -> Vec<Timestamp> {
         let live = plans.values().map(|plan| plan.live()).max();
@@ -126,20 +127,24 @@ impl Engine {
         let all = self.capacity(scope, live).sure().latest_starts(&all);
         for ((index, _), start) in demands.iter().zip(all) {
             if let Some(index) = *index {
-                let of_all = whole.get(&work[index].place.bucket().start);
-                starts[index] = of_all.map_or(start, |of_all| start.min(*of_all));
+                let work = &work[index];
+                let lead = whole.get(&work.place.bucket().start);
+                starts[index] = lead.map_or(start, |lead| start.min(work.due - *lead));
             }
         }
         starts
     }
 
-    /// When firm work must begin to run live so that all of every scope does in time,
-    /// with no more than `live.max_total` calls at once.
-    fn whole_starts(&self) -> Starts {
+    /// How long before its deadline firm work must begin to run live so that all of every
+    /// scope does in time, with no more than `live.max_total` calls at once.
+    fn whole_leads(&self) -> Leads {
         let firm = self.summary.lock().all_firm();
         let live = self.scopes.slowest(self.now());
         let starts = self.whole_capacity(live).sure().latest_starts(&firm);
-        firm.iter().map(|demand| demand.due).zip(starts).collect()
+        let leads = firm.iter().zip(starts);
+        leads
+            .map(|(demand, start)| (demand.due, start.until(demand.due)))
+            .collect()
     }
 
     /// How many more calls of this kind can run live and be in time, behind those

@@ -84,7 +84,11 @@ impl Counts {
 
 impl Summary {
     pub fn new(settings: &Settings, organizations: Arc<Organizations>) -> Self {
-        Summary::with(&settings.packing, &settings.watch, organizations)
+        let budgets = settings.rescue.budget().is_bound();
+        Summary {
+            demands: Demands::new(budgets),
+            ..Summary::with(&settings.packing, &settings.watch, organizations)
+        }
     }
 
     fn with(

@@ -64,14 +64,23 @@ impl Limits {
 }
 
 impl Window {
+    pub const ALL: [Window; 2] = [Window::Hour, Window::Day];
+
     /// When it is renewed.
     pub fn ends(self, now: Timestamp) -> Timestamp {
-        let hour = now.as_hours();
-        let next = match self {
-            Window::Hour => hour + 1,
-            Window::Day => midnight(hour) + HOURS_A_DAY,
+        let hours = match self {
+            Window::Hour => 1,
+            Window::Day => HOURS_A_DAY,
         };
-        Timestamp::ZERO + Duration::from_secs(u64::from(next) * HOUR)
+        self.begins(now) + Duration::from_secs(u64::from(hours) * HOUR)
+    }
+
+    pub fn begins(self, now: Timestamp) -> Timestamp {
+        let hour = match self {
+            Window::Hour => now.as_hours(),
+            Window::Day => midnight(now.as_hours()),
+        };
+        Timestamp::ZERO + Duration::from_secs(u64::from(hour) * HOUR)
     }
 
     pub const fn as_str(self) -> &'static str {
@@ -129,6 +138,23 @@ impl Purse {
                 Err(window)
             }
         }
+    }
+
+    /// What rescues may cost in the window at `due`: rescues come at the last moment, so
+    /// the money of earlier windows is of no use. None where there is no bound.
+    pub fn left_at(
+        &mut self,
+        now: Timestamp,
+        due: Timestamp,
+        window: Window,
+        limits: &Limits,
+    ) -> Option<Usd> {
+        let limit = limits.of(window)?;
+        let spent = match window.begins(due) <= now {
+            true => self.spent(now, window),
+            false => Usd::ZERO,
+        };
+        Some((limit - spent).max(Usd::ZERO))
     }
 
     /// Where something was refused that would cost nothing to anybody after this

@@ -12,6 +12,7 @@ mod batches;
 mod budget;
 mod callers;
 mod cancels;
+mod capacity;
 mod crashes;
 mod erased;
 mod full_disk;

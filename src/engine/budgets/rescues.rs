@@ -14,7 +14,7 @@ use crate::{
         endpoint::Endpoint,
         id::{CredentialId, RequestKey, TenantId},
         money::Usd,
-        request::{Entry, OnLate, Place, Request, Usage},
+        request::{Destination, Entry, OnLate, Place, Request, Usage},
         time::Timestamp,
     },
     policy::budget::{Verdict, Window, midnight},
@@ -75,6 +75,42 @@ impl Engine {
         amount: Usd,
     ) -> Option<Reservation> {
         self.budgets.reserve(key, self.now(), amount).ok()
+    }
+
+    /// Whether the budget covers the rescue of one more request that is due then beside
+    /// that of all that was promised for the same time: what it does not cover cannot be
+    /// promised.
+    pub(in crate::engine) fn covers(
+        &self,
+        destination: &Destination,
+        line_bytes: u32,
+        due: Timestamp,
+    ) -> bool {
+        let (now, tenant) = (self.now(), destination.tenant);
+        let price = |destination: &Destination, bytes: u64, lines: u64| {
+            let Destination {
+                credential,
+                endpoint,
+                model,
+                ..
+            } = destination;
+            self.price_of_lines(*credential, *endpoint, model, bytes, lines)
+        };
+        Window::ALL.into_iter().all(|window| {
+            let Some(left) = self.budgets.left_at(tenant, now, due, window) else {
+                return true;
+            };
+            let promised = {
+                let summary = self.summary.lock();
+                summary.firm_of(tenant, window.begins(due)..window.ends(due))
+            };
+            let promised = promised.iter();
+            let promised = promised.map(|(to, lines)| {
+                let count = |number: i64| u64::try_from(number).unwrap_or(0);
+                price(to, count(lines.bytes), count(lines.count))
+            });
+            promised.sum::<Usd>() + price(destination, line_bytes.into(), 1) <= left
+        })
     }
 
     /// Counts what is on its way to be rescued.

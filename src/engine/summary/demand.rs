@@ -3,20 +3,20 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    ops::AddAssign,
+    ops::{AddAssign, Range},
 };
 
 use crate::{
     engine::scope::{Account, Merge, Organizations, ScopeKey, regroup},
     model::{
-        id::CredentialId,
+        id::{CredentialId, DestinationId, TenantId},
         request::{Cohort, Destination, Entry, Guarantee},
         time::Timestamp,
     },
     policy::demand::{Capacity, Demand},
 };
 
-use super::Summary;
+use super::{Summary, live_queues::Lines};
 
 /// Requests by scope and deadline; scopes without any are not kept.
 #[derive(Debug, Default)]
@@ -24,6 +24,8 @@ pub(super) struct Demands {
     scopes: HashMap<ScopeKey, Books>,
     /// What is firm in all of them.
     firm: Book,
+    /// The same by tenant and destination, where rescues have a budget.
+    tenants: Option<HashMap<TenantId, HashMap<DestinationId, Book>>>,
 }
 
 #[derive(Debug, Default)]
@@ -126,6 +128,36 @@ pub(in crate::engine) struct Asked {
 }
 
 impl Demands {
+    /// `budgets`: whether what a tenant was promised is asked for.
+    pub fn new(budgets: bool) -> Demands {
+        Demands {
+            tenants: budgets.then(HashMap::new),
+            ..Demands::default()
+        }
+    }
+
+    fn count_firm(
+        &mut self,
+        tenant: TenantId,
+        destination: DestinationId,
+        due: Timestamp,
+        more: Amount,
+    ) {
+        self.firm.count(due, more);
+        let Some(tenants) = &mut self.tenants else {
+            return;
+        };
+        let destinations = tenants.entry(tenant).or_default();
+        let book = destinations.entry(destination).or_default();
+        book.count(due, more);
+        if book.dues.is_empty() {
+            destinations.remove(&destination);
+            if destinations.is_empty() {
+                tenants.remove(&tenant);
+            }
+        }
+    }
+
     /// What was counted for the credential alone goes to its organization.
     pub fn regroup(&mut self, credential: CredentialId, organizations: &Organizations) {
         regroup(&mut self.scopes, credential, organizations);
@@ -164,7 +196,9 @@ impl Summary {
         let scope = self.organizations.scope(&Account::from(destination));
         let books = self.demands.scopes.entry(scope).or_default();
         books.firm.count(cohort.bucket.start, amount);
-        self.demands.firm.count(cohort.bucket.start, amount);
+        let due = cohort.bucket.start;
+        let (tenant, destination) = (destination.tenant, destination.id);
+        self.demands.count_firm(tenant, destination, due, amount);
         Guarantee::Firm
     }
 
@@ -182,6 +216,26 @@ impl Summary {
         let now = asked.now;
         firm.has_room(&asked.capacity, now, more)
             && self.demands.firm.has_room(&asked.whole, now, more)
+    }
+
+    /// What a tenant was promised for a time, by where it goes. Nothing where rescues
+    /// have no budget.
+    pub fn firm_of(&self, tenant: TenantId, time: Range<Timestamp>) -> Vec<(Destination, Lines)> {
+        let tenants = self.demands.tenants.as_ref();
+        let books = tenants.and_then(|tenants| tenants.get(&tenant));
+        let promised = books.into_iter().flatten().filter_map(|(id, book)| {
+            let destination = self.destinations.get(id)?;
+            let mut all = Amount::default();
+            for (_, amount) in book.dues.range(time.clone()) {
+                all += *amount;
+            }
+            let lines = Lines {
+                count: all.calls,
+                bytes: all.bytes,
+            };
+            Some((destination.clone(), lines))
+        });
+        promised.collect()
     }
 
     /// All firm work, of every scope and wherever it is, in order of deadlines.
@@ -222,7 +276,10 @@ impl Summary {
     pub(super) fn count_firm(&mut self, entry: &Entry, by: i64) {
         if entry.cohort.guarantee == Guarantee::Firm {
             let amount = Amount::of(entry, by);
-            self.demands.firm.count(entry.cohort.bucket.start, amount);
+            let cohort = &entry.cohort;
+            let (tenant, due) = (entry.key.tenant, cohort.bucket.start);
+            self.demands
+                .count_firm(tenant, cohort.destination, due, amount);
             self.count_in(entry, |books, due| books.firm.count(due, amount));
         }
     }

@@ -46,6 +46,10 @@ pub struct Case {
     pub at_a_time: (u32, u32),
     /// The provider's limit of calls, where it is the one that binds.
     pub per_minute: Option<u32>,
+    /// The same of tokens.
+    pub tokens_per_minute: Option<u32>,
+    /// Characters of each call beside its own.
+    pub padding: usize,
     /// Ordinary calls that are put off for some seconds.
     pub refusals: u32,
 }
@@ -90,6 +94,8 @@ impl Case {
         live_sigma: 0.0,
         at_a_time: (64, 16),
         per_minute: None,
+        tokens_per_minute: None,
+        padding: 0,
         refusals: 0,
     };
 
@@ -176,6 +182,9 @@ impl Case {
         if let Some(limit) = self.per_minute {
             sim.limits.requests_per_minute = limit.into();
         }
+        if let Some(limit) = self.tokens_per_minute {
+            sim.limits.tokens_per_minute = limit.into();
+        }
         let latency = &mut sim.latency;
         latency.line_correlation = self.together;
         match self.lines {
@@ -208,7 +217,7 @@ impl Case {
     fn call(&self, random: &mut StdRng, number: usize) -> Ask {
         let (least, most) = self.within;
         let times = most.as_secs_f64() / least.as_secs_f64();
-        let text = format!("q{number:03}");
+        let text = format!("q{number:03}{}", " a".repeat(self.padding / 2));
         let call = Ask {
             model: match self.offer {
                 Offer::Nothing => "gpt-4o-mini".into(),

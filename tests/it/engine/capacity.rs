@@ -1,0 +1,208 @@
+//! What can be promised: as much as can run live, whatever it is that binds, and as
+//! much as may be paid for.
+
+use std::{sync::Arc, time::Duration};
+
+use offpeak::{
+    engine::{AdmitError, Refused},
+    model::request::{Guarantee, Request},
+    simulator::{Kind, Operation},
+};
+
+use super::{
+    asking::{Ask, HOUR, MINUTE, SECOND, ask},
+    promises::FOR_EVER,
+    world::{World, succeeded},
+};
+
+fn is_firm(request: &Request) -> bool {
+    request.cohort.guarantee == Guarantee::Firm
+}
+
+/// Batches never end here.
+fn stall(world: &World) {
+    let by = FOR_EVER;
+    world.faults(Operation::CreateBatch, Kind::Slow { by }, u32::MAX);
+}
+
+async fn admit_all(world: &World, asks: impl IntoIterator<Item = Ask>) -> Vec<Arc<Request>> {
+    let mut admitted = Vec::new();
+    for ask in asks {
+        admitted.push(world.admit(&ask).await.request);
+    }
+    admitted
+}
+
+/// How many were promised; all of them have an answer in time.
+async fn kept(world: &World, requests: &[Arc<Request>]) -> usize {
+    let mut firm = 0;
+    for request in requests.iter().filter(|request| is_firm(request)) {
+        let outcome = world.outcome(request.key).await;
+        succeeded(&outcome);
+        let late = request.deadline.until(outcome.finished);
+        assert!(late.is_zero(), "{late:?} late: {outcome:?}");
+        firm += 1;
+    }
+    firm
+}
+
+/// About a thousand tokens each.
+fn long(number: usize) -> Ask {
+    let text = format!("q{number:03}{}", " word".repeat(800));
+    ask(text).sim("tokens=5").within(40 * MINUTE)
+}
+
+/// Of its limits the provider tells with the first answer of a live call.
+async fn learn_limits(world: &World) {
+    let key = world.ask(&ask("first").within(MINUTE)).await;
+    succeeded(&world.outcome(key).await);
+}
+
+/// Twelve thousand tokens a minute, less a tenth for calls that pass through and a
+/// fifth for what nobody foresees: some eight calls a minute, and hundreds by number.
+async fn few_tokens() -> World {
+    let world = World::with(|_, sim| sim.limits.tokens_per_minute = 12_000).await;
+    stall(&world);
+    learn_limits(&world).await;
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_of_tokens_bounds_what_is_promised() {
+    let world = few_tokens().await;
+    let requests = admit_all(&world, (0..500).map(long)).await;
+    let firm = kept(&world, &requests).await;
+    assert!((250..350).contains(&firm), "{firm} firm");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_was_told_is_known_after_a_quiet_day_and_a_restart() {
+    let mut world = few_tokens().await;
+    world.pass(24 * HOUR).await;
+    world.restart(None).await;
+    let requests = admit_all(&world, (0..500).map(long)).await;
+    let firm = kept(&world, &requests).await;
+    assert!((250..350).contains(&firm), "{firm} firm");
+}
+
+/// Flex serves a few calls at a time, and firm work of the same scope is due just
+/// after them in a batch that hangs.
+#[tokio::test(start_paused = true)]
+async fn flex_calls_make_room_for_firm_work_that_is_still_in_its_batch() {
+    let world = World::with(|settings, sim| {
+        settings.live.max_concurrent = 4;
+        settings.live.start_concurrent = 4;
+        settings.live.expected = 24 * SECOND;
+        settings.live.max_flex = 2;
+        sim.latency.live_median = 20 * SECOND;
+        sim.latency.flex_median = 10 * MINUTE;
+        sim.latency.flex_sigma = 0.0;
+    })
+    .await;
+    stall(&world);
+    let call = |name: &str, number: usize, within: Duration| Ask {
+        model: "o3".into(),
+        ..ask(format!("{name}{number:03}"))
+            .sim("tokens=5")
+            .within(within)
+    };
+    let batch = (0..100).map(|number| call("batch", number, HOUR));
+    let mut requests = admit_all(&world, batch).await;
+    world.pass(31 * MINUTE).await;
+    let flex = (0..60).map(|number| call("flex", number, 28 * MINUTE));
+    requests.extend(admit_all(&world, flex).await);
+    let firm = kept(&world, &requests).await;
+    assert!(firm > 120, "{firm} firm");
+}
+
+/// Six scopes of two calls at a time each, and two calls in all.
+#[tokio::test(start_paused = true)]
+async fn all_scopes_share_what_can_run_at_once() {
+    let world = World::with(|settings, sim| {
+        settings.live.max_concurrent = 2;
+        settings.live.start_concurrent = 2;
+        settings.live.max_total = 2;
+        settings.live.expected = 24 * SECOND;
+        sim.latency.live_median = 20 * SECOND;
+    })
+    .await;
+    stall(&world);
+    let call = |number: usize| {
+        let key = format!("sk-{}", number % 6);
+        ask(format!("q{number:03}")).within(40 * MINUTE).key(&key)
+    };
+    let requests = admit_all(&world, (0..300).map(call)).await;
+    let firm = kept(&world, &requests).await;
+    // Four fifths of two calls of 24 s at a time.
+    assert!((120..165).contains(&firm), "{firm} firm");
+}
+
+/// Asked for at the same time, while the provider takes its time to say that it has
+/// the model: each that is let in is promised.
+#[tokio::test(start_paused = true)]
+async fn strict_calls_that_come_together_are_promised_or_refused() {
+    let world = World::with(|settings, sim| {
+        settings.admission.model_check = true;
+        settings.live.max_concurrent = 1;
+        settings.live.start_concurrent = 1;
+        settings.live.expected = 24 * SECOND;
+        sim.latency.live_median = 20 * SECOND;
+    })
+    .await;
+    stall(&world);
+    world.fault(Operation::GetModel, Kind::Slow { by: SECOND });
+    let engine = world.engine();
+    let calls = (0..100).map(|number| {
+        let asked = ask(format!("q{number:03}")).within(30 * MINUTE);
+        let call = asked.call(engine);
+        engine.admit(offpeak::engine::Call {
+            strict: true,
+            ..call
+        })
+    });
+    let admitted = futures_util::future::join_all(calls).await;
+    let mut firm = 0;
+    for admitted in admitted {
+        match admitted {
+            Ok(admitted) => {
+                assert!(is_firm(&admitted.request), "let in without a promise");
+                firm += 1;
+            }
+            Err(AdmitError::Refused(Refused::NotFirm)) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!((40..65).contains(&firm), "{firm} firm");
+}
+
+/// Ten rescues an hour can be paid for.
+#[tokio::test(start_paused = true)]
+async fn what_the_budget_does_not_cover_is_not_promised() {
+    let world = World::with(|settings, _| {
+        settings.rescue.budget_usd_per_hour = Some("0.0065".parse().unwrap());
+    })
+    .await;
+    stall(&world);
+    let call = |name: &str, number: usize, within: Duration| {
+        ask(format!("{name}{number:03}"))
+            .sim("tokens=5")
+            .within(within)
+    };
+    let due = |requests: &[Arc<Request>]| {
+        let firm = requests.iter().filter(|request| is_firm(request));
+        firm.count()
+    };
+    let first = admit_all(&world, (0..40).map(|n| call("a", n, 2 * HOUR))).await;
+    let second = admit_all(&world, (0..40).map(|n| call("b", n, 4 * HOUR))).await;
+    // A thousand tokens of output are reckoned with, as long as none was seen.
+    assert_eq!(
+        (due(&first), due(&second)),
+        (10, 10),
+        "each hour has its money"
+    );
+    let direct = world.admit(&call("c", 0, 3 * MINUTE)).await.request;
+    assert!(is_firm(&direct), "no rescue");
+    for requests in [&[direct][..], &first, &second] {
+        kept(&world, requests).await;
+    }
+}
