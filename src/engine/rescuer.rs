@@ -9,7 +9,7 @@ mod failing;
 mod last_call;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
 };
@@ -19,7 +19,7 @@ use crate::{
         attempt::Lane,
         batch::BatchState,
         endpoint::Endpoint,
-        request::{Bucket, Cohort, Guarantee, OnLate, Place},
+        request::{Cohort, Guarantee, OnLate, Place},
         time::Timestamp,
     },
     policy::{demand::Demand, plan::Plan},
@@ -46,17 +46,8 @@ enum Waits {
     Batch(Box<Tracked>),
 }
 
-/// By the start of a bucket.
-type Leads = HashMap<Timestamp, Duration>;
-
-impl Waits {
-    fn bucket(&self) -> Bucket {
-        match self {
-            Waits::Queue(cohort) => cohort.bucket,
-            Waits::Batch(tracked) => tracked.batch.cohort.bucket,
-        }
-    }
-}
+/// By when a call is due.
+type Leads = BTreeMap<Timestamp, Duration>;
 
 impl Engine {
     pub(super) async fn rescue_turn(self: &Arc<Self>) -> Result<Next, StoreError> {
@@ -128,8 +119,9 @@ impl Engine {
         for ((index, _), start) in demands.iter().zip(all) {
             if let Some(index) = *index {
                 let work = &work[index];
-                let lead = whole.get(&work.place.bucket().start);
-                starts[index] = lead.map_or(start, |lead| start.min(work.due - *lead));
+                // Of what is due a little before it.
+                let lead = whole.range(..=work.due).next_back();
+                starts[index] = lead.map_or(start, |(_, lead)| start.min(work.due - *lead));
             }
         }
         starts

@@ -119,6 +119,8 @@ pub struct Bucket {
 }
 
 impl Bucket {
+    const PARTS: u32 = 16;
+
     /// The bucket of `deadline`, at most `width` wide (and at least 1 ms).
     pub fn of(deadline: Timestamp, width: Duration) -> Bucket {
         let millis = u64::try_from(width.as_millis()).unwrap_or(u64::MAX).max(1);
@@ -133,6 +135,14 @@ impl Bucket {
     /// The first instant after it.
     pub fn end(&self) -> Timestamp {
         self.start + Duration::from_millis(1 << self.width_log2)
+    }
+
+    /// The beginning of the part of it that a deadline falls into, one of
+    /// [`Bucket::PARTS`].
+    pub fn part(&self, deadline: Timestamp) -> Timestamp {
+        let width_log2 = self.width_log2.saturating_sub(Bucket::PARTS.ilog2() as u8);
+        let start = (deadline.as_millis() >> width_log2) << width_log2;
+        Timestamp::from_millis(start)
     }
 }
 
@@ -160,6 +170,11 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Its deadline, or a little before it: what is counted by deadlines.
+    pub fn due(&self) -> Timestamp {
+        self.cohort.bucket.part(self.deadline)
+    }
+
     /// A live call for it takes the place of a batch.
     pub fn is_rescue(&self) -> bool {
         self.lane == Lane::Batch

@@ -76,7 +76,7 @@ pub struct Ladder {
     leads: Arc<Leads>,
 }
 
-/// By the start of a bucket: how long before its deadline an ordinary call must
+/// By when a call is due: how long before its deadline an ordinary call must
 /// begin, because all of its scope that could have to run live shares its capacity.
 #[derive(Default)]
 struct Leads(BTreeMap<Timestamp, Duration>);
@@ -140,7 +140,7 @@ impl Engine {
     /// What is left until an ordinary call must begin, and what that takes.
     fn slack(&self, entry: &Entry, leads: &Leads, plan: &Plan) -> Duration {
         let live = plan.live();
-        let lead = leads.0.get(&entry.cohort.bucket.start).copied();
+        let lead = leads.0.get(&entry.due()).copied();
         let lead = lead.unwrap_or(live).max(live);
         self.now().until(entry.deadline - lead + live)
     }

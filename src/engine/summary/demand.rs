@@ -193,10 +193,10 @@ impl Summary {
             calls: 1,
             bytes: asked.line_bytes.into(),
         };
+        let due = cohort.bucket.part(asked.deadline);
         let scope = self.organizations.scope(&Account::from(destination));
         let books = self.demands.scopes.entry(scope).or_default();
-        books.firm.count(cohort.bucket.start, amount);
-        let due = cohort.bucket.start;
+        books.firm.count(due, amount);
         let (tenant, destination) = (destination.tenant, destination.id);
         self.demands.count_firm(tenant, destination, due, amount);
         Guarantee::Firm
@@ -277,7 +277,7 @@ impl Summary {
         if entry.cohort.guarantee == Guarantee::Firm {
             let amount = Amount::of(entry, by);
             let cohort = &entry.cohort;
-            let (tenant, due) = (entry.key.tenant, cohort.bucket.start);
+            let (tenant, due) = (entry.key.tenant, entry.due());
             self.demands
                 .count_firm(tenant, cohort.destination, due, amount);
             self.count_in(entry, |books, due| books.firm.count(due, amount));
@@ -298,7 +298,7 @@ impl Summary {
         let scope = self.organizations.scope(&account);
         let scopes = &mut self.demands.scopes;
         let books = scopes.entry(scope.clone()).or_default();
-        count(books, entry.cohort.bucket.start);
+        count(books, entry.due());
         if books.is_empty() {
             scopes.remove(&scope);
         }

@@ -6,8 +6,11 @@ use std::{sync::Arc, time::Duration};
 use offpeak::{
     engine::{AdmitError, Refused},
     model::request::{Guarantee, Request},
+    model::{attempt::Lane, endpoint::Endpoint},
     simulator::{Kind, Operation},
 };
+
+use serde_json::json;
 
 use super::{
     asking::{Ask, HOUR, MINUTE, SECOND, ask},
@@ -94,7 +97,9 @@ async fn flex_calls_make_room_for_firm_work_that_is_still_in_its_batch() {
         settings.live.start_concurrent = 4;
         settings.live.expected = 24 * SECOND;
         settings.live.max_flex = 2;
-        sim.latency.live_median = 20 * SECOND;
+        settings.ladder.batch.endpoints = vec!["/v1/responses".into()];
+        settings.ladder.flex.endpoints = vec!["/v1/chat/completions".into()];
+        sim.latency.live_median = 23 * SECOND;
         sim.latency.flex_median = 10 * MINUTE;
         sim.latency.flex_sigma = 0.0;
     })
@@ -106,13 +111,24 @@ async fn flex_calls_make_room_for_firm_work_that_is_still_in_its_batch() {
             .sim("tokens=5")
             .within(within)
     };
-    let batch = (0..100).map(|number| call("batch", number, HOUR));
+    let batch = (0..100).map(|number| {
+        let call = call("batch", number, HOUR);
+        let body = json!({"model": call.model, "input": call.text,
+            "metadata": {"sim": call.sim}});
+        Ask {
+            endpoint: Endpoint::Responses,
+            body: Some(body.to_string()),
+            ..call
+        }
+    });
     let mut requests = admit_all(&world, batch).await;
     world.pass(31 * MINUTE).await;
-    let flex = (0..60).map(|number| call("flex", number, 28 * MINUTE));
+    let flex = (0..95).map(|number| call("flex", number, 28 * MINUTE));
     requests.extend(admit_all(&world, flex).await);
+    let chosen = |lane: Lane| requests.iter().filter(|it| it.lane == lane).count();
+    assert_eq!((chosen(Lane::Batch), chosen(Lane::Flex)), (100, 95));
     let firm = kept(&world, &requests).await;
-    assert!(firm > 120, "{firm} firm");
+    assert!(firm > 170, "{firm} firm");
 }
 
 /// Six scopes of two calls at a time each, and two calls in all.
