@@ -7,7 +7,7 @@ use offpeak::{
 
 use super::{
     asking::{HOUR, MINUTE, SECOND, ask},
-    world::{Allow, World, succeeded},
+    world::{Allow, World, refusal, succeeded},
 };
 
 const LOST: Allow = Allow {
@@ -100,11 +100,7 @@ async fn a_lost_upload_is_made_again() {
 async fn the_provider_says_when_to_come_back() {
     for on in [Operation::UploadFile, Operation::CreateBatch] {
         let world = World::new().await;
-        let status = Kind::Status {
-            status: 429,
-            retry_after_seconds: Some(300),
-            code: None,
-        };
+        let status = refusal(429, Some(300));
         world.fault(on, status);
         let key = world.ask(&ask("patient")).await;
         world.pass(290 * SECOND).await;

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use offpeak::{
     model::{attempt::Lane, id::RequestKey, request::Source},
-    simulator::{self, Kind, Operation},
+    simulator::{self, Operation},
 };
 
 use super::{
     asking::{Ask, HOUR, SECOND, ask},
     deadlines::{CALL, admit_many, few_at_a_time, is_firm, keys},
-    world::{LIVE, World, succeeded},
+    world::{LIVE, World, refusal, succeeded},
 };
 
 const WITHIN: Duration = Duration::from_secs(50 * 60);
@@ -41,11 +41,7 @@ async fn held(by: Held) -> World {
     })
     .await;
     if by == Held::CreatesThrottled {
-        let status = Kind::Status {
-            status: 429,
-            retry_after_seconds: Some(3600),
-            code: None,
-        };
+        let status = refusal(429, Some(3600));
         world.fault(Operation::CreateBatch, status);
     }
     if by == Held::Paused {
