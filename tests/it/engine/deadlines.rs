@@ -219,7 +219,8 @@ async fn a_cancel_that_takes_25_minutes_is_learned() {
         twice.push(world.ledger().await.paid_twice - before);
         let (seen, p90) = learned(&world, "cancel").unwrap();
         assert!(seen > 5.0, "{seen} cancels");
-        assert!((25 * MINUTE..29 * MINUTE).contains(&p90), "{p90:?}");
+        // It takes 26 minutes, and is seen up to two minutes later.
+        assert!((25 * MINUTE..30 * MINUTE).contains(&p90), "{p90:?}");
     }
     world.finish().await;
     assert!(twice[1] * 2 < twice[0], "paid twice: {twice:?}");
