@@ -1,38 +1,29 @@
 //! Terminal provider batch → one ending or one return for every line. Both files
 //! are read by `custom_id`, whatever the status and the counts say (WIRE.md §1).
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+mod learning;
+mod lines;
 
-use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use std::sync::Arc;
+
+use futures_util::StreamExt;
 
 use crate::{
-    ledger,
     model::{
-        attempt::{Attempt, AttemptId, AttemptState, Lane},
         batch::{Batch, BatchEvent},
-        id::{RequestId, RequestKey},
         money::Usd,
-        request::{Entry, Framing, Outcome, Place, Request, Source, State},
+        request::{Entry, Place},
     },
     policy::retry,
     ports::{
-        Credential, Head, LineAnswer, ProviderError, RemoteBatch, RemoteError, RemoteStatus,
-        ResultLine, Settled, StoreError,
+        Credential, LineAnswer, ProviderError, RemoteBatch, RemoteError, RemoteStatus, StoreError,
     },
 };
 
-use super::{
-    Engine,
-    live::{Payer, late},
-    scope::Account,
-    turnaround::{Happens, Takes},
-};
+use super::Engine;
 
 /// Lines settled in one commit.
 const CHUNK: usize = 48;
-/// Requests read at the same time: each read waits for the sync before it.
-const LOADS: usize = 16;
 /// Bytes of answers held before they are settled.
 const CHUNK_BYTES: usize = 4 << 20;
 
@@ -78,62 +69,6 @@ impl Engine {
         let litter: Vec<String> = files.into_iter().flatten().cloned().collect();
         batch.litter.extend(litter);
         self.settled(batch).await.map(Ok)
-    }
-
-    /// What the end of the batch tells of the lane: how many lines had been run by
-    /// now, beyond those that were heard of before, and that the rest takes longer.
-    fn learn_from(&self, batch: &Batch, answered: u32) {
-        let account = Account::from(batch);
-        let heard = {
-            let summary = self.summary.lock();
-            let tracked = summary.batches.get(&batch.id);
-            tracked.and_then(|tracked| tracked.heard)
-        };
-        let now = self.now();
-        let age = batch.created.until(now);
-        let done = f64::from(answered) / f64::from(batch.lines.max(1));
-        let takes = Takes::Answer(Lane::Batch);
-        let Some(asked) = batch.cancel_sent else {
-            let before = heard.unwrap_or(0.0);
-            self.saw(&account, takes, age, (done - before).max(0.0));
-            self.cut_off(&account, takes, age, (1.0 - done.max(before)).max(0.0));
-            self.saw(&account, Takes::Batch, age, 1.0);
-            return;
-        };
-        let ran = batch.created.until(asked);
-        self.cut_off(&account, Takes::Batch, ran, 1.0);
-        self.saw(&account, Takes::Cancel, asked.until(now), 1.0);
-        match heard {
-            // What a cancel lets end is learned apart: how long lines take is not to
-            // be had of it.
-            Some(before) => {
-                self.learn_from_cancel(&account, (ran, age), (before, done));
-                self.cut_off(&account, takes, ran, (1.0 - before).max(0.0));
-            }
-            // Nobody knows which ended before it.
-            None => {
-                self.saw(&account, takes, age, done);
-                self.cut_off(&account, takes, age, (1.0 - done).max(0.0));
-            }
-        }
-    }
-
-    /// What share of the lines ended between two ages, from the cancel to its effect,
-    /// beside the share that would have without one.
-    fn learn_from_cancel(
-        &self,
-        account: &Account,
-        (asked, over): (Duration, Duration),
-        (before, done): (f64, f64),
-    ) {
-        let curve = self.curve(
-            &self.organizations.scope(account),
-            Takes::Answer(Lane::Batch),
-        );
-        let runs = |age: Duration| curve.survival(age.as_secs_f64());
-        let would_end = 1.0 - runs(over) / runs(asked).max(1e-9);
-        let expected = (1.0 - before) * would_end;
-        self.happened(account, Happens::Finished, done - before, expected);
     }
 
     async fn settled(self: &Arc<Self>, batch: &mut Batch) -> Result<(), StoreError> {
@@ -185,170 +120,6 @@ impl Engine {
         }
         batch.answered += self.settle_lines(batch, chunk).await?;
         Ok(Ok(answered))
-    }
-
-    /// Settles the lines that hold an answer; the others stay in the batch and
-    /// are returned with those that no file named.
-    pub(super) async fn settle_lines(
-        self: &Arc<Self>,
-        batch: &Batch,
-        lines: Vec<ResultLine>,
-    ) -> Result<u32, StoreError> {
-        let mut found = stream::iter(lines)
-            .map(|line| self.read_line(batch, line))
-            .buffer_unordered(LOADS);
-        let mut answers: BTreeMap<RequestId, (Request, Outcome, Bytes)> = BTreeMap::new();
-        while let Some(answer) = found.try_next().await? {
-            answers.extend(answer.map(|answer| (answer.0.key.id, answer)));
-        }
-        drop(found);
-        let endings = answers
-            .values()
-            .map(|(request, outcome, body)| {
-                let mut places = vec![Place::Line(batch.id), Place::Live];
-                places.extend(self.other_places(request, batch));
-                self.ending(request, places, outcome.clone(), body.clone(), None)
-            })
-            .collect();
-        let settled = self.settle(endings).await?;
-        let mut now = 0;
-        for (key, settled) in settled {
-            match settled {
-                Settled::Now { .. } => now += 1,
-                Settled::Before(earlier) if earlier.source != Source::Batch(batch.id) => {
-                    if let Some((request, outcome, _)) = answers.get(&key.id) {
-                        let payer = request.into();
-                        self.account_late(batch, payer, outcome, Some(&earlier))
-                            .await?;
-                    }
-                }
-                Settled::Unknown => {
-                    if let Some((request, outcome, _)) = answers.get(&key.id) {
-                        let payer = request.into();
-                        self.account_late(batch, payer, outcome, None).await?;
-                    }
-                }
-                Settled::Before(_) => {}
-            }
-        }
-        Ok(now)
-    }
-
-    /// What a line of a result file is to its request; nothing where it holds no
-    /// answer that counts. That of an erased request is booked.
-    async fn read_line(
-        &self,
-        batch: &Batch,
-        line: ResultLine,
-    ) -> Result<Option<(Request, Outcome, Bytes)>, StoreError> {
-        let Ok(id) = line.custom_id.parse::<RequestId>() else {
-            tracing::warn!(batch = %batch.id, "a line of somebody else's in our batch");
-            return Ok(None);
-        };
-        let LineAnswer::Answered {
-            status,
-            request,
-            body,
-        } = line.answer
-        else {
-            return Ok(None);
-        };
-        let key = RequestKey {
-            tenant: batch.tenant,
-            id,
-        };
-        let Some(Head { request: asked, .. }) = self.store.head(key).await? else {
-            let payer = Payer {
-                key,
-                model: &batch.model,
-                // Erased with the request.
-                tag: None,
-            };
-            let line = (status, request);
-            let outcome = self.line_outcome(batch, payer, String::new(), line, &body);
-            self.account_late(batch, payer, &outcome, None).await?;
-            return Ok(None);
-        };
-        // Another time, while there is time.
-        let last = asked.deadline + self.settings.live.give_up_after;
-        if retry::is_retryable(status) && self.now() < last {
-            return Ok(None);
-        }
-        let reason = self.reason_of_line(&asked);
-        let outcome = self.line_outcome(batch, (&asked).into(), reason, (status, request), &body);
-        Ok(Some((asked, outcome, body)))
-    }
-
-    fn other_places(&self, request: &Request, batch: &Batch) -> Vec<Place> {
-        let batches = self.summary.lock().batches_of(&request.cohort);
-        let lines = batches
-            .into_iter()
-            .filter(|id| *id != batch.id)
-            .map(Place::Line);
-        lines.chain([Place::Queue(request.cohort)]).collect()
-    }
-
-    fn reason_of_line(&self, request: &Request) -> String {
-        let now = self.now();
-        let late = now > request.deadline;
-        let why = late.then(|| self.late_for_budget(request, now)).flatten();
-        why.unwrap_or_else(|| request.reason.clone())
-    }
-
-    fn line_outcome(
-        &self,
-        batch: &Batch,
-        payer: Payer<'_>,
-        reason: String,
-        (status, provider_request): (u16, Option<String>),
-        body: &[u8],
-    ) -> Outcome {
-        let metered = ledger::meter(body);
-        let bill = self.prices.bill(payer.model, Lane::Batch, &metered.usage);
-        Outcome {
-            state: if status < 400 {
-                State::Succeeded
-            } else {
-                State::Failed
-            },
-            status,
-            finished: self.now(),
-            source: Source::Batch(batch.id),
-            framing: Framing::Json,
-            reason,
-            provider_request,
-            usage: metered.usage,
-            bill: bill.filter(|_| metered.known),
-        }
-    }
-
-    /// An answer for a request that has ended otherwise, or is erased: it was paid
-    /// for.
-    async fn account_late(
-        &self,
-        batch: &Batch,
-        payer: Payer<'_>,
-        outcome: &Outcome,
-        earlier: Option<&Outcome>,
-    ) -> Result<(), StoreError> {
-        if outcome.state != State::Succeeded {
-            // Errors are not billed.
-            return Ok(());
-        }
-        let mut attempt = Attempt {
-            id: AttemptId::Batch(batch.id),
-            lane: Lane::Batch,
-            remote: None,
-            started: batch.submitted.unwrap_or(batch.created),
-            state: AttemptState::Late,
-            ended: Some(outcome.finished),
-            note: String::new(),
-            usage: outcome.usage,
-            bill: outcome.bill,
-            reserved: None,
-        };
-        let ledger = late(payer, outcome, earlier, &mut attempt);
-        self.account(payer.key, attempt, ledger).await
     }
 
     /// Where lines go that were not answered: they are rescued where it is time for

@@ -22,7 +22,8 @@ use crate::{
 
 use super::{
     scope::{Account, Merge, Organizations, Owner, ScopeKey, regroup},
-    summary::{Batches, Summary, Tracked},
+    summary::{Batches, Summary},
+    watcher::looked_for,
 };
 
 /// Polls that come more often than this are a luxury: what they take of the budget is
@@ -165,11 +166,10 @@ impl Summary {
     /// What bears on each organization with open batches.
     pub fn pressures(&self, now: Timestamp, watch: &poll::Settings) -> HashMap<Owner, Pressure> {
         let mut pressures: HashMap<Owner, Pressure> = HashMap::new();
-        for Tracked { batch, wanted, .. } in self.batches.values() {
-            let cancelling = batch.state == BatchState::Cancelling;
-            if cancelling || batch.state == BatchState::Submitted {
-                let age = batch.submitted.unwrap_or(batch.created).until(now);
-                let interval = poll::interval(age, cancelling || *wanted, watch);
+        for tracked in self.batches.values() {
+            let batch = &tracked.batch;
+            if is_there(batch) {
+                let interval = poll::interval(looked_for(tracked, now), watch);
                 let polls = 1.0 / interval.max(PROMPT).as_secs_f64();
                 let share = polls / watch.polls_per_second.max(0.001);
                 let owner = self.organizations.owner(batch.credential);

@@ -208,10 +208,8 @@ impl Engine {
                 self.adopt(batch, remote).await
             }
             Ok(None) => {
-                let visible = sent + self.settings.submit.visibility_window;
-                if self.now() < visible {
-                    let again = self.now() + self.settings.submit.retry_base;
-                    return self.save(&batch, again.min(visible)).await;
+                if let Some(pause) = self.search_again(&batch, sent) {
+                    return self.save(&batch, self.now() + pause).await;
                 }
                 // Without its file, a batch that shows up later fails validation
                 // and costs nothing: only then may there be another.
@@ -233,6 +231,16 @@ impl Engine {
             }
             Err(error) => self.try_later(batch, error).await,
         }
+    }
+
+    /// None where a batch whose create was `sent` then will not show any more.
+    fn search_again(&self, batch: &Batch, sent: Timestamp) -> Option<Duration> {
+        let pause = retry::search_again(sent.until(self.now()), &self.settings.submit)?;
+        Some(match self.is_wanted(batch.id) {
+            // Found late it is cancelled late, and a rescue waits for that.
+            true => pause.min(self.settings.watch.poll_interval),
+            false => pause,
+        })
     }
 
     async fn search(

@@ -14,7 +14,7 @@ use crate::{
     ports::{Credential, ProviderError, RemoteStatus, StoreError},
 };
 
-use super::{Engine, drive::Next, scope::Account, turnaround::Takes};
+use super::{Engine, drive::Next, scope::Account, summary::Tracked, turnaround::Takes};
 
 /// For clocks, and for a provider that is late itself.
 const OVER: Duration = Duration::from_secs(2 * 3600);
@@ -197,10 +197,16 @@ impl Engine {
     /// Not worth a write: what changed is the provider's to tell again.
     fn touch(&self, batch: Batch) {
         let now = self.now();
-        let age = batch.submitted.unwrap_or(batch.created).until(now);
-        let urgent = batch.state == BatchState::Cancelling || self.is_wanted(batch.id);
-        let due = now + poll::interval(age, urgent, &self.settings.watch);
-        self.summary.lock().track(batch, due);
+        let mut summary = self.summary.lock();
+        let Some(tracked) = summary.batches.get(&batch.id) else {
+            return;
+        };
+        // Wanted back since it was looked at: its cancel is not put off.
+        let due = match tracked.wanted && batch.state == BatchState::Submitted {
+            true => now,
+            false => now + poll::interval(looked_for(tracked, now), &self.settings.watch),
+        };
+        summary.track(batch, due);
     }
 
     async fn look_later(&self, mut batch: Batch, error: ProviderError) -> Result<(), StoreError> {
@@ -214,6 +220,16 @@ impl Engine {
         let due = self.now() + pause;
         self.summary.lock().track(batch, due);
         Ok(())
+    }
+}
+
+/// How long its end has been looked out for: that of its cancel once it was sent.
+pub(super) fn looked_for(tracked: &Tracked, now: Timestamp) -> Duration {
+    let batch = &tracked.batch;
+    match batch.cancel_sent {
+        Some(asked) => asked.until(now),
+        None if tracked.wanted => Duration::ZERO,
+        None => batch.submitted.unwrap_or(batch.created).until(now),
     }
 }
 

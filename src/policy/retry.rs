@@ -109,6 +109,17 @@ pub fn backoff(
     growth.delay(tries, chance)
 }
 
+/// How long to wait until the provider's list is read again for a batch whose create
+/// was sent `age` ago and never answered: as long again, so that it is found in
+/// at most twice the time that it took to show, and once more at the window's end.
+/// None where that has passed, and it will not show any more.
+pub fn search_again(age: Duration, settings: &SubmitSettings) -> Option<Duration> {
+    let left = settings.visibility_window.checked_sub(age)?;
+    let (least, most) = (settings.retry_base, settings.retry_max);
+    let pause = age.min(most).max(least).min(left);
+    (!left.is_zero()).then_some(pause)
+}
+
 /// Statuses that say nothing about the call itself.
 pub fn is_retryable(status: u16) -> bool {
     matches!(status, 408 | 409 | 429 | 500..)
@@ -146,6 +157,33 @@ mod tests {
         for (tries, least, most) in [(1, 500, 1000), (2, 1000, 2000), (9, 30_000, 60_000)] {
             let wait = |chance| backoff(tries, base, max, None, chance).as_millis();
             assert_eq!((wait(0), wait(u128::MAX)), (least, most));
+        }
+    }
+
+    #[test]
+    fn a_lost_create_is_looked_for_less_and_less_and_at_the_end() {
+        let settings = |window, most| SubmitSettings {
+            visibility_window: Duration::from_secs(window),
+            retry_base: Duration::from_secs(1),
+            retry_max: Duration::from_secs(most),
+            max_concurrent: 4,
+        };
+        for (first, window, most, expected) in [
+            (1, 120, 60, vec![1, 2, 4, 8, 16, 32, 64, 120]),
+            (1, 30, 4, vec![1, 2, 4, 8, 12, 16, 20, 24, 28, 30]),
+            // Its reply was waited for.
+            (90, 240, 60, vec![90, 150, 210, 240]),
+            (600, 120, 60, vec![600]),
+            (0, 1, 60, vec![0, 1]),
+        ] {
+            let settings = settings(window, most);
+            let mut looks = vec![first];
+            let mut age = Duration::from_secs(first);
+            while let Some(pause) = search_again(age, &settings) {
+                age += pause;
+                looks.push(age.as_secs());
+            }
+            assert_eq!(looks, expected, "{window} s, at most {most} s");
         }
     }
 

@@ -68,6 +68,25 @@ fn a_batch_that_has_hung_is_given_up_for_a_fresh_one() {
 }
 
 #[test]
+fn each_batch_that_hung_before_doubles_the_patience() {
+    let rung = batch(&PUBLISHED, 720);
+    let median = rung.curve.quantile(0.5).unwrap();
+    let never = Prior {
+        never: 1.0,
+        ..PUBLISHED
+    };
+    // What half of them take is not known.
+    let unknown = batch(&never, 720);
+    let hour = Duration::from_secs(3600);
+    for (left_before, quarters) in [(0, 0), (1, 1), (2, 2), (3, 4), (13, 4096), (99, 4096)] {
+        let patience = rung.patience(left_before);
+        assert_eq!(patience, median / 4 * quarters, "{left_before}");
+        let patience = unknown.patience(left_before);
+        assert_eq!(patience, hour / 4 * quarters, "{left_before}");
+    }
+}
+
+#[test]
 fn who_comes_a_little_late_still_cancels() {
     let plan = plan();
     let rung = plan.rung(Lane::Batch).unwrap();

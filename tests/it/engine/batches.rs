@@ -12,7 +12,7 @@ use offpeak::{
 
 use super::{
     asking::{HOUR, MINUTE, SECOND, ask},
-    world::{Allow, LIVE, World, succeeded},
+    world::{Allow, LIVE, World, refusal, succeeded},
 };
 
 #[tokio::test(start_paused = true)]
@@ -265,11 +265,7 @@ async fn too_many_enqueued_tokens_are_waited_for() {
 #[tokio::test(start_paused = true)]
 async fn result_files_are_asked_for_until_they_come() {
     let world = World::new().await;
-    let status = Kind::Status {
-        status: 502,
-        retry_after_seconds: None,
-        code: None,
-    };
+    let status = refusal(502, None);
     world.faults(Operation::FileContent, status, 3);
     world.fault(Operation::FileContent, Kind::Truncated);
     world.fault(Operation::FileContent, Kind::Reset);

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::{
     asking::{Ask, HOUR, MINUTE, ask},
-    world::{Allow, LIVE, World, succeeded},
+    world::{LIVE, World, refusal, succeeded},
 };
 
 fn usd(text: &str) -> Usd {
@@ -146,7 +146,7 @@ async fn what_was_never_answered_is_rescued_when_the_budget_is_renewed() {
     outcomes.iter().for_each(succeeded);
     let (live, _) = split(&outcomes);
     assert_eq!(live.len(), 300);
-    world.finish_allowing(Allow { ..Allow::default() }).await;
+    world.finish().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -169,17 +169,13 @@ async fn one_that_is_too_dear_for_the_budget_stays_behind_alone() {
     assert!(matches!(outcome.source, Source::Batch(_)), "{outcome:?}");
     let creates = world.sim.log().operations[&Operation::CreateBatch];
     assert!(creates <= 10, "{creates} batches");
-    world.finish_allowing(Allow { ..Allow::default() }).await;
+    world.finish().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_would_rather_wait_is_not_stopped_by_it() {
     let world = per_day("0").await;
-    let refused = Kind::Status {
-        status: 403,
-        retry_after_seconds: None,
-        code: None,
-    };
+    let refused = refusal(403, None);
     world.faults(Operation::UploadFile, refused, 1_000);
     let key = world.ask(&ask("no batch").on_late(OnLate::Wait)).await;
     succeeded(&world.outcome(key).await);

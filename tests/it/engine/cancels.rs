@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use offpeak::{
     engine::Believed,
+    model::{
+        batch::{Batch, BatchState},
+        time::Timestamp,
+    },
     simulator::{Kind, Operation},
 };
 
@@ -78,4 +82,45 @@ async fn one_that_goes_on_keeps_its_name() {
     cancelled_in_the_middle(&world, 4).await;
     assert!(finishing(&world) > 0.9, "{}", finishing(&world));
     world.finish().await;
+}
+
+/// Until when a batch was being cancelled at the provider, where that takes so much
+/// longer, how often it was looked at within each of `spans`, and when it was settled.
+async fn looks_at_a_cancel(by: Duration, spans: &[Duration]) -> (Vec<u64>, Duration, Duration) {
+    let world = World::new().await;
+    world.fault(Operation::CancelBatch, Kind::SlowCancel { by });
+    world.ask(&ask("q").sim("never").within(3 * HOUR)).await;
+    let cancelling = |batch: &Batch| batch.state == BatchState::Cancelling;
+    let asked = world.batch_that(cancelling).await.cancel_sent.unwrap();
+    let looks = || world.sim.log().operations[&Operation::GetBatch];
+    let mut counts = Vec::new();
+    for span in spans {
+        let before = looks();
+        world.pass(*span).await;
+        counts.push(looks() - before);
+    }
+    world.finish().await;
+    let ended = Timestamp::from_secs(world.sim.log().batches[0].ended_at);
+    let settled = world.batches().await[0].settled.unwrap();
+    (counts, asked.until(ended), asked.until(settled))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_that_takes_long_is_looked_at_less_and_less() {
+    let spans = [100 * SECOND, 20 * MINUTE, 2 * HOUR];
+    let (looks, ended, seen) = looks_at_a_cancel(5 * HOUR, &spans).await;
+    // Every ten seconds, at every tenth of its age, every two minutes.
+    for (looks, (least, most)) in looks.into_iter().zip([(9, 10), (25, 28), (60, 61)]) {
+        assert!((least..=most).contains(&looks), "{looks} looks");
+    }
+    assert!(seen <= ended + 121 * SECOND, "{seen:?}, and not {ended:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_cancel_is_seen_within_a_tenth_of_its_age() {
+    for minutes in [0, 3, 10, 25] {
+        let (_, ended, seen) = looks_at_a_cancel(minutes * MINUTE, &[]).await;
+        let most = ended.mul_f64(1.1).max(ended + 10 * SECOND) + SECOND;
+        assert!(seen <= most, "{seen:?}, and not {ended:?}");
+    }
 }

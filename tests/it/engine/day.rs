@@ -11,7 +11,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 use super::{
     asking::{Ask, HOUR, MINUTE, SECOND, ask, seeds},
-    world::{Allow, World},
+    world::{Allow, World, refusal},
 };
 
 const CALLS: usize = 30;
@@ -118,11 +118,7 @@ fn fault(random: &mut StdRng) -> Fault {
     ];
     let status = [429, 500, 502, 503].choose(random).copied().unwrap();
     let on_any = [
-        Kind::Status {
-            status,
-            retry_after_seconds: (status == 429).then_some(40),
-            code: None,
-        },
+        refusal(status, (status == 429).then_some(40)),
         Kind::Reset,
         Kind::ReplyLost,
         Kind::Delay { by: 90 * SECOND },

@@ -11,13 +11,7 @@ use serde_json::json;
 
 use super::{
     asking::{Ask, HOUR, MINUTE, SECOND, ask},
-    world::{Allow, World},
-};
-
-const LOST: Allow = Allow {
-    lost_files: false,
-    unaccounted: true,
-    endless: false,
+    world::{Allow, World, refusal},
 };
 
 async fn erase(world: &World, key: RequestKey) {
@@ -61,7 +55,7 @@ async fn a_live_call_that_nobody_saw_end() {
     let key = world.ask(&live_call()).await;
     world.pass(SECOND).await;
     erase(&world, key).await;
-    world.finish_allowing(LOST).await;
+    world.finish_allowing(Allow::UNACCOUNTED).await;
     assert_eq!(world.ledger().await.unaccounted, 1);
     nothing_is_kept(&world, key).await;
 }
@@ -74,7 +68,7 @@ async fn a_live_call_and_then_offpeak_is_killed() {
     erase(&world, key).await;
     world.restart(None).await;
     world.restart(None).await;
-    world.finish_allowing(LOST).await;
+    world.finish_allowing(Allow::UNACCOUNTED).await;
     assert_eq!(world.ledger().await.unaccounted, 1);
     nothing_is_kept(&world, key).await;
 }
@@ -93,11 +87,7 @@ async fn a_line_of_a_batch() {
 #[tokio::test(start_paused = true)]
 async fn lines_of_a_batch_whose_requests_had_an_answer() {
     let world = World::new().await;
-    let refused = Kind::Status {
-        status: 500,
-        retry_after_seconds: None,
-        code: None,
-    };
+    let refused = refusal(500, None);
     world.faults(Operation::CancelBatch, refused, 1_000_000);
     world.fault(Operation::CreateBatch, Kind::Slow { by: 4 * HOUR });
     world.fault(Operation::FileContent, Kind::Truncated);

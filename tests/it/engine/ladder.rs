@@ -84,6 +84,14 @@ fn in_time(outcome: &Outcome, key: RequestKey, within: Duration) {
     assert!(took <= within, "{took:?}: {outcome:?}");
 }
 
+/// Asks, and is answered in time.
+async fn answered(world: &World, call: &Ask, within: Duration) -> Outcome {
+    let key = world.ask(call).await;
+    let outcome = world.outcome(key).await;
+    in_time(&outcome, key, within);
+    outcome
+}
+
 fn limit_of(world: &World, model: &str) -> u32 {
     let scopes = world.engine().live_scopes();
     let scope = scopes.iter().find(|scope| scope.model == model);
@@ -141,9 +149,7 @@ async fn a_model_that_has_no_flex_after_all_is_answered() {
         model: "gpt-4.1".into(),
         ..flexible("no such tier")
     };
-    let key = world.ask(&call).await;
-    let outcome = world.outcome(key).await;
-    in_time(&outcome, key, MINUTE);
+    let outcome = answered(&world, &call, MINUTE).await;
     assert!(outcome.reason.contains("flex answered 400"), "{outcome:?}");
     world.finish().await;
 }
@@ -174,13 +180,7 @@ async fn flex_that_hangs_is_left_in_time() {
         let unseen = (Lane::Flex, AttemptState::Unaccounted);
         assert_eq!(tried, [unseen, (Lane::Standard, AttemptState::Answered)]);
     }
-    let unaccounted = true;
-    world
-        .finish_allowing(Allow {
-            unaccounted,
-            ..Allow::default()
-        })
-        .await;
+    world.finish_allowing(Allow::UNACCOUNTED).await;
     assert_eq!(world.ledger().await.unaccounted, 3);
 }
 
@@ -217,13 +217,7 @@ async fn who_waits_for_flex_is_answered_in_time() {
     let cheap = outcomes.iter().filter(|it| it.source == FLEX).count();
     assert!((3..=9).contains(&cheap), "{cheap} of a minute each");
     // Calls that were given up in time for an ordinary one may be billed.
-    let unaccounted = true;
-    world
-        .finish_allowing(Allow {
-            unaccounted,
-            ..Allow::default()
-        })
-        .await;
+    world.finish_allowing(Allow::UNACCOUNTED).await;
     assert!(world.ledger().await.unaccounted <= 4);
 }
 
@@ -292,9 +286,7 @@ async fn a_window_that_overruns_is_left_in_time() {
         let world = with_two_hours().await;
         let by = 10 * HOUR;
         world.faults(Operation::Responses, Kind::Overrun { by }, 1);
-        let key = world.ask(&response("late", None, "").within(within)).await;
-        let outcome = world.outcome(key).await;
-        in_time(&outcome, key, within);
+        let outcome = answered(&world, &response("late", None, "").within(within), within).await;
         assert_eq!(outcome.source, LIVE);
         assert!(outcome.reason.contains("given up after"), "{outcome:?}");
         world.finish().await;
@@ -308,9 +300,7 @@ async fn a_window_that_overruns_is_left_in_time() {
 async fn a_background_response_that_fails_is_answered_on_the_next_rung() {
     let world = with_two_hours().await;
     let call = response("flaky", None, "flaky=1").within(3 * HOUR);
-    let key = world.ask(&call).await;
-    let outcome = world.outcome(key).await;
-    in_time(&outcome, key, 3 * HOUR);
+    let outcome = answered(&world, &call, 3 * HOUR).await;
     assert_ne!(outcome.source, TWO_HOURS);
     world.finish().await;
 }
@@ -336,17 +326,9 @@ async fn a_create_that_nobody_saw_is_unaccounted() {
     let world = with_two_hours().await;
     world.fault(Operation::Responses, Kind::ReplyLost);
     let call = response("lost", None, "tokens=5").within(3 * HOUR);
-    let key = world.ask(&call).await;
-    let outcome = world.outcome(key).await;
-    in_time(&outcome, key, 3 * HOUR);
+    let outcome = answered(&world, &call, 3 * HOUR).await;
     assert_eq!(outcome.source, LIVE);
-    let unaccounted = true;
-    world
-        .finish_allowing(Allow {
-            unaccounted,
-            ..Allow::default()
-        })
-        .await;
+    world.finish_allowing(Allow::UNACCOUNTED).await;
     assert_eq!(world.ledger().await.unaccounted, 1);
 }
 

@@ -12,19 +12,11 @@ use offpeak::{
 use super::{
     asking::{Ask, HOUR, MINUTE, SECOND, ask},
     crash::How,
-    world::{Allow, LIVE, World, succeeded},
+    world::{Allow, LIVE, World, refusal, succeeded},
 };
 
 fn soon(text: &str) -> Ask {
     ask(text).within(10 * MINUTE)
-}
-
-fn status(status: u16, after: Option<u64>, code: Option<&str>) -> Kind {
-    Kind::Status {
-        status,
-        retry_after_seconds: after,
-        code: code.map(str::to_owned),
-    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -41,7 +33,7 @@ async fn too_close_for_a_batch() {
 async fn errors_that_pass_are_tried_again() {
     for code in [429, 500, 503] {
         let world = World::live_only(|_, _| {}).await;
-        world.faults(Operation::Chat, status(code, None, None), 3);
+        world.faults(Operation::Chat, refusal(code, None), 3);
         let key = world.ask(&soon("flaky")).await;
         succeeded(&world.outcome(key).await);
         let attempts = world.store.attempts(key).await.unwrap();
@@ -54,7 +46,7 @@ async fn errors_that_pass_are_tried_again() {
 #[tokio::test(start_paused = true)]
 async fn the_last_error_before_the_deadline_is_the_answer() {
     let world = World::live_only(|_, _| {}).await;
-    world.faults(Operation::Chat, status(500, None, None), 1_000);
+    world.faults(Operation::Chat, refusal(500, None), 1_000);
     let key = world.ask(&soon("broken")).await;
     let outcome = world.outcome(key).await;
     assert_eq!((outcome.state, outcome.status), (State::Failed, 500));
@@ -67,7 +59,7 @@ async fn the_last_error_before_the_deadline_is_the_answer() {
 #[tokio::test(start_paused = true)]
 async fn an_outage_of_minutes_is_waited_out() {
     let world = World::live_only(|_, _| {}).await;
-    world.faults(Operation::Chat, status(503, None, None), 15);
+    world.faults(Operation::Chat, refusal(503, None), 15);
     let key = world.ask(&soon("patient")).await;
     let outcome = world.outcome(key).await;
     succeeded(&outcome);
@@ -78,7 +70,7 @@ async fn an_outage_of_minutes_is_waited_out() {
 #[tokio::test(start_paused = true)]
 async fn after_the_deadline_only_so_many_tries() {
     let world = World::live_only(|_, _| {}).await;
-    world.faults(Operation::Chat, status(429, None, None), 1_000);
+    world.faults(Operation::Chat, refusal(429, None), 1_000);
     let outcome = world
         .outcome(world.ask(&soon("late").within(SECOND)).await)
         .await;
@@ -89,14 +81,14 @@ async fn after_the_deadline_only_so_many_tries() {
 
 #[tokio::test(start_paused = true)]
 async fn who_would_rather_fail_does_so_when_its_batch_was_refused() {
-    let busy = status(503, None, None);
+    let busy = refusal(503, None);
     for (chat, down) in [
         (busy.clone(), false),
-        (status(429, Some(3000), None), false),
+        (refusal(429, Some(3000)), false),
         (busy, true),
     ] {
         let world = World::new().await;
-        world.faults(Operation::UploadFile, status(403, None, None), 1_000);
+        world.faults(Operation::UploadFile, refusal(403, None), 1_000);
         world.faults(Operation::Chat, chat, 1_000_000);
         let call = ask("no batch").within(HOUR).on_late(OnLate::Fail);
         let key = world.ask(&call).await;
@@ -125,7 +117,7 @@ async fn who_would_rather_fail_does_so_when_its_batch_was_refused() {
 async fn who_would_rather_wait_goes_live_where_no_batch_is_taken() {
     for on_late in [OnLate::Wait, OnLate::Fail] {
         let world = World::new().await;
-        world.faults(Operation::UploadFile, status(403, None, None), 1_000);
+        world.faults(Operation::UploadFile, refusal(403, None), 1_000);
         let call = ask("no batch").on_late(on_late);
         let outcome = world.outcome(world.ask(&call).await).await;
         succeeded(&outcome);
@@ -138,7 +130,7 @@ async fn who_would_rather_wait_goes_live_where_no_batch_is_taken() {
 #[tokio::test(start_paused = true)]
 async fn a_provider_that_wants_us_slower_is_obeyed() {
     let world = World::live_only(|_, _| {}).await;
-    world.faults(Operation::Chat, status(429, Some(20), None), 8);
+    world.faults(Operation::Chat, refusal(429, Some(20)), 8);
     let key = world.ask(&soon("patient")).await;
     let outcome = world.outcome(key).await;
     succeeded(&outcome);
@@ -151,7 +143,12 @@ async fn a_provider_that_wants_us_slower_is_obeyed() {
 async fn what_no_waiting_cures_ends_at_once() {
     for (code, name) in [(429, Some("insufficient_quota")), (401, None), (400, None)] {
         let world = World::live_only(|_, _| {}).await;
-        world.faults(Operation::Chat, status(code, None, name), 100);
+        let spent = Kind::Status {
+            status: code,
+            retry_after_seconds: None,
+            code: name.map(str::to_owned),
+        };
+        world.faults(Operation::Chat, spent, 100);
         let outcome = world.outcome(world.ask(&soon("spent")).await).await;
         assert_eq!((outcome.state, outcome.status), (State::Failed, code));
         world.finish().await;
@@ -168,13 +165,7 @@ async fn a_call_that_nobody_saw_end_is_unaccounted() {
     let attempts = world.store.attempts(key).await.unwrap();
     let states: Vec<AttemptState> = attempts.iter().map(|attempt| attempt.state).collect();
     assert_eq!(states, [AttemptState::Unaccounted, AttemptState::Answered]);
-    let unaccounted = true;
-    world
-        .finish_allowing(Allow {
-            unaccounted,
-            ..Allow::default()
-        })
-        .await;
+    world.finish_allowing(Allow::UNACCOUNTED).await;
     assert_eq!(world.ledger().await.unaccounted, 1);
     assert_eq!(world.sim.bill().calls(Lane::Standard), 2);
 }
@@ -195,13 +186,7 @@ async fn calls_that_are_always_lost_are_not_bought_for_ever() {
     );
     assert_eq!(world.sim.bill().calls(Lane::Standard), 5);
     assert_eq!(world.ledger().await.unaccounted, 5);
-    let unaccounted = true;
-    world
-        .finish_allowing(Allow {
-            unaccounted,
-            ..Allow::default()
-        })
-        .await;
+    world.finish_allowing(Allow::UNACCOUNTED).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -19,7 +19,7 @@ use serde_json::json;
 
 use super::{
     asking::{Ask, HOUR, MINUTE, SECOND, ask, seeds},
-    world::{Allow, World},
+    world::{Allow, World, refusal},
 };
 
 /// A provider, and what is asked of it.
@@ -244,11 +244,7 @@ impl Case {
             let by = FOR_EVER;
             world.faults(Operation::CreateBatch, Kind::Slow { by }, u32::MAX);
         }
-        let refusal = Kind::Status {
-            status: 429,
-            retry_after_seconds: Some(3),
-            code: None,
-        };
+        let refusal = refusal(429, Some(3));
         world.faults(Operation::Chat, refusal, self.refusals);
     }
 

@@ -10,7 +10,7 @@ use offpeak::{
 
 use super::{
     asking::{HOUR, MINUTE, SECOND, ask},
-    world::{Allow, LIVE, World, succeeded},
+    world::{Allow, LIVE, World, refusal, succeeded},
 };
 
 #[tokio::test(start_paused = true)]
@@ -64,11 +64,7 @@ async fn a_slow_cancel_is_not_waited_for() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_after_last_call_is_paid_twice_and_counted_once() {
     let world = World::new().await;
-    let refused = Kind::Status {
-        status: 500,
-        retry_after_seconds: None,
-        code: None,
-    };
+    let refused = refusal(500, None);
     world.faults(Operation::CancelBatch, refused, 1_000_000);
     world.fault(Operation::CreateBatch, Kind::Slow { by: 4 * HOUR });
     // The first harvest is cut short after both lines were read, and repeated.

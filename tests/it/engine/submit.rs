@@ -7,7 +7,7 @@ use offpeak::{
 
 use super::{
     asking::{HOUR, MINUTE, SECOND, ask},
-    world::{Allow, World, succeeded},
+    world::{Allow, World, refusal, succeeded},
 };
 
 const LOST: Allow = Allow {
@@ -34,6 +34,44 @@ async fn a_lost_create_is_adopted_and_never_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lost_create_is_looked_for_less_and_less() {
+    // How long it does not show, when it is found, and how often the list was read.
+    for (seconds, found, lists) in [(0, 1, 1), (2, 2, 2), (3, 4, 3), (20, 32, 6), (70, 120, 8)] {
+        let world = World::new().await;
+        world.fault(Operation::CreateBatch, Kind::ReplyLost);
+        let by = seconds * SECOND;
+        world.faults(Operation::ListBatches, Kind::Lag { by }, 1000);
+        world.ask(&ask("hidden")).await;
+        let batch = world.submitted().await;
+        let sent = batch.create_sent.unwrap();
+        let took = sent.until(batch.submitted.unwrap()).as_secs();
+        assert_eq!(took, found, "hidden for {seconds} s");
+        world.finish().await;
+        let log = world.sim.log();
+        assert_eq!(log.operations[&Operation::ListBatches], lists);
+        assert_eq!(log.batches.len(), 1);
+    }
+}
+
+/// A rescue waits for it: it is cancelled as soon as it is found.
+#[tokio::test(start_paused = true)]
+async fn a_lost_create_that_is_wanted_back_is_looked_for_often() {
+    let world = World::with(|settings, _| settings.submit.visibility_window = 20 * HOUR).await;
+    world.fault(Operation::CreateBatch, Kind::ReplyLost);
+    world.faults(Operation::ListBatches, Kind::Lag { by: 30 * HOUR }, 1_000);
+    let lists = || world.sim.log().operations[&Operation::ListBatches];
+    let key = world.ask(&ask("hidden").within(2 * HOUR)).await;
+    world.pass(HOUR).await;
+    assert!((60..=70).contains(&lists()), "{} in an hour", lists());
+    world.outcome(key).await;
+    let before = lists();
+    world.pass(10 * MINUTE).await;
+    let looks = lists() - before;
+    assert!((59..=61).contains(&looks), "{looks} in ten minutes");
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_create_that_never_happened_is_made_again_with_a_new_file() {
     for kind in [Kind::Reset, Kind::Hang] {
         let world = World::new().await;
@@ -44,6 +82,7 @@ async fn a_create_that_never_happened_is_made_again_with_a_new_file() {
         let log = world.sim.log();
         assert_eq!(log.batches.len(), 1, "{kind:?}");
         assert_eq!(log.operations[&Operation::UploadFile], 2, "{kind:?}");
+        assert!(log.operations[&Operation::ListBatches] <= 8, "{kind:?}");
     }
 }
 
@@ -61,11 +100,7 @@ async fn a_lost_upload_is_made_again() {
 async fn the_provider_says_when_to_come_back() {
     for on in [Operation::UploadFile, Operation::CreateBatch] {
         let world = World::new().await;
-        let status = Kind::Status {
-            status: 429,
-            retry_after_seconds: Some(300),
-            code: None,
-        };
+        let status = refusal(429, Some(300));
         world.fault(on, status);
         let key = world.ask(&ask("patient")).await;
         world.pass(290 * SECOND).await;

@@ -1,14 +1,10 @@
 //! A provider that pushes back: by scope, and never more than it bears.
 
-use offpeak::{
-    engine::LiveScope,
-    model::endpoint::Endpoint,
-    simulator::{Kind, Operation},
-};
+use offpeak::{engine::LiveScope, model::endpoint::Endpoint, simulator::Operation};
 
 use super::{
     asking::{Ask, MINUTE, SECOND, ask},
-    world::{LIVE, World, succeeded},
+    world::{LIVE, World, refusal, succeeded},
 };
 
 fn soon(text: String) -> Ask {
@@ -21,14 +17,6 @@ fn embedding(number: usize) -> Ask {
     let mut call = soon(format!("e{number}"));
     (call.model, call.body, call.endpoint) = (model.into(), Some(body), Endpoint::Embeddings);
     call
-}
-
-fn busy(status: u16, after: Option<u64>) -> Kind {
-    Kind::Status {
-        status,
-        retry_after_seconds: after,
-        code: None,
-    }
 }
 
 fn chats(world: &World) -> u64 {
@@ -44,7 +32,7 @@ fn scope(world: &World, model: &str) -> LiveScope {
 #[tokio::test(start_paused = true)]
 async fn nothing_is_sent_during_a_pause_and_all_is_answered_in_time() {
     let world = World::live_only(|settings, _| settings.live.start_concurrent = 8).await;
-    world.faults(Operation::Chat, busy(429, Some(60)), 20);
+    world.faults(Operation::Chat, refusal(429, Some(60)), 20);
     let keys = world.ask_many(100, |n| soon(format!("q{n}"))).await;
     world.pass(SECOND).await;
     let sent = chats(&world);
@@ -62,7 +50,7 @@ async fn nothing_is_sent_during_a_pause_and_all_is_answered_in_time() {
 #[tokio::test(start_paused = true)]
 async fn a_scope_that_is_throttled_delays_no_other() {
     let world = World::live_only(|_, _| {}).await;
-    world.fault(Operation::Embeddings, busy(429, Some(600)));
+    world.fault(Operation::Embeddings, refusal(429, Some(600)));
     let throttled = world
         .ask_many(500, |n| embedding(n).within(15 * MINUTE))
         .await;
@@ -111,7 +99,7 @@ async fn a_limit_falls_with_refusals_and_recovers() {
     let keys = world.ask_many(200, slow).await;
     world.all_done(&keys).await;
     assert_eq!(scope(&world, "gpt-4o-mini").limit, 64);
-    world.faults(Operation::Chat, busy(503, None), 30);
+    world.faults(Operation::Chat, refusal(503, None), 30);
     let keys = world.ask_many(40, slow).await;
     world.pass(SECOND).await;
     let fallen = scope(&world, "gpt-4o-mini");
@@ -133,7 +121,7 @@ async fn a_limit_falls_with_refusals_and_recovers() {
 #[tokio::test(start_paused = true)]
 async fn a_sick_provider_is_not_stormed() {
     let world = World::live_only(|_, _| {}).await;
-    world.faults(Operation::Chat, busy(500, None), 1_000_000);
+    world.faults(Operation::Chat, refusal(500, None), 1_000_000);
     let keys = world.ask_many(60, |n| soon(format!("q{n}"))).await;
     world.pass(10 * MINUTE).await;
     let sent = chats(&world);
@@ -174,7 +162,7 @@ async fn keys_of_one_organization_share_what_it_may() {
     let scopes = world.engine().live_scopes();
     assert_eq!(scopes.len(), 1, "{scopes:?}");
     assert_eq!(scopes[0].organization.as_deref(), Some("org-acme"));
-    world.fault(Operation::Chat, busy(429, Some(60)));
+    world.fault(Operation::Chat, refusal(429, Some(60)));
     let refused = world.ask(&of("sk-acme.one", 1)).await;
     world.pass(SECOND).await;
     let other = world.ask(&of("sk-acme.two", 1)).await;

@@ -10,13 +10,7 @@ use offpeak::{
 
 use super::{
     asking::{Ask, HOUR, MINUTE, SECOND, ask},
-    world::{Allow, LIVE, World, succeeded},
-};
-
-const AGAIN: Allow = Allow {
-    lost_files: false,
-    unaccounted: false,
-    endless: false,
+    world::{LIVE, World, succeeded},
 };
 
 /// Some `tokens` by our count, and some 15 % fewer by the simulator's, which takes
@@ -86,7 +80,7 @@ async fn a_limit_that_nobody_configured_is_found() {
         let (refused, all) = (limit(&world, "failed"), world.sim.log().batches.len());
         let told = format!("{configured:?}: {refused} of {all} batches were refused");
         assert!(refused > 0 && refused * 4 < all && all < 120, "{told}");
-        world.finish_allowing(AGAIN).await;
+        world.finish().await;
     }
 }
 

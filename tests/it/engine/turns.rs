@@ -12,7 +12,7 @@ use tower::ServiceExt;
 use super::{
     asking::{Ask, HOUR, MINUTE, SECOND, ask},
     crash::How,
-    world::{Allow, World},
+    world::{Allow, World, refusal},
 };
 
 /// When a key's batches reached the provider, in their order.
@@ -89,11 +89,7 @@ async fn batches_gather_longer_where_control_calls_are_scarce() {
 #[tokio::test(start_paused = true)]
 async fn batches_gather_longer_where_creates_are_throttled_and_then_less_again() {
     let world = World::new().await;
-    let status = Kind::Status {
-        status: 429,
-        retry_after_seconds: Some(70),
-        code: None,
-    };
+    let status = refusal(429, Some(70));
     world.faults(Operation::CreateBatch, status, 5);
     world.ask(&ask("first")).await;
     world.pass(7 * MINUTE).await;

@@ -80,6 +80,23 @@ pub struct Allow {
     pub endless: bool,
 }
 
+impl Allow {
+    pub const UNACCOUNTED: Allow = Allow {
+        lost_files: false,
+        unaccounted: true,
+        endless: false,
+    };
+}
+
+/// A provider that answers so, has done nothing, and may say when to come back.
+pub fn refusal(status: u16, retry_after_seconds: Option<u64>) -> Kind {
+    Kind::Status {
+        status,
+        retry_after_seconds,
+        code: None,
+    }
+}
+
 pub fn settings() -> Settings {
     let config = Config::defaults().unwrap();
     Settings {

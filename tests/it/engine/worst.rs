@@ -12,16 +12,8 @@ use offpeak::{
 use super::{
     asking::{HOUR, MINUTE, SECOND, ask},
     crash::How,
-    world::{LIVE, World, succeeded},
+    world::{LIVE, World, refusal, succeeded},
 };
-
-fn status(status: u16) -> Kind {
-    Kind::Status {
-        status,
-        retry_after_seconds: None,
-        code: None,
-    }
-}
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_the_store_cannot_take_is_not_bought_again() {
@@ -119,7 +111,7 @@ async fn a_lost_create_is_not_looked_for_for_ever() {
     for code in [401, 404, 405] {
         let world = World::new().await;
         world.fault(Operation::CreateBatch, Kind::Reset);
-        world.faults(Operation::ListBatches, status(code), 1_000_000);
+        world.faults(Operation::ListBatches, refusal(code, None), 1_000_000);
         let rescued = world.ask(&ask("rescued").within(3 * HOUR)).await;
         succeeded(&world.outcome(rescued).await);
         world.fault(Operation::CreateBatch, Kind::Reset);
@@ -229,7 +221,7 @@ async fn a_rescue_does_not_wait_behind_the_polls_of_others() {
 #[tokio::test(start_paused = true)]
 async fn who_would_rather_fail_does_so_although_a_live_call_hangs() {
     let world = World::new().await;
-    world.faults(Operation::UploadFile, status(403), 1_000);
+    world.faults(Operation::UploadFile, refusal(403, None), 1_000);
     world.faults(Operation::Chat, Kind::Hang, 1_000);
     let within = 25 * MINUTE;
     let call = ask("hangs").within(within).on_late(OnLate::Fail);
@@ -255,7 +247,7 @@ async fn those_who_would_rather_fail_are_not_read_at_every_turn() {
 #[tokio::test(start_paused = true)]
 async fn those_who_would_rather_fail_do_so_each_at_its_own_time() {
     let world = World::live_only(|settings, _| settings.live.max_concurrent = 2).await;
-    world.faults(Operation::Chat, status(503), 1_000);
+    world.faults(Operation::Chat, refusal(503, None), 1_000);
     let within = |n: usize| 10 * MINUTE + n as u32 * 20 * SECOND;
     // The latest comes first.
     let call = |n: usize| {

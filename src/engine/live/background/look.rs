@@ -134,7 +134,7 @@ impl Engine {
     pub(super) fn look_again(&self, key: &RequestKey, attempt: &Attempt, patience: Duration) {
         let now = self.now();
         let age = attempt.started.until(now);
-        let pause = poll::interval(age, false, &self.settings.watch);
+        let pause = poll::interval(age, &self.settings.watch);
         let last = patience <= pause;
         let until = now + pause.min(patience);
         self.backoffs.look_at(key, until, last);

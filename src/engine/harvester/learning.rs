@@ -1,0 +1,70 @@
+//! What the end of a batch tells of its lane.
+
+use std::time::Duration;
+
+use crate::{
+    engine::{
+        Engine,
+        scope::Account,
+        turnaround::{Happens, Takes},
+    },
+    model::{attempt::Lane, batch::Batch},
+};
+
+impl Engine {
+    /// What the end of the batch tells of the lane: how many lines had been run by
+    /// now, beyond those that were heard of before, and that the rest takes longer.
+    pub(super) fn learn_from(&self, batch: &Batch, answered: u32) {
+        let account = Account::from(batch);
+        let heard = {
+            let summary = self.summary.lock();
+            let tracked = summary.batches.get(&batch.id);
+            tracked.and_then(|tracked| tracked.heard)
+        };
+        let now = self.now();
+        let age = batch.created.until(now);
+        let done = f64::from(answered) / f64::from(batch.lines.max(1));
+        let takes = Takes::Answer(Lane::Batch);
+        let Some(asked) = batch.cancel_sent else {
+            let before = heard.unwrap_or(0.0);
+            self.saw(&account, takes, age, (done - before).max(0.0));
+            self.cut_off(&account, takes, age, (1.0 - done.max(before)).max(0.0));
+            self.saw(&account, Takes::Batch, age, 1.0);
+            return;
+        };
+        let ran = batch.created.until(asked);
+        self.cut_off(&account, Takes::Batch, ran, 1.0);
+        self.saw(&account, Takes::Cancel, asked.until(now), 1.0);
+        match heard {
+            // What a cancel lets end is learned apart: how long lines take is not to
+            // be had of it.
+            Some(before) => {
+                self.learn_from_cancel(&account, (ran, age), (before, done));
+                self.cut_off(&account, takes, ran, (1.0 - before).max(0.0));
+            }
+            // Nobody knows which ended before it.
+            None => {
+                self.saw(&account, takes, age, done);
+                self.cut_off(&account, takes, age, (1.0 - done).max(0.0));
+            }
+        }
+    }
+
+    /// What share of the lines ended between two ages, from the cancel to its effect,
+    /// beside the share that would have without one.
+    fn learn_from_cancel(
+        &self,
+        account: &Account,
+        (asked, over): (Duration, Duration),
+        (before, done): (f64, f64),
+    ) {
+        let curve = self.curve(
+            &self.organizations.scope(account),
+            Takes::Answer(Lane::Batch),
+        );
+        let runs = |age: Duration| curve.survival(age.as_secs_f64());
+        let would_end = 1.0 - runs(over) / runs(asked).max(1e-9);
+        let expected = (1.0 - before) * would_end;
+        self.happened(account, Happens::Finished, done - before, expected);
+    }
+}

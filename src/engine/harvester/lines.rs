@@ -1,0 +1,191 @@
+//! Lines of a result file → endings of their requests, each once.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use crate::{
+    engine::{
+        Engine,
+        live::{Payer, late},
+    },
+    ledger,
+    model::{
+        attempt::{Attempt, AttemptId, AttemptState, Lane},
+        batch::Batch,
+        id::{RequestId, RequestKey},
+        request::{Framing, Outcome, Place, Request, Source, State},
+    },
+    policy::retry,
+    ports::{Head, LineAnswer, ResultLine, Settled, StoreError},
+};
+
+/// Requests read at the same time: each read waits for the sync before it.
+const LOADS: usize = 16;
+
+impl Engine {
+    /// Settles the lines that hold an answer; the others stay in the batch and
+    /// are returned with those that no file named.
+    pub(in crate::engine) async fn settle_lines(
+        self: &Arc<Self>,
+        batch: &Batch,
+        lines: Vec<ResultLine>,
+    ) -> Result<u32, StoreError> {
+        let mut found = stream::iter(lines)
+            .map(|line| self.read_line(batch, line))
+            .buffer_unordered(LOADS);
+        let mut answers: BTreeMap<RequestId, (Request, Outcome, Bytes)> = BTreeMap::new();
+        while let Some(answer) = found.try_next().await? {
+            answers.extend(answer.map(|answer| (answer.0.key.id, answer)));
+        }
+        drop(found);
+        let endings = answers
+            .values()
+            .map(|(request, outcome, body)| {
+                let mut places = vec![Place::Line(batch.id), Place::Live];
+                places.extend(self.other_places(request, batch));
+                self.ending(request, places, outcome.clone(), body.clone(), None)
+            })
+            .collect();
+        let settled = self.settle(endings).await?;
+        let mut now = 0;
+        for (key, settled) in settled {
+            match settled {
+                Settled::Now { .. } => now += 1,
+                Settled::Before(earlier) if earlier.source != Source::Batch(batch.id) => {
+                    if let Some((request, outcome, _)) = answers.get(&key.id) {
+                        let payer = request.into();
+                        self.account_late(batch, payer, outcome, Some(&earlier))
+                            .await?;
+                    }
+                }
+                Settled::Unknown => {
+                    if let Some((request, outcome, _)) = answers.get(&key.id) {
+                        let payer = request.into();
+                        self.account_late(batch, payer, outcome, None).await?;
+                    }
+                }
+                Settled::Before(_) => {}
+            }
+        }
+        Ok(now)
+    }
+
+    /// What a line of a result file is to its request; nothing where it holds no
+    /// answer that counts. That of an erased request is booked.
+    async fn read_line(
+        &self,
+        batch: &Batch,
+        line: ResultLine,
+    ) -> Result<Option<(Request, Outcome, Bytes)>, StoreError> {
+        let Ok(id) = line.custom_id.parse::<RequestId>() else {
+            tracing::warn!(batch = %batch.id, "a line of somebody else's in our batch");
+            return Ok(None);
+        };
+        let LineAnswer::Answered {
+            status,
+            request,
+            body,
+        } = line.answer
+        else {
+            return Ok(None);
+        };
+        let key = RequestKey {
+            tenant: batch.tenant,
+            id,
+        };
+        let Some(Head { request: asked, .. }) = self.store.head(key).await? else {
+            let payer = Payer {
+                key,
+                model: &batch.model,
+                // Erased with the request.
+                tag: None,
+            };
+            let line = (status, request);
+            let outcome = self.line_outcome(batch, payer, String::new(), line, &body);
+            self.account_late(batch, payer, &outcome, None).await?;
+            return Ok(None);
+        };
+        // Another time, while there is time.
+        let last = asked.deadline + self.settings.live.give_up_after;
+        if retry::is_retryable(status) && self.now() < last {
+            return Ok(None);
+        }
+        let reason = self.reason_of_line(&asked);
+        let outcome = self.line_outcome(batch, (&asked).into(), reason, (status, request), &body);
+        Ok(Some((asked, outcome, body)))
+    }
+
+    fn other_places(&self, request: &Request, batch: &Batch) -> Vec<Place> {
+        let batches = self.summary.lock().batches_of(&request.cohort);
+        let lines = batches
+            .into_iter()
+            .filter(|id| *id != batch.id)
+            .map(Place::Line);
+        lines.chain([Place::Queue(request.cohort)]).collect()
+    }
+
+    fn reason_of_line(&self, request: &Request) -> String {
+        let now = self.now();
+        let late = now > request.deadline;
+        let why = late.then(|| self.late_for_budget(request, now)).flatten();
+        why.unwrap_or_else(|| request.reason.clone())
+    }
+
+    fn line_outcome(
+        &self,
+        batch: &Batch,
+        payer: Payer<'_>,
+        reason: String,
+        (status, provider_request): (u16, Option<String>),
+        body: &[u8],
+    ) -> Outcome {
+        let metered = ledger::meter(body);
+        let bill = self.prices.bill(payer.model, Lane::Batch, &metered.usage);
+        Outcome {
+            state: if status < 400 {
+                State::Succeeded
+            } else {
+                State::Failed
+            },
+            status,
+            finished: self.now(),
+            source: Source::Batch(batch.id),
+            framing: Framing::Json,
+            reason,
+            provider_request,
+            usage: metered.usage,
+            bill: bill.filter(|_| metered.known),
+        }
+    }
+
+    /// An answer for a request that has ended otherwise, or is erased: it was paid
+    /// for.
+    async fn account_late(
+        &self,
+        batch: &Batch,
+        payer: Payer<'_>,
+        outcome: &Outcome,
+        earlier: Option<&Outcome>,
+    ) -> Result<(), StoreError> {
+        if outcome.state != State::Succeeded {
+            // Errors are not billed.
+            return Ok(());
+        }
+        let mut attempt = Attempt {
+            id: AttemptId::Batch(batch.id),
+            lane: Lane::Batch,
+            remote: None,
+            started: batch.submitted.unwrap_or(batch.created),
+            state: AttemptState::Late,
+            ended: Some(outcome.finished),
+            note: String::new(),
+            usage: outcome.usage,
+            bill: outcome.bill,
+            reserved: None,
+        };
+        let ledger = late(payer, outcome, earlier, &mut attempt);
+        self.account(payer.key, attempt, ledger).await
+    }
+}
