@@ -33,7 +33,7 @@ use super::{
     scope::{Organizations, regroup},
 };
 
-pub(super) use self::batches::{Batches, Stayed, Tracked};
+pub(super) use self::batches::{Batches, Stayed, Tracked, Watched};
 use self::{
     demand::Demands, live_queues::Lines, overtaken::Overtaken, rates::Rates, setbacks::Setbacks,
 };

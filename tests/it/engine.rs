@@ -18,6 +18,7 @@ mod full_disk;
 mod house;
 mod ladder;
 mod lanes;
+mod learning;
 mod live;
 mod misses;
 mod promises;

@@ -34,12 +34,24 @@ pub(in crate::engine) struct Tracked {
     /// The share of its lines that had finished when it was last looked at before a
     /// cancel; none where nothing was told.
     pub heard: Option<f64>,
+    pub watched: Watched,
     /// When it is to be left, as last thought out.
     pub stay: Option<Stayed>,
     /// The provider holds its tokens no more.
     pub released: bool,
     /// All that the rescuer wanted back has gone already.
     pub emptied: bool,
+}
+
+/// Since when a batch has been looked at: what ended before that, ended nobody knows
+/// when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum Watched {
+    FromItsStart,
+    /// It may have run when we started, and has not been looked at since.
+    NotYet,
+    /// Since then it has.
+    Again,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,9 +70,32 @@ impl Tracked {
             due,
             wanted: false,
             heard: None,
+            watched: Watched::FromItsStart,
             stay: None,
             released: false,
             emptied: false,
+        }
+    }
+
+    /// It was found running, with this `share` of its lines through, where that is
+    /// told. Where that is news, says how much of it came since the last look.
+    pub fn hear(&mut self, share: Option<f64>) -> Option<f64> {
+        if self.watched == Watched::NotYet {
+            self.watched = Watched::Again;
+        }
+        let share = share?;
+        let is_news = share > self.heard.unwrap_or(0.0);
+        let before = self.ended_before().unwrap_or(share);
+        self.heard = Some(share.max(before));
+        is_news.then_some(share - before)
+    }
+
+    /// The share of its lines that had ended before the last look; none where nobody
+    /// knows.
+    pub fn ended_before(&self) -> Option<f64> {
+        match self.watched {
+            Watched::FromItsStart => Some(self.heard.unwrap_or(0.0)),
+            Watched::NotYet | Watched::Again => self.heard,
         }
     }
 }
@@ -180,6 +215,15 @@ impl Summary {
                 let scope = self.organizations.scope(&Account::from(&batch));
                 self.batches.insert(batch, scope, due);
             }
+        }
+    }
+
+    /// Tracks one that was found when we started.
+    pub fn track_again(&mut self, batch: Batch, due: Timestamp) {
+        let (id, was_sent) = (batch.id, batch.create_sent.is_some());
+        self.track(batch, due);
+        if was_sent && let Some(tracked) = self.batches.get_mut(&id) {
+            tracked.watched = Watched::NotYet;
         }
     }
 
