@@ -247,6 +247,15 @@ impl Summary {
         ages.collect()
     }
 
+    /// The scope's batches whose cancel has not ended, by how long it has run, each
+    /// with the weight of one.
+    pub fn cancelling(&self, scope: &ScopeKey, now: Timestamp) -> Vec<(Duration, f64)> {
+        let batches = self.batches.of_scope(scope).map(|tracked| &tracked.batch);
+        let cancelling = batches.filter(|batch| batch.state == BatchState::Cancelling);
+        let asked = cancelling.filter_map(|batch| batch.cancel_sent);
+        asked.map(|asked| (asked.until(now), 1.0)).collect()
+    }
+
     /// Batches whose lines are wanted back to run live, and have not come yet.
     pub fn wanted_back(&self) -> Vec<Batch> {
         let batches = self.batches.values();

@@ -12,7 +12,7 @@ use offpeak::{
 
 use super::{
     asking::{Ask, HOUR, MINUTE, ask},
-    world::{World, succeeded},
+    world::{Allow, World, succeeded},
 };
 
 /// How much of it was seen, and what is believed.
@@ -119,4 +119,52 @@ async fn a_cancel_that_ended_while_nobody_looked_tells_no_time() {
     // Half of it has been learned already; of the other half, that it took longer.
     let (seen, _) = learned(&world, "batch");
     assert!(seen <= 2.0 * before, "{seen} seen after {before}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn ordinary_calls_whose_answers_are_lost_took_as_long_at_least() {
+    let soon = |text: String| ask(text).within(HOUR);
+    for kind in [Kind::HangAfter, Kind::StatusAfter { status: 504 }] {
+        let world = World::live_only(|settings, _| settings.live.timeout = 5 * MINUTE).await;
+        // A gateway waits for as long.
+        if kind != Kind::HangAfter {
+            world.faults(Operation::Chat, Kind::Delay { by: 5 * MINUTE }, 8);
+        }
+        world.faults(Operation::Chat, kind, 8);
+        let keys = world.ask_many(8, |n| soon(format!("q{n}"))).await;
+        world.all_done(&keys).await.iter().for_each(succeeded);
+        let (seen, curve) = learned(&world, "standard");
+        assert!(seen > 15.0, "{seen} calls");
+        let slow = curve.survival(4.0 * 60.0);
+        assert!(slow > 0.3, "{slow} take longer than 4 minutes");
+        let unaccounted = true;
+        let allow = Allow {
+            unaccounted,
+            ..Allow::default()
+        };
+        world.finish_allowing(allow).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancels_that_hang_are_heard_before_they_end() {
+    let world = World::with(|settings, _| {
+        settings.packing.max_lines = 1;
+        settings.watch.poll_interval = MINUTE;
+    })
+    .await;
+    let never = |n: usize| ask(format!("never {n}")).sim("never").within(3 * HOUR);
+    world.ask(&never(0)).await;
+    world.pass(2 * HOUR).await;
+    let (seen, quick) = learned(&world, "cancel");
+    assert!(quick.survival(1800.0) < 0.01, "after {seen} cancels");
+    let slow = Kind::SlowCancel { by: 90 * MINUTE };
+    world.faults(Operation::CancelBatch, slow, 1000);
+    world.ask_many(8, never).await;
+    world.pass(75 * MINUTE).await;
+    let (still, slow) = learned(&world, "cancel");
+    assert!(still <= seen, "none of them has ended");
+    let runs = slow.survival(1800.0);
+    assert!(runs > 0.5, "{runs} run longer than half an hour");
+    world.finish().await;
 }
