@@ -99,7 +99,7 @@ impl Engine {
         if leave > now {
             return Next::At(leave.min(again));
         }
-        summary.leave(batch.cohort, now);
+        summary.leave(batch, now);
         drop(summary);
         tracing::info!(batch = %batch.id, "a batch that hangs is left for a fresh one");
         self.want_back(batch.id);

@@ -13,7 +13,7 @@ use crate::{
     model::{
         batch::{Batch, BatchState},
         id::{BatchId, CredentialId, TenantId},
-        request::{Cohort, OnLate},
+        request::{Cohort, Guarantee, OnLate},
         time::Timestamp,
     },
     policy::plan::Stay,
@@ -31,6 +31,8 @@ pub(in crate::engine) struct Tracked {
     pub due: Timestamp,
     /// The rescuer wants its lines back.
     pub wanted: bool,
+    /// For a fresh batch, and not to run live.
+    pub afresh: bool,
     /// The share of its lines that had finished when it was last looked at before a
     /// cancel; none where nothing was told.
     pub heard: Option<f64>,
@@ -69,6 +71,7 @@ impl Tracked {
             scope,
             due,
             wanted: false,
+            afresh: false,
             heard: None,
             watched: Watched::FromItsStart,
             stay: None,
@@ -88,6 +91,14 @@ impl Tracked {
         let before = self.ended_before().unwrap_or(share);
         self.heard = Some(share.max(before));
         is_news.then_some(share - before)
+    }
+
+    /// Its lines are wanted back, and have not come yet.
+    fn is_coming_back(&self) -> bool {
+        self.wanted
+            && !self.emptied
+            && self.batch.state.is_open()
+            && self.batch.cohort.on_late == OnLate::Rescue
     }
 
     /// The share of its lines that had ended before the last look; none where nobody
@@ -256,16 +267,20 @@ impl Summary {
         asked.map(|asked| (asked.until(now), 1.0)).collect()
     }
 
+    /// Lines of the scope that nothing was promised to and that are wanted back to run
+    /// live, and have not come yet.
+    pub fn coming_back(&self, scope: &ScopeKey) -> usize {
+        let wanted = self.batches.of_scope(scope).filter(|tracked| {
+            let guarantee = tracked.batch.cohort.guarantee;
+            tracked.is_coming_back() && !tracked.afresh && guarantee == Guarantee::BestEffort
+        });
+        wanted.map(|tracked| tracked.batch.lines as usize).sum()
+    }
+
     /// Batches whose lines are wanted back to run live, and have not come yet.
     pub fn wanted_back(&self) -> Vec<Batch> {
         let batches = self.batches.values();
-        let wanted = batches.filter(|tracked| {
-            let batch = &tracked.batch;
-            tracked.wanted
-                && !tracked.emptied
-                && batch.state.is_open()
-                && batch.cohort.on_late == OnLate::Rescue
-        });
+        let wanted = batches.filter(|tracked| tracked.is_coming_back());
         wanted.map(|tracked| tracked.batch.clone()).collect()
     }
 }

@@ -1,5 +1,7 @@
 //! Leaving a batch that would be late, and what a late answer costs.
 
+use std::time::Duration;
+
 use offpeak::{
     engine::Settings,
     model::{
@@ -322,4 +324,42 @@ async fn a_batch_that_takes_all_the_room_is_left_for_a_fresh_one() {
     assert!(matches!(outcome.source, Source::Batch(_)), "{outcome:?}");
     world.finish().await;
     assert_eq!(world.sim.log().batches.len(), 2);
+}
+
+/// What an ordinary call takes here, one at a time.
+const CALL: Duration = Duration::from_secs(31);
+
+/// Each of these batches would fit by itself.
+#[tokio::test(start_paused = true)]
+async fn no_more_batches_are_cancelled_than_can_run_live() {
+    let world = World::with(|settings, _| {
+        settings.packing.max_lines = 10;
+        settings.live.max_concurrent = 1;
+        settings.live.start_concurrent = 1;
+        settings.live.expected = CALL;
+    })
+    .await;
+    let begun = world.now();
+    // All that can be promised, and comes back from its batches soon.
+    let quick = |n: usize| ask(format!("q{n}")).sim("slow=30s").within(3 * HOUR);
+    world.ask_many(290, quick).await;
+    let never = |n: usize| ask(format!("n{n}")).sim("never slow=30s").within(3 * HOUR);
+    let keys = world.ask_many(60, never).await;
+    while world.now() < begun + 3 * HOUR {
+        world.pass(10 * SECOND).await;
+        let room = world.now().until(begun + 3 * HOUR).as_secs() / CALL.as_secs();
+        let batches = world.batches().await;
+        let leaving = batches
+            .iter()
+            .filter(|it| it.state == BatchState::Cancelling);
+        let lines: u32 = leaving.map(|batch| batch.lines).sum();
+        let live = world.engine().counts().live;
+        let told = format!("{lines} lines come back, {live} are live");
+        assert!(
+            u64::from(lines) + live <= room + 2,
+            "{told}: room for {room}"
+        );
+    }
+    world.all_done(&keys).await.iter().for_each(succeeded);
+    world.finish().await;
 }
