@@ -93,7 +93,30 @@ impl Summary {
 
     /// What the next batch of a cohort may have of its scope's tokens.
     pub fn room(&mut self, cohort: &Cohort, to: &Destination, now: Timestamp) -> Room {
-        let scope = self.organizations.scope(&Account::from(to));
+        self.room_beside(cohort, &Account::from(to), |_| true, now)
+    }
+
+    /// When the provider could take a fresh batch in the place of this one, whose
+    /// tokens come free. At the end of time where something has to end first.
+    pub fn replaceable_at(&mut self, batch: &Batch, now: Timestamp) -> Timestamp {
+        let others = |one: &Batch| one.id != batch.id;
+        let room = self.room_beside(&batch.cohort, &Account::from(batch), others, now);
+        let create_at = self.create_at(&batch.cohort, batch.credential);
+        match room {
+            Room::Open | Room::Tokens(_) => create_at,
+            Room::Closed(until) => create_at.max(until.unwrap_or(Timestamp::MAX)),
+        }
+    }
+
+    /// What the next batch may have beside those that `count`.
+    fn room_beside(
+        &mut self,
+        cohort: &Cohort,
+        account: &Account,
+        count: impl Fn(&Batch) -> bool,
+        now: Timestamp,
+    ) -> Room {
+        let scope = self.organizations.scope(account);
         let Some(budget) = self.limits.limited(&scope) else {
             return Room::Open;
         };
@@ -102,7 +125,7 @@ impl Summary {
         {
             budget.keep_for_nobody();
         }
-        let enqueued = enqueued(&self.batches, &scope, |_| true);
+        let enqueued = enqueued(&self.batches, &scope, count);
         budget.room(cohort, enqueued, now)
     }
 

@@ -289,6 +289,7 @@ impl Engine {
         self.paused.store(false, Ordering::Relaxed);
         self.signals.packer.notify_one();
         self.signals.submitter.notify_one();
+        self.signals.rescuer.notify_one();
     }
 
     /// Packs everything that waits, now.

@@ -82,7 +82,7 @@ impl Engine {
                 summary.creates(batch.credential).take(created);
             }
             if batch.state.is_open() || !batch.litter.is_empty() {
-                summary.track(batch, now);
+                summary.track_again(batch, now);
             }
         }
         Ok(())

@@ -140,9 +140,16 @@ impl Engine {
     }
 
     /// How many more calls of this kind can run live and be in time, behind those
-    /// that wait already. What is firm has its room. What is late already goes when
-    /// hardly anything waits.
+    /// that wait already and those that are on their way back from a batch.
     fn room_live(&self, scope: &ScopeKey, cohort: &Cohort, due: Timestamp) -> usize {
+        let coming_back = self.summary.lock().coming_back(scope);
+        self.room_to_come_back(scope, cohort, due)
+            .saturating_sub(coming_back)
+    }
+
+    /// The same for those that are on their way back themselves. What is firm has its
+    /// room. What is late already goes when hardly anything waits.
+    fn room_to_come_back(&self, scope: &ScopeKey, cohort: &Cohort, due: Timestamp) -> usize {
         if cohort.guarantee == Guarantee::Firm {
             return usize::MAX;
         }

@@ -34,7 +34,7 @@ use super::{
 };
 
 pub(super) use self::{
-    batches::{Batches, Stayed, Tracked},
+    batches::{Batches, Stayed, Tracked, Watched},
     demand::Asked,
 };
 use self::{

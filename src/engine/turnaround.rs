@@ -280,6 +280,7 @@ impl Engine {
                 let running = self.summary.lock().running(scope, now);
                 running.into_iter().map(|(age, _)| (age, 1.0)).collect()
             }
+            Takes::Cancel => self.summary.lock().cancelling(scope, now),
             _ => Vec::new(),
         };
         let rescue = &self.settings.rescue;

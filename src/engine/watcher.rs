@@ -142,20 +142,14 @@ impl Engine {
     /// Lines of a running batch that are through since the last look. What ends in a
     /// cancel is looked at when all of it is there.
     fn hear(&self, batch: &Batch, finished: Option<u32>) {
-        let (Some(finished), BatchState::Submitted) = (finished, batch.state) else {
-            return;
-        };
-        let share = f64::from(finished.min(batch.lines)) / f64::from(batch.lines.max(1));
-        let new = {
+        let finished = finished.filter(|_| batch.state == BatchState::Submitted);
+        let share = |lines: u32| f64::from(lines.min(batch.lines)) / f64::from(batch.lines.max(1));
+        let news = {
             let mut summary = self.summary.lock();
-            let Some(tracked) = summary.batches.get_mut(&batch.id) else {
-                return;
-            };
-            let before = tracked.heard.unwrap_or(0.0);
-            tracked.heard = Some(before.max(share));
-            share - before
+            let tracked = summary.batches.get_mut(&batch.id);
+            tracked.and_then(|tracked| tracked.hear(finished.map(share)))
         };
-        if new > 0.0 {
+        if let Some(new) = news {
             let age = batch.created.until(self.now());
             self.saw(&Account::from(batch), Takes::Answer(Lane::Batch), age, new);
         }

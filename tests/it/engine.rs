@@ -20,6 +20,7 @@ mod house;
 mod hung;
 mod ladder;
 mod lanes;
+mod learning;
 mod live;
 mod misses;
 mod promises;

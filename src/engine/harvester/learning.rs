@@ -6,6 +6,7 @@ use crate::{
     engine::{
         Engine,
         scope::Account,
+        summary::Watched,
         turnaround::{Happens, Takes},
     },
     model::{attempt::Lane, batch::Batch},
@@ -14,39 +15,52 @@ use crate::{
 impl Engine {
     /// What the end of the batch tells of the lane: how many lines had been run by
     /// now, beyond those that were heard of before, and that the rest takes longer.
+    /// What ended while nobody looked tells no time.
     pub(super) fn learn_from(&self, batch: &Batch, answered: u32) {
         let account = Account::from(batch);
-        let heard = {
-            let summary = self.summary.lock();
-            let tracked = summary.batches.get(&batch.id);
-            tracked.and_then(|tracked| tracked.heard)
+        let tracked = self.summary.lock().batches.get(&batch.id).cloned();
+        let Some(tracked) = tracked else {
+            return;
         };
+        let before = tracked.ended_before();
+        let in_sight = tracked.watched != Watched::NotYet;
         let now = self.now();
         let age = batch.created.until(now);
         let done = f64::from(answered) / f64::from(batch.lines.max(1));
         let takes = Takes::Answer(Lane::Batch);
         let Some(asked) = batch.cancel_sent else {
-            let before = heard.unwrap_or(0.0);
-            self.saw(&account, takes, age, (done - before).max(0.0));
-            self.cut_off(&account, takes, age, (1.0 - done.max(before)).max(0.0));
-            self.saw(&account, Takes::Batch, age, 1.0);
+            let through = done.max(before.unwrap_or(0.0));
+            self.saw(
+                &account,
+                takes,
+                age,
+                before.map_or(0.0, |before| through - before),
+            );
+            self.cut_off(&account, takes, age, (1.0 - through).max(0.0));
+            if in_sight {
+                self.saw(&account, Takes::Batch, age, 1.0);
+            }
             return;
         };
         let ran = batch.created.until(asked);
         self.cut_off(&account, Takes::Batch, ran, 1.0);
-        self.saw(&account, Takes::Cancel, asked.until(now), 1.0);
-        match heard {
+        if in_sight {
+            self.saw(&account, Takes::Cancel, asked.until(now), 1.0);
+        }
+        match (tracked.heard, before) {
             // What a cancel lets end is learned apart: how long lines take is not to
             // be had of it.
-            Some(before) => {
+            (Some(before), _) => {
                 self.learn_from_cancel(&account, (ran, age), (before, done));
                 self.cut_off(&account, takes, ran, (1.0 - before).max(0.0));
             }
-            // Nobody knows which ended before it.
-            None => {
+            // Nobody knows which ended before it,
+            (None, Some(_)) => {
                 self.saw(&account, takes, age, done);
                 self.cut_off(&account, takes, age, (1.0 - done).max(0.0));
             }
+            // nor when.
+            (None, None) => self.cut_off(&account, takes, ran, (1.0 - done).max(0.0)),
         }
     }
 

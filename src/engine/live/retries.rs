@@ -11,7 +11,9 @@ use super::{
 use crate::{
     engine::{
         Engine,
+        scope::Account,
         taps::{Spout, TapEvent},
+        turnaround::Takes,
     },
     model::{
         attempt::{Attempt, AttemptEvent},
@@ -40,7 +42,7 @@ impl Engine {
         let outcome = self.live_outcome(request, &attempt, known, &answer);
         let attempt = if retry::may_have_run(status) {
             let lost = number(&attempt);
-            self.lose(request.into(), attempt, &note).await?;
+            self.lose_answer(request, attempt, &note).await?;
             if again && lost < self.settings.live.attempts {
                 return self.try_again(request, why).await;
             }
@@ -71,6 +73,21 @@ impl Engine {
         retry
     }
 
+    /// Nobody saw its answer, which took longer than it was waited for.
+    async fn lose_answer(
+        &self,
+        request: &Request,
+        attempt: Attempt,
+        note: &str,
+    ) -> Result<(), StoreError> {
+        let (age, takes) = (
+            attempt.started.until(self.now()),
+            Takes::Answer(attempt.lane),
+        );
+        self.cut_off(&Account::from(request), takes, age, 1.0);
+        self.lose(request.into(), attempt, note).await
+    }
+
     pub(super) async fn failed(
         self: &Arc<Self>,
         request: &Request,
@@ -87,7 +104,7 @@ impl Engine {
         // only so many of them are bought.
         if error.may_have_happened() {
             let lost = number(&attempt);
-            self.lose(request.into(), attempt, &note).await?;
+            self.lose_answer(request, attempt, &note).await?;
             if lost >= self.settings.live.attempts {
                 let message = format!(
                     "The answers of {lost} calls were lost on their way from the provider, which \

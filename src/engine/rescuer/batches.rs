@@ -71,11 +71,13 @@ impl Engine {
         if leave > now {
             return Ok(Next::At(leave.min(start)));
         }
-        // Into a fresh batch they can always go; live, where that is paid for.
-        if let Some(rung) = plan.rung(Lane::Batch)
-            && plan.choose((now + rung.cancel_takes()).until(due)).lane == Lane::Batch
-        {
-            return Ok(self.leave_for_a_fresh_one(batch, rung, start));
+        // Into a fresh batch they can go unpaid for; live, where that is paid for.
+        if let Some(rung) = plan.rung(Lane::Batch) {
+            let slack = (now + rung.cancel_takes()).until(due);
+            if plan.choose(slack).lane == Lane::Batch {
+                let changes = now + plan.changes_in(slack);
+                return Ok(self.leave_for_a_fresh_one(batch, rung, start.min(changes)));
+            }
         }
         let room = self.room_live(scope, &batch.cohort, batch.earliest_deadline);
         if room < batch.lines as usize {
@@ -85,18 +87,23 @@ impl Engine {
         Ok(Next::At(start).sooner(renewed.map_or(Next::OnSignal, Next::At)))
     }
 
-    fn leave_for_a_fresh_one(&self, batch: &Batch, rung: &Rung, start: Timestamp) -> Next {
+    /// Where none could be created, the batch stays, until that is thought out again.
+    fn leave_for_a_fresh_one(&self, batch: &Batch, rung: &Rung, again: Timestamp) -> Next {
         let now = self.now();
+        if self.is_paused() {
+            return Next::At(again);
+        }
         let mut summary = self.summary.lock();
         let patient = batch.created + rung.patience(summary.left_before(&batch.cohort));
-        if patient > now {
-            return Next::At(patient.min(start));
+        let leave = patient.max(summary.replaceable_at(batch, now));
+        if leave > now {
+            return Next::At(leave.min(again));
         }
-        summary.leave(batch.cohort, now);
+        summary.leave(batch, now);
         drop(summary);
         tracing::info!(batch = %batch.id, "a batch that hangs is left for a fresh one");
         self.want_back(batch.id);
-        Next::At(start)
+        Next::At(again)
     }
 
     /// A batch is cancelled for its rescue where the budget covers all that it

@@ -22,7 +22,11 @@ impl Engine {
         money: &mut Commitments,
     ) -> Result<Next, StoreError> {
         let batch = &tracked.batch;
-        let room = self.room_live(scope, &batch.cohort, batch.earliest_deadline);
+        let (cohort, due) = (&batch.cohort, batch.earliest_deadline);
+        let room = match tracked.wanted {
+            true => self.room_to_come_back(scope, cohort, due),
+            false => self.room_live(scope, cohort, due),
+        };
         let fits = room >= batch.lines as usize;
         let again = Next::At(self.now() + self.settings.rescue.replan);
         if room == 0 {
@@ -82,8 +86,11 @@ impl Engine {
             last &= renewed.is_none();
             next = next.sooner(renewed.map_or(Next::OnSignal, Next::At));
             lines = covered;
-            if last && !tracked.wanted {
-                self.want_back(batch);
+            if last {
+                self.emptied(batch);
+                if !tracked.wanted {
+                    self.want_back(batch);
+                }
             }
         }
         if !lines.is_empty() {

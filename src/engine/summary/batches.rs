@@ -13,7 +13,7 @@ use crate::{
     model::{
         batch::{Batch, BatchState},
         id::{BatchId, CredentialId, TenantId},
-        request::{Cohort, OnLate},
+        request::{Cohort, Guarantee, OnLate},
         time::Timestamp,
     },
     policy::plan::Stay,
@@ -31,15 +31,29 @@ pub(in crate::engine) struct Tracked {
     pub due: Timestamp,
     /// The rescuer wants its lines back.
     pub wanted: bool,
+    /// For a fresh batch, and not to run live.
+    pub afresh: bool,
     /// The share of its lines that had finished when it was last looked at before a
     /// cancel; none where nothing was told.
     pub heard: Option<f64>,
+    pub watched: Watched,
     /// When it is to be left, as last thought out.
     pub stay: Option<Stayed>,
     /// The provider holds its tokens no more.
     pub released: bool,
     /// All that the rescuer wanted back has gone already.
     pub emptied: bool,
+}
+
+/// Since when a batch has been looked at: what ended before that, ended nobody knows
+/// when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum Watched {
+    FromItsStart,
+    /// It may have run when we started, and has not been looked at since.
+    NotYet,
+    /// Since then it has.
+    Again,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -57,10 +71,42 @@ impl Tracked {
             scope,
             due,
             wanted: false,
+            afresh: false,
             heard: None,
+            watched: Watched::FromItsStart,
             stay: None,
             released: false,
             emptied: false,
+        }
+    }
+
+    /// It was found running, with this `share` of its lines through, where that is
+    /// told. Where that is news, says how much of it came since the last look.
+    pub fn hear(&mut self, share: Option<f64>) -> Option<f64> {
+        if self.watched == Watched::NotYet {
+            self.watched = Watched::Again;
+        }
+        let share = share?;
+        let is_news = share > self.heard.unwrap_or(0.0);
+        let before = self.ended_before().unwrap_or(share);
+        self.heard = Some(share.max(before));
+        is_news.then_some(share - before)
+    }
+
+    /// Its lines are wanted back, and have not come yet.
+    fn is_coming_back(&self) -> bool {
+        self.wanted
+            && !self.emptied
+            && self.batch.state.is_open()
+            && self.batch.cohort.on_late == OnLate::Rescue
+    }
+
+    /// The share of its lines that had ended before the last look; none where nobody
+    /// knows.
+    pub fn ended_before(&self) -> Option<f64> {
+        match self.watched {
+            Watched::FromItsStart => Some(self.heard.unwrap_or(0.0)),
+            Watched::NotYet | Watched::Again => self.heard,
         }
     }
 }
@@ -183,6 +229,15 @@ impl Summary {
         }
     }
 
+    /// Tracks one that was found when we started.
+    pub fn track_again(&mut self, batch: Batch, due: Timestamp) {
+        let (id, was_sent) = (batch.id, batch.create_sent.is_some());
+        self.track(batch, due);
+        if was_sent && let Some(tracked) = self.batches.get_mut(&id) {
+            tracked.watched = Watched::NotYet;
+        }
+    }
+
     /// Open batches that a request of this cohort may be a line of.
     pub fn batches_of(&self, cohort: &Cohort) -> Vec<BatchId> {
         let batches = self.batches.found(&self.batches.cohorts, cohort);
@@ -203,16 +258,29 @@ impl Summary {
         ages.collect()
     }
 
+    /// The scope's batches whose cancel has not ended, by how long it has run, each
+    /// with the weight of one.
+    pub fn cancelling(&self, scope: &ScopeKey, now: Timestamp) -> Vec<(Duration, f64)> {
+        let batches = self.batches.of_scope(scope).map(|tracked| &tracked.batch);
+        let cancelling = batches.filter(|batch| batch.state == BatchState::Cancelling);
+        let asked = cancelling.filter_map(|batch| batch.cancel_sent);
+        asked.map(|asked| (asked.until(now), 1.0)).collect()
+    }
+
+    /// Lines of the scope that nothing was promised to and that are wanted back to run
+    /// live, and have not come yet.
+    pub fn coming_back(&self, scope: &ScopeKey) -> usize {
+        let wanted = self.batches.of_scope(scope).filter(|tracked| {
+            let guarantee = tracked.batch.cohort.guarantee;
+            tracked.is_coming_back() && !tracked.afresh && guarantee == Guarantee::BestEffort
+        });
+        wanted.map(|tracked| tracked.batch.lines as usize).sum()
+    }
+
     /// Batches whose lines are wanted back to run live, and have not come yet.
     pub fn wanted_back(&self) -> Vec<Batch> {
         let batches = self.batches.values();
-        let wanted = batches.filter(|tracked| {
-            let batch = &tracked.batch;
-            tracked.wanted
-                && !tracked.emptied
-                && batch.state.is_open()
-                && batch.cohort.on_late == OnLate::Rescue
-        });
+        let wanted = batches.filter(|tracked| tracked.is_coming_back());
         wanted.map(|tracked| tracked.batch.clone()).collect()
     }
 }

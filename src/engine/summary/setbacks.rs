@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use crate::model::{request::Cohort, time::Timestamp};
+use crate::model::{batch::Batch, request::Cohort, time::Timestamp};
 
 use super::Summary;
 
@@ -53,12 +53,15 @@ impl Summary {
         self.setbacks.returned.remove(cohort);
     }
 
-    /// One more of the cohort's batches is left for a fresh one; cohorts whose time
+    /// One more of its cohort's batches is left for a fresh one; cohorts whose time
     /// is over are forgotten.
-    pub fn leave(&mut self, cohort: Cohort, now: Timestamp) {
+    pub fn leave(&mut self, batch: &Batch, now: Timestamp) {
+        if let Some(tracked) = self.batches.get_mut(&batch.id) {
+            tracked.afresh = true;
+        }
         let left = &mut self.setbacks.left;
         left.retain(|cohort, _| cohort.bucket.start + FORGIVEN_AFTER > now);
-        *left.entry(cohort).or_default() += 1;
+        *left.entry(batch.cohort).or_default() += 1;
     }
 
     /// How many batches of the cohort were left for a fresh one.

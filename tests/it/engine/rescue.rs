@@ -1,8 +1,12 @@
 //! Leaving a batch that would be late, and what a late answer costs.
 
+use std::time::Duration;
+
 use offpeak::{
+    engine::Settings,
     model::{
         batch::BatchState,
+        id::RequestKey,
         request::{OnLate, Source, State},
     },
     simulator::{Kind, Lane, Operation},
@@ -208,4 +212,150 @@ async fn the_provider_is_dead_for_an_hour() {
         .await;
     let state = |batch: &offpeak::model::batch::Batch| batch.state == BatchState::Settled;
     assert!(world.batches().await.iter().all(state));
+}
+
+fn cancelled(world: &World) -> usize {
+    let log = world.sim.log();
+    let cancelled = |status| matches!(status, "cancelling" | "cancelled");
+    log.batches.iter().filter(|it| cancelled(it.status)).count()
+}
+
+/// One batch that hangs, and would be left for a fresh one within half an hour.
+async fn hung(change: impl FnOnce(&mut Settings)) -> (World, Vec<RequestKey>) {
+    let world = World::with(|settings, _| change(settings)).await;
+    world.fault(Operation::CreateBatch, Kind::Slow { by: 40 * HOUR });
+    let keys = world.ask_many(10, |n| ask(format!("hangs {n}")).within(3 * HOUR));
+    let keys = keys.await;
+    world.submitted().await;
+    (world, keys)
+}
+
+/// It is left for a fresh batch soon, which answers.
+async fn goes_into_a_fresh_one(world: &World, keys: &[RequestKey]) {
+    world.pass(5 * MINUTE).await;
+    assert!(cancelled(world) > 0, "it stays");
+    for outcome in world.all_done(keys).await {
+        succeeded(&outcome);
+        assert!(matches!(outcome.source, Source::Batch(_)), "{outcome:?}");
+    }
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_not_left_for_a_fresh_one_during_a_pause() {
+    let (world, keys) = hung(|_| {}).await;
+    world.engine().pause();
+    world.pass(HOUR).await;
+    assert_eq!(cancelled(&world), 0);
+    world.engine().resume();
+    goes_into_a_fresh_one(&world, &keys).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_that_does_not_end_costs_a_cancel_and_no_deadline() {
+    let (world, keys) = hung(|_| {}).await;
+    world.engine().pause();
+    for outcome in world.all_done(&keys).await {
+        succeeded(&outcome);
+        assert_eq!(outcome.source, LIVE);
+        assert!(outcome.finished <= keys[0].id.born() + 3 * HOUR);
+    }
+    assert_eq!(world.ledger().await.paid_twice, 0);
+    world.engine().resume();
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_not_left_for_a_fresh_one_while_creates_are_put_off() {
+    let (world, keys) = hung(|_| {}).await;
+    world.pass(10 * MINUTE).await;
+    let put_off = Kind::Status {
+        status: 429,
+        retry_after_seconds: Some(3600),
+        code: None,
+    };
+    world.fault(Operation::CreateBatch, put_off);
+    world
+        .ask(&ask("later").within(20 * HOUR).on_late(OnLate::Wait))
+        .await;
+    world.pass(58 * MINUTE).await;
+    assert_eq!(cancelled(&world), 0);
+    world.pass(MINUTE).await;
+    goes_into_a_fresh_one(&world, &keys).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_not_left_for_a_fresh_one_that_there_is_no_room_for() {
+    let limited = |settings: &mut Settings| {
+        let limits = &mut settings.packing.enqueued_tokens;
+        limits.insert("gpt-4o-mini".into(), 4_000);
+    };
+    let (world, keys) = hung(limited).await;
+    // They take the rest, and have all the time in the world.
+    let waits = |n: usize| {
+        ask(format!("{n} {}", "the cat is on it ".repeat(36)))
+            .sim("slow=1h")
+            .within(30 * HOUR)
+            .on_late(OnLate::Wait)
+    };
+    world.ask_many(20, waits).await;
+    world.pass(HOUR).await;
+    assert_eq!(cancelled(&world), 0);
+    world.pass(8 * MINUTE).await;
+    goes_into_a_fresh_one(&world, &keys).await;
+}
+
+/// A batch's own tokens come free when it ends.
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_takes_all_the_room_is_left_for_a_fresh_one() {
+    let world = World::with(|settings, _| {
+        let limits = &mut settings.packing.enqueued_tokens;
+        limits.insert("gpt-4o-mini".into(), 1_000);
+    })
+    .await;
+    world.fault(Operation::CreateBatch, Kind::Slow { by: 40 * HOUR });
+    let large = ask("the cat is on it ".repeat(190)).within(24 * HOUR);
+    let key = world.ask(&large).await;
+    let outcome = world.outcome(key).await;
+    assert!(matches!(outcome.source, Source::Batch(_)), "{outcome:?}");
+    world.finish().await;
+    assert_eq!(world.sim.log().batches.len(), 2);
+}
+
+/// What an ordinary call takes here, one at a time.
+const CALL: Duration = Duration::from_secs(31);
+
+/// Each of these batches would fit by itself.
+#[tokio::test(start_paused = true)]
+async fn no_more_batches_are_cancelled_than_can_run_live() {
+    let world = World::with(|settings, _| {
+        settings.packing.max_lines = 10;
+        settings.live.max_concurrent = 1;
+        settings.live.start_concurrent = 1;
+        settings.live.expected = CALL;
+    })
+    .await;
+    let begun = world.now();
+    // All that can be promised, and comes back from its batches soon.
+    let quick = |n: usize| ask(format!("q{n}")).sim("slow=30s").within(3 * HOUR);
+    world.ask_many(290, quick).await;
+    let never = |n: usize| ask(format!("n{n}")).sim("never slow=30s").within(3 * HOUR);
+    let keys = world.ask_many(60, never).await;
+    while world.now() < begun + 3 * HOUR {
+        world.pass(10 * SECOND).await;
+        let room = world.now().until(begun + 3 * HOUR).as_secs() / CALL.as_secs();
+        let batches = world.batches().await;
+        let leaving = batches
+            .iter()
+            .filter(|it| it.state == BatchState::Cancelling);
+        let lines: u32 = leaving.map(|batch| batch.lines).sum();
+        let live = world.engine().counts().live;
+        let told = format!("{lines} lines come back, {live} are live");
+        assert!(
+            u64::from(lines) + live <= room + 2,
+            "{told}: room for {room}"
+        );
+    }
+    world.all_done(&keys).await.iter().for_each(succeeded);
+    world.finish().await;
 }
