@@ -131,7 +131,8 @@ struct Learning<T> {
 pub struct Turnaround {
     pub owner: Owner,
     pub model: Arc<str>,
-    /// A lane, `whole-batch`, `cancel`, `flex-refused`, or `finished-in-cancel`.
+    /// A lane, `whole-batch`, `cancel`, `flex-refused`, `finished-in-cancel`, or
+    /// `calls`.
     pub what: &'static str,
     /// Batches, or calls, that tell it, the older ones less.
     pub seen: f64,
@@ -139,8 +140,19 @@ pub struct Turnaround {
 }
 
 pub enum Believed {
-    Time { learned: Curve, prior: Curve },
-    Share { learned: f64, prior: f64 },
+    Time {
+        learned: Curve,
+        prior: Curve,
+    },
+    Share {
+        learned: f64,
+        prior: f64,
+    },
+    /// Ordinary calls a second that can be answered in the long run.
+    Rate {
+        learned: f64,
+        prior: f64,
+    },
 }
 
 /// Weights below this are forgotten.
@@ -369,7 +381,15 @@ impl Engine {
             owner: scope.owner,
             model: scope.model,
         });
-        told.collect()
+        let mut told: Vec<Turnaround> = told.collect();
+        let rates = self.call_rates().into_iter();
+        told.extend(
+            rates
+                .filter(|(scope, _)| shown(scope))
+                .map(|(_, rate)| rate),
+        );
+        told.sort_by(|a, b| (&a.owner, &a.model).cmp(&(&b.owner, &b.model)));
+        told
     }
 
     fn believed(&self, scope: &ScopeKey, what: What) -> Believed {

@@ -286,6 +286,11 @@ impl Scope {
         }
     }
 
+    /// Calls that tell it, the older ones less.
+    pub fn seen(&self, now: Timestamp) -> f64 {
+        self.pace.seen(now)
+    }
+
     /// What a call takes, as seen of late; `live.expected` until then.
     pub fn latency(&self, now: Timestamp) -> Duration {
         self.pace.latency(now)

@@ -38,6 +38,10 @@ enum Known {
         learned: Share,
         prior: Share,
     },
+    Rate {
+        learned: Rate,
+        prior: Rate,
+    },
 }
 
 /// Seconds; none where so many never end.
@@ -53,6 +57,11 @@ struct Time {
 #[derive(Serialize)]
 struct Share {
     share: f64,
+}
+
+#[derive(Serialize)]
+struct Rate {
+    per_second: f64,
 }
 
 const FINGERPRINT: usize = 8;
@@ -98,6 +107,14 @@ impl From<Believed> for Known {
                     .collect(),
                 learned: Time::of(&learned),
                 prior: Time::of(&prior),
+            },
+            Believed::Rate { learned, prior } => Known::Rate {
+                learned: Rate {
+                    per_second: rounded(learned),
+                },
+                prior: Rate {
+                    per_second: rounded(prior),
+                },
             },
             Believed::Share { learned, prior } => Known::Share {
                 learned: Share {

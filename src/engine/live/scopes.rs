@@ -74,6 +74,11 @@ impl Scopes {
         })
     }
 
+    /// Calls a second of a scope of which nothing is known.
+    pub fn fresh_rate(&self, now: Timestamp) -> f64 {
+        self.fresh.calls(now)
+    }
+
     /// What calls take in the slowest of the scopes.
     pub fn slowest(&self, now: Timestamp) -> Duration {
         let known = self.known.lock();

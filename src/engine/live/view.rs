@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use crate::{
-    engine::{Engine, scope::Owner},
+    engine::{
+        Believed, Engine, Turnaround,
+        scope::{Owner, ScopeKey},
+    },
     model::{id::CredentialId, time::Timestamp},
 };
 
@@ -26,6 +29,26 @@ pub struct LiveScope {
 }
 
 impl Engine {
+    /// How many ordinary calls a second each scope bears, as the plans reckon with it.
+    pub(in crate::engine) fn call_rates(&self) -> Vec<(ScopeKey, Turnaround)> {
+        let now = self.now();
+        let prior = self.scopes.fresh_rate(now);
+        let rates = self.scopes.all().into_iter().map(|(key, scope)| {
+            let rate = Turnaround {
+                owner: key.owner.clone(),
+                model: key.model.clone(),
+                what: "calls",
+                seen: scope.seen(now),
+                believed: Believed::Rate {
+                    learned: scope.calls(now),
+                    prior,
+                },
+            };
+            (key, rate)
+        });
+        rates.collect()
+    }
+
     /// The scopes that live calls were made in of late, by owner and model.
     pub fn live_scopes(&self) -> Vec<LiveScope> {
         let now = self.now();

@@ -86,6 +86,11 @@ impl Pace {
         Duration::from_secs_f64(self.recent.latency(now, RECENT, before))
     }
 
+    /// Calls that were seen, those of long ago less.
+    pub fn seen(&self, now: Timestamp) -> f64 {
+        self.lasting.weight * self.lasting.left(now, LASTING)
+    }
+
     /// Tokens of output of a call, in the mean, where any was seen.
     pub fn output(&self) -> Option<f64> {
         let seen = [self.recent, self.lasting];

@@ -178,7 +178,7 @@ fn learned(world: &World, what: &str) -> Option<(f64, Duration)> {
     let one = all.iter().find(|it| it.what == what)?;
     match &one.believed {
         Believed::Time { learned, .. } => Some((one.seen, learned.quantile(0.9)?)),
-        Believed::Share { .. } => None,
+        Believed::Share { .. } | Believed::Rate { .. } => None,
     }
 }
 

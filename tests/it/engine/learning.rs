@@ -21,7 +21,7 @@ fn learned(world: &World, what: &str) -> (f64, Curve) {
     match all.into_iter().find(|it| it.what == what) {
         Some(it) => match it.believed {
             Believed::Time { learned, .. } => (it.seen, learned),
-            Believed::Share { .. } => panic!("{what} is a share"),
+            Believed::Share { .. } | Believed::Rate { .. } => panic!("{what} takes no time"),
         },
         None => panic!("nothing was learned of {what}"),
     }
