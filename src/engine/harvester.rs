@@ -127,9 +127,7 @@ impl Engine {
         (before, done): (f64, f64),
     ) {
         let curve = self.curve(scope, Takes::Answer(Lane::Batch));
-        let runs = |age: Duration| curve.survival(age.as_secs_f64());
-        let would_end = 1.0 - runs(over) / runs(asked).max(1e-9);
-        let expected = (1.0 - before) * would_end;
+        let expected = (1.0 - before) * curve.ended_between(asked, over);
         self.happened(scope, Happens::Finished, done - before, expected);
     }
 
