@@ -12,7 +12,7 @@ use crate::{
     },
     policy::{
         limits::Rate,
-        pack::{self, Bounds, Decision, Limits, Load, Pressure, Waiting},
+        pack::{self, Bounds, Decision, Limits, Load, Pressure, Urgency, Waiting},
     },
 };
 
@@ -121,7 +121,7 @@ impl Cohorts {
             return Ready::At(create_at);
         }
         let mut until = Timestamp::MAX;
-        let mut best: Option<(f64, Key)> = None;
+        let mut best: Option<(Urgency, Key)> = None;
         let bounds = Bounds {
             create_at,
             pressure: Pressure::default(),
@@ -132,10 +132,8 @@ impl Cohorts {
             match pack::decide(&queue.waiting, now, &bounds, &self.settings) {
                 Decision::Wait { until: at } => until = until.min(at),
                 Decision::Pack { .. } => {
-                    let urgency = urgency(key, &queue.waiting, now);
-                    if best.is_none_or(|(most, _)| urgency > most) {
-                        best = Some((urgency, *key));
-                    }
+                    let one = (queue.waiting.urgency(key.bucket.start, now), *key);
+                    best = Some(best.map_or(one, |best| best.min(one)));
                 }
             }
         }
@@ -168,13 +166,6 @@ impl Cohorts {
         }
         batch.iter().map(|(index, _)| *index).collect()
     }
-}
-
-/// The share of its time that a cohort has waited: where creates are short, the
-/// largest goes first.
-fn urgency(key: &Key, waiting: &Waiting, now: Timestamp) -> f64 {
-    let left = now.until(key.bucket.start).as_secs_f64();
-    waiting.oldest.until(now).as_secs_f64() / left.max(1.0)
 }
 
 pub enum Ready {

@@ -207,8 +207,7 @@ impl Learner {
         let Some(rung) = self.sure.rung(Lane::Batch) else {
             return;
         };
-        let runs = |age: Duration| rung.curve.survival(age.as_secs_f64());
-        let would_end = 1.0 - runs(over) / runs(asked).max(1e-9);
+        let would_end = rung.curve.ended_between(asked, over);
         self.finishing.saw(ended, left * would_end);
     }
 

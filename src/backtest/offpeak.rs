@@ -52,15 +52,12 @@ pub struct Offpeak {
     known: Vec<Known>,
     /// By bucket of deadlines: firm requests that may still need an ordinary call.
     demand: BTreeMap<Bucket, u32>,
-    /// Of those, the ones that wait for theirs.
-    waiting_live: BTreeMap<Bucket, u32>,
-    /// And the ones that are in a flex call.
-    flexing: BTreeMap<Bucket, u32>,
+    /// By class and bucket: requests that wait for an ordinary call, or are in a
+    /// flex call.
+    calling: [BTreeMap<Bucket, u32>; 2],
     /// Ordinary calls that wait, firm or not.
     backlog: u32,
     batches: BTreeMap<BatchIx, Under>,
-    /// By deadline: the latest starts, as the rescuer last found them.
-    starts: Vec<(Timestamp, Timestamp)>,
     packed: Timestamp,
     turned: Timestamp,
     turn_at: Timestamp,
@@ -72,8 +69,8 @@ struct Known {
     firm: bool,
     /// Counted in `backlog`.
     live: bool,
-    /// Counted in `flexing`.
-    flexing: bool,
+    /// The class that it is counted under in `calling`.
+    calling: Option<u8>,
     /// Told apart from wake-ups for flex calls before.
     flexes: u8,
     flex_began: Timestamp,
@@ -88,7 +85,7 @@ impl Offpeak {
             bucket: Bucket::of(Timestamp::ZERO, Duration::ZERO),
             firm: false,
             live: false,
-            flexing: false,
+            calling: None,
             flexes: 0,
             flex_began: Timestamp::ZERO,
         };
@@ -103,11 +100,9 @@ impl Offpeak {
             cohorts: Cohorts::new(packing()),
             known: vec![nothing; requests.len()],
             demand: BTreeMap::new(),
-            waiting_live: BTreeMap::new(),
-            flexing: BTreeMap::new(),
+            calling: Default::default(),
             backlog: 0,
             batches: BTreeMap::new(),
-            starts: Vec::new(),
             packed: Timestamp::MAX,
             turned: Timestamp::ZERO,
             turn_at: Timestamp::MAX,
@@ -116,8 +111,7 @@ impl Offpeak {
 
     /// Whether one more call due then could be promised, and if so its promise.
     fn promise(&mut self, now: Timestamp, request: RequestIx, due: Timestamp) -> bool {
-        let work = self.demand.iter();
-        let work = work.map(|(bucket, &calls)| Demand::of_calls(bucket.start, calls.into()));
+        let work = self.demand.iter().map(demand);
         let more = Demand::of_calls(due, 1.0);
         if !self.capacity.has_room(now, more, work) {
             return false;
@@ -128,14 +122,23 @@ impl Offpeak {
         true
     }
 
-    /// What is left until the ordinary call of work due then must have been answered.
-    fn slack(&self, now: Timestamp, due: Timestamp) -> Duration {
-        let next = self.starts.partition_point(|(other, _)| *other < due);
-        let by = match self.starts.get(next) {
-            Some((_, start)) => due.min(*start + self.learner.live()),
-            None => due,
-        };
-        now.until(by)
+    /// What is left until an ordinary call of work due then must begin, and what
+    /// that takes.
+    fn slack(&self, now: Timestamp, bucket: Bucket, due: Timestamp) -> Duration {
+        let live = self.learner.live();
+        now.until(due - self.lead(bucket).max(live) + live)
+    }
+
+    /// How long before the deadlines of a bucket its ordinary calls must begin, so
+    /// that all calls that share the capacity are in time.
+    fn lead(&self, bucket: Bucket) -> Duration {
+        let unpromised = self.calling[usize::from(REST)].range(bucket..);
+        let all = self.demand.range(bucket..).chain(unpromised);
+        let mut work: Vec<Demand> = all.map(demand).collect();
+        work.sort_by_key(|demand| demand.due);
+        let starts = self.capacity.latest_starts(&work);
+        let start = starts.first();
+        start.map_or(Duration::ZERO, |start| start.until(bucket.start))
     }
 
     /// Sends requests of one cohort, due at the earliest then, on their way.
@@ -147,7 +150,7 @@ impl Offpeak {
         requests: Vec<RequestIx>,
         since: Timestamp,
     ) {
-        let left = self.slack(world.now, due);
+        let left = self.slack(world.now, key.bucket, due);
         let choice = self.learner.plan.choose(left);
         for request in requests {
             self.place(world, key, choice, left, request, since);
@@ -203,10 +206,7 @@ impl Offpeak {
         if !known.live && !world.progress(request).answered {
             known.live = true;
             self.backlog += 1;
-            if firm {
-                *self.waiting_live.entry(known.bucket).or_default() += 1;
-            }
-            world.live(request, if firm { FIRM } else { REST });
+            world.live(request, self.calls(request));
         }
         true
     }
@@ -218,28 +218,41 @@ impl Offpeak {
             let known = &mut self.known[request as usize];
             known.flexes = known.flexes.wrapping_add(1);
             known.flex_began = world.now;
-            if known.firm {
-                known.flexing = true;
-                *self.flexing.entry(known.bucket).or_default() += 1;
-            }
             let token = FLEXED + (u64::from(request) << 8 | u64::from(known.flexes));
             let until = Duration::from_secs_f64(stay.until.max(0.0));
             world.wake_at(world.now + until, token);
+            self.calls(request);
         }
         taken
+    }
+
+    /// Counts it among those that are calling, and says its class.
+    fn calls(&mut self, request: RequestIx) -> u8 {
+        let known = &mut self.known[request as usize];
+        let class = if known.firm { FIRM } else { REST };
+        if known.calling.is_none() {
+            known.calling = Some(class);
+            let counts = &mut self.calling[usize::from(class)];
+            *counts.entry(known.bucket).or_default() += 1;
+        }
+        class
+    }
+
+    fn calls_no_more(&mut self, request: RequestIx) {
+        let known = &mut self.known[request as usize];
+        if let Some(class) = known.calling.take() {
+            less(&mut self.calling[usize::from(class)], known.bucket);
+        }
     }
 
     /// A flex call has run for as long as the plan said.
     fn leave_flex(&mut self, world: &mut World, token: u64) {
         let (request, number) = ((token >> 8) as RequestIx, token as u8);
-        let known = &mut self.known[request as usize];
+        let known = self.known[request as usize];
         if known.flexes != number || world.progress(request).answered {
             return;
         }
-        if std::mem::take(&mut known.flexing) {
-            less(&mut self.flexing, known.bucket);
-        }
-        let known = *known;
+        self.calls_no_more(request);
         world.hang_up(request);
         self.learner.flex_left(known.flex_began.until(world.now));
         let asked = world.request(request);
@@ -274,7 +287,7 @@ impl Offpeak {
 
     fn submit(&mut self, world: &mut World, key: Key, due: Timestamp, lines: Vec<RequestIx>) {
         // It may have waited long for a create.
-        let left = self.slack(world.now, due);
+        let left = self.slack(world.now, key.bucket, due);
         let too_late = self.learner.sure.choose(left).lane == Lane::Standard;
         let (_, lines): (Vec<_>, Vec<_>) =
             (lines.into_iter()).partition(|&line| too_late && self.rescue(world, line));
@@ -341,23 +354,21 @@ impl Player for Offpeak {
     }
 
     fn relieved(&mut self, request: RequestIx) {
+        self.calls_no_more(request);
         let known = &mut self.known[request as usize];
-        let live = std::mem::take(&mut known.live);
-        if std::mem::take(&mut known.flexing) {
-            less(&mut self.flexing, known.bucket);
-        }
-        self.backlog -= u32::from(live);
+        self.backlog -= u32::from(std::mem::take(&mut known.live));
         if std::mem::take(&mut known.firm) {
             less(&mut self.demand, known.bucket);
-            if live {
-                less(&mut self.waiting_live, known.bucket);
-            }
         }
     }
 
     fn flexed(&mut self, _: &mut World, age: Duration) {
         self.learner.flex_ended(age);
     }
+}
+
+fn demand((bucket, &calls): (&Bucket, &u32)) -> Demand {
+    Demand::of_calls(bucket.start, calls.into())
 }
 
 fn less(counts: &mut BTreeMap<Bucket, u32>, bucket: Bucket) {

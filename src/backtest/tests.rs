@@ -395,3 +395,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn calls_that_hang_in_flex_leave_it_in_time_for_each_other() {
+    let mut law = Law::default();
+    law.live.per_second = Some(1.0);
+    law.flex = Some(Flex {
+        never: 1.0,
+        refused: 0.0,
+        ..Flex::default()
+    });
+    // Six hundred are more than can be promised, and more than ever fit.
+    for (count, slack, promised) in [(100, 600, 100), (100, 900, 100), (600, 600, 451)] {
+        let requests = requests(count, slack);
+        let mut offpeak = Offpeak::new(Settings::default(), &law, &requests);
+        let tally = play(&requests, &law, 1, &mut offpeak);
+        let told = format!("{count} of {slack} s: {tally:?}");
+        assert_eq!(
+            (tally.firm, tally.missed_firm),
+            (promised, Some(0)),
+            "{told}"
+        );
+        let fit = play(&requests, &law, 1, &mut AlwaysLive);
+        assert_eq!(tally.missed, fit.missed, "{told}");
+    }
+}

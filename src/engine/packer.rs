@@ -13,7 +13,7 @@ use crate::{
         request::{Cohort, Entry, OnLate, Place},
         time::Timestamp,
     },
-    policy::pack::{self, Bounds, Decision, Pressure, Room, Round},
+    policy::pack::{self, Bounds, Decision, Pressure, Room, Round, Urgency, Waiting},
     ports::{Relocation, StoreError},
 };
 
@@ -35,8 +35,12 @@ enum Turn {
     Blocked,
 }
 
-/// Due first by deadline, then whichever.
-type Item = (Timestamp, Cohort);
+/// The most urgent first, then whichever.
+type Item = (Urgency, Cohort);
+
+fn item(cohort: &Cohort, waiting: &Waiting, now: Timestamp) -> Item {
+    (waiting.urgency(cohort.bucket.start, now), *cohort)
+}
 
 impl Engine {
     pub(super) async fn pack_turn(self: &Arc<Self>) -> Result<Next, StoreError> {
@@ -54,14 +58,15 @@ impl Engine {
         let mut blocked = false;
         loop {
             let turn = self.summary.lock().limits.packing.next(&mut round);
-            let Some((tenant, item)) = turn else {
+            let Some((tenant, (_, cohort))) = turn else {
                 return Ok(next);
             };
-            let packed = self.pack_cohort(item.1, flush, &pressures).await;
+            let packed = self.pack_cohort(cohort, flush, &pressures).await;
             let waits = match packed {
                 Ok(Turn::Packed) => {
                     let mut summary = self.summary.lock();
-                    let rest = summary.queue.contains_key(&item.1).then_some(item);
+                    let waiting = summary.queue.get(&cohort);
+                    let rest = waiting.map(|waiting| item(&cohort, waiting, self.now()));
                     summary.limits.packing.served(&mut round, tenant, rest);
                     let unchanged = summary.arrivals == arrivals && !blocked;
                     if unchanged && next.is_after(self.now()) {
@@ -88,6 +93,7 @@ impl Engine {
 
     /// What waits in all queues, and what tells whether more has come since.
     fn waiting(&self) -> (Round<Item>, u64) {
+        let now = self.now();
         let mut summary = self.summary.lock();
         let Summary {
             queue,
@@ -96,12 +102,12 @@ impl Engine {
             arrivals,
             ..
         } = &mut *summary;
-        let items = queue.keys().filter_map(|cohort| {
+        let items = queue.iter().filter_map(|(cohort, waiting)| {
             let Some(destination) = destinations.get(&cohort.destination) else {
                 tracing::error!(?cohort, "a cohort without a destination");
                 return None;
             };
-            Some((destination.tenant, (cohort.bucket.start, *cohort)))
+            Some((destination.tenant, item(cohort, waiting, now)))
         });
         (limits.packing.round(items), *arrivals)
     }

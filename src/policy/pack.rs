@@ -8,7 +8,7 @@ mod fair;
 mod load;
 mod pressure;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
 pub use budget::{Budget, Room, Tokens};
 pub use fair::{Round, Turns};
@@ -70,6 +70,13 @@ impl Waiting {
             || reaches(self.inputs, settings.max_embedding_inputs)
     }
 
+    /// Who gets the next create where they are short, of work due from `due` on.
+    pub fn urgency(&self, due: Timestamp, now: Timestamp) -> Urgency {
+        let waited = self.oldest.until(now).as_secs_f64();
+        let left = now.until(due).as_secs_f64().max(1.0);
+        Urgency(Reverse((waited / left * 1e9) as u64))
+    }
+
     /// Takes `entry` away; `oldest` stays a lower bound until the queue is read.
     pub fn subtract(&mut self, entry: &Entry) {
         self.lines -= 1;
@@ -77,6 +84,12 @@ impl Waiting {
         self.inputs -= i64::from(entry.inputs);
     }
 }
+
+/// How long it has waited beside the time that is left, in billionths; the largest
+/// sorts first. Each wait then costs about the same share of the slack: by deadlines
+/// alone, short ones would take all creates, and long ones wait until they are short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Urgency(Reverse<u64>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {

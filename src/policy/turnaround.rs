@@ -179,6 +179,13 @@ impl Curve {
         }
     }
 
+    /// Of what runs longer than `from`, the share that has ended by `to`: what would
+    /// end while it is being cancelled, if nobody had asked for the cancel.
+    pub fn ended_between(&self, from: Duration, to: Duration) -> f64 {
+        let runs = |age: Duration| self.survival(age.as_secs_f64());
+        1.0 - runs(to) / runs(from).max(1e-9)
+    }
+
     /// The age by which this share has ended; none where it never does.
     pub fn quantile(&self, share: f64) -> Option<Duration> {
         let bin = self.0.iter().position(|alive| 1.0 - alive >= share)?;
@@ -244,6 +251,29 @@ pub(super) mod tests {
         let median = curve.quantile(0.49).unwrap().as_secs_f64();
         assert!((median - 420.0).abs() < 5.0, "{median}");
         assert_eq!(curve.quantile(0.99), None);
+    }
+
+    #[test]
+    fn what_runs_at_one_age_has_ended_by_another() {
+        let all = Prior {
+            never: 0.0,
+            ..PUBLISHED
+        };
+        for (prior, from, to, share) in [
+            (PUBLISHED, 0, 0, 0.0),
+            (PUBLISHED, 0, 420, 0.49),
+            (PUBLISHED, 420, 420, 0.0),
+            // 0.510 run at first, and 0.118 at last.
+            (PUBLISHED, 420, 3600, 0.769),
+            (PUBLISHED, 420, 1_000_000_000, 0.961),
+            (all, 420, 1_000_000_000, 1.0),
+        ] {
+            let ended = Curve::of(&prior).ended_between(secs(from), secs(to));
+            assert!(
+                (ended - share).abs() < 0.003,
+                "{ended} from {from} to {to} s"
+            );
+        }
     }
 
     #[test]

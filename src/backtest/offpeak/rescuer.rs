@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{BatchIx, Demand, Key, Leave, Offpeak, RequestIx, Timestamp, World};
+use super::{BatchIx, Demand, FIRM, Key, Leave, Offpeak, RequestIx, Timestamp, World};
 use crate::{backtest::learner::Running, model::attempt::Lane};
 
 /// A batch under way.
@@ -91,11 +91,6 @@ impl Offpeak {
         self.replan(world);
         let (work, demand) = self.work();
         let starts = self.capacity.latest_starts(&demand);
-        self.starts = demand
-            .iter()
-            .map(|demand| demand.due)
-            .zip(starts.iter().copied())
-            .collect();
         let mut next = Timestamp::MAX;
         for (work, start) in work.into_iter().zip(starts) {
             let at = match work {
@@ -136,7 +131,7 @@ impl Offpeak {
                 Work::Queue(key),
             )
         });
-        let live = self.waiting_live.iter().chain(&self.flexing);
+        let live = self.calling[usize::from(FIRM)].iter();
         let live = live.map(|(bucket, &count)| (bucket.start, f64::from(count), Work::Live));
         let mut all: Vec<_> = batches.chain(queues).chain(live).collect();
         all.sort_by_key(|(due, ..)| *due);

@@ -76,9 +76,7 @@ impl Engine {
             &self.organizations.scope(account),
             Takes::Answer(Lane::Batch),
         );
-        let runs = |age: Duration| curve.survival(age.as_secs_f64());
-        let would_end = 1.0 - runs(over) / runs(asked).max(1e-9);
-        let expected = (1.0 - before) * would_end;
+        let expected = (1.0 - before) * curve.ended_between(asked, over);
         self.happened(account, Happens::Finished, done - before, expected);
     }
 }

@@ -1,5 +1,5 @@
 //! Whose turn it is: tenants one after the other, and within a tenant what sorts
-//! first, which is the earliest deadline. Nobody's first batch waits for more than
+//! first, which is the most urgent or the earliest deadline. Nobody's first batch waits for more than
 //! one of anybody else.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

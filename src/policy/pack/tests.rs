@@ -50,6 +50,32 @@ fn entry(tenant: u8, number: u128, line_bytes: u32, inputs: u32) -> Entry {
 }
 
 #[test]
+fn who_has_waited_for_the_largest_share_of_its_time_goes_first() {
+    let now = Timestamp::from_secs(100_000);
+    let urgency = |waited, left| {
+        let waiting = Waiting {
+            oldest: now - Duration::from_secs(waited),
+            ..Waiting::default()
+        };
+        waiting.urgency(now + Duration::from_secs(left), now)
+    };
+    for (first, then) in [
+        // A tenth of a day and a hundredth of ten minutes.
+        ((8640, 86_400), (6, 600)),
+        ((60, 600), (60, 1200)),
+        ((61, 600), (60, 600)),
+        // It is due.
+        ((5, 0), (600, 1200)),
+        ((1, 86_400), (0, 300)),
+    ] {
+        let (one, other) = (urgency(first.0, first.1), urgency(then.0, then.1));
+        assert!(one < other, "{first:?} {then:?}");
+    }
+    assert_eq!(urgency(5, 0), urgency(5, 1));
+    assert_eq!(urgency(60, 600), urgency(120, 1200));
+}
+
+#[test]
 fn when_a_cohort_is_packed() {
     let now = Timestamp::from_secs(1000);
     let waiting = |lines, oldest| Waiting {
