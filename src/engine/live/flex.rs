@@ -25,6 +25,9 @@ use crate::{
     ports::{ProviderError, StoreError},
 };
 
+/// Between two questions how long to stay.
+const LEAST_PAUSE: Duration = Duration::from_secs(1);
+
 pub struct Call {
     pub attempt: Attempt,
     pub known: Known,
@@ -45,11 +48,7 @@ impl Engine {
     ) -> Result<(), StoreError> {
         let patience = call.patience.min(self.timeout_of_flex(request));
         let reply = self.call(request, body, (Lane::Flex, patience), None, &mut permit);
-        let reply = tokio::time::timeout(patience, reply).await;
-        let reply = reply.unwrap_or_else(|_| {
-            let gone = format!("no answer after {}", words(patience));
-            Reply::Failed(ProviderError::Lost(gone))
-        });
+        let reply = self.wait_for_flex(request, &call, patience, reply).await;
         permit.ended(self.now(), reply.ended());
         let Call { attempt, known, .. } = call;
         match reply {
@@ -70,6 +69,34 @@ impl Engine {
             }
             Reply::Failed(error) => self.failed(request, attempt, error, None).await,
         }
+    }
+
+    /// What others were promised meanwhile can make it leave sooner: it is asked again
+    /// how long to stay, the more often the less is left.
+    async fn wait_for_flex(
+        &self,
+        request: &Request,
+        call: &Call,
+        patience: Duration,
+        reply: impl Future<Output = Reply>,
+    ) -> Reply {
+        tokio::pin!(reply);
+        let began = call.attempt.started;
+        let mut left = patience;
+        while !left.is_zero() {
+            let again = (left / 8).clamp(LEAST_PAUSE, self.settings.rescue.replan);
+            if let Ok(reply) = tokio::time::timeout(again.min(left), &mut reply).await {
+                return reply;
+            }
+            let age = began.until(self.now());
+            let stays = self.stays_in(request, Lane::Flex, age, &call.known);
+            left = patience.saturating_sub(age).min(stays.unwrap_or_default());
+        }
+        let age = began.until(self.now());
+        Reply::Failed(ProviderError::Lost(format!(
+            "no answer after {}",
+            words(age)
+        )))
     }
 
     /// Not billed. Errors of the call's own are the ordinary call's to tell: this

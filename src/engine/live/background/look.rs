@@ -128,7 +128,7 @@ impl Engine {
     fn patience_with(&self, look: &Look<'_>) -> Option<Duration> {
         let attempt = &look.attempt;
         let age = attempt.started.until(self.now());
-        self.background_patience(look.request, attempt.lane, age, &look.known)
+        self.stays_in(look.request, attempt.lane, age, &look.known)
     }
 
     pub(super) fn look_again(&self, key: &RequestKey, attempt: &Attempt, patience: Duration) {
