@@ -40,6 +40,12 @@ const FLEXED: u64 = 2;
 /// Cheap attempts after which work that is late anyway is called for at last.
 const PATIENCE: u8 = 10;
 
+/// Between two looks at a flex call.
+const LEAST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Longer than anything takes, in seconds.
+const AGES: f64 = 1e9;
+
 /// Between two turns of the rescuer that new work asks for.
 const TURNS: Duration = Duration::from_secs(1);
 
@@ -74,6 +80,8 @@ struct Known {
     /// Told apart from wake-ups for flex calls before.
     flexes: u8,
     flex_began: Timestamp,
+    /// When it is left, as last thought.
+    flex_until: Timestamp,
 }
 
 impl Offpeak {
@@ -88,6 +96,7 @@ impl Offpeak {
             calling: None,
             flexes: 0,
             flex_began: Timestamp::ZERO,
+            flex_until: Timestamp::ZERO,
         };
         Offpeak {
             capacity: Capacity {
@@ -218,12 +227,33 @@ impl Offpeak {
             let known = &mut self.known[request as usize];
             known.flexes = known.flexes.wrapping_add(1);
             known.flex_began = world.now;
-            let token = FLEXED + (u64::from(request) << 8 | u64::from(known.flexes));
-            let until = Duration::from_secs_f64(stay.until.max(0.0));
-            world.wake_at(world.now + until, token);
+            known.flex_until = world.now + Duration::from_secs_f64(stay.until.max(0.0));
+            self.look_at_flex_again(world, request);
             self.calls(request);
         }
         taken
+    }
+
+    /// The more often the less is left.
+    fn look_at_flex_again(&self, world: &mut World, request: RequestIx) {
+        let known = &self.known[request as usize];
+        let token = FLEXED + (u64::from(request) << 8 | u64::from(known.flexes));
+        let left = world.now.until(known.flex_until);
+        let pause = (left / 4).max(LEAST_PAUSE).min(left);
+        world.wake_at(world.now + pause, token);
+    }
+
+    /// What was promised since the call began can make it leave sooner.
+    fn flex_stays(&self, world: &World, request: RequestIx) -> Timestamp {
+        let known = &self.known[request as usize];
+        let Some(rung) = self.learner.plan.rung(Lane::Flex) else {
+            return known.flex_until;
+        };
+        let slack = self.slack(world.now, known.bucket, world.request(request).deadline);
+        let age = known.flex_began.until(world.now).as_secs_f64();
+        let stay = self.learner.sure.stay(rung, age, slack.as_secs_f64());
+        let until = known.flex_began + Duration::from_secs_f64(stay.until.clamp(0.0, AGES));
+        known.flex_until.min(until)
     }
 
     /// Counts it among those that are calling, and says its class.
@@ -245,11 +275,17 @@ impl Offpeak {
         }
     }
 
-    /// A flex call has run for as long as the plan said.
-    fn leave_flex(&mut self, world: &mut World, token: u64) {
+    /// Leaves a flex call that has run for as long as the plan says.
+    fn look_at_flex(&mut self, world: &mut World, token: u64) {
         let (request, number) = ((token >> 8) as RequestIx, token as u8);
         let known = self.known[request as usize];
         if known.flexes != number || world.progress(request).answered {
+            return;
+        }
+        let until = self.flex_stays(world, request);
+        self.known[request as usize].flex_until = until;
+        if until > world.now {
+            self.look_at_flex_again(world, request);
             return;
         }
         self.calls_no_more(request);
@@ -349,7 +385,7 @@ impl Player for Offpeak {
                 self.turn(world);
             }
             TURN => {}
-            _ => self.leave_flex(world, token - FLEXED),
+            _ => self.look_at_flex(world, token - FLEXED),
         }
     }
 

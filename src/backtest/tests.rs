@@ -396,6 +396,29 @@ proptest! {
     }
 }
 
+/// Those that are due first come first: when they enter flex, nothing was promised to
+/// the others yet.
+#[test]
+fn flex_calls_leave_sooner_when_more_is_promised() {
+    for never in [0.5, 1.0] {
+        let mut law = Law::default();
+        law.live.per_second = Some(1.0);
+        law.flex = Some(Flex {
+            never,
+            refused: 0.0,
+            ..Flex::default()
+        });
+        let mut requests = requests(600, 0);
+        for (number, request) in (0..).zip(&mut requests) {
+            request.deadline = second(300 + number / 2);
+        }
+        let mut offpeak = Offpeak::new(Settings::default(), &law, &requests);
+        let tally = play(&requests, &law, 1, &mut offpeak);
+        assert!(tally.firm > 400, "{never}: {tally:?}");
+        assert_eq!(tally.missed_firm, Some(0), "{never}: {tally:?}");
+    }
+}
+
 #[test]
 fn calls_that_hang_in_flex_leave_it_in_time_for_each_other() {
     let mut law = Law::default();
