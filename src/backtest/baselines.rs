@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use super::{
-    cohorts::{Cohorts, Key, Ready, packing},
+    cohorts::{Cohorts, Key, Ready},
     world::{BatchIx, Over, Player, RequestIx, World},
 };
-use crate::model::time::Timestamp;
+use crate::{model::time::Timestamp, policy::pack};
 
 /// Every call at once, at the ordinary price.
 pub struct AlwaysLive;
@@ -38,6 +38,7 @@ pub enum Rescue {
 /// Everything enters a batch, and leaves it by a fixed rule.
 pub struct Fixed {
     rescue: Rescue,
+    packing: pack::Settings,
     cohorts: Cohorts,
     /// By batch: its lines, until it is over.
     lines: Vec<Vec<RequestIx>>,
@@ -48,10 +49,11 @@ pub struct Fixed {
 const PACK: u64 = 0;
 
 impl Fixed {
-    pub fn new(rescue: Rescue) -> Fixed {
+    pub fn new(rescue: Rescue, packing: &pack::Settings) -> Fixed {
         Fixed {
             rescue,
-            cohorts: Cohorts::new(packing()),
+            packing: packing.clone(),
+            cohorts: Cohorts::new(packing.clone()),
             lines: Vec::new(),
             woken: Timestamp::MAX,
         }
@@ -97,9 +99,9 @@ impl Fixed {
 impl Player for Fixed {
     fn arrived(&mut self, world: &mut World, request: RequestIx) {
         let asked = world.request(request);
-        let key = Key::of(asked, world.now, true, &packing());
+        let key = Key::of(asked, world.now, true, &self.packing);
         if let Rescue::Reserve { reserve, .. } = self.rescue
-            && key.bucket.start - reserve <= world.now + packing().linger
+            && key.bucket.start - reserve <= world.now + self.packing.linger
         {
             world.live(request, 0);
             return;

@@ -37,20 +37,6 @@ impl Key {
     }
 }
 
-/// What config/default.toml says.
-pub fn packing() -> pack::Settings {
-    pack::Settings {
-        linger: Duration::from_secs(5),
-        bucket_share: 0.1,
-        max_lines: 50_000,
-        max_bytes: 190_000_000,
-        max_embedding_inputs: 50_000,
-        creates_per_hour: 2_000,
-        creates_reserve: 0.1,
-        enqueued_tokens: BTreeMap::new(),
-    }
-}
-
 pub struct Cohorts {
     settings: pack::Settings,
     queues: BTreeMap<Key, Queue>,
@@ -178,14 +164,14 @@ pub enum Ready {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::money::Usd;
+    use crate::{backtest::tests::settings, model::money::Usd};
 
     #[test]
     fn a_cohort_goes_after_its_linger_and_no_faster_than_creates_allow() {
         let mut cohorts = Cohorts::new(pack::Settings {
             max_lines: 2,
             creates_per_hour: 40,
-            ..packing()
+            ..settings().packing
         });
         let now = Timestamp::from_secs(1_000_000);
         let request = Request {
@@ -196,7 +182,7 @@ mod tests {
             standard: Usd::from_pico(2),
             cheap: Usd::from_pico(1),
         };
-        let key = Key::of(&request, now, true, &packing());
+        let key = Key::of(&request, now, true, &settings().packing);
         cohorts.add(key, 0, &request, now);
         let ripe = now + Duration::from_secs(5);
         assert!(matches!(cohorts.next(now), Ready::At(at) if at == ripe));

@@ -8,20 +8,24 @@ use crate::{
     model::{attempt::Lane, time::Timestamp},
     policy::{
         fading::Fades,
+        ladder, pack,
         plan::{Cancel, Plan, Rung},
-        rescue::{FINISHING, FINISHING_WEIGHT},
+        rescue::{self, FINISHING, FINISHING_WEIGHT},
         share::Share,
         turnaround::{Prior, Table},
     },
 };
 
-/// What is configured, and not learned.
+/// What is configured, and not learned: the server's own settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    pub packing: pack::Settings,
     /// Believed of batches at the start.
     pub batch: Prior,
-    /// And of flex calls.
+    /// And of flex calls,
     pub flex: Prior,
+    /// of which this share is believed to be refused.
+    pub refused: f64,
     /// Counts as much as so many batches.
     pub weight: f64,
     pub half_life: Duration,
@@ -31,25 +35,24 @@ pub struct Settings {
     pub margin: Duration,
 }
 
-/// Believed of flex calls at the start: the share that is refused.
-const REFUSED: f64 = 0.1;
+/// A server plans anew every half minute where it has seen something. A plan here is
+/// made over all deadlines of a trace, which for a day of half minutes takes too long.
+const REPLAN: Duration = Duration::from_secs(900);
 
-impl Default for Settings {
-    fn default() -> Self {
+impl Settings {
+    pub fn new(
+        packing: pack::Settings,
+        ladder: &ladder::Settings,
+        rescue: &rescue::Settings,
+    ) -> Settings {
         Settings {
-            batch: Prior {
-                median: Duration::from_secs(420),
-                p90: Duration::from_secs(3600),
-                never: 0.02,
-            },
-            flex: Prior {
-                median: Duration::from_secs(120),
-                p90: Duration::from_secs(600),
-                never: 0.001,
-            },
-            weight: 20.0,
-            half_life: Duration::from_secs(86_400),
-            replan: Duration::from_secs(900),
+            packing,
+            batch: ladder.batch.prior(),
+            flex: ladder.flex.prior(),
+            refused: ladder.flex.refused,
+            weight: rescue.prior_weight,
+            half_life: rescue.half_life,
+            replan: rescue.replan.max(REPLAN),
             margin: Duration::from_secs(1),
         }
     }
@@ -74,7 +77,6 @@ pub struct Learner {
     finishing: Share,
     price: f64,
     cancel: Duration,
-    linger: Duration,
     live: Duration,
     longest: Duration,
     planned: Timestamp,
@@ -86,13 +88,7 @@ pub struct Learner {
 impl Learner {
     /// Of the law it knows what a server is told: what cancels and ordinary calls
     /// take, and whether flex is offered.
-    pub fn new(
-        settings: Settings,
-        law: &Law,
-        price: f64,
-        linger: Duration,
-        longest: Duration,
-    ) -> Learner {
+    pub fn new(settings: Settings, law: &Law, price: f64, longest: Duration) -> Learner {
         let live = law.latency() + settings.margin;
         let nothing = Plan::new(Vec::new(), live, Duration::ZERO);
         let mut learner = Learner {
@@ -103,7 +99,6 @@ impl Learner {
             finishing: Share::default(),
             price,
             cancel: law.cancel(),
-            linger,
             live,
             longest,
             planned: Timestamp::ZERO,
@@ -137,6 +132,7 @@ impl Learner {
         let Settings {
             batch,
             flex,
+            refused,
             weight,
             ..
         } = &self.settings;
@@ -151,7 +147,7 @@ impl Learner {
             price: self.price,
             curve: self.batch.curve(batch, *weight, ages(true)),
             whole: self.whole.curve(batch, *weight, ages(false)),
-            before: self.linger,
+            before: self.settings.packing.linger,
             cancel: Some(Cancel {
                 takes: self.cancel,
                 finishing: self
@@ -169,7 +165,7 @@ impl Learner {
                 curve,
                 before: Duration::ZERO,
                 cancel: None,
-                refused: self.refused.believed(REFUSED, *weight),
+                refused: self.refused.believed(*refused, *weight),
             }
         });
         self.sure = Plan::new(vec![batch.clone()], self.live, self.longest);
@@ -225,6 +221,10 @@ impl Learner {
         if let Some(flex) = &mut self.flex {
             flex.left(age, 1.0);
         }
+    }
+
+    pub fn packing(&self) -> &pack::Settings {
+        &self.settings.packing
     }
 
     /// What an ordinary call takes, at worst.

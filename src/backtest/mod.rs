@@ -23,12 +23,12 @@ mod tests;
 
 use std::time::Duration;
 
+pub use self::learner::Settings;
 use self::{
     baselines::{AlwaysLive, Fixed, Rescue},
     blind::{Best, BestBlind},
     clairvoyant::clairvoyant,
     latency::Law,
-    learner::Settings,
     offpeak::Offpeak,
     report::{Policy, Report},
     tally::Tally,
@@ -54,7 +54,7 @@ const RESERVE: Rescue = Rescue::Reserve {
 };
 
 /// Plays every policy on the trace. The same arguments give the same report.
-pub fn run(workload: &str, trace: &Trace, law: &Law, seed: u64) -> Report {
+pub fn run(workload: &str, trace: &Trace, law: &Law, settings: &Settings, seed: u64) -> Report {
     let requests = &trace.requests;
     let longest = (requests.iter().map(Request::slack).max()).unwrap_or_default();
     let price = requests.first().map_or(0.5, Request::price);
@@ -65,7 +65,7 @@ pub fn run(workload: &str, trace: &Trace, law: &Law, seed: u64) -> Report {
         let best = &best;
         let played = halves.map(|half| {
             scope.spawn(move || {
-                let tally = |name: &&str| one(name, requests, law, seed, best);
+                let tally = |name: &&str| one(name, requests, law, settings, seed, best);
                 half.iter().map(tally).collect::<Vec<_>>()
             })
         });
@@ -95,15 +95,23 @@ pub fn run(workload: &str, trace: &Trace, law: &Law, seed: u64) -> Report {
     }
 }
 
-fn one(name: &str, requests: &[Request], law: &Law, seed: u64, best: &Best) -> Tally {
-    let fixed = |rescue| play(requests, law, seed, &mut Fixed::new(rescue));
+fn one(
+    name: &str,
+    requests: &[Request],
+    law: &Law,
+    settings: &Settings,
+    seed: u64,
+    best: &Best,
+) -> Tally {
+    let packing = &settings.packing;
+    let fixed = |rescue| play(requests, law, seed, &mut Fixed::new(rescue, packing));
     match name {
         "always-live" => play(requests, law, seed, &mut AlwaysLive),
         "batch-and-hope" => fixed(Rescue::Never),
         "fixed-reserve" => fixed(RESERVE),
         "last-moment" => fixed(Rescue::LastMoment),
         "offpeak" => {
-            let mut offpeak = Offpeak::new(Settings::default(), law, requests);
+            let mut offpeak = Offpeak::new(settings.clone(), law, requests);
             play(requests, law, seed, &mut offpeak)
         }
         "best-blind" => play(requests, law, seed, &mut BestBlind::new(best, requests)),

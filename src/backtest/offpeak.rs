@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use self::rescuer::Under;
 use super::{
-    cohorts::{Cohorts, Key, Ready, packing},
+    cohorts::{Cohorts, Key, Ready},
     latency::Law,
     learner::{Learner, Settings},
     trace::Request,
@@ -88,7 +88,7 @@ impl Offpeak {
     pub fn new(settings: Settings, law: &Law, requests: &[Request]) -> Offpeak {
         let longest = (requests.iter().map(Request::slack).max()).unwrap_or_default();
         let price = requests.first().map_or(0.5, Request::price);
-        let learner = Learner::new(settings, law, price, packing().linger, longest);
+        let learner = Learner::new(settings, law, price, longest);
         let nothing = Known {
             bucket: Bucket::of(Timestamp::ZERO, Duration::ZERO),
             firm: false,
@@ -105,8 +105,8 @@ impl Offpeak {
                 live: learner.live(),
             }
             .sure(),
+            cohorts: Cohorts::new(learner.packing().clone()),
             learner,
-            cohorts: Cohorts::new(packing()),
             known: vec![nothing; requests.len()],
             demand: BTreeMap::new(),
             calling: Default::default(),
@@ -243,7 +243,7 @@ impl Offpeak {
         world.wake_at(world.now + pause, token);
     }
 
-    /// What was promised since the call began can make it leave sooner.
+    /// When to leave the call, by what was promised and learned since it began.
     fn flex_stays(&self, world: &World, request: RequestIx) -> Timestamp {
         let known = &self.known[request as usize];
         let Some(rung) = self.learner.plan.rung(Lane::Flex) else {
@@ -252,8 +252,7 @@ impl Offpeak {
         let slack = self.slack(world.now, known.bucket, world.request(request).deadline);
         let age = known.flex_began.until(world.now).as_secs_f64();
         let stay = self.learner.sure.stay(rung, age, slack.as_secs_f64());
-        let until = known.flex_began + Duration::from_secs_f64(stay.until.clamp(0.0, AGES));
-        known.flex_until.min(until)
+        known.flex_began + Duration::from_secs_f64(stay.until.clamp(0.0, AGES))
     }
 
     /// Counts it among those that are calling, and says its class.
@@ -353,7 +352,7 @@ impl Player for Offpeak {
     fn arrived(&mut self, world: &mut World, request: RequestIx) {
         self.replan(world);
         let asked = *world.request(request);
-        let mut key = Key::of(&asked, world.now, true, &packing());
+        let mut key = Key::of(&asked, world.now, true, self.learner.packing());
         self.known[request as usize].bucket = key.bucket;
         // By the bucket, as the demand is counted.
         let due = key.bucket.start.min(asked.deadline);

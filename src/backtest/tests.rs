@@ -167,11 +167,23 @@ fn ordinary_calls_wait_for_capacity() {
     assert_eq!((tally.missed, tally.late_most.as_secs()), (10, 20));
 }
 
+/// Those that are compiled in.
+pub fn settings() -> Settings {
+    let defaults = include_str!("../../config/default.toml");
+    let defaults: toml::Table = defaults.parse().unwrap();
+    let section = |name: &str| defaults[name].clone();
+    Settings::new(
+        section("packing").try_into().unwrap(),
+        &section("ladder").try_into().unwrap(),
+        &section("rescue").try_into().unwrap(),
+    )
+}
+
 fn small(name: &str, count: u32, seed: u64) -> Report {
     let workload = Workload::named(name).unwrap();
     let prices = Prices::built_in().unwrap();
     let trace = workload.trace(seed, count, &prices).unwrap();
-    run(name, &trace, &(workload.law)(), seed)
+    run(name, &trace, &(workload.law)(), &settings(), seed)
 }
 
 #[test]
@@ -328,7 +340,7 @@ fn a_provider_that_never_answers_a_batch_is_no_reason_to_wait_for_ever() {
     let mut law = Law::default();
     law.batch.never = 1.0;
     law.live.per_second = Some(0.01);
-    let mut offpeak = Offpeak::new(Settings::default(), &law, &requests(50, 2000));
+    let mut offpeak = Offpeak::new(settings(), &law, &requests(50, 2000));
     let tally = play(&requests(50, 2000), &law, 1, &mut offpeak);
     assert_eq!((tally.answered, tally.standard), (50, 50));
     assert!(
@@ -381,7 +393,7 @@ proptest! {
     ) {
         let trace = Trace { models: vec!["m".into()], requests };
         let count = trace.requests.len() as u64;
-        let report = run("trace", &trace, &law, seed);
+        let report = run("trace", &trace, &law, &settings(), seed);
         for policy in &report.policies {
             let answered: u64 = policy.ages.iter().sum();
             prop_assert_eq!(answered + policy.unanswered, count, "{}", policy.name);
@@ -412,7 +424,7 @@ fn flex_calls_leave_sooner_when_more_is_promised() {
         for (number, request) in (0..).zip(&mut requests) {
             request.deadline = second(300 + number / 2);
         }
-        let mut offpeak = Offpeak::new(Settings::default(), &law, &requests);
+        let mut offpeak = Offpeak::new(settings(), &law, &requests);
         let tally = play(&requests, &law, 1, &mut offpeak);
         assert!(tally.firm > 400, "{never}: {tally:?}");
         assert_eq!(tally.missed_firm, Some(0), "{never}: {tally:?}");
@@ -431,7 +443,7 @@ fn calls_that_hang_in_flex_leave_it_in_time_for_each_other() {
     // Six hundred are more than can be promised, and more than ever fit.
     for (count, slack, promised) in [(100, 600, 100), (100, 900, 100), (600, 600, 451)] {
         let requests = requests(count, slack);
-        let mut offpeak = Offpeak::new(Settings::default(), &law, &requests);
+        let mut offpeak = Offpeak::new(settings(), &law, &requests);
         let tally = play(&requests, &law, 1, &mut offpeak);
         let told = format!("{count} of {slack} s: {tally:?}");
         assert_eq!(

@@ -10,6 +10,7 @@ use std::{
 use super::Failure;
 use crate::{
     backtest::{
+        Settings,
         latency::Law,
         plot,
         report::{Markdown, Report},
@@ -17,6 +18,7 @@ use crate::{
         trace::Trace,
         workload::{WORKLOADS, Workload},
     },
+    config::Config,
     ledger::Prices,
 };
 
@@ -42,6 +44,10 @@ pub struct Args {
     /// what the workload brings.
     #[arg(long, value_name = "FILE", conflicts_with = "all")]
     latency: Option<String>,
+    /// Offpeak's settings, over the defaults, as for `offpeak serve`: `[packing]`, `[ladder]` and
+    /// `[rescue]` are what counts here.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Print one JSON object.
     #[arg(long, conflicts_with = "all")]
     json: bool,
@@ -55,19 +61,26 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let prices = Prices::built_in().map_err(other)?;
+    let settings = settings(args)?;
     if args.all {
         let mut table = Markdown::default();
         for workload in &WORKLOADS {
             let trace = generated(workload, args, &prices)?;
             table.push(
                 workload,
-                &play(workload.name, &trace, &(workload.law)(), args.seed),
+                &play(
+                    workload.name,
+                    &trace,
+                    &(workload.law)(),
+                    &settings,
+                    args.seed,
+                ),
             );
         }
         print!("{}", table.text());
         return Ok(ExitCode::SUCCESS);
     }
-    let report = report(args, &prices)?;
+    let report = report(args, &prices, &settings)?;
     if let Some(path) = &args.svg {
         std::fs::write(path, plot::svg(&report)).map_err(|error| at(path, error))?;
     }
@@ -79,7 +92,17 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn report(args: &Args, prices: &Prices) -> Result<Report, Failure> {
+fn settings(args: &Args) -> Result<Settings, Failure> {
+    let flags: [(&str, String); 0] = [];
+    let config = Config::load(args.config.as_deref(), std::env::vars_os(), &flags)?;
+    Ok(Settings::new(
+        config.section("packing")?,
+        &config.section("ladder")?,
+        &config.section("rescue")?,
+    ))
+}
+
+fn report(args: &Args, prices: &Prices, settings: &Settings) -> Result<Report, Failure> {
     let (name, trace, usual) = match &args.trace {
         Some(path) => {
             let file = File::open(path).map_err(|error| at(path, error))?;
@@ -107,7 +130,7 @@ fn report(args: &Args, prices: &Prices) -> Result<Report, Failure> {
         None => usual,
         Some(name) => law(name)?,
     };
-    Ok(play(name, &trace, &law, args.seed))
+    Ok(play(name, &trace, &law, settings, args.seed))
 }
 
 fn generated(workload: &Workload, args: &Args, prices: &Prices) -> Result<Trace, Failure> {

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     const ANSWER: &str = r#"{"object":"offpeak.turnaround","data":[
-        {"organization":null,"credential":"a","model":"few","what":"batch","seen":1.0,
+        {"credential":"a","model":"few","what":"batch","seen":1.0,
          "learned":{"p50":1.0,"p90":2.0,"p99":null,"never":0.0},
          "prior":{"p50":1.0,"p90":2.0,"p99":null,"never":0.0},"quantiles":[[0.5,1.0]]},
         {"credential":"a","model":"many","what":"batch","seen":40.5,

@@ -31,7 +31,7 @@ const LEAST_PAUSE: Duration = Duration::from_secs(1);
 pub struct Call {
     pub attempt: Attempt,
     pub known: Known,
-    /// Where no answer has come by then, it is given up.
+    /// Where no answer has come by then, it is given up, as thought before it began.
     pub patience: Duration,
 }
 
@@ -46,9 +46,9 @@ impl Engine {
         call: Call,
         mut permit: Permit,
     ) -> Result<(), StoreError> {
-        let patience = call.patience.min(self.timeout_of_flex(request));
-        let reply = self.call(request, body, (Lane::Flex, patience), None, &mut permit);
-        let reply = self.wait_for_flex(request, &call, patience, reply).await;
+        let most = self.most_of_flex(request);
+        let reply = self.call(request, body, (Lane::Flex, most), None, &mut permit);
+        let reply = self.wait_for_flex(request, &call, most, reply).await;
         permit.ended(self.now(), reply.ended());
         let Call { attempt, known, .. } = call;
         match reply {
@@ -72,17 +72,17 @@ impl Engine {
     }
 
     /// What others were promised meanwhile can make it leave sooner: it is asked again
-    /// how long to stay, the more often the less is left.
+    /// how long to stay, `most` in all, the more often the less is left.
     async fn wait_for_flex(
         &self,
         request: &Request,
         call: &Call,
-        patience: Duration,
+        most: Duration,
         reply: impl Future<Output = Reply>,
     ) -> Reply {
         tokio::pin!(reply);
         let began = call.attempt.started;
-        let mut left = patience;
+        let mut left = call.patience.min(most);
         while !left.is_zero() {
             let again = (left / 8).clamp(LEAST_PAUSE, self.settings.rescue.replan);
             if let Ok(reply) = tokio::time::timeout(again.min(left), &mut reply).await {
@@ -129,11 +129,13 @@ impl Engine {
         self.happened(&Account::from(request), Happens::Refused, did, 1.0);
     }
 
-    /// Nobody wants what comes after the deadline of one that rather fails.
-    fn timeout_of_flex(&self, request: &Request) -> Duration {
+    /// Its guarantee; and nobody wants what comes after the deadline of one that rather
+    /// fails.
+    fn most_of_flex(&self, request: &Request) -> Duration {
+        let guarantee = self.settings.ladder.flex.guarantee;
         match super::fails_late(request) {
-            true => self.now().until(request.deadline),
-            false => Duration::MAX,
+            true => self.now().until(request.deadline).min(guarantee),
+            false => guarantee,
         }
     }
 }
