@@ -90,7 +90,7 @@ impl Engine {
             }
             let age = began.until(self.now());
             let stays = self.stays_in(request, Lane::Flex, age, &call.known);
-            left = patience.saturating_sub(age).min(stays.unwrap_or_default());
+            left = most.saturating_sub(age).min(stays.unwrap_or_default());
         }
         let age = began.until(self.now());
         Reply::Failed(ProviderError::Lost(format!(
