@@ -335,7 +335,7 @@ impl Engine {
         }
     }
 
-    fn wake_for(&self, place: &Place, first: bool, request: &Request) {
+    pub(super) fn wake_for(&self, place: &Place, first: bool, request: &Request) {
         match place {
             Place::Live => {
                 self.backlog.arrived(&request.entry());

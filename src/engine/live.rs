@@ -4,7 +4,7 @@
 //!
 //! A `turn` says who goes now, and `rungs` in which lane. `call` makes the ordinary
 //! ones, `flex` and `background` the others; `retries` says what comes of them, and
-//! `endings` ends the request. What limits them is in `scopes`, who waits in
+//! `endings` ends the request, and `repack` sends it into a batch after all. What limits them is in `scopes`, who waits in
 //! `backlog` and `backoffs`, and what may have been billed in `attempts`.
 
 mod attempts;
@@ -14,6 +14,7 @@ mod backoffs;
 mod call;
 mod endings;
 mod flex;
+mod repack;
 mod reply;
 mod retries;
 mod rungs;

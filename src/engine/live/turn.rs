@@ -13,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{
     backlog::position,
     backoffs::Due,
-    rungs::{Known, Ladder, Ladders, Step, is_background},
+    rungs::{Known, Ladder, Ladders, Step},
     scopes::Permit,
 };
 use crate::{
@@ -182,7 +182,8 @@ impl Engine {
         next
     }
 
-    /// Whoever ends signals, where it is full.
+    /// None into a batch, which takes no leave here. Whoever ends signals, where it
+    /// is full.
     fn way(
         &self,
         lane: Lane,
@@ -190,21 +191,23 @@ impl Engine {
         now: Timestamp,
         tokens: u64,
         attempt: Try,
-    ) -> Result<Way, Verdict> {
-        match lane {
+    ) -> Result<Option<Way>, Verdict> {
+        let way = match lane {
+            Lane::Batch => return Ok(None),
             Lane::Flex => {
                 let permit = self.flex_scopes.send(account, now, tokens, attempt);
-                permit.map(Way::Flex)
+                Way::Flex(permit?)
             }
-            lane if is_background(lane) => {
+            Lane::Background8h | Lane::Background2h => {
                 let slot = self.background.clone().try_acquire_owned();
-                slot.map(Way::Background).map_err(|_| Verdict::Full)
+                Way::Background(slot.map_err(|_| Verdict::Full)?)
             }
-            _ => {
+            Lane::Standard => {
                 let permit = self.scopes.send(account, now, tokens, attempt);
-                permit.map(Way::Ordinary)
+                Way::Ordinary(permit?)
             }
-        }
+        };
+        Ok(Some(way))
     }
 
     fn begin(
@@ -212,12 +215,16 @@ impl Engine {
         entry: Entry,
         step: Step,
         known: Known,
-        way: Way,
+        way: Option<Way>,
         in_hand: InHand<RequestKey>,
     ) {
         let engine = self.clone();
         self.tasks.spawn(async move {
-            if let Err(error) = engine.run(entry.key, step, known, way).await {
+            let ran = match way {
+                Some(way) => engine.run(entry.key, step, known, way).await,
+                None => engine.repack(&entry, step, known).await,
+            };
+            if let Err(error) = ran {
                 tracing::error!(id = %entry.key.id, %error, "a live call");
                 engine.backoffs.put_off(&engine, entry, super::Why::Ours);
             }
