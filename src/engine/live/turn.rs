@@ -80,11 +80,14 @@ impl Engine {
             let failed = self.fail_overdue(*queue, now).await;
             next = next.sooner(self.or_soon("failing what is late", failed));
         }
+        let (called, renewal) = self.budgets.called(now);
+        self.backoffs.call(&called);
+        next = next.sooner(renewal.map_or(Next::OnSignal, Next::At));
         let mut ladders = Ladders::default();
         let (mut candidates, later) = self.due_again(&queues, &mut ladders, now);
         next = next.sooner(later);
         for (queue, account) in queues {
-            if self.waits_for_money(&queue) {
+            if self.waits_behind_others(&queue) {
                 // Whoever of the tenant ends signals.
                 continue;
             }
@@ -233,12 +236,13 @@ impl Engine {
         });
     }
 
-    fn waits_for_money(&self, queue: &LiveQueue) -> bool {
+    /// Whether what is rescued has to wait for money behind many that do.
+    fn waits_behind_others(&self, queue: &LiveQueue) -> bool {
         let destination = queue.destination;
         queue.rescued && queue.on_late == OnLate::Rescue && {
             let summary = self.summary.lock();
             let destination = summary.destinations.get(&destination);
-            destination.is_some_and(|destination| self.budgets.waits(destination.tenant))
+            destination.is_some_and(|destination| self.budgets.line_is_full(destination.tenant))
         }
     }
 
@@ -273,9 +277,6 @@ impl Engine {
             let Some(account) = queues.get(&queue).cloned() else {
                 continue;
             };
-            if self.waits_for_money(&queue) {
-                continue;
-            }
             candidates.push(Candidate {
                 entry,
                 attempt,
