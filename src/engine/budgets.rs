@@ -164,7 +164,7 @@ impl Budgets {
         tenant.is_some_and(|tenant| tenant.refused_until > now && !tenant.refused.is_empty())
     }
 
-    /// The window whose budget is spent.
+    /// The window whose budget is spent or committed.
     pub fn exhausted(&self, tenant: TenantId, now: Timestamp) -> Option<Window> {
         let mut tenants = self.tenants.lock();
         tenants.get_mut(&tenant)?.purse.refused(now)
@@ -207,10 +207,11 @@ impl Budgets {
             tracing::warn!(
                 tenant = %id,
                 spent_usd = %tenant.purse.spent(now, window),
+                reserved_usd = %tenant.purse.reserved(),
                 limit_usd = %self.limits.of(window).unwrap_or_default(),
                 renewed = %window.ends(now),
-                "the rescue budget of the {} is spent: what it does not cover stays in its \
-                 cheap lane and may be late",
+                "the rescue budget of the {} is spent or committed: what it does not cover stays \
+                 in its cheap lane and may be late",
                 window.as_str(),
             );
         }

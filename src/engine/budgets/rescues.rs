@@ -241,7 +241,7 @@ impl Engine {
         }
         let window = self.budgets.exhausted(request.key.tenant, now)?;
         Some(format!(
-            "stays cheap and may be late: the rescue budget of ${} per {} is spent until {} ({})",
+            "stays cheap and may be late: the rescue budget of ${} per {} is spent or committed until {} ({})",
             self.budgets.limits.of(window)?,
             window.as_str(),
             window.ends(now),

@@ -72,7 +72,8 @@ async fn run_out(world: &mut World, restart: bool) {
     }
     assert!(
         told.starts_with(
-            "stays cheap and may be late: the rescue budget of $0.001 per day is spent"
+            "stays cheap and may be late: the rescue budget of $0.001 per day is spent \
+             or committed until "
         ),
         "{told}"
     );
