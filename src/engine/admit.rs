@@ -76,6 +76,9 @@ pub enum Refused {
     PassThrough,
     #[error("the deadline could only be met with luck")]
     NotFirm,
+    /// The same, and nothing is in its way.
+    #[error("shorter than the {} that are kept for one ordinary call", lane::words(*kept))]
+    TooShort { kept: Duration },
 }
 
 impl Engine {
@@ -329,6 +332,10 @@ impl Engine {
         let scope = self.scope_of(&destination);
         let capacity = self.capacity(&scope, self.live_takes(&scope)).sure();
         let (summary, now) = (self.summary.lock(), self.now());
+        if !capacity.has_room(now, call.deadline, []) {
+            let kept = capacity.for_one();
+            return Err(Refused::TooShort { kept });
+        }
         match summary.has_room(&destination, call.deadline, now, &capacity) {
             true => Ok(()),
             false => Err(Refused::NotFirm),

@@ -37,6 +37,12 @@ impl Capacity {
         }
     }
 
+    /// What is kept for one call where nothing else waits: with less left there is no
+    /// room for it.
+    pub fn for_one(&self) -> Duration {
+        self.live + self.takes(1.0)
+    }
+
     fn takes(&self, calls: f64) -> Duration {
         let seconds = calls.max(0.0) / self.rate.max(1e-9);
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
