@@ -22,8 +22,8 @@ pub use self::{
     },
     store::{
         Admission, Admitted, Content, Delivery, DeliveryStatus, Ending, FeedEntry, FeedPage, Head,
-        Idempotent, Learned, LearnedKey, LedgerEntry, Relocation, Settled, Store, StoreError,
-        Stored, Unbooked,
+        Idempotent, Learned, LearnedKey, LedgerEntry, Relocation, Replan, Settled, Store,
+        StoreError, Stored, Unbooked,
     },
     vault::{Credential, Unopened, Vault},
 };

@@ -244,6 +244,15 @@ impl From<Refused> for ApiError {
                 )
                 .param("Offpeak-Deadline")
             },
+            Refused::TooShort { .. } => ApiError::bad(
+                "deadline_too_short",
+                format!(
+                    "This deadline is {refused}: it could only be met with luck, and \
+                     deadline.strict is set. Accepted: a later deadline, \
+                     `Offpeak-On-Late: wait`, or no deadline."
+                ),
+            )
+            .param("Offpeak-Deadline"),
             Refused::PassThrough => ApiError::server(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "queue_full",

@@ -76,6 +76,9 @@ pub enum Refused {
     PassThrough,
     #[error("the deadline could only be met with luck")]
     NotFirm,
+    /// The same, and nothing is in its way.
+    #[error("shorter than the {} that are kept for one ordinary call", lane::words(*kept))]
+    TooShort { kept: Duration },
 }
 
 impl Engine {
@@ -341,13 +344,16 @@ impl Engine {
         let destination = self.destination(call);
         let scope = self.scope_of(&destination);
         let asked = self.asked(call, &scope, self.live_takes(&scope));
+        if let Some(kept) = asked.is_too_short() {
+            return Err(Refused::TooShort { kept });
+        }
         match self.summary.lock().has_room(&destination, &asked) {
             true => Ok(()),
             false => Err(Refused::NotFirm),
         }
     }
 
-    fn wake_for(&self, place: &Place, first: bool, request: &Request) {
+    pub(super) fn wake_for(&self, place: &Place, first: bool, request: &Request) {
         match place {
             Place::Live => {
                 self.backlog.arrived(&request.entry());

@@ -33,7 +33,7 @@ pub struct View {
 
 impl View {
     /// The lane that answered, or that is at work. The queue is the batch lane's;
-    /// between two tries it is the lane that admission chose, or the last one for
+    /// between two tries it is the lane that was chosen, or the last one for
     /// what came out of a batch.
     pub fn lane(&self) -> Lane {
         let planned = self.request.lane;

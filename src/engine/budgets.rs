@@ -1,6 +1,7 @@
 //! The rescue budget at work: what each tenant's rescues have cost, what those on
 //! their way may cost, and what does not fit any more.
 
+mod line;
 mod rescues;
 
 use std::{
@@ -10,11 +11,13 @@ use std::{
 
 use parking_lot::Mutex;
 
+use self::line::{Line, Stirred};
 pub(super) use self::rescues::Commitments;
 use crate::{
     model::{
         id::{RequestKey, TenantId},
         money::Usd,
+        request::Entry,
         time::Timestamp,
     },
     policy::budget::{Limits, Purse, Verdict, Window},
@@ -28,13 +31,14 @@ const REMEMBERED: usize = 1_000;
 pub(super) struct Budgets {
     pub limits: Limits,
     tenants: Mutex<HashMap<TenantId, Tenant>>,
+    stirred: Mutex<Stirred>,
 }
 
 #[derive(Default)]
 struct Tenant {
     purse: Purse,
-    /// Until one that is on its way has ended, nothing more is begun.
-    waits: bool,
+    /// Those that do not fit before others have ended.
+    line: Line,
     /// Too dear for what is left, until the window ends.
     refused: HashSet<RequestKey>,
     refused_until: Timestamp,
@@ -58,14 +62,16 @@ pub(super) struct Reservation {
     budgets: Arc<Budgets>,
     tenant: TenantId,
     pub amount: Usd,
+    /// It went ahead of one who waits.
+    ahead: bool,
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
         if let Some(tenant) = self.budgets.tenants.lock().get_mut(&self.tenant) {
-            tenant.purse.release(self.amount);
-            tenant.waits = false;
+            tenant.purse.release(self.amount, self.ahead);
         }
+        self.budgets.stir(self.tenant);
     }
 }
 
@@ -74,6 +80,7 @@ impl Budgets {
         Budgets {
             limits,
             tenants: Mutex::default(),
+            stirred: Mutex::default(),
         }
     }
 
@@ -87,35 +94,61 @@ impl Budgets {
         }
     }
 
+    /// Keeps money for a rescue, or puts it in line where it fits once others have
+    /// ended.
     fn reserve(
         self: &Arc<Self>,
-        key: RequestKey,
+        entry: &Entry,
         now: Timestamp,
         amount: Usd,
     ) -> Result<Reservation, Verdict> {
-        let verdict = self.with(key.tenant, now, |tenant| {
-            let verdict = tenant.purse.reserve(now, amount, &self.limits);
+        let key = entry.key;
+        let (verdict, ahead) = self.with(key.tenant, now, |tenant| {
+            let first = tenant.line.first_before(entry);
+            let verdict = tenant.purse.reserve(now, amount, first, &self.limits);
             match verdict {
-                Verdict::Granted => {}
-                Verdict::AfterOthers => tenant.waits = true,
-                Verdict::Spent(window) => tenant.remember(key, window.ends(now)),
+                Verdict::AfterOthers => tenant.line.join(entry, amount),
+                Verdict::Granted => {
+                    tenant.line.leave(&key);
+                }
+                Verdict::Spent(window) => {
+                    tenant.line.leave(&key);
+                    tenant.remember(key, window.ends(now));
+                }
             }
-            verdict
+            (verdict, first.is_some())
         });
         match verdict {
-            Verdict::Granted => Ok(Reservation {
-                budgets: self.clone(),
-                tenant: key.tenant,
-                amount,
-            }),
-            verdict => Err(verdict),
+            Verdict::Granted => Ok(self.reservation(key.tenant, amount, ahead)),
+            Verdict::AfterOthers => Err(verdict),
+            Verdict::Spent(_) => {
+                // It may have been in others' way.
+                self.stir(key.tenant);
+                Err(verdict)
+            }
         }
     }
 
-    /// Whether rescues of the tenant wait for one that is on its way.
-    pub fn waits(&self, tenant: TenantId) -> bool {
-        let tenants = self.tenants.lock();
-        tenants.get(&tenant).is_some_and(|tenant| tenant.waits)
+    /// The same for one that is on its way.
+    fn reserve_again(
+        self: &Arc<Self>,
+        tenant: TenantId,
+        now: Timestamp,
+        amount: Usd,
+    ) -> Option<Reservation> {
+        let verdict = self.with(tenant, now, |tenant| {
+            tenant.purse.reserve(now, amount, None, &self.limits)
+        });
+        (verdict == Verdict::Granted).then(|| self.reservation(tenant, amount, false))
+    }
+
+    fn reservation(self: &Arc<Self>, tenant: TenantId, amount: Usd, ahead: bool) -> Reservation {
+        Reservation {
+            budgets: self.clone(),
+            tenant,
+            amount,
+            ahead,
+        }
     }
 
     /// Whether the request was too dear for what is left.
@@ -147,7 +180,7 @@ impl Budgets {
         purse.left_at(now, due, window, &self.limits)
     }
 
-    /// The window whose budget is spent.
+    /// The window whose budget is spent or committed.
     pub fn exhausted(&self, tenant: TenantId, now: Timestamp) -> Option<Window> {
         let mut tenants = self.tenants.lock();
         tenants.get_mut(&tenant)?.purse.refused(now)
@@ -190,10 +223,11 @@ impl Budgets {
             tracing::warn!(
                 tenant = %id,
                 spent_usd = %tenant.purse.spent(now, window),
+                reserved_usd = %tenant.purse.reserved(),
                 limit_usd = %self.limits.of(window).unwrap_or_default(),
                 renewed = %window.ends(now),
-                "the rescue budget of the {} is spent: what it does not cover stays in its \
-                 cheap lane and may be late",
+                "the rescue budget of the {} is spent or committed: what it does not cover stays \
+                 in its cheap lane and may be late",
                 window.as_str(),
             );
         }

@@ -4,7 +4,7 @@
 //!
 //! A `turn` says who goes now, and `rungs` in which lane. `call` makes the ordinary
 //! ones, `flex` and `background` the others; `retries` says what comes of them, and
-//! `endings` ends the request. What limits them is in `scopes`, who waits in
+//! `endings` ends the request, and `repack` sends it into a batch after all. What limits them is in `scopes`, who waits in
 //! `backlog` and `backoffs`, and what may have been billed in `attempts`.
 
 mod attempts;
@@ -15,6 +15,7 @@ mod call;
 mod endings;
 mod flex;
 mod keep;
+mod repack;
 mod reply;
 mod retries;
 mod rungs;
@@ -84,7 +85,7 @@ impl Engine {
             Ok(reserved) => reserved,
             Err(verdict) => {
                 way.unsent(self.now());
-                return self.not_paid_for(&request, verdict).await;
+                return self.not_paid_for(&request, known, verdict).await;
             }
         };
         let reserved_usd = reserved.as_ref().map(|reserved| reserved.amount);
@@ -135,12 +136,14 @@ impl Engine {
 
     /// A rescue that does not fit into the budget: it waits for those on their way
     /// where they may leave room for it, else it goes back to its cheap lane.
-    async fn not_paid_for(&self, request: &Request, verdict: Verdict) -> Result<(), StoreError> {
+    async fn not_paid_for(
+        &self,
+        request: &Request,
+        known: Known,
+        verdict: Verdict,
+    ) -> Result<(), StoreError> {
         match verdict {
-            Verdict::Granted | Verdict::AfterOthers => {
-                self.backlog.arrived(&request.entry());
-                Ok(())
-            }
+            Verdict::Granted | Verdict::AfterOthers => self.wait_for_money(request, known).await,
             Verdict::Spent(window) => {
                 tracing::debug!(id = %request.key.id, ?window, "its rescue is not paid for");
                 self.back_to_its_lane(request.entry()).await

@@ -19,9 +19,17 @@ use super::{
     turnaround::{Happens, Takes},
 };
 
-/// By scope, and by the lanes that they are made of.
+/// By scope, and by what they are made for.
 #[derive(Default)]
-pub(super) struct Plans(Mutex<HashMap<ScopeKey, HashMap<Vec<Lane>, Made>>>);
+pub(super) struct Plans(Mutex<HashMap<ScopeKey, HashMap<Kind, Made>>>);
+
+/// What a plan is made for.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Kind {
+    lanes: Vec<Lane>,
+    /// For what has been in a batch, and goes from another lane back into none.
+    out_of_batches: bool,
+}
 
 struct Made {
     plan: Arc<Plan>,
@@ -65,12 +73,54 @@ impl Engine {
 
     /// The plan over these lanes and the ordinary call, made anew when it is stale.
     pub(super) fn plan_over(&self, scope: &ScopeKey, lanes: &[Lane]) -> Arc<Plan> {
+        let lanes = lanes.to_vec();
+        self.plan_of(
+            scope,
+            Kind {
+                lanes,
+                out_of_batches: false,
+            },
+        )
+    }
+
+    /// The plan for what is in a batch.
+    pub(super) fn plan_of_batches(&self, scope: &ScopeKey, endpoint: Endpoint) -> Arc<Plan> {
+        let lanes = self.settings.ladder.lanes(&scope.model, endpoint, None);
+        // Where nothing is refused it is the same plan.
+        let out_of_batches = lanes.iter().any(|lane| self.may_refuse(*lane));
+        self.plan_of(
+            scope,
+            Kind {
+                lanes,
+                out_of_batches,
+            },
+        )
+    }
+
+    /// The plan for what waits for one. No lane is in it that may refuse: what was
+    /// refused there waits here too, and would go to and fro.
+    pub(super) fn plan_of_queues(&self, scope: &ScopeKey, endpoint: Endpoint) -> Arc<Plan> {
+        let mut lanes = self.settings.ladder.lanes(&scope.model, endpoint, None);
+        lanes.retain(|lane| !self.may_refuse(*lane));
+        self.plan_over(scope, &lanes)
+    }
+
+    fn may_refuse(&self, lane: Lane) -> bool {
+        let offer = self.settings.ladder.offer(lane);
+        match lane {
+            Lane::Batch => false,
+            Lane::Flex => true,
+            _ => offer.is_some_and(|offer| offer.refused > 0.0),
+        }
+    }
+
+    fn plan_of(&self, scope: &ScopeKey, kind: Kind) -> Arc<Plan> {
         let now = self.now();
         let replan = self.settings.rescue.replan;
         let observations = self.turnarounds.observations(scope);
         {
             let mut scopes = self.plans.0.lock();
-            let made = scopes.get_mut(scope).and_then(|plans| plans.get_mut(lanes));
+            let made = scopes.get_mut(scope).and_then(|plans| plans.get_mut(&kind));
             if let Some(made) = made {
                 if made.until(observations) > now {
                     return made.plan.clone();
@@ -79,7 +129,7 @@ impl Engine {
                 (made.due, made.stale) = (now + replan, now + replan);
             }
         }
-        let plan = Arc::new(self.make_plan(scope, lanes));
+        let plan = Arc::new(self.make_plan(scope, &kind));
         let running = self.summary.lock().running(scope, now);
         let oldest = running.into_iter().map(|(age, _)| age).max();
         let made = Made {
@@ -90,14 +140,18 @@ impl Engine {
         };
         let mut scopes = self.plans.0.lock();
         let plans = scopes.entry(scope.clone()).or_default();
-        plans.insert(lanes.to_vec(), made);
+        plans.insert(kind, made);
         plan
     }
 
-    fn make_plan(&self, scope: &ScopeKey, lanes: &[Lane]) -> Plan {
-        let rungs = lanes.iter().filter_map(|lane| self.rung(scope, *lane));
-        let rungs = rungs.collect();
-        Plan::new(rungs, self.live_takes(scope), LONGEST)
+    fn make_plan(&self, scope: &ScopeKey, kind: &Kind) -> Plan {
+        let rungs = kind.lanes.iter();
+        let rungs = rungs.filter_map(|lane| self.rung(scope, *lane)).collect();
+        let make = match kind.out_of_batches {
+            true => Plan::out_of_batches,
+            false => Plan::new,
+        };
+        make(rungs, self.live_takes(scope), LONGEST)
     }
 
     fn rung(&self, scope: &ScopeKey, lane: Lane) -> Option<Rung> {

@@ -72,7 +72,7 @@ impl Engine {
         let endpoints: BTreeSet<Endpoint> = work.iter().map(|work| work.endpoint).collect();
         let plans = endpoints.into_iter();
         let plans: BTreeMap<_, _> = plans
-            .map(|endpoint| (endpoint, self.plan(scope, endpoint, None)))
+            .map(|endpoint| (endpoint, self.plan_of_batches(scope, endpoint)))
             .collect();
         // What is thought out anew then may be wanted back sooner.
         let mut next = Next::At(self.replans_at(scope));
@@ -80,7 +80,10 @@ impl Engine {
         for (work, start) in work.into_iter().zip(starts) {
             let plan = &plans[&work.endpoint];
             let rescued = match work.place {
-                Waits::Queue(cohort) => self.rescue_cohort(scope, cohort, start, plan, money).await,
+                Waits::Queue(cohort) => {
+                    let plan = self.plan_of_queues(scope, work.endpoint);
+                    self.rescue_cohort(scope, cohort, start, &plan, money).await
+                }
                 Waits::Batch(tracked) => {
                     self.rescue_batch(scope, *tracked, start, plan, money).await
                 }
@@ -209,7 +212,7 @@ impl Engine {
         endpoint: Endpoint,
     ) -> Place {
         let slack = self.now().until(cohort.bucket.start);
-        let choice = || self.plan(scope, endpoint, None).choose(slack).lane;
+        let choice = || self.plan_of_batches(scope, endpoint).choose(slack).lane;
         // What nothing was promised to goes live from the queue, while there is room.
         match (cohort.on_late, cohort.guarantee) {
             (OnLate::Rescue, Guarantee::Firm) if choice() != Lane::Batch => Place::Live,

@@ -52,7 +52,8 @@ impl Engine {
     }
 
     fn ended(&self, key: RequestKey, settled: &Settled) {
-        if self.backoffs.ended(&key) {
+        let waited = self.budgets.forget(&key);
+        if self.backoffs.ended(&key) || waited {
             self.signals.live.notify_one();
         }
         // Whoever still listens there hears the end of it.

@@ -16,6 +16,7 @@ use std::{
 
 use crate::{
     model::{
+        attempt::Lane,
         id::{CredentialId, DestinationId, TenantId},
         request::{Cohort, Destination, Entry, LiveQueue, Place},
         time::Timestamp,
@@ -141,6 +142,13 @@ impl Summary {
     pub fn shift(&mut self, entry: &Entry, from: &Place, to: &Place) {
         self.depart(from, entry);
         self.arrive(to, entry);
+    }
+
+    /// It moves because another lane was chosen for it. True where its cohort was
+    /// empty before.
+    pub fn replan(&mut self, entry: &Entry, lane: Lane, from: &Place, to: &Place) -> bool {
+        self.depart(from, entry);
+        self.arrive(to, &Entry { lane, ..*entry })
     }
 
     /// Counts a request out.

@@ -13,7 +13,7 @@ use super::{
     time::Timestamp,
 };
 
-/// What the caller asked for. Fixed at admission.
+/// What the caller asked for. Fixed at admission, but for the lane.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Request {
     pub key: RequestKey,
@@ -39,7 +39,8 @@ pub struct Request {
     pub line_bytes: u32,
     /// Inputs of an embeddings call; 1 elsewhere.
     pub inputs: u32,
-    /// The lane that admission chose, and why.
+    /// The lane that was chosen, and why: by admission, and again where that one did
+    /// not answer and a batch is to.
     pub lane: Lane,
     pub reason: String,
 }
@@ -162,7 +163,7 @@ pub struct Destination {
 pub struct Entry {
     pub key: RequestKey,
     pub cohort: Cohort,
-    /// The lane that admission chose.
+    /// The lane that was chosen.
     pub lane: Lane,
     pub deadline: Timestamp,
     pub line_bytes: u32,

@@ -22,6 +22,8 @@ pub struct Purse {
     in_day: Usd,
     /// Kept for calls that are on their way.
     reserved: Usd,
+    /// The part of it that is kept for those that went ahead of one who waits.
+    ahead: Usd,
     /// Something did not fit, and nothing was renewed since.
     refused: Option<Window>,
 }
@@ -36,7 +38,8 @@ pub enum Window {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Granted,
-    /// It fits if those on their way cost less than was reserved for them.
+    /// It fits if those on their way cost less than was reserved for them, or once who
+    /// is first in line has gone.
     AfterOthers,
     /// Not before the window ends.
     Spent(Window),
@@ -103,22 +106,38 @@ impl Purse {
         }
     }
 
-    /// Keeps `amount` for a call, where it fits.
-    pub fn reserve(&mut self, now: Timestamp, amount: Usd, limits: &Limits) -> Verdict {
+    /// Keeps `amount` for a call, where it fits. `first` is what another waits for who
+    /// is before it in line: it goes ahead of that one where both fit as soon as all
+    /// has ended that was on its way before.
+    pub fn reserve(
+        &mut self,
+        now: Timestamp,
+        amount: Usd,
+        first: Option<Usd>,
+        limits: &Limits,
+    ) -> Verdict {
         self.renew(now);
         if let Some(window) = self.too_much(amount, limits) {
             self.refuse(window);
             return Verdict::Spent(window);
         }
-        if self.too_much(self.reserved + amount, limits).is_some() {
+        let kept = first.map_or(self.reserved, |first| self.reserved.max(first + self.ahead));
+        if self.too_much(kept + amount, limits).is_some() {
             return Verdict::AfterOthers;
         }
         self.reserved += amount;
+        if first.is_some() {
+            self.ahead += amount;
+        }
         Verdict::Granted
     }
 
-    pub fn release(&mut self, amount: Usd) {
+    /// `ahead` where it had gone ahead of another.
+    pub fn release(&mut self, amount: Usd, ahead: bool) {
         self.reserved = self.reserved - amount;
+        if ahead {
+            self.ahead = self.ahead - amount;
+        }
     }
 
     /// Whether `more` still fits beside what is on its way, or on its way to be on
@@ -231,18 +250,45 @@ mod tests {
     #[test]
     fn what_is_on_its_way_counts() {
         let mut purse = Purse::default();
-        assert_eq!(purse.reserve(NOW, usd(60), &LIMITS), Verdict::Granted);
-        assert_eq!(purse.reserve(NOW, usd(60), &LIMITS), Verdict::AfterOthers);
+        assert_eq!(purse.reserve(NOW, usd(60), None, &LIMITS), Verdict::Granted);
+        assert_eq!(
+            purse.reserve(NOW, usd(60), None, &LIMITS),
+            Verdict::AfterOthers
+        );
         assert_eq!(purse.refused(NOW), None);
         purse.book(NOW, NOW.as_hours(), usd(30));
-        purse.release(usd(60));
-        assert_eq!(purse.reserve(NOW, usd(60), &LIMITS), Verdict::Granted);
+        purse.release(usd(60), false);
+        assert_eq!(purse.reserve(NOW, usd(60), None, &LIMITS), Verdict::Granted);
         purse.book(NOW, NOW.as_hours(), usd(60));
-        purse.release(usd(60));
+        purse.release(usd(60), false);
         let spent = Verdict::Spent(Window::Hour);
-        assert_eq!(purse.reserve(NOW, usd(60), &LIMITS), spent);
+        assert_eq!(purse.reserve(NOW, usd(60), None, &LIMITS), spent);
         assert_eq!(purse.refused(NOW), Some(Window::Hour));
-        assert_eq!(purse.reserve(NOW, usd(10), &LIMITS), Verdict::Granted);
+        assert_eq!(purse.reserve(NOW, usd(10), None, &LIMITS), Verdict::Granted);
+    }
+
+    #[test]
+    fn what_fits_beside_the_first_in_line_goes_ahead_of_it() {
+        let mut purse = Purse::default();
+        let first = Some(usd(20));
+        assert_eq!(purse.reserve(NOW, usd(90), None, &LIMITS), Verdict::Granted);
+        let waits = purse.reserve(NOW, usd(20), None, &LIMITS);
+        assert_eq!(waits, Verdict::AfterOthers);
+        assert_eq!(
+            purse.reserve(NOW, usd(10), first, &LIMITS),
+            Verdict::Granted
+        );
+        purse.release(usd(90), false);
+        // Its money is there, and stays there whoever goes ahead.
+        let mut ahead = 10;
+        while purse.reserve(NOW, usd(7), first, &LIMITS) == Verdict::Granted {
+            ahead += 7;
+        }
+        assert_eq!(ahead, 80);
+        assert_eq!(purse.reserve(NOW, usd(20), None, &LIMITS), Verdict::Granted);
+        purse.release(usd(20), false);
+        purse.release(usd(7), true);
+        assert_eq!(purse.reserve(NOW, usd(7), first, &LIMITS), Verdict::Granted);
     }
 
     #[test]
@@ -250,17 +296,20 @@ mod tests {
         let mut purse = Purse::default();
         purse.book(NOW, NOW.as_hours(), usd(100));
         let spent = Verdict::Spent;
-        assert_eq!(purse.reserve(NOW, usd(1), &LIMITS), spent(Window::Hour));
+        assert_eq!(
+            purse.reserve(NOW, usd(1), None, &LIMITS),
+            spent(Window::Hour)
+        );
         assert_eq!(Window::Hour.ends(NOW), later(1));
         assert_eq!(purse.refused(later(1)), None);
         assert_eq!(
-            purse.reserve(later(1), usd(51), &LIMITS),
+            purse.reserve(later(1), usd(51), None, &LIMITS),
             spent(Window::Day)
         );
         assert_eq!(purse.refused(later(23)), Some(Window::Day));
         assert_eq!(Window::Day.ends(later(23)), later(24));
         assert_eq!(
-            purse.reserve(later(24), usd(100), &LIMITS),
+            purse.reserve(later(24), usd(100), None, &LIMITS),
             Verdict::Granted
         );
         // What was paid in an hour that is over counts in its day only.
@@ -276,7 +325,7 @@ mod tests {
         let mut purse = Purse::default();
         let much = usd(i128::MAX);
         assert_eq!(
-            purse.reserve(NOW, much, &Limits::default()),
+            purse.reserve(NOW, much, None, &Limits::default()),
             Verdict::Granted
         );
         let nothing = Limits {
@@ -284,9 +333,12 @@ mod tests {
             per_day: None,
         };
         let mut purse = Purse::default();
-        assert_eq!(purse.reserve(NOW, Usd::ZERO, &nothing), Verdict::Granted);
+        assert_eq!(
+            purse.reserve(NOW, Usd::ZERO, None, &nothing),
+            Verdict::Granted
+        );
         let spent = Verdict::Spent(Window::Hour);
-        assert_eq!(purse.reserve(NOW, usd(1), &nothing), spent);
+        assert_eq!(purse.reserve(NOW, usd(1), None, &nothing), spent);
     }
 
     proptest! {
@@ -294,22 +346,27 @@ mod tests {
         /// its limit.
         #[test]
         fn spending_stops_at_the_budget(
-            steps in prop::collection::vec((0u64..1800, 1i128..60, 0.0..1.0, any::<bool>()), 1..300),
+            steps in prop::collection::vec(
+                (0u64..1800, 1i128..60, 0.0..1.0, any::<bool>(), prop::option::of(1i128..60)),
+                1..300,
+            ),
         ) {
             let (mut purse, mut now, mut flying) = (Purse::default(), NOW, Vec::new());
-            for (seconds, amount, share, end) in steps {
+            for (seconds, amount, share, end, first) in steps {
                 now = now + Duration::from_secs(seconds);
                 if end && !flying.is_empty() {
-                    let reserved: i128 = flying.remove(0);
+                    let (reserved, ahead): (i128, bool) = flying.remove(0);
                     let paid = (reserved as f64 * share) as i128;
                     purse.book(now, now.as_hours(), usd(paid));
-                    purse.release(usd(reserved));
-                } else if purse.reserve(now, usd(amount), &LIMITS) == Verdict::Granted {
-                    flying.push(amount);
+                    purse.release(usd(reserved), ahead);
+                } else if purse.reserve(now, usd(amount), first.map(usd), &LIMITS)
+                    == Verdict::Granted
+                {
+                    flying.push((amount, first.is_some()));
                 }
                 prop_assert!(purse.spent(now, Window::Hour) <= usd(100));
                 prop_assert!(purse.spent(now, Window::Day) <= usd(150));
-                prop_assert_eq!(purse.reserved(), usd(flying.iter().sum()));
+                prop_assert_eq!(purse.reserved(), usd(flying.iter().map(|it| it.0).sum()));
             }
         }
     }

@@ -69,6 +69,12 @@ impl Capacity {
         }
     }
 
+    /// What is kept for one call of so many bytes where nothing else waits: with less
+    /// left there is no room for it.
+    pub fn for_one(&self, bytes: f64) -> Duration {
+        self.live + self.takes(1.0, bytes)
+    }
+
     /// Until so many calls have begun.
     fn takes(&self, calls: f64, bytes: f64) -> Duration {
         let calls = calls.max(0.0);

@@ -51,6 +51,8 @@ const STEP: f64 = 1.04;
 #[derive(Clone, Debug)]
 pub struct Plan {
     rungs: Vec<Rung>,
+    /// Whether a batch may take what another lane refuses.
+    batch_takes_refused: bool,
     /// What an ordinary call takes, at worst.
     live: f64,
     points: Vec<Point>,
@@ -62,7 +64,7 @@ struct Point {
     cost: f64,
     /// The share that ends in an ordinary call.
     standard: f64,
-    /// Both, where only rungs are entered that do not refuse.
+    /// Both of what was refused: of the best rung that does not refuse.
     sure: (f64, f64),
     /// The rung to enter, and the stay on it; none for an ordinary call.
     enter: Option<(usize, Stay)>,
@@ -83,9 +85,25 @@ impl Plan {
     /// `live` is the time that an ordinary call takes at worst; slack beyond
     /// `longest` is treated as `longest`.
     pub fn new(rungs: Vec<Rung>, live: Duration, longest: Duration) -> Plan {
+        Plan::made(rungs, live, longest, true)
+    }
+
+    /// The same for what has been in a batch: from another lane it does not go back
+    /// into one.
+    pub fn out_of_batches(rungs: Vec<Rung>, live: Duration, longest: Duration) -> Plan {
+        Plan::made(rungs, live, longest, false)
+    }
+
+    fn made(
+        rungs: Vec<Rung>,
+        live: Duration,
+        longest: Duration,
+        batch_takes_refused: bool,
+    ) -> Plan {
         let live = live.as_secs_f64().max(0.001);
         let mut plan = Plan {
             rungs,
+            batch_takes_refused,
             live,
             points: vec![Point {
                 slack: live,
@@ -123,7 +141,8 @@ impl Plan {
             let or_else = |taken: f64, refused: f64| kept * taken + (1.0 - kept) * refused;
             let cost = or_else(stay.cost + entry(rung.lane), best.sure.0);
             let standard = or_else(stay.standard, best.sure.1);
-            if kept == 1.0 && cost < best.sure.0 {
+            let takes_refused = self.batch_takes_refused || rung.lane != Lane::Batch;
+            if kept == 1.0 && takes_refused && cost < best.sure.0 {
                 best.sure = (cost, standard);
             }
             if cost < best.cost - 1e-9 {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::model::{
-    attempt::{Attempt, AttemptId},
+    attempt::{Attempt, AttemptId, Lane},
     batch::Batch,
     id::{BatchId, CallDigest, CredentialId, RequestId, RequestKey, TenantId},
     ledger::{LedgerKey, LedgerRow},
@@ -47,6 +47,10 @@ pub trait Store: Send + Sync + 'static {
     /// Moves open requests between places: false where one was not at `from`. One
     /// that fails has not moved, whatever became of the others.
     async fn relocate(&self, moves: Vec<Relocation>) -> Vec<Result<bool, StoreError>>;
+
+    /// Moves a request between places because another lane was chosen for it: place
+    /// and record in one write. False where it was not at `from`.
+    async fn replan(&self, replan: Replan) -> Result<bool, StoreError>;
 
     /// Ends requests: record, answer, feed entry, webhook and ledger in one write
     /// each. A request ends once; later endings report the first one's outcome
@@ -294,6 +298,14 @@ pub struct Relocation {
     pub entry: Entry,
     pub from: Place,
     pub to: Place,
+}
+
+/// A move, and the lane that is chosen from here on.
+#[derive(Clone, Debug)]
+pub struct Replan {
+    pub relocation: Relocation,
+    pub lane: Lane,
+    pub reason: String,
 }
 
 #[derive(Clone)]

@@ -21,7 +21,7 @@ use crate::{
     },
     ports::{
         Admission, Admitted, Content, Delivery, DeliveryStatus, Ending, Idempotent, Learned,
-        LearnedKey, LedgerEntry, Relocation, Settled, Store, StoreError, Unbooked,
+        LearnedKey, LedgerEntry, Relocation, Replan, Settled, Store, StoreError, Unbooked,
     },
 };
 
@@ -344,6 +344,48 @@ async fn one_of_two_moves_finds_it_gone(store: &dyn Store) {
     };
     let others = store.live(other, Bound::Unbounded, 9).await.unwrap();
     assert_eq!(others, []);
+}
+
+async fn another_lane_is_chosen_where_it_moves(store: &dyn Store) {
+    for (n, length) in [1, 4001, 200_000].into_iter().enumerate() {
+        let mut asked = request(1, n as u64);
+        asked.lane = Lane::Flex;
+        let body = Bytes::from(noise(length));
+        let mut admission = admission(&asked, &body);
+        admission.place = Place::Live;
+        store.admit(admission).await.unwrap();
+        let queue = Place::Queue(asked.cohort);
+        let replan = Replan {
+            relocation: Relocation {
+                entry: asked.entry(),
+                from: Place::Live,
+                to: queue,
+            },
+            lane: Lane::Batch,
+            reason: "no capacity".into(),
+        };
+        assert!(store.replan(replan.clone()).await.unwrap());
+        assert!(!store.replan(replan.clone()).await.unwrap(), "it is gone");
+        let replanned = Request {
+            lane: Lane::Batch,
+            reason: "no capacity".into(),
+            ..asked.clone()
+        };
+        let head = store.head(asked.key).await.unwrap().unwrap();
+        assert_eq!((head.request, head.outcome), (replanned.clone(), None));
+        assert!(content(store, &replanned).await == Some(Content::Open { body }));
+        assert_eq!(store.scan_live(None, 9).await.unwrap(), []);
+        let queued = store.queued(asked.cohort, 9).await.unwrap();
+        assert_eq!(queued, [replanned.entry()]);
+        settle(store, &replanned, at(9), b"answer").await;
+        assert!(!store.replan(replan).await.unwrap(), "it has ended");
+    }
+    let unknown = Replan {
+        relocation: from_queue(&request(1, 99), Place::Live),
+        lane: Lane::Batch,
+        reason: String::new(),
+    };
+    assert!(!store.replan(unknown).await.unwrap());
 }
 
 async fn of_two_endings_one_counts(store: &dyn Store) {
@@ -877,6 +919,7 @@ conformance! {
     a_request_is_open_and_then_done
     large_payloads_come_back_whole
     one_of_two_moves_finds_it_gone
+    another_lane_is_chosen_where_it_moves
     of_two_endings_one_counts
     an_ending_finds_a_request_that_has_moved
     many_are_claimed_at_once

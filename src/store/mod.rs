@@ -51,7 +51,7 @@ use crate::{
     },
     ports::{
         Admission, Admitted, Delivery, DeliveryStatus, Ending, FeedPage, Head, Idempotent, Learned,
-        LearnedKey, LedgerEntry, Relocation, Settled, Store, StoreError, Stored, Unbooked,
+        LearnedKey, LedgerEntry, Relocation, Replan, Settled, Store, StoreError, Stored, Unbooked,
     },
 };
 
@@ -226,6 +226,11 @@ impl<K: Kv> Store for KvStore<K> {
 
     async fn relocate(&self, moves: Vec<Relocation>) -> Vec<Result<bool, StoreError>> {
         self.in_turns(moves, MOVES, places::relocate).await
+    }
+
+    async fn replan(&self, replan: Replan) -> Result<bool, StoreError> {
+        self.change(move |staging| places::replan(staging, replan))
+            .await
     }
 
     async fn settle(&self, endings: Vec<Ending>) -> Vec<Result<Settled, StoreError>> {

@@ -57,15 +57,15 @@ impl Engine {
         let budgets = &self.budgets;
         // Who would rather be late than pay more is live only where no batch takes
         // it: it has no other way.
-        let has_a_choice = request.entry().is_rescue() && request.on_late == OnLate::Rescue;
+        let entry = request.entry();
+        let has_a_choice = entry.is_rescue() && request.on_late == OnLate::Rescue;
         if !budgets.limits.is_bound() || !has_a_choice {
             return Ok(None);
         }
         let output = self.mean_output(request.credential, &request.model);
         let usage = ledger::expected_of(request.endpoint, body, output);
         let amount = self.price_in(lane, &request.model, &usage);
-        let reserved = budgets.reserve(request.key, self.now(), amount);
-        reserved.map(Some)
+        budgets.reserve(&entry, self.now(), amount).map(Some)
     }
 
     /// Keeps money again for a call that was open when we stopped.
@@ -74,7 +74,7 @@ impl Engine {
         key: RequestKey,
         amount: Usd,
     ) -> Option<Reservation> {
-        self.budgets.reserve(key, self.now(), amount).ok()
+        self.budgets.reserve_again(key.tenant, self.now(), amount)
     }
 
     /// Whether the budget covers the rescue of one more request that is due then beside
@@ -277,7 +277,7 @@ impl Engine {
         }
         let window = self.budgets.exhausted(request.key.tenant, now)?;
         Some(format!(
-            "stays cheap and may be late: the rescue budget of ${} per {} is spent until {} ({})",
+            "stays cheap and may be late: the rescue budget of ${} per {} is spent or committed until {} ({})",
             self.budgets.limits.of(window)?,
             window.as_str(),
             window.ends(now),

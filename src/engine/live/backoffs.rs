@@ -118,6 +118,25 @@ impl Backoffs {
 
     /// The next rung, at once.
     pub fn step_down(&self, entry: Entry, known: Known) {
+        self.keep(entry, known, Timestamp::ZERO);
+    }
+
+    /// It waits for money, until it is called.
+    pub fn park(&self, entry: Entry, known: Known) {
+        self.keep(entry, known, Timestamp::MAX);
+    }
+
+    /// Those that wait for money may ask for it again.
+    pub fn call(&self, keys: &[RequestKey]) {
+        let mut backoffs = self.0.lock();
+        for key in keys {
+            if let Some(backoff) = backoffs.remove(key) {
+                backoffs.insert(*key, Timestamp::ZERO, backoff);
+            }
+        }
+    }
+
+    fn keep(&self, entry: Entry, known: Known, until: Timestamp) {
         let mut backoffs = self.0.lock();
         let tries = backoffs.get(&entry.key);
         let (tries, answered) = tries.map_or((0, 0), |it| (it.tries, it.answered));
@@ -127,7 +146,7 @@ impl Backoffs {
             known,
             ..Backoff::of(entry)
         };
-        backoffs.insert(entry.key, Timestamp::ZERO, next);
+        backoffs.insert(entry.key, until, next);
     }
 
     /// A background response is open for the request, to be looked at by then.
@@ -226,9 +245,21 @@ impl Engine {
         self.keep_if_live(request).await
     }
 
+    /// Waits with it for money that is kept for others.
+    pub(super) async fn wait_for_money(
+        &self,
+        request: &Request,
+        known: Known,
+    ) -> Result<(), StoreError> {
+        self.backoffs.park(request.entry(), known);
+        self.budgets.stir(request.key.tenant);
+        self.keep_if_live(request).await
+    }
+
     async fn keep_if_live(&self, request: &Request) -> Result<(), StoreError> {
         if self.store.place(request.key, &[]).await? != Some(Place::Live) {
             self.backoffs.forget(&request.key);
+            self.budgets.forget(&request.key);
         }
         Ok(())
     }

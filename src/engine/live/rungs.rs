@@ -1,6 +1,6 @@
 //! Which lane a request that is placed live goes on in, when it has its turn: the
-//! same plan that admission and rescue go by, without batches, over the rungs that
-//! the request has not left yet. Each is entered once.
+//! same plan that admission and rescue go by, over the rungs that the request has not
+//! left yet. Each is entered once. What goes into a batch is placed live no more.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -59,13 +59,36 @@ pub struct Step {
 
 impl Step {
     fn standard(reason: String) -> Step {
+        Step::for_good(Lane::Standard, reason)
+    }
+
+    fn for_good(lane: Lane, reason: String) -> Step {
         Step {
-            lane: Lane::Standard,
+            lane,
             patience: Duration::MAX,
             reason,
             until: Timestamp::MAX,
         }
     }
+}
+
+/// Whether a batch may answer what is placed live.
+///
+/// What came out of a batch does not go back into one: that was too slow for it, or
+/// refused it, and the next could be as well, to and fro between batches that hang and a
+/// flex that refuses, until only an ordinary call is in time. While there is time for
+/// a fresh batch, its lines go there straight from the old one
+/// ([`Engine::after_return`]).
+fn takes_batches(entry: &Entry) -> bool {
+    !matches!(entry.lane, Lane::Batch | Lane::Standard)
+}
+
+/// Whether it goes into a batch, with `slack` left. The rescuer goes by the earliest
+/// deadline of its bucket: by that one, too, a batch is to be best.
+fn goes_into_a_batch(plan: &Plan, entry: &Entry, slack: Duration) -> bool {
+    let earlier = entry.cohort.bucket.start.until(entry.deadline);
+    let mut slacks = [slack, slack.saturating_sub(earlier)].into_iter();
+    slacks.all(|slack| plan.choose(slack).lane == Lane::Batch)
 }
 
 /// What a queue's calls may choose from besides ordinary ones.
@@ -150,7 +173,8 @@ impl Engine {
         let store = known.store.or(planned);
         let settings = &self.settings.ladder;
         let mut lanes = settings.lanes(&ladder.scope.model, ladder.endpoint, store);
-        lanes.retain(|lane| *lane != Lane::Batch && !known.left.contains(lane));
+        let batches = takes_batches(entry);
+        lanes.retain(|lane| !known.left.contains(lane) && (batches || *lane != Lane::Batch));
         lanes
     }
 
@@ -163,14 +187,19 @@ impl Engine {
         if entry.lane == Lane::Standard {
             return Step::standard(String::new());
         }
-        let lanes = self.rungs(ladder, entry, known);
-        let plan = self.plan_over(&ladder.scope, &lanes);
+        let mut lanes = self.rungs(ladder, entry, known);
+        let mut plan = self.plan_over(&ladder.scope, &lanes);
         let slack = self.slack(entry, &ladder.leads, &plan);
-        let choice = plan.choose(slack);
+        let mut choice = plan.choose(slack);
+        if choice.lane == Lane::Batch && !goes_into_a_batch(&plan, entry, slack) {
+            lanes.retain(|lane| *lane != Lane::Batch);
+            plan = self.plan_over(&ladder.scope, &lanes);
+            choice = plan.choose(slack);
+        }
         let lane = choice.lane;
         let reason = format!("{lane}, {} left: {choice}", words(slack));
-        if lane == Lane::Standard {
-            return Step::standard(reason);
+        if matches!(lane, Lane::Standard | Lane::Batch) {
+            return Step::for_good(lane, reason);
         }
         let patience = self.stays(&ladder.scope, &lanes, lane, Duration::ZERO, slack);
         let Some(patience) = patience else {

@@ -13,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{
     backlog::position,
     backoffs::Due,
-    rungs::{Known, Ladder, Ladders, Step, is_background},
+    rungs::{Known, Ladder, Ladders, Step},
     scopes::Permit,
 };
 use crate::{
@@ -80,11 +80,14 @@ impl Engine {
             let failed = self.fail_overdue(*queue, now).await;
             next = next.sooner(self.or_soon("failing what is late", failed));
         }
+        let (called, renewal) = self.budgets.called(now);
+        self.backoffs.call(&called);
+        next = next.sooner(renewal.map_or(Next::OnSignal, Next::At));
         let mut ladders = Ladders::default();
         let (mut candidates, later) = self.due_again(&queues, &mut ladders, now);
         next = next.sooner(later);
         for (queue, account) in queues {
-            if self.waits_for_money(&queue) {
+            if self.waits_behind_others(&queue) {
                 // Whoever of the tenant ends signals.
                 continue;
             }
@@ -182,7 +185,8 @@ impl Engine {
         next
     }
 
-    /// Whoever ends signals, where it is full.
+    /// None into a batch, which takes no leave here. Whoever ends signals, where it
+    /// is full.
     fn way(
         &self,
         lane: Lane,
@@ -190,21 +194,23 @@ impl Engine {
         now: Timestamp,
         tokens: u64,
         attempt: Try,
-    ) -> Result<Way, Verdict> {
-        match lane {
+    ) -> Result<Option<Way>, Verdict> {
+        let way = match lane {
+            Lane::Batch => return Ok(None),
             Lane::Flex => {
                 let permit = self.flex_scopes.send(account, now, tokens, attempt);
-                permit.map(Way::Flex)
+                Way::Flex(permit?)
             }
-            lane if is_background(lane) => {
+            Lane::Background8h | Lane::Background2h => {
                 let slot = self.background.clone().try_acquire_owned();
-                slot.map(Way::Background).map_err(|_| Verdict::Full)
+                Way::Background(slot.map_err(|_| Verdict::Full)?)
             }
-            _ => {
+            Lane::Standard => {
                 let permit = self.scopes.send(account, now, tokens, attempt);
-                permit.map(Way::Ordinary)
+                Way::Ordinary(permit?)
             }
-        }
+        };
+        Ok(Some(way))
     }
 
     fn begin(
@@ -212,12 +218,16 @@ impl Engine {
         entry: Entry,
         step: Step,
         known: Known,
-        way: Way,
+        way: Option<Way>,
         in_hand: InHand<RequestKey>,
     ) {
         let engine = self.clone();
         self.tasks.spawn(async move {
-            if let Err(error) = engine.run(entry.key, step, known, way).await {
+            let ran = match way {
+                Some(way) => engine.run(entry.key, step, known, way).await,
+                None => engine.repack(&entry, step, known).await,
+            };
+            if let Err(error) = ran {
                 tracing::error!(id = %entry.key.id, %error, "a live call");
                 engine.backoffs.put_off(&engine, entry, super::Why::Ours);
             }
@@ -226,12 +236,13 @@ impl Engine {
         });
     }
 
-    fn waits_for_money(&self, queue: &LiveQueue) -> bool {
+    /// Whether what is rescued has to wait for money behind many that do.
+    fn waits_behind_others(&self, queue: &LiveQueue) -> bool {
         let destination = queue.destination;
         queue.rescued && queue.on_late == OnLate::Rescue && {
             let summary = self.summary.lock();
             let destination = summary.destinations.get(&destination);
-            destination.is_some_and(|destination| self.budgets.waits(destination.tenant))
+            destination.is_some_and(|destination| self.budgets.line_is_full(destination.tenant))
         }
     }
 
@@ -266,9 +277,6 @@ impl Engine {
             let Some(account) = queues.get(&queue).cloned() else {
                 continue;
             };
-            if self.waits_for_money(&queue) {
-                continue;
-            }
             candidates.push(Candidate {
                 entry,
                 attempt,

@@ -62,6 +62,7 @@ impl Engine {
             // Not at the provider yet: as if it were still in the queue.
             _ => {
                 let slack = now.until(due);
+                let plan = self.plan_of_queues(scope, batch.endpoint);
                 match plan.choose(slack).lane {
                     Lane::Batch => now + plan.changes_in(slack),
                     _ => now,

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     ops::{AddAssign, Range},
+    time::Duration,
 };
 
 use crate::{
@@ -127,6 +128,22 @@ pub(in crate::engine) struct Asked {
     pub whole: Capacity,
 }
 
+impl Asked {
+    /// What is kept for one such call, where the deadline leaves less.
+    pub fn is_too_short(&self) -> Option<Duration> {
+        let kept = self.capacity.for_one(self.line_bytes.into());
+        (self.now + kept > self.deadline).then_some(kept)
+    }
+
+    fn demand(&self) -> Demand {
+        Demand {
+            due: self.deadline,
+            calls: 1.0,
+            bytes: self.line_bytes.into(),
+        }
+    }
+}
+
 impl Demands {
     /// `budgets`: whether what a tenant was promised is asked for.
     pub fn new(budgets: bool) -> Demands {
@@ -204,16 +221,11 @@ impl Summary {
 
     /// Whether one more call can be promised to be in time.
     pub fn has_room(&self, destination: &Destination, asked: &Asked) -> bool {
-        let more = Demand {
-            due: asked.deadline,
-            calls: 1.0,
-            bytes: asked.line_bytes.into(),
-        };
         let scope = self.organizations.scope(&Account::from(destination));
         let empty = Book::default();
         let books = self.demands.scopes.get(&scope);
         let firm = books.map_or(&empty, |books| &books.firm);
-        let now = asked.now;
+        let (now, more) = (asked.now, asked.demand());
         firm.has_room(&asked.capacity, now, more)
             && self.demands.firm.has_room(&asked.whole, now, more)
     }

@@ -161,6 +161,29 @@ fn a_rung_that_refuses_falls_to_the_next() {
 }
 
 #[test]
+fn out_of_a_batch_no_refusal_goes_back_into_one() {
+    let quick = Prior {
+        median: Duration::from_secs(60),
+        p90: Duration::from_secs(120),
+        never: 0.0,
+    };
+    let live = Duration::from_secs(20);
+    let choose = |make: fn(Vec<Rung>, Duration, Duration) -> Plan, refused| {
+        let flex = Rung {
+            refused,
+            ..flex(&quick)
+        };
+        let plan = make(vec![flex, batch(&PUBLISHED, 720)], live, WEEK);
+        plan.choose(Duration::from_secs(600))
+    };
+    let [first, later] = [Plan::new, Plan::out_of_batches].map(|make| choose(make, 0.8));
+    assert_eq!((first.lane, later.lane), (Lane::Flex, Lane::Batch));
+    assert!(first.cost < later.cost, "{first} {later}");
+    let [first, later] = [Plan::new, Plan::out_of_batches].map(|make| choose(make, 0.0));
+    assert_eq!((first.lane, first.cost), (later.lane, later.cost));
+}
+
+#[test]
 fn answers_that_wait_in_a_batch_come_by_a_cancel_and_not_by_overtaking() {
     let never = Prior {
         never: 1.0,

@@ -1,13 +1,16 @@
 //! Moving open requests between places.
 
-use super::super::{
-    kv::Kv,
-    records::{batch, line, live, placed, queue},
-    staging::{Staging, Step},
+use super::{
+    super::{
+        kv::Kv,
+        records::{batch, line, live, placed, queue, request},
+        staging::{Staging, Step},
+    },
+    read_request,
 };
 use crate::{
     model::request::{Entry, Place, Request},
-    ports::{Relocation, StoreError},
+    ports::{Relocation, Replan, StoreError},
 };
 
 /// False where it was not there.
@@ -32,6 +35,27 @@ pub fn relocate<K: Kv>(
         step.put(to, value);
         staging.stage(step)?;
     }
+    Ok(true)
+}
+
+/// False where it was not there.
+pub fn replan<K: Kv>(staging: &mut Staging<K>, replan: Replan) -> Result<bool, StoreError> {
+    let Relocation { entry, from, to } = replan.relocation;
+    let (from, _) = placed(&from, &entry);
+    let Some((mut head, inline)) = read_request(staging, entry.key)? else {
+        return Ok(false);
+    };
+    if staging.get(&from)?.is_none() {
+        return Ok(false);
+    }
+    head.request.lane = replan.lane;
+    head.request.reason = replan.reason;
+    let (to, value) = placed(&to, &head.request.entry());
+    let mut step = Step::default();
+    step.delete(from);
+    step.put(to, value);
+    step.put(request::key(entry.key), request::encode(&head, &inline));
+    staging.stage(step)?;
     Ok(true)
 }
 

@@ -5,8 +5,8 @@
 //! that ends a request drops its body. A large payload stands in
 //! [chunks](super::chunk).
 //!
-//! Born at admission, rewritten once when the request ends, gone when it is
-//! purged or erased.
+//! Born at admission, rewritten when another lane is chosen than at first and when
+//! the request ends, gone when it is purged or erased.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};

@@ -336,18 +336,54 @@ async fn strictness_refuses_what_could_only_pass_through() {
 
     let settings = [
         ("OFFPEAK_DEADLINE__STRICT", "true"),
-        // Six hours are too short for a single one.
-        ("OFFPEAK_LIVE__EXPECTED", "1000h"),
+        // Six hours are time for a few.
+        ("OFFPEAK_LIVE__EXPECTED", "1h"),
+        ("OFFPEAK_LIVE__MAX_CONCURRENT", "1"),
+        ("OFFPEAK_LIVE__START_CONCURRENT", "1"),
     ];
     let app = TestApp::with(&settings).await;
     let mut caller = app.caller().await;
-    let patient = &[SIX_HOURS, "prefer: respond-async", "offpeak-on-late: wait"];
-    let first = caller.call(CHAT, patient, chat("first", "never")).await;
-    assert_eq!(first.status(), 202);
-    let second = caller.call(CHAT, &[SIX_HOURS], chat("second", "")).await;
+    let mut taken = 0;
+    let refused = loop {
+        let head = &[SIX_HOURS, "prefer: respond-async"];
+        let body = chat(&format!("q{taken}"), "never");
+        let answer = caller.call(CHAT, head, body).await;
+        match answer.status() {
+            202 => taken += 1,
+            _ => break answer,
+        }
+    };
+    assert!((2..9).contains(&taken), "{taken} calls");
     assert_eq!(
-        (second.status(), second.error_code().as_str()),
+        (refused.status(), refused.error_code().as_str()),
         (429, "deadline_not_firm")
     );
+    assert!(refused.text().contains("So many calls are waiting"));
+    app.finish().await;
+}
+
+/// Nobody waits: the same call would be refused again.
+#[tokio::test]
+async fn strictness_refuses_what_is_too_short_for_one_call_for_good() {
+    let settings = [
+        ("OFFPEAK_DEADLINE__STRICT", "true"),
+        ("OFFPEAK_RESCUE__RESERVE", "12m"),
+    ];
+    let app = TestApp::with(&settings).await;
+    let mut caller = app.caller().await;
+    let soon = "offpeak-deadline: 100s";
+    let answer = caller.call(CHAT, &[soon], chat("soon", "")).await;
+    assert_eq!(
+        (answer.status(), answer.error_code().as_str()),
+        (400, "deadline_too_short")
+    );
+    assert_eq!(answer.head.value("x-should-retry"), "false");
+    let kept = "shorter than the 2m 1s that are kept for one ordinary call";
+    assert!(answer.text().contains(kept), "{}", answer.text());
+    let patient = &[soon, "prefer: respond-async", "offpeak-on-late: wait"];
+    let answer = caller.call(CHAT, patient, chat("patient", "")).await;
+    assert_eq!(answer.status(), 202);
+    let later = caller.call(CHAT, &["offpeak-deadline: 3m"], chat("later", ""));
+    assert_eq!(later.await.status(), 200);
     app.finish().await;
 }

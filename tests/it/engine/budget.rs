@@ -72,7 +72,8 @@ async fn run_out(world: &mut World, restart: bool) {
     }
     assert!(
         told.starts_with(
-            "stays cheap and may be late: the rescue budget of $0.001 per day is spent"
+            "stays cheap and may be late: the rescue budget of $0.001 per day is spent \
+             or committed until "
         ),
         "{told}"
     );
@@ -169,6 +170,76 @@ async fn one_that_is_too_dear_for_the_budget_stays_behind_alone() {
     assert!(matches!(outcome.source, Source::Batch(_)), "{outcome:?}");
     let creates = world.sim.log().operations[&Operation::CreateBatch];
     assert!(creates <= 10, "{creates} batches");
+    world.finish().await;
+}
+
+/// A call whose answer may have so many tokens, of $0.60 a million.
+fn of_tokens(text: &str, tokens: u32) -> Ask {
+    let body = json!({
+        "model": "gpt-4o-mini", "max_tokens": tokens,
+        "messages": [{"role": "user", "content": text}],
+    });
+    Ask {
+        body: Some(body.to_string()),
+        ..ask(text)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dear_rescue_that_has_to_wait_holds_up_no_cheap_ones() {
+    let world = World::with(|settings, _| {
+        settings.rescue.budget_usd_per_day = Some(usd("0.1"));
+        settings.live.timeout = 10 * HOUR;
+    })
+    .await;
+    world.faults(Operation::CreateBatch, Kind::Slow { by: 30 * HOUR }, 1_000);
+    let due = |minutes: u32| 2 * HOUR + minutes * MINUTE;
+    // $0.09 are kept for it, and it takes its time: the next of $0.02 has to wait.
+    world.fault(Operation::Chat, Kind::Delay { by: 4 * HOUR });
+    let long = world.ask(&of_tokens("long", 150_000).within(due(0))).await;
+    let dear = world.ask(&of_tokens("dear", 33_000).within(due(10))).await;
+    let cheap = |n: usize| ask(format!("q{n}")).within(due(20 + n as u32));
+    let keys = world.ask_many(10, cheap).await;
+    for (n, key) in keys.iter().enumerate() {
+        let outcome = world.outcome(*key).await;
+        succeeded(&outcome);
+        assert_eq!(outcome.source, LIVE);
+        let within = key.id.born().until(outcome.finished);
+        assert!(within <= due(20 + n as u32), "{n} after {within:?}");
+    }
+    let open = world.store.head(dear).await.unwrap().unwrap();
+    assert_eq!(open.outcome, None, "its money is not there yet");
+    let long = world.outcome(long).await;
+    let dear = world.outcome(dear).await;
+    assert_eq!((long.source, dear.source), (LIVE, LIVE));
+    let waited = long.finished.until(dear.finished);
+    assert!(waited < MINUTE, "{waited:?} after its money came back");
+    world.finish().await;
+    assert_eq!(world.engine().rescue_budgets_spent(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_money_and_is_cancelled_makes_way() {
+    let world = World::with(|settings, _| {
+        settings.rescue.budget_usd_per_day = Some(usd("0.1"));
+        settings.live.timeout = 10 * HOUR;
+    })
+    .await;
+    world.faults(Operation::CreateBatch, Kind::Slow { by: 30 * HOUR }, 1_000);
+    world.fault(Operation::Chat, Kind::Delay { by: 4 * HOUR });
+    let due = |minutes: u32| 2 * HOUR + minutes * MINUTE;
+    world.ask(&of_tokens("long", 80_000).within(due(0))).await;
+    let first = world
+        .ask(&of_tokens("first", 150_000).within(due(10)))
+        .await;
+    // Beside what the first in line waits for there is no room for it.
+    let next = world.ask(&of_tokens("next", 60_000).within(due(20))).await;
+    world.pass(due(20)).await;
+    assert_eq!(world.engine().counts().live, 3);
+    world.engine().cancel(first).await.unwrap();
+    world.pass(MINUTE).await;
+    assert_eq!(world.outcome(next).await.source, LIVE);
+    assert_eq!(world.engine().counts().live, 1, "the long one runs");
     world.finish().await;
 }
 

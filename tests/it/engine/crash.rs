@@ -237,6 +237,12 @@ impl Store for Mortal<dyn Store> {
             .each(moves, async |moves| self.inner.relocate(moves).await);
         self.life.step(name, moved).await
     }
+    async fn replan(&self, replan: Replan) -> Result<bool, StoreError> {
+        let to = replan.relocation.to;
+        let name = format!("replan {} →{to:?}", replan.relocation.entry.key.id);
+        let replanned = self.trouble.befall("replan", self.inner.replan(replan));
+        commit!(self, name, replanned)
+    }
     async fn settle(&self, endings: Vec<Ending>) -> Vec<Result<Settled, StoreError>> {
         let told = endings
             .iter()

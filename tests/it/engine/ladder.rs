@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use offpeak::{
-    engine::{Believed, Settings},
+    engine::{Believed, Call, Settings},
     model::{
-        attempt::{AttemptState, Lane},
+        attempt::{Attempt, AttemptState, Lane},
+        batch::Batch,
         endpoint::Endpoint,
         id::RequestKey,
         request::{Outcome, Source, State},
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::{
     asking::{Ask, HOUR, MINUTE, SECOND, ask},
+    crash::How,
     world::{Allow, LIVE, World, succeeded},
 };
 
@@ -119,7 +121,7 @@ async fn a_short_deadline_is_met_at_half_price() {
 
 #[tokio::test(start_paused = true)]
 async fn what_flex_refuses_is_answered_at_once_on_the_next_rung() {
-    let world = world(|_, _| {}).await;
+    let world = world(|settings, _| settings.ladder.batch.models.clear()).await;
     world.faults(Operation::Chat, Kind::FlexShortage, 1_000);
     let keys = world.ask_many(40, |n| flexible(format!("q{n}"))).await;
     for key in &keys {
@@ -142,9 +144,194 @@ async fn what_flex_refuses_is_answered_at_once_on_the_next_rung() {
     world.finish().await;
 }
 
+/// One whose batches are fast, and that has no room in flex.
+async fn short_of_flex(change: impl FnOnce(&mut Settings, &mut simulator::Settings)) -> World {
+    let world = world(|settings, sim| {
+        sim.latency.turnaround_median = 2 * MINUTE;
+        change(settings, sim);
+    })
+    .await;
+    world.faults(Operation::Chat, Kind::FlexShortage, 1_000);
+    world
+}
+
+fn flex_attempts(attempts: &[Attempt]) -> usize {
+    let flex = attempts.iter().filter(|it| it.lane == Lane::Flex);
+    flex.count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_flex_refuses_goes_into_a_batch_that_is_in_time() {
+    let world = short_of_flex(|_, _| {}).await;
+    let call = |n: usize| flexible(format!("q{n}")).within(30 * MINUTE);
+    // The rescuer has a turn whenever a batch is sealed: nothing is taken out again.
+    let mut keys = Vec::new();
+    for n in 0..10 {
+        keys.push(world.ask(&call(n)).await);
+        world.pass(SECOND).await;
+    }
+    let held = world.admit(&call(10).held()).await;
+    keys.push(held.request.key);
+    let planned = &held.request.reason;
+    assert!(planned.starts_with("flex, 30m left"), "{planned}");
+    world.pass(10 * SECOND).await;
+    for key in &keys {
+        let view = world.engine().view(*key).await.unwrap().unwrap();
+        assert_eq!(view.lane(), Lane::Batch, "{}", view.reason);
+        assert!(view.reason.starts_with("batch, 29m "), "{}", view.reason);
+        for part in ["(planned: flex, 30m left", "flex had no capacity for it"] {
+            assert!(view.reason.contains(part), "{}", view.reason);
+        }
+    }
+    for key in &keys {
+        let outcome = world.outcome(*key).await;
+        in_time(&outcome, *key, 30 * MINUTE);
+        assert!(matches!(outcome.source, Source::Batch(_)), "{outcome:?}");
+        let attempts = world.store.attempts(*key).await.unwrap();
+        assert_eq!(flex_attempts(&attempts), 1, "{attempts:?}");
+    }
+    held.hold.delivered(world.engine());
+    world.finish().await;
+    let ledger = world.ledger().await;
+    assert_eq!(ledger.paid.as_pico() * 2, ledger.standard.as_pico());
+    assert_eq!((ledger.rescued, ledger.paid_twice), (0, 0));
+    assert_eq!(world.sim.log().operations[&Operation::Chat], 11);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_hung_in_flex_goes_into_a_batch_that_is_in_time() {
+    let world = world(|settings, sim| {
+        // Given up early, because it answers soon if it does.
+        let flex = &mut settings.ladder.flex;
+        (flex.median, flex.p90, flex.never) = (10 * SECOND, 20 * SECOND, 0.3);
+        sim.latency.turnaround_median = 2 * MINUTE;
+    })
+    .await;
+    world.faults(Operation::Chat, Kind::Hang, 3);
+    let call = |n: usize| flexible(format!("q{n}")).within(12 * MINUTE);
+    let keys = world.ask_many(3, call).await;
+    for key in &keys {
+        let outcome = world.outcome(*key).await;
+        in_time(&outcome, *key, 12 * MINUTE);
+        assert!(matches!(outcome.source, Source::Batch(_)), "{outcome:?}");
+        assert!(outcome.reason.contains("given up after"), "{outcome:?}");
+    }
+    let unaccounted = true;
+    world
+        .finish_allowing(Allow {
+            unaccounted,
+            ..Allow::default()
+        })
+        .await;
+    assert_eq!(world.ledger().await.unaccounted, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_background_lane_does_not_answer_goes_into_a_batch() {
+    let world = world(|settings, sim| {
+        background(settings, sim, true);
+        settings.ladder.background_2h.models.clear();
+        // Slower than they are: the background is tried first.
+        let batch = &mut settings.ladder.batch;
+        batch.models = vec!["*".into()];
+        (batch.median, batch.p90) = (5 * HOUR, 20 * HOUR);
+    })
+    .await;
+    let within = 8 * HOUR;
+    let call = response("q", None, "flaky=1").within(within);
+    let key = world.ask(&call).await;
+    let planned = world.engine().view(key).await.unwrap().unwrap();
+    assert_eq!(planned.lane(), Lane::Background8h, "{}", planned.reason);
+    let outcome = world.outcome(key).await;
+    in_time(&outcome, key, within);
+    assert!(matches!(outcome.source, Source::Batch(_)), "{outcome:?}");
+    let reason = &outcome.reason;
+    assert!(reason.contains("background-8h ended as failed"), "{reason}");
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_came_out_of_a_batch_does_not_go_back_into_one() {
+    let world = short_of_flex(|_, _| {}).await;
+    world.faults(Operation::CreateBatch, Kind::Slow { by: 30 * HOUR }, 1_000);
+    for within in [30 * MINUTE, 3 * HOUR] {
+        let call = |n: usize| flexible(format!("{within:?} {n}")).within(within);
+        let keys = world.ask_many(5, call).await;
+        for key in &keys {
+            let outcome = world.outcome(*key).await;
+            in_time(&outcome, *key, within);
+            assert_eq!(outcome.source, LIVE, "{outcome:?}");
+            assert!(
+                outcome.reason.starts_with("rescued: the batch"),
+                "{outcome:?}"
+            );
+            let attempts = world.store.attempts(*key).await.unwrap();
+            let last = attempts.last().unwrap().started;
+            let later = |batch: &Batch| batch.created >= last;
+            assert!(!world.batches().await.iter().any(later), "{attempts:?}");
+        }
+    }
+    world.finish().await;
+    assert_eq!(world.ledger().await.rescued, 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_must_be_live_goes_into_no_batch() {
+    let world = short_of_flex(|_, _| {}).await;
+    let ask = flexible("live only").within(30 * MINUTE);
+    let call = Call {
+        live_only: Some("n is set".into()),
+        ..ask.call(world.engine())
+    };
+    let key = world.engine().admit(call).await.unwrap().request.key;
+    world.note(key, "live only");
+    assert_eq!(world.outcome(key).await.source, LIVE);
+    world.finish().await;
+    assert_eq!(world.batches().await.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kill_on_the_way_from_flex_to_a_batch_loses_nothing() {
+    let killed = Allow {
+        lost_files: true,
+        unaccounted: true,
+        endless: false,
+    };
+    for steps in 1..16 {
+        let mut world = short_of_flex(|_, _| {}).await;
+        let call = |n: usize| flexible(format!("q{n}")).within(30 * MINUTE);
+        let keys = world.ask_many(3, call).await;
+        world.restart(Some(steps)).await;
+        world.die_within(20 * SECOND).await;
+        world.restart(None).await;
+        world.check_counts().await;
+        for key in keys {
+            in_time(&world.outcome(key).await, key, 30 * MINUTE);
+        }
+        world.finish_allowing(killed).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_on_the_way_to_a_batch_is_asked_again() {
+    let world = short_of_flex(|_, _| {}).await;
+    world.trouble.on("replan", How::Refuse, 2);
+    let call = |n: usize| flexible(format!("q{n}")).within(30 * MINUTE);
+    for key in world.ask_many(3, call).await {
+        let outcome = world.outcome(key).await;
+        in_time(&outcome, key, 30 * MINUTE);
+        assert!(matches!(outcome.source, Source::Batch(_)), "{outcome:?}");
+    }
+    world.finish().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_model_that_has_no_flex_after_all_is_answered() {
-    let world = world(|settings, _| settings.ladder.flex.models = vec!["gpt-4.1".into()]).await;
+    let world = world(|settings, _| {
+        settings.ladder.batch.models.clear();
+        settings.ladder.flex.models = vec!["gpt-4.1".into()];
+    })
+    .await;
     let call = Ask {
         model: "gpt-4.1".into(),
         ..flexible("no such tier")
@@ -223,7 +410,7 @@ async fn who_waits_for_flex_is_answered_in_time() {
 
 #[tokio::test(start_paused = true)]
 async fn a_caller_who_streams_is_told_by_the_answer() {
-    let world = world(|_, _| {}).await;
+    let world = world(|settings, _| settings.ladder.batch.models.clear()).await;
     let mut call = flexible("stream me").held();
     call.stream = true;
     let mut admitted = world.admit(&call).await;
