@@ -91,6 +91,7 @@ impl Engine {
         why: &str,
     ) -> Result<(), StoreError> {
         tracing::error!(batch = %batch.id, provider_id = batch.provider_id, "{why}");
+        self.learn_from_giving_up(batch);
         self.return_the_rest(batch, false).await?;
         batch.litter.extend(batch.input_file.clone());
         self.settled(batch).await

@@ -130,8 +130,12 @@ impl Engine {
             }
         }
         let plan = Arc::new(self.make_plan(scope, &kind));
-        let running = self.summary.lock().running(scope, now);
-        let oldest = running.into_iter().map(|(age, _)| age).max();
+        let oldest = {
+            let summary = self.summary.lock();
+            let running = summary.running(scope, now).into_iter();
+            let cancelling = summary.cancelling(scope, now);
+            running.chain(cancelling).map(|(age, _)| age).max()
+        };
         let made = Made {
             plan: plan.clone(),
             due: now + replan,

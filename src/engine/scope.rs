@@ -87,6 +87,9 @@ struct Named {
 /// check is believed, so that its next call finds what was learned.
 const REMEMBERED: Duration = Duration::from_secs(7 * 86_400);
 
+/// How often it is noted that an organization is still told.
+const NOTED_EVERY: Duration = Duration::from_secs(3600);
+
 impl Organizations {
     pub fn owner(&self, credential: CredentialId) -> Owner {
         let named = self.0.read();
@@ -104,6 +107,11 @@ impl Organizations {
     /// True where it is news. The first name holds: what was counted for it cannot be
     /// told apart again.
     pub fn learn(&self, credential: CredentialId, organization: &str, now: Timestamp) -> bool {
+        // Every answer says it.
+        let noted = |named: &Named| named.told + NOTED_EVERY > now;
+        if self.0.read().get(&credential).is_some_and(noted) {
+            return false;
+        }
         let mut known = self.0.write();
         if let Some(named) = known.get_mut(&credential) {
             named.told = now;

@@ -64,6 +64,24 @@ impl Engine {
         }
     }
 
+    /// It ran for so long, and nobody will see its end.
+    pub(super) fn learn_from_giving_up(&self, batch: &Batch) {
+        let account = Account::from(batch);
+        let heard = {
+            let summary = self.summary.lock();
+            let tracked = summary.batches.get(&batch.id);
+            tracked.and_then(|tracked| tracked.heard)
+        };
+        let now = self.now();
+        let ran = batch.created.until(batch.cancel_sent.unwrap_or(now));
+        let left = 1.0 - heard.unwrap_or(0.0);
+        self.cut_off(&account, Takes::Answer(Lane::Batch), ran, left);
+        self.cut_off(&account, Takes::Batch, ran, 1.0);
+        if let Some(asked) = batch.cancel_sent {
+            self.cut_off(&account, Takes::Cancel, asked.until(now), 1.0);
+        }
+    }
+
     /// What share of the lines ended between two ages, from the cancel to its effect,
     /// beside the share that would have without one.
     fn learn_from_cancel(

@@ -25,9 +25,6 @@ use crate::{
     ports::{ProviderError, StoreError},
 };
 
-/// Between two questions how long to stay.
-const LEAST_PAUSE: Duration = Duration::from_secs(1);
-
 pub struct Call {
     pub attempt: Attempt,
     pub known: Known,
@@ -84,7 +81,8 @@ impl Engine {
         let began = call.attempt.started;
         let mut left = call.patience.min(most);
         while !left.is_zero() {
-            let again = (left / 8).clamp(LEAST_PAUSE, self.settings.rescue.replan);
+            let replan = self.settings.rescue.replan;
+            let again = (left / 8).clamp(replan / 32, replan);
             if let Ok(reply) = tokio::time::timeout(again.min(left), &mut reply).await {
                 return reply;
             }

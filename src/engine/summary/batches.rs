@@ -280,7 +280,7 @@ impl Summary {
     /// Batches whose lines are wanted back to run live, and have not come yet.
     pub fn wanted_back(&self) -> Vec<Batch> {
         let batches = self.batches.values();
-        let wanted = batches.filter(|tracked| tracked.is_coming_back());
+        let wanted = batches.filter(|tracked| tracked.is_coming_back() && !tracked.afresh);
         wanted.map(|tracked| tracked.batch.clone()).collect()
     }
 }

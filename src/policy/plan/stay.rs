@@ -83,24 +83,43 @@ impl Plan {
         best
     }
 
+    /// What is expected of `slack`, which lies between two points: the cost, and the
+    /// share that ends in an ordinary call. None where it is less than at any point.
+    fn between(&self, slack: f64) -> Option<(f64, f64)> {
+        let next = self.points.partition_point(|point| point.slack <= slack);
+        let before = self.points.get(next.checked_sub(1)?)?;
+        let Some(after) = self.points.get(next) else {
+            return Some((before.cost, before.standard));
+        };
+        let share = (slack - before.slack) / (after.slack - before.slack);
+        let on_the_way = |from: f64, to: f64| from + (to - from) * share;
+        let standard = on_the_way(before.standard, after.standard);
+        Some((on_the_way(before.cost, after.cost), standard))
+    }
+
     fn stay_and_give_up(&self, rung: &Rung, age: f64, slack: f64) -> Stay {
         let open = rung.curve.survival(age).max(1e-12);
         let runs = |at: f64| (rung.curve.survival(at) / open).min(1.0);
         // What ends is billed, whether anybody waits for it or not.
         let billed = rung.price * (1.0 - runs(f64::MAX));
-        let stays = self.points.iter().map(|point| {
-            let until = age + (slack - point.slack).max(0.0);
+        let leave = |until: f64, (cost, standard): (f64, f64)| {
             let left = runs(until);
             Stay {
                 until,
                 leave: Leave::GiveUp,
-                cost: billed + left * point.cost,
-                standard: left * point.standard,
+                cost: billed + left * cost,
+                standard: left * standard,
             }
+        };
+        let in_time = self.points.iter().take_while(|point| point.slack <= slack);
+        let stays = in_time.map(|point| {
+            let until = age + slack - point.slack;
+            leave(until, (point.cost, point.standard))
         });
-        let in_time = stays.take_while(|stay| stay.until > age);
+        // Or now: who asks again at the end that was told is to be told the same.
+        let now = self.between(slack).map(|rest| leave(age, rest));
         // Of equals, the one that is left last.
-        let best = in_time.reduce(|best, stay| {
+        let best = stays.chain(now).reduce(|best, stay| {
             if stay.cost < best.cost - 1e-9 {
                 stay
             } else {

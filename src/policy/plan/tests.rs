@@ -138,6 +138,28 @@ fn what_is_given_up_is_billed_and_so_waited_for_longer() {
     assert!(cancelled.until < hung_up.until && cancelled.cost < hung_up.cost);
 }
 
+/// With every second that passes, the end that was told at first comes nearer.
+#[test]
+fn who_asks_again_how_long_to_stay_is_told_the_same() {
+    let plan = plan();
+    for (median, p90, never, slack) in [(10, 20, 0.3, 720.0), (60, 300, 0.02, 900.0)] {
+        let prior = Prior {
+            median: Duration::from_secs(median),
+            p90: Duration::from_secs(p90),
+            never,
+        };
+        let rung = flex(&prior);
+        let first = plan.stay(&rung, 0.0, slack).until;
+        let mut age = 0.0;
+        while plan.stay(&rung, age, slack - age).until > age {
+            age += 1.0;
+        }
+        let off = (age - first).abs() / slack;
+        // What is thought out is a grid of slacks.
+        assert!(off < 0.05, "{first} at first, and then {age}");
+    }
+}
+
 #[test]
 fn a_rung_that_refuses_falls_to_the_next() {
     let quick = Prior {

@@ -247,3 +247,31 @@ async fn flex_calls_leave_sooner_when_more_is_promised() {
     let firm = kept(&world, &requests).await;
     assert!((12..25).contains(&firm), "{firm} firm");
 }
+
+/// A live call names the organization of its key; it is remembered.
+#[tokio::test(start_paused = true)]
+async fn keys_of_one_organization_share_what_is_promised_after_a_restart() {
+    let mut world = World::with(|settings, sim| {
+        settings.live.max_concurrent = 1;
+        settings.live.start_concurrent = 1;
+        settings.live.expected = 24 * SECOND;
+        sim.latency.live_median = 20 * SECOND;
+    })
+    .await;
+    stall(&world);
+    let keys = ["sk-acme.one", "sk-acme.two"];
+    for key in keys {
+        let live = ask(key).within(MINUTE).key(key);
+        succeeded(&world.outcome(world.ask(&live).await).await);
+    }
+    world.restart(None).await;
+    let call = |number: usize| {
+        ask(format!("q{number:03}"))
+            .within(20 * MINUTE)
+            .key(keys[number % 2])
+    };
+    let requests = admit_all(&world, (0..80).map(call)).await;
+    let firm = kept(&world, &requests).await;
+    // Four fifths of a call of some 20 s at a time; of one key alone as many.
+    assert!((35..50).contains(&firm), "{firm} firm");
+}
