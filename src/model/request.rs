@@ -138,8 +138,7 @@ impl Bucket {
         self.start + Duration::from_millis(1 << self.width_log2)
     }
 
-    /// The beginning of the part of it that a deadline falls into, one of
-    /// [`Bucket::PARTS`].
+    /// The beginning of the part of it that a deadline falls into, one of sixteen.
     pub fn part(&self, deadline: Timestamp) -> Timestamp {
         let width_log2 = self.width_log2.saturating_sub(Bucket::PARTS.ilog2() as u8);
         let start = (deadline.as_millis() >> width_log2) << width_log2;

@@ -98,6 +98,17 @@ impl Ask {
         }
     }
 
+    /// The same of the Responses API.
+    pub fn response(self) -> Self {
+        let body = json!({"model": self.model, "input": self.text,
+            "metadata": {"sim": self.sim}});
+        Ask {
+            endpoint: Endpoint::Responses,
+            body: Some(body.to_string()),
+            ..self
+        }
+    }
+
     pub fn body(&self) -> String {
         if let Some(body) = &self.body {
             return body.clone();

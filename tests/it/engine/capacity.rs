@@ -4,13 +4,13 @@
 use std::{sync::Arc, time::Duration};
 
 use offpeak::{
-    engine::{AdmitError, Refused},
-    model::request::{Guarantee, Request},
-    model::{attempt::Lane, endpoint::Endpoint},
-    simulator::{Kind, Operation},
+    engine::{AdmitError, Refused, Settings},
+    model::{
+        attempt::Lane,
+        request::{Guarantee, Request},
+    },
+    simulator::{self, Kind, Operation},
 };
-
-use serde_json::json;
 
 use super::{
     asking::{Ask, HOUR, MINUTE, SECOND, ask},
@@ -47,6 +47,23 @@ async fn kept(world: &World, requests: &[Arc<Request>]) -> usize {
         firm += 1;
     }
     firm
+}
+
+/// So many ordinary calls at a time, of 20 s each and said to take 24.
+async fn few(
+    at_a_time: u32,
+    change: impl FnOnce(&mut Settings, &mut simulator::Settings),
+) -> World {
+    let world = World::with(|settings, sim| {
+        settings.live.max_concurrent = at_a_time;
+        settings.live.start_concurrent = at_a_time;
+        settings.live.expected = 24 * SECOND;
+        sim.latency.live_median = 20 * SECOND;
+        change(settings, sim);
+    })
+    .await;
+    stall(&world);
+    world
 }
 
 /// About a thousand tokens each.
@@ -92,10 +109,7 @@ async fn a_limit_that_was_told_is_known_after_a_quiet_day_and_a_restart() {
 /// after them in a batch that hangs.
 #[tokio::test(start_paused = true)]
 async fn flex_calls_make_room_for_firm_work_that_is_still_in_its_batch() {
-    let world = World::with(|settings, sim| {
-        settings.live.max_concurrent = 4;
-        settings.live.start_concurrent = 4;
-        settings.live.expected = 24 * SECOND;
+    let world = few(4, |settings, sim| {
         settings.live.max_flex = 2;
         settings.ladder.batch.endpoints = vec!["/v1/responses".into()];
         settings.ladder.flex.endpoints = vec!["/v1/chat/completions".into()];
@@ -104,23 +118,13 @@ async fn flex_calls_make_room_for_firm_work_that_is_still_in_its_batch() {
         sim.latency.flex_sigma = 0.0;
     })
     .await;
-    stall(&world);
     let call = |name: &str, number: usize, within: Duration| Ask {
         model: "o3".into(),
         ..ask(format!("{name}{number:03}"))
             .sim("tokens=5")
             .within(within)
     };
-    let batch = (0..100).map(|number| {
-        let call = call("batch", number, HOUR);
-        let body = json!({"model": call.model, "input": call.text,
-            "metadata": {"sim": call.sim}});
-        Ask {
-            endpoint: Endpoint::Responses,
-            body: Some(body.to_string()),
-            ..call
-        }
-    });
+    let batch = (0..100).map(|number| call("batch", number, HOUR).response());
     let mut requests = admit_all(&world, batch).await;
     world.pass(31 * MINUTE).await;
     let flex = (0..95).map(|number| call("flex", number, 28 * MINUTE));
@@ -134,15 +138,7 @@ async fn flex_calls_make_room_for_firm_work_that_is_still_in_its_batch() {
 /// Six scopes of two calls at a time each, and two calls in all.
 #[tokio::test(start_paused = true)]
 async fn all_scopes_share_what_can_run_at_once() {
-    let world = World::with(|settings, sim| {
-        settings.live.max_concurrent = 2;
-        settings.live.start_concurrent = 2;
-        settings.live.max_total = 2;
-        settings.live.expected = 24 * SECOND;
-        sim.latency.live_median = 20 * SECOND;
-    })
-    .await;
-    stall(&world);
+    let world = few(2, |settings, _| settings.live.max_total = 2).await;
     let call = |number: usize| {
         let key = format!("sk-{}", number % 6);
         ask(format!("q{number:03}")).within(40 * MINUTE).key(&key)
@@ -157,15 +153,7 @@ async fn all_scopes_share_what_can_run_at_once() {
 /// the model: each that is let in is promised.
 #[tokio::test(start_paused = true)]
 async fn strict_calls_that_come_together_are_promised_or_refused() {
-    let world = World::with(|settings, sim| {
-        settings.admission.model_check = true;
-        settings.live.max_concurrent = 1;
-        settings.live.start_concurrent = 1;
-        settings.live.expected = 24 * SECOND;
-        sim.latency.live_median = 20 * SECOND;
-    })
-    .await;
-    stall(&world);
+    let world = few(1, |settings, _| settings.admission.model_check = true).await;
     world.fault(Operation::GetModel, Kind::Slow { by: SECOND });
     let engine = world.engine();
     let calls = (0..100).map(|number| {
@@ -227,9 +215,7 @@ async fn what_the_budget_does_not_cover_is_not_promised() {
 /// nothing was promised to the others yet.
 #[tokio::test(start_paused = true)]
 async fn flex_calls_leave_sooner_when_more_is_promised() {
-    let world = World::with(|settings, sim| {
-        settings.live.max_concurrent = 1;
-        settings.live.start_concurrent = 1;
+    let world = few(1, |settings, sim| {
         settings.live.expected = 20 * SECOND;
         sim.latency.live_median = 19 * SECOND;
         sim.latency.flex_median = 14 * MINUTE;
@@ -251,14 +237,7 @@ async fn flex_calls_leave_sooner_when_more_is_promised() {
 /// A live call names the organization of its key; it is remembered.
 #[tokio::test(start_paused = true)]
 async fn keys_of_one_organization_share_what_is_promised_after_a_restart() {
-    let mut world = World::with(|settings, sim| {
-        settings.live.max_concurrent = 1;
-        settings.live.start_concurrent = 1;
-        settings.live.expected = 24 * SECOND;
-        sim.latency.live_median = 20 * SECOND;
-    })
-    .await;
-    stall(&world);
+    let mut world = few(1, |_, _| {}).await;
     let keys = ["sk-acme.one", "sk-acme.two"];
     for key in keys {
         let live = ask(key).within(MINUTE).key(key);

@@ -6,14 +6,12 @@ use offpeak::{
     engine::Believed,
     model::{
         attempt,
-        endpoint::Endpoint,
         id::RequestKey,
         request::{Guarantee, Outcome, Request, Source},
         time::Timestamp,
     },
     simulator::{Kind, Lane, Operation},
 };
-use serde_json::json;
 
 use super::{
     asking::{Ask, HOUR, MINUTE, SECOND, ask},
@@ -68,13 +66,8 @@ fn hangs(number: usize) -> Ask {
     call.key = ["sk-test", "sk-other"][number % 2].into();
     match number / 2 % 3 {
         0 => call.model = "gpt-4.1".into(),
-        1 => call.endpoint = Endpoint::Responses,
+        1 => call = call.response(),
         _ => {}
-    }
-    if call.endpoint == Endpoint::Responses {
-        let body = json!({"model": call.model, "input": call.text,
-            "metadata": {"sim": call.sim}});
-        call.body = Some(body.to_string());
     }
     // In no order of their asking.
     let order = (number * 7919 % 300) as u32;

@@ -9,13 +9,11 @@ use offpeak::{
     engine::Settings,
     model::{
         attempt::Lane,
-        endpoint::Endpoint,
         request::{Guarantee, Outcome, Request, Source},
     },
     simulator::{self, Kind, Operation},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use serde_json::json;
 
 use super::{
     asking::{Ask, HOUR, MINUTE, SECOND, ask, seeds},
@@ -227,15 +225,9 @@ impl Case {
             within: least.mul_f64(times.powf(random.random_range(0.0..1.0))),
             ..ask(text).sim("tokens=5").key(self.keys[number % 2])
         };
-        if !matches!(self.offer, Offer::Background(_)) {
-            return call;
-        }
-        let body = json!({"model": call.model, "input": call.text,
-            "metadata": {"sim": call.sim}});
-        Ask {
-            endpoint: Endpoint::Responses,
-            body: Some(body.to_string()),
-            ..call
+        match self.offer {
+            Offer::Background(_) => call.response(),
+            _ => call,
         }
     }
 
