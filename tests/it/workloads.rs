@@ -217,6 +217,50 @@ async fn lines_that_finish_apart() {
     books.cost_at_most(0.8);
 }
 
+/// What has not ended when a batch is cancelled never does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_that_stops_at_a_cancel() {
+    let mut provider = provider();
+    provider.latency.line_correlation = 0.5;
+    provider.latency.turnaround_sigma = 0.7;
+    provider.latency.cancel_in_flight = Duration::ZERO;
+    let app = against(provider, &[]).await;
+    let by = Duration::from_secs(86_400);
+    app.simulator.inject(Fault {
+        times: 3,
+        ..Fault::once(Operation::CreateBatch, Kind::Slow { by })
+    });
+    let done = play(&app, &STEADY).await;
+    let books = check(&app, done).await;
+    app.finish().await;
+    assert_eq!(books.firm, STEADY.calls);
+    assert!(books.cancelled >= 3, "{books:?}");
+    books.cost_at_most(0.8);
+}
+
+/// From what is too little for a batch to more than any takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_slack_alone() {
+    let short = Workload {
+        calls: 40,
+        arrival: |number| SECOND * number / 40,
+        ..STEADY
+    };
+    let slacks: [(fn(u32) -> Duration, f64); 5] = [
+        (|_| 3 * SECOND, 1.0),
+        (|_| 4 * SECOND, 1.0),
+        (|_| 6 * SECOND, 0.75),
+        (|_| 10 * SECOND, 0.6),
+        (|_| 20 * SECOND, 0.6),
+    ];
+    for (deadline, most) in slacks {
+        let alone = Workload { deadline, ..short };
+        let books = through(alone, provider()).await;
+        assert_eq!(books.firm, alone.calls, "{:?}", deadline(0));
+        books.cost_at_most(most);
+    }
+}
+
 /// Some twelve calls a second can run live, far fewer than are asked for, and no
 /// batch moves: what was promised is in time, and not all was.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
