@@ -238,9 +238,10 @@ impl From<Refused> for ApiError {
                 ..ApiError::invalid(
                     StatusCode::TOO_MANY_REQUESTS,
                     "deadline_not_firm",
-                    "So many calls are waiting that this deadline could only be met with \
-                     luck, and deadline.strict is set. Accepted: a later call, \
-                     `Offpeak-On-Late: wait`, or no deadline.",
+                    "So many calls are waiting, or so little is left of the rescue budget, \
+                     that this deadline could only be met with luck, and deadline.strict \
+                     is set. Accepted: a later call, `Offpeak-On-Late: wait`, or no \
+                     deadline.",
                 )
                 .param("Offpeak-Deadline")
             },

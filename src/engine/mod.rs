@@ -107,6 +107,7 @@ pub struct Engine {
     summary: Mutex<summary::Summary>,
     turnarounds: turnaround::Turnarounds,
     plans: plans::Plans,
+    whole_pace: plans::WholePace,
     /// None where calls that pass through are not counted.
     shadow: Option<shadow::Shadow>,
     credentials: credentials::Credentials,
@@ -166,6 +167,7 @@ impl Engine {
             summary: Mutex::new(summary),
             turnarounds: turnaround::Turnarounds::new(organizations.clone()),
             plans: plans::Plans::default(),
+            whole_pace: plans::WholePace::default(),
             shadow,
             credentials: credentials::Credentials::default(),
             models: models::Models::default(),

@@ -42,6 +42,29 @@ struct Made {
     observations: u64,
 }
 
+/// What a call takes in the mean of all that is firm, thought out now and then: there
+/// may be thousands of scopes, and every admission asks.
+#[derive(Default)]
+pub(super) struct WholePace(Mutex<Option<(Timestamp, Duration)>>);
+
+const NOW_AND_THEN: Duration = Duration::from_secs(1);
+
+impl WholePace {
+    pub fn takes(&self, engine: &Engine) -> Duration {
+        let now = engine.now();
+        let mut known = self.0.lock();
+        if let Some((at, takes)) = *known
+            && at + NOW_AND_THEN > now
+        {
+            return takes;
+        }
+        let calls = engine.summary.lock().firm_by_scope();
+        let takes = engine.scopes.mean_latency(&calls, now);
+        *known = Some((now, takes));
+        takes
+    }
+}
+
 /// The share of its age that a running batch must grow by to tell something new.
 const NEWS: f64 = 0.1;
 
@@ -237,7 +260,7 @@ impl Engine {
     /// What can run live of all scopes together (`live.max_total`), however little each
     /// of them needs.
     pub(super) fn whole_capacity(&self, live: Duration) -> Capacity {
-        let takes = self.scopes.slowest(self.now()).as_secs_f64();
+        let takes = self.whole_pace.takes(self).as_secs_f64();
         Capacity {
             rate: f64::from(self.settings.live.max_total) / takes.max(0.001),
             tokens: None,

@@ -134,7 +134,7 @@ impl Engine {
     /// scope does in time, with no more than `live.max_total` calls at once.
     fn whole_leads(&self) -> Leads {
         let firm = self.summary.lock().all_firm();
-        let live = self.scopes.slowest(self.now());
+        let live = self.whole_pace.takes(self);
         let starts = self.whole_capacity(live).sure().latest_starts(&firm);
         let leads = firm.iter().zip(starts);
         leads

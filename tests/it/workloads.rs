@@ -246,17 +246,46 @@ async fn each_slack_alone() {
         arrival: |number| SECOND * number / 40,
         ..STEADY
     };
-    let slacks: [(fn(u32) -> Duration, f64); 5] = [
-        (|_| 3 * SECOND, 1.0),
-        (|_| 4 * SECOND, 1.0),
-        (|_| 6 * SECOND, 0.75),
-        (|_| 10 * SECOND, 0.6),
-        (|_| 20 * SECOND, 0.6),
-    ];
-    for (deadline, most) in slacks {
-        let alone = Workload { deadline, ..short };
+    for (alone, most) in [
+        (
+            Workload {
+                deadline: |_| 3 * SECOND,
+                ..short
+            },
+            1.0,
+        ),
+        (
+            Workload {
+                deadline: |_| 4 * SECOND,
+                ..short
+            },
+            1.0,
+        ),
+        (
+            Workload {
+                deadline: |_| 6 * SECOND,
+                ..short
+            },
+            0.75,
+        ),
+        (
+            Workload {
+                deadline: |_| 10 * SECOND,
+                ..short
+            },
+            0.6,
+        ),
+        (
+            Workload {
+                deadline: |_| 20 * SECOND,
+                ..short
+            },
+            0.6,
+        ),
+    ] {
         let books = through(alone, provider()).await;
-        assert_eq!(books.firm, alone.calls, "{:?}", deadline(0));
+        let slack = (alone.deadline)(0);
+        assert_eq!(books.firm, alone.calls, "{slack:?}");
         books.cost_at_most(most);
     }
 }

@@ -79,11 +79,17 @@ impl Scopes {
         self.fresh.calls(now)
     }
 
-    /// What calls take in the slowest of the scopes.
-    pub fn slowest(&self, now: Timestamp) -> Duration {
+    /// What a call takes in the mean of so many in each scope; of one of which nothing
+    /// is known, where there are none.
+    pub fn mean_latency(&self, calls: &[(ScopeKey, f64)], now: Timestamp) -> Duration {
         let known = self.known.lock();
-        let known = known.values().map(|scope| scope.latency(now)).max();
-        known.unwrap_or_else(|| self.fresh.latency(now))
+        let latency = |key: &ScopeKey| known.get(key).unwrap_or(&self.fresh).latency(now);
+        let all: f64 = calls.iter().map(|(_, calls)| calls).sum();
+        if all <= 0.0 {
+            return self.fresh.latency(now);
+        }
+        let each = calls.iter().map(|(key, calls)| (latency(key), calls / all));
+        each.map(|(latency, share)| latency.mul_f64(share)).sum()
     }
 
     /// Tokens of output of a call, in the mean, where any was seen.

@@ -250,6 +250,13 @@ impl Summary {
         promised.collect()
     }
 
+    /// How much is firm in each scope.
+    pub fn firm_by_scope(&self) -> Vec<(ScopeKey, f64)> {
+        let scopes = self.demands.scopes.iter();
+        let firm = scopes.map(|(key, books)| (key.clone(), books.firm.all.calls.max(0) as f64));
+        firm.filter(|(_, calls)| *calls > 0.0).collect()
+    }
+
     /// All firm work, of every scope and wherever it is, in order of deadlines.
     pub fn all_firm(&self) -> Vec<Demand> {
         self.demands.firm.demands().collect()
