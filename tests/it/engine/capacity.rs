@@ -211,12 +211,15 @@ async fn what_the_budget_does_not_cover_is_not_promised() {
     }
 }
 
-/// They come at once, those that are due first first: when the first goes into flex,
-/// nothing was promised to the others yet.
+/// Those that are due first come first: when the first goes into flex, nothing was
+/// promised to the others yet.
 #[tokio::test(start_paused = true)]
 async fn flex_calls_leave_sooner_when_more_is_promised() {
     let world = few(1, |settings, sim| {
         settings.live.expected = 20 * SECOND;
+        settings.rescue.reserve = 2 * MINUTE;
+        // All of them are in flex at the same time.
+        settings.live.start_concurrent = 64;
         sim.latency.live_median = 19 * SECOND;
         sim.latency.flex_median = 14 * MINUTE;
         sim.latency.flex_sigma = 0.0;
@@ -228,7 +231,11 @@ async fn flex_calls_leave_sooner_when_more_is_promised() {
             .sim("tokens=5")
             .within(5 * MINUTE + number as u32 * 10 * SECOND)
     };
-    let requests = admit_all(&world, (0..30).map(call)).await;
+    let mut requests = Vec::new();
+    for number in 0..30 {
+        requests.push(world.admit(&call(number)).await.request);
+        world.pass(SECOND).await;
+    }
     assert!(requests.iter().all(|it| it.lane == Lane::Flex));
     let firm = kept(&world, &requests).await;
     assert!((12..25).contains(&firm), "{firm} firm");
