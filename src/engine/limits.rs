@@ -21,7 +21,7 @@ use crate::{
 };
 
 use super::{
-    scope::{Account, Merge, Organizations, Owner, ScopeKey, regroup},
+    scope::{Account, Merge, Organizations, Owner, ScopeKey, regroup, regroup_owner},
     summary::{Batches, Summary},
     watcher::looked_for,
 };
@@ -72,11 +72,8 @@ impl Limits {
         now: Timestamp,
     ) {
         regroup(&mut self.budgets, credential, organizations);
-        let alone = self.throttles.remove(&Owner::Credential(credential));
-        if let Some(alone) = alone {
-            let owner = organizations.owner(credential);
-            self.throttles.entry(owner).or_default().absorb(&alone, now);
-        }
+        let merge = |whole: &mut Throttle, part: &Throttle| whole.absorb(part, now);
+        regroup_owner(&mut self.throttles, credential, organizations, merge);
     }
 }
 

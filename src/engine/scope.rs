@@ -178,6 +178,25 @@ pub(super) fn regroup<T: Merge>(
     }
 }
 
+/// The same of what is kept by owner alone.
+pub(super) fn regroup_owner<T>(
+    kept: &mut HashMap<Owner, T>,
+    credential: CredentialId,
+    organizations: &Organizations,
+    merge: impl FnOnce(&mut T, &T),
+) {
+    let Some(part) = kept.remove(&Owner::Credential(credential)) else {
+        return;
+    };
+    let owner = organizations.owner(credential);
+    match kept.get_mut(&owner) {
+        Some(whole) => merge(whole, &part),
+        None => {
+            kept.insert(owner, part);
+        }
+    }
+}
+
 /// The row that names a credential's organization. Nothing that is learned of lanes is
 /// called so, and no model is called nothing.
 pub(super) const ORGANIZATION: &str = "organization";

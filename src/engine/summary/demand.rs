@@ -203,7 +203,8 @@ impl Summary {
     ) -> Guarantee {
         let known = self.destinations.entry(destination.id);
         known.or_insert_with(|| destination.clone());
-        let Some(asked) = asked.filter(|asked| self.has_room(destination, asked)) else {
+        let scope = self.organizations.scope(&Account::from(destination));
+        let Some(asked) = asked.filter(|asked| self.fits(&scope, asked)) else {
             return Guarantee::BestEffort;
         };
         let amount = Amount {
@@ -211,7 +212,6 @@ impl Summary {
             bytes: asked.line_bytes.into(),
         };
         let due = cohort.bucket.part(asked.deadline);
-        let scope = self.organizations.scope(&Account::from(destination));
         let books = self.demands.scopes.entry(scope).or_default();
         books.firm.count(due, amount);
         let (tenant, destination) = (destination.tenant, destination.id);
@@ -222,8 +222,12 @@ impl Summary {
     /// Whether one more call can be promised to be in time.
     pub fn has_room(&self, destination: &Destination, asked: &Asked) -> bool {
         let scope = self.organizations.scope(&Account::from(destination));
+        self.fits(&scope, asked)
+    }
+
+    fn fits(&self, scope: &ScopeKey, asked: &Asked) -> bool {
         let empty = Book::default();
-        let books = self.demands.scopes.get(&scope);
+        let books = self.demands.scopes.get(scope);
         let firm = books.map_or(&empty, |books| &books.firm);
         let (now, more) = (asked.now, asked.demand());
         firm.has_room(&asked.capacity, now, more)

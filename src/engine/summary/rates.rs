@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use crate::{
-    engine::scope::{Organizations, Owner},
+    engine::scope::{Organizations, Owner, regroup_owner},
     model::{id::CredentialId, request::Cohort, time::Timestamp},
     policy::{limits::Rate, pack, poll},
 };
@@ -42,23 +42,9 @@ impl Rates {
         organizations: &Organizations,
         now: Timestamp,
     ) {
-        let (alone, owner) = (
-            Owner::Credential(credential),
-            organizations.owner(credential),
-        );
-        if owner == alone {
-            return;
-        }
         for rates in [&mut self.creates, &mut self.polls] {
-            let Some(part) = rates.remove(&alone) else {
-                continue;
-            };
-            match rates.get_mut(&owner) {
-                Some(whole) => whole.absorb(&part, now),
-                None => {
-                    rates.insert(owner.clone(), part);
-                }
-            }
+            let merge = |whole: &mut Rate, part: &Rate| whole.absorb(part, now);
+            regroup_owner(rates, credential, organizations, merge);
         }
     }
 }
