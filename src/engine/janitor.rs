@@ -37,6 +37,7 @@ impl Engine {
         for batch in self.tracked(|batch| !batch.state.is_open() && !batch.litter.is_empty()) {
             self.clear_litter(batch).await?;
         }
+        self.audit().await?;
         self.drop_credentials().await?;
         self.memorise().await?;
         self.forget_plans();
@@ -75,7 +76,7 @@ impl Engine {
         for (tenant, credential) in idle {
             // Admissions wait for one of them at most.
             let _gate = self.credentials.gate.write().await;
-            if self.summary.lock().has_work(tenant) {
+            if self.summary.lock().has_work(tenant) || self.audits.needs(credential) {
                 continue;
             }
             if self.store.credential(credential).await?.is_some() {

@@ -8,6 +8,7 @@
 
 mod admit;
 mod answer;
+mod audit;
 mod budgets;
 mod cancel;
 mod courier;
@@ -111,6 +112,7 @@ pub struct Engine {
     /// None where calls that pass through are not counted.
     shadow: Option<shadow::Shadow>,
     credentials: credentials::Credentials,
+    audits: audit::Audits,
     models: models::Models,
     holders: Arc<holders::Holders>,
     waiters: Arc<waiters::Waiters>,
@@ -170,6 +172,7 @@ impl Engine {
             whole_pace: plans::WholePace::default(),
             shadow,
             credentials: credentials::Credentials::default(),
+            audits: audit::Audits::default(),
             models: models::Models::default(),
             holders: Arc::default(),
             waiters: Arc::default(),

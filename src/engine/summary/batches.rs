@@ -67,10 +67,11 @@ pub(in crate::engine) struct Stayed {
 impl Tracked {
     fn new(batch: Batch, scope: ScopeKey, due: Timestamp) -> Tracked {
         Tracked {
-            batch,
             scope,
             due,
-            wanted: false,
+            // Nobody asked for a second batch of the same lines.
+            wanted: batch.twin_of.is_some(),
+            batch,
             afresh: false,
             heard: None,
             watched: Watched::FromItsStart,
@@ -97,6 +98,7 @@ impl Tracked {
     fn is_coming_back(&self) -> bool {
         self.wanted
             && !self.emptied
+            && self.batch.twin_of.is_none()
             && self.batch.state.is_open()
             && self.batch.cohort.on_late == OnLate::Rescue
     }
@@ -250,7 +252,8 @@ impl Summary {
         let running = self
             .batches
             .of_scope(scope)
-            .filter(|tracked| tracked.batch.state == BatchState::Submitted);
+            .filter(|tracked| tracked.batch.state == BatchState::Submitted)
+            .filter(|tracked| tracked.batch.twin_of.is_none());
         let ages = running.map(|tracked| {
             let age = tracked.batch.created.until(now);
             (age, 1.0 - tracked.heard.unwrap_or(0.0))

@@ -352,6 +352,9 @@ impl Store for Mortal<dyn Store> {
         let name = format!("batch {} {:?}", batch.id, batch.state);
         commit!(self, name, self.inner.put_batch(batch))
     }
+    async fn batch(&self, id: BatchId) -> Result<Option<Batch>, StoreError> {
+        self.life.hear(self.inner.batch(id)).await
+    }
     async fn batches(&self, since: Timestamp) -> Result<Vec<Batch>, StoreError> {
         self.life.hear(self.inner.batches(since)).await
     }

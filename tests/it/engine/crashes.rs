@@ -15,6 +15,7 @@ const KILLED: Allow = Allow {
     lost_files: true,
     unaccounted: true,
     endless: false,
+    twins: false,
 };
 
 async fn work(world: &World) {

@@ -68,6 +68,7 @@ async fn day(seed: u64) -> Vec<String> {
         lost_files: true,
         unaccounted: true,
         endless: false,
+        twins: false,
     };
     world.finish_allowing(allow).await;
     for request in world.sim.log().requests {

@@ -296,6 +296,7 @@ async fn a_kill_on_the_way_from_flex_to_a_batch_loses_nothing() {
         lost_files: true,
         unaccounted: true,
         endless: false,
+        twins: false,
     };
     for steps in 1..16 {
         let mut world = short_of_flex(|_, _| {}).await;
