@@ -74,9 +74,10 @@ impl Engine {
                 .collect()
         };
         for (tenant, credential) in idle {
+            self.audit_before_dropping(credential).await?;
             // Admissions wait for one of them at most.
             let _gate = self.credentials.gate.write().await;
-            if self.summary.lock().has_work(tenant) || self.audits.needs(credential) {
+            if self.summary.lock().has_work(tenant) {
                 continue;
             }
             if self.store.credential(credential).await?.is_some() {

@@ -3,6 +3,7 @@
 //! list tells whether it happened (DESIGN.md §4.2).
 
 mod search;
+mod strays;
 
 pub(super) use search::CLOCK_SKEW;
 
@@ -100,6 +101,9 @@ impl Engine {
 
     async fn submit_step(self: &Arc<Self>, mut batch: Batch) -> Result<(), StoreError> {
         let sent = batch.create_sent.is_some();
+        if let Err(error) = self.find_strays(&mut batch).await {
+            return self.try_later(batch, error).await;
+        }
         if !sent && (self.is_wanted(batch.id) || self.lines_of(batch.id).await?.is_empty()) {
             return self.dissolve(batch).await;
         }
@@ -128,7 +132,10 @@ impl Engine {
                 Err(error) if is_about_its_lines(&error) => {
                     return self.part_refused(batch, error).await;
                 }
-                Err(error) => return self.try_later(batch, error).await,
+                Err(error) => {
+                    self.may_be_stray(batch.id, error.may_have_happened());
+                    return self.try_later(batch, error).await;
+                }
             }
         }
         if self.is_wanted(batch.id) {

@@ -39,6 +39,8 @@ pub(in crate::engine) struct Tracked {
     pub watched: Watched,
     /// When it is to be left, as last thought out.
     pub stay: Option<Stayed>,
+    /// The provider may hold an input file of it whose upload nobody heard the end of.
+    pub stray_file: bool,
     /// The provider holds its tokens no more.
     pub released: bool,
     /// All that the rescuer wanted back has gone already.
@@ -76,6 +78,7 @@ impl Tracked {
             heard: None,
             watched: Watched::FromItsStart,
             stay: None,
+            stray_file: false,
             released: false,
             emptied: false,
         }
@@ -233,10 +236,13 @@ impl Summary {
 
     /// Tracks one that was found when we started.
     pub fn track_again(&mut self, batch: Batch, due: Timestamp) {
-        let (id, was_sent) = (batch.id, batch.create_sent.is_some());
+        let (id, state, was_sent) = (batch.id, batch.state, batch.create_sent.is_some());
         self.track(batch, due);
-        if was_sent && let Some(tracked) = self.batches.get_mut(&id) {
-            tracked.watched = Watched::NotYet;
+        if let Some(tracked) = self.batches.get_mut(&id) {
+            tracked.stray_file = state == BatchState::Sealed;
+            if was_sent {
+                tracked.watched = Watched::NotYet;
+            }
         }
     }
 

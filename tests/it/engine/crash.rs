@@ -480,6 +480,16 @@ impl Provider for Mortal<dyn Provider> {
     ) -> Result<BoxStream<'static, Result<String, ProviderError>>, ProviderError> {
         self.life.hear(self.inner.input_lines(by, file)).await
     }
+    async fn files_named(
+        &self,
+        by: &Credential,
+        name: &str,
+        since: Timestamp,
+    ) -> Result<Vec<String>, ProviderError> {
+        self.life
+            .hear(self.inner.files_named(by, name, since))
+            .await
+    }
     async fn delete_file(&self, by: &Credential, file: &str) -> Result<(), ProviderError> {
         effect!(self, "delete file".into(), self.inner.delete_file(by, file))
     }

@@ -12,7 +12,7 @@ use super::{
 };
 
 const KILLED: Allow = Allow {
-    lost_files: true,
+    lost_files: false,
     unaccounted: true,
     endless: false,
     twins: false,
