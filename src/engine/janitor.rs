@@ -38,6 +38,7 @@ impl Engine {
             self.clear_litter(batch).await?;
         }
         self.audit().await?;
+        self.try_refused_keys().await?;
         self.drop_credentials().await?;
         self.memorise().await?;
         self.forget_plans();
@@ -84,6 +85,7 @@ impl Engine {
                 self.store.drop_credential(credential).await?;
             }
             self.credentials.forget(credential);
+            self.refusals.forget(credential);
             self.forget_organization(credential).await?;
         }
         Ok(())

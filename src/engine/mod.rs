@@ -29,6 +29,7 @@ mod persist;
 mod plans;
 mod poison;
 mod recovery;
+mod refusals;
 mod rescuer;
 mod scope;
 mod settings;
@@ -62,6 +63,7 @@ pub use credentials::Caller;
 pub use hold::Hold;
 pub use inflight::Gauges;
 pub use live::LiveScope;
+pub use refusals::Refusal;
 pub use scope::Owner;
 pub use settings::{
     AdmissionSettings, HookSettings, OnFull, RetentionSettings, Settings, ShadowSettings,
@@ -113,6 +115,7 @@ pub struct Engine {
     shadow: Option<shadow::Shadow>,
     credentials: credentials::Credentials,
     audits: audit::Audits,
+    refusals: refusals::Refusals,
     models: models::Models,
     holders: Arc<holders::Holders>,
     waiters: Arc<waiters::Waiters>,
@@ -173,6 +176,7 @@ impl Engine {
             shadow,
             credentials: credentials::Credentials::default(),
             audits: audit::Audits::default(),
+            refusals: refusals::Refusals::default(),
             models: models::Models::default(),
             holders: Arc::default(),
             waiters: Arc::default(),

@@ -110,7 +110,9 @@ impl Engine {
                 tracing::error!(?cohort, "a cohort without a destination");
                 return None;
             };
-            Some((destination.tenant, item(cohort, waiting, now)))
+            // What it was to pay for waits.
+            let refused = self.is_refused(destination.credential);
+            (!refused).then(|| (destination.tenant, item(cohort, waiting, now)))
         });
         (limits.packing.round(items), *arrivals)
     }

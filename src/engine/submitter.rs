@@ -25,6 +25,9 @@ use super::{Engine, drive::Next, settling::error_code, summary::Summary};
 /// What is not at the provider, as far as we know.
 const HERE: [BatchState; 3] = [BatchState::Sealed, BatchState::Uploaded, BatchState::Lost];
 
+/// The key itself is tried first.
+const REFUSED_AGAIN: Duration = Duration::from_secs(60);
+
 /// Those wanted back first, then the earliest deadline.
 type Item = (bool, Timestamp, BatchId);
 
@@ -216,10 +219,11 @@ impl Engine {
         mut batch: Batch,
         error: ProviderError,
     ) -> Result<(), StoreError> {
+        self.heard(batch.credential, &error);
         let hopeless = matches!(
             error,
             ProviderError::Refused {
-                status: 400 | 401 | 403 | 404 | 413 | 415 | 422,
+                status: 400 | 403 | 404 | 413 | 415 | 422,
                 ..
             }
         );
@@ -229,7 +233,8 @@ impl Engine {
         }
         let settings = &self.settings.submit;
         let pause = self.count_failure(&mut batch, &error, settings.retry_base, settings.retry_max);
-        self.save(&batch, self.now() + pause).await
+        let due = self.due_after_failure(&batch, self.now() + pause);
+        self.save(&batch, due).await
     }
 
     /// A file that is not taken as it is: its halves may be (WIRE.md §1).
@@ -242,6 +247,14 @@ impl Engine {
         match self.halve(&batch, &lines).await? {
             true => self.dissolve(batch).await,
             false => self.try_later(batch, error).await,
+        }
+    }
+
+    /// Where its key is refused, when that is tried again, and a little later.
+    pub(super) fn due_after_failure(&self, batch: &Batch, due: Timestamp) -> Timestamp {
+        match self.refusal(batch.credential) {
+            Some(refusal) if !self.is_wanted(batch.id) => due.max(refusal.look + REFUSED_AGAIN),
+            _ => due,
         }
     }
 

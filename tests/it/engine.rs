@@ -25,6 +25,7 @@ mod live;
 mod misses;
 mod poison;
 mod promises;
+mod refused;
 mod rescue;
 mod shadow;
 mod short;

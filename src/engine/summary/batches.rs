@@ -234,6 +234,15 @@ impl Summary {
         }
     }
 
+    /// The next step of every open batch of the credential.
+    pub fn due_now(&mut self, credential: CredentialId, now: Timestamp) {
+        for tracked in self.batches.tracked.values_mut() {
+            if tracked.batch.credential == credential && tracked.batch.state.is_open() {
+                tracked.due = tracked.due.min(now);
+            }
+        }
+    }
+
     /// Tracks one that was found when we started.
     pub fn track_again(&mut self, batch: Batch, due: Timestamp) {
         let (id, state, was_sent) = (batch.id, batch.state, batch.create_sent.is_some());
