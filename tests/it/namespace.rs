@@ -1,6 +1,8 @@
 //! Offpeak's own paths on real sockets: the whole server before the simulated
 //! provider.
 
+mod credential;
+
 use std::{io, time::Duration};
 
 use axum::{Router, extract::State, routing::post};
