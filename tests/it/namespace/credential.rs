@@ -36,7 +36,7 @@ async fn the_new_key_has_all_that_the_old_one_had() {
         moved,
         json!({"object": "offpeak.credential", "moved": true, "open_requests": 0})
     );
-    assert_eq!(list(&served, NEW).await, [id.clone()]);
+    assert_eq!(list(&served, NEW).await, [id.as_str()]);
     let path = format!("/v1/chat/completions/{id}");
     assert_eq!(served.ask(Method::GET, &path, NEW).await.status(), 200);
     let savings = served.ask(Method::GET, "/offpeak/v1/savings", NEW).await;
