@@ -7,6 +7,7 @@ mod data_dir;
 mod full_disk;
 mod hooks;
 mod load;
+mod master_key;
 mod process;
 mod provider;
 mod stop;
