@@ -23,7 +23,7 @@ mod kv;
 mod memory;
 mod open;
 mod reads;
-mod records;
+pub(crate) mod records;
 mod sled;
 mod staging;
 #[cfg(test)]
