@@ -25,6 +25,7 @@ fn settings(allow: &[String]) -> Settings {
         horizon: Duration::from_secs(60),
         first_retry: Duration::from_secs(1),
         max_concurrent: 1,
+        max_per_endpoint: 1,
         max_inline_bytes: 1024,
     }
 }

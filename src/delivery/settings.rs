@@ -27,6 +27,8 @@ pub struct Settings {
     pub first_retry: Duration,
     /// Attempts at the same time; the engine keeps to it.
     pub max_concurrent: usize,
+    /// Of them, those on one endpoint.
+    pub max_per_endpoint: usize,
     /// Bytes of an answer that travel in the event; a larger one is replaced
     /// by its `result_url`.
     pub max_inline_bytes: usize,
@@ -124,6 +126,7 @@ mod tests {
             horizon = "72h"
             first_retry = "5s"
             max_concurrent = 32
+            max_per_endpoint = 8
             max_inline_bytes = 262144
             [endpoints.nightly]
             url = "https://hooks.example.com/nightly"

@@ -13,6 +13,7 @@ mod shadow;
 mod sums;
 mod turnaround;
 mod view;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -44,7 +45,7 @@ pub fn routes() -> Router<Arc<Edge>> {
         .route("/offpeak/v1/savings", get(savings))
         .route("/offpeak/v1/shadow", get(shadow))
         .route("/offpeak/v1/turnaround", get(turnaround))
-        .route("/offpeak/v1/webhook-secret", get(webhook_secret))
+        .merge(webhooks::routes())
         .merge(admin::routes())
         .merge(health::routes())
         .method_not_allowed_fallback(wrong_method)
@@ -108,21 +109,6 @@ async fn turnaround(
 ) -> Result<Response, ApiError> {
     let known = edge.engine.turnaround(Some(tenant));
     json(&turnaround::TurnaroundView::of(known))
-}
-
-async fn webhook_secret(
-    State(edge): State<Arc<Edge>>,
-    Tenant(tenant): Tenant,
-) -> Result<Response, ApiError> {
-    #[derive(Serialize)]
-    struct Secret {
-        object: &'static str,
-        secret: String,
-    }
-    json(&Secret {
-        object: "offpeak.webhook_secret",
-        secret: edge.engine.webhook_secret(tenant),
-    })
 }
 
 async fn unknown_path() -> ApiError {
