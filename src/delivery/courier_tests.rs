@@ -157,7 +157,10 @@ fn outcomes_in_words() {
     };
     assert_eq!(
         retry(Some(503), Failure::Status),
-        expected(Some(503), "the receiver answered with a status other than 2xx (503)")
+        expected(
+            Some(503),
+            "the receiver answered with a status other than 2xx (503)"
+        )
     );
     assert_eq!(
         retry(None, Failure::Timeout),

@@ -363,7 +363,12 @@ async fn bombs_and_drips() {
         (gzip, chunk.as_str(), 0, Outcome::Delivered { status: 200 }),
         ("HTTP/1.1 200 OK\r\n", &header, 0, retry(Failure::Broken)),
         ("HTTP/1.1 200 OK\r\n", "x", 10, retry(Failure::Timeout)),
-        ("", "HTTP/1.1 100 Continue\r\n\r\n", 10, retry(Failure::Timeout)),
+        (
+            "",
+            "HTTP/1.1 100 Continue\r\n\r\n",
+            10,
+            retry(Failure::Timeout),
+        ),
     ] {
         let (listener, url, _) = receiver().await;
         let mut settings = settings(&[url.origin().ascii_serialization()]);

@@ -174,7 +174,10 @@ mod tests {
             ("https://", BadTarget::NotAUrl),
             ("two words", BadTarget::OddCharacter),
             ("https://exa\tmple.com/", BadTarget::OddCharacter),
-            ("https://example.com/\nhost: inside", BadTarget::OddCharacter),
+            (
+                "https://example.com/\nhost: inside",
+                BadTarget::OddCharacter,
+            ),
             ("https://127.0.0\r\n.1/", BadTarget::OddCharacter),
             ("https://example.com/\u{0}", BadTarget::OddCharacter),
             ("https://example.com\\@127.0.0.1/", BadTarget::OddCharacter),

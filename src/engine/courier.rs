@@ -14,9 +14,9 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures_util::future::try_join_all;
 
+use self::receivers::{Heard, Ticket, Turn};
 pub use self::{event::event_body, receivers::Resting, redeliver::Redelivered, redeliver::Tested};
 pub(in crate::engine) use self::{receivers::Receivers, redeliver::TestCalls};
-use self::receivers::{Heard, Ticket, Turn};
 use super::{Engine, drive::Next};
 use crate::{
     model::{
@@ -346,9 +346,9 @@ impl Engine {
                 let said = Said::Fails { retry_after: after };
                 let heard = self.heard(said, Some(&target));
                 let chance = self.clock.random();
-                let next = self
-                    .backoff()
-                    .next_attempt(delivery.first_due, now, tries, after, chance);
+                let next =
+                    self.backoff()
+                        .next_attempt(delivery.first_due, now, tries, after, chance);
                 let Some(next) = next else {
                     tracing::warn!(%id, tries, %reason, "a webhook is a dead letter");
                     return Ok((dead(reason), heard));

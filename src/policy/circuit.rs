@@ -225,7 +225,10 @@ mod tests {
     fn a_dead_receiver_is_probed_as_often_as_one_event_would_be_sent() {
         let mut circuit = closed(8, 4).heard(FAILS, false, &bounds(), NOW, MIDDLE);
         let mut probes = 0;
-        while let Some(at) = circuit.probe_at().filter(|at| NOW.until(*at) < 259_200 * SECOND) {
+        while let Some(at) = circuit
+            .probe_at()
+            .filter(|at| NOW.until(*at) < 259_200 * SECOND)
+        {
             circuit = circuit.heard(FAILS, true, &bounds(), at, MIDDLE);
             probes += 1;
         }

@@ -278,11 +278,7 @@ pub fn backlog(
     all(kv, &span, limit, delivery::decode_backlog)
 }
 
-pub fn backlogs(
-    kv: &impl Kv,
-    mut after: Option<ReceiverId>,
-    limit: usize,
-) -> Read<Vec<Delivery>> {
+pub fn backlogs(kv: &impl Kv, mut after: Option<ReceiverId>, limit: usize) -> Read<Vec<Delivery>> {
     let mut fronts = Vec::new();
     while fronts.len() < limit {
         let span = delivery::backlogs(after);

@@ -24,6 +24,7 @@ mod learning;
 mod live;
 mod misses;
 mod promises;
+mod receivers;
 mod rescue;
 mod shadow;
 mod short;

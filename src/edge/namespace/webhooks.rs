@@ -297,7 +297,9 @@ async fn rotate(
         false => parsed(&body, "no body, or `{\"expire_previous\": true}`")?,
     };
     let engine = &edge.engine;
-    let secrets = engine.rotate_webhook_secret(tenant, expire_previous).await?;
+    let secrets = engine
+        .rotate_webhook_secret(tenant, expire_previous)
+        .await?;
     shown(engine, tenant, &secrets)
 }
 

@@ -88,9 +88,8 @@ impl Receivers {
         let is_free = state.running < self.places;
         let known = state.known.get(&due.receiver);
         let is_known = known.is_some() || state.can_know();
-        let goes = known.is_none_or(|known| {
-            !known.waiting && known.circuit.room(now, known.running) > 0
-        });
+        let goes =
+            known.is_none_or(|known| !known.waiting && known.circuit.room(now, known.running) > 0);
         match () {
             () if goes && is_free => Turn::Now(self.begin(&mut state, due)),
             () if is_known => Turn::InBacklog,
@@ -129,7 +128,12 @@ impl Receivers {
             .filter(|(_, known)| known.waiting && known.circuit.room(now, known.running) > 0);
         let next = ready.min_by_key(|(receiver, known)| {
             let of_tenant = state.tenants.get(&known.tenant).copied();
-            (of_tenant.unwrap_or(0), known.running, known.turn, **receiver)
+            (
+                of_tenant.unwrap_or(0),
+                known.running,
+                known.turn,
+                **receiver,
+            )
         });
         next.map(|(receiver, known)| (*receiver, known.running as usize))
     }
@@ -261,7 +265,11 @@ impl Receivers {
                 state.tenants.remove(&ticket.tenant);
             }
         }
-        let Some(known) = state.known.get_mut(&ticket.receiver).filter(|_| ticket.kept) else {
+        let Some(known) = state
+            .known
+            .get_mut(&ticket.receiver)
+            .filter(|_| ticket.kept)
+        else {
             return;
         };
         known.running -= 1;
