@@ -15,6 +15,7 @@ mod credentials;
 mod drive;
 mod fill;
 mod harvester;
+mod hints;
 mod hold;
 mod holders;
 mod inflight;
@@ -120,6 +121,7 @@ pub struct Engine {
     receivers: Arc<courier::Receivers>,
     search: Mutex<courier::Search>,
     test_calls: courier::TestCalls,
+    hints: hints::Hints,
     /// Each harvest holds some megabytes of answers.
     harvests: Semaphore,
     backlog: live::Backlog,
@@ -188,6 +190,7 @@ impl Engine {
             ),
             search: Mutex::default(),
             test_calls: courier::TestCalls::default(),
+            hints: hints::Hints::default(),
             harvests: Semaphore::new(HARVESTS),
             backlog: live::Backlog::default(),
             backoffs: live::Backoffs::default(),

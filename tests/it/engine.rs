@@ -16,6 +16,7 @@ mod capacity;
 mod crashes;
 mod erased;
 mod full_disk;
+mod hints;
 mod house;
 mod hung;
 mod ladder;

@@ -1,7 +1,9 @@
 //! Offpeak's own paths on real sockets: the whole server before the simulated
 //! provider.
 
-use std::{io, time::Duration};
+mod webhooks;
+
+use std::{io, sync::Arc, time::Duration};
 
 use axum::{Router, extract::State, routing::post};
 use http::{HeaderMap, StatusCode};
@@ -9,7 +11,7 @@ use offpeak::{
     app::{App, Secrets, Settings, SystemClock},
     config::Config,
     model::secret::Secret,
-    simulator::{self, Simulator},
+    simulator::{self, Operation, Simulator},
 };
 use reqwest::{Method, Response};
 use serde_json::{Value, json, value::RawValue};
@@ -20,11 +22,14 @@ use tokio_util::sync::CancellationToken;
 const HANG: Duration = Duration::from_secs(60);
 const KEY: &str = "sk-namespace";
 const OPERATOR: &str = "adm-namespace";
+/// The provider's webhooks are signed with it.
+const UPSTREAM: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
 /// A running server; stopped when dropped.
 struct Served {
     base: String,
     http: reqwest::Client,
+    simulator: Arc<Simulator>,
     stop: CancellationToken,
     running: JoinSet<io::Result<()>>,
     _data: tempfile::TempDir,
@@ -48,9 +53,9 @@ async fn serve(flags: &[(&str, &str)]) -> Served {
     };
     quick.latency.stalled_share = 0.0;
     let simulated = Simulator::new(quick, SystemClock::new().now());
-    let ended = stop.clone();
+    let (ended, serving) = (stop.clone(), simulated.clone());
     running.spawn(async move {
-        simulator::serve(provider, simulated, ended).await;
+        simulator::serve(provider, serving, ended).await;
         Ok(())
     });
     let ours = [
@@ -74,6 +79,7 @@ async fn serve(flags: &[(&str, &str)]) -> Served {
     let secrets = Secrets {
         master_key: None,
         admin_token: Some(Secret::new(OPERATOR)),
+        upstream_webhooks: Some(Secret::new(UPSTREAM)),
     };
     let app = App::start(Settings::read(&config).unwrap(), secrets);
     let app = app.await.unwrap();
@@ -85,6 +91,7 @@ async fn serve(flags: &[(&str, &str)]) -> Served {
     Served {
         base,
         http: http.build().unwrap(),
+        simulator: simulated,
         stop,
         running,
         _data: data,
@@ -353,13 +360,15 @@ async fn keyless(serving: &mut JoinSet<()>) -> String {
     base
 }
 
-const OF_A_TENANT: [&str; 6] = [
+const OF_A_TENANT: [&str; 8] = [
     "/offpeak/v1/requests",
     "/offpeak/v1/results",
     "/offpeak/v1/savings",
     "/offpeak/v1/shadow",
     "/offpeak/v1/turnaround",
     "/offpeak/v1/webhook-secret",
+    "/offpeak/v1/webhooks",
+    "/offpeak/v1/webhooks/endpoints",
 ];
 
 #[tokio::test]

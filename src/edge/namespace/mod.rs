@@ -12,6 +12,7 @@ mod savings;
 mod shadow;
 mod sums;
 mod turnaround;
+mod upstream_events;
 mod view;
 mod webhooks;
 
@@ -27,6 +28,7 @@ use http::{StatusCode, header, request::Parts};
 use serde::Serialize;
 
 use self::query::BadQuery;
+pub use self::upstream_events::{BadUpstreamSecret, UpstreamEvents};
 use super::{Edge, auth, errors::ApiError};
 use crate::{engine::Engine, model::id::TenantId, ports::StoreError};
 
@@ -46,6 +48,7 @@ pub fn routes() -> Router<Arc<Edge>> {
         .route("/offpeak/v1/shadow", get(shadow))
         .route("/offpeak/v1/turnaround", get(turnaround))
         .merge(webhooks::routes())
+        .merge(upstream_events::routes())
         .merge(admin::routes())
         .merge(health::routes())
         .method_not_allowed_fallback(wrong_method)

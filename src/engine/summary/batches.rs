@@ -43,6 +43,8 @@ pub(in crate::engine) struct Tracked {
     pub released: bool,
     /// All that the rescuer wanted back has gone already.
     pub emptied: bool,
+    /// It is said to have ended, since the last look began.
+    pub hinted: bool,
 }
 
 /// Since when a batch has been looked at: what ended before that, ended nobody knows
@@ -77,6 +79,7 @@ impl Tracked {
             stay: None,
             released: false,
             emptied: false,
+            hinted: false,
         }
     }
 
