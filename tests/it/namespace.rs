@@ -116,6 +116,10 @@ impl Served {
 
     /// Takes a call in and returns its id.
     async fn defer(&self, question: &str, headers: &[(&str, &str)]) -> String {
+        self.defer_as(KEY, question, headers).await
+    }
+
+    async fn defer_as(&self, key: &str, question: &str, headers: &[(&str, &str)]) -> String {
         let body = json!({
             "model": "gpt-4o-mini",
             "messages": [{"role": "user", "content": question}],
@@ -123,7 +127,7 @@ impl Served {
         let mut call = self
             .http
             .post(format!("{}/v1/chat/completions", self.base))
-            .bearer_auth(KEY)
+            .bearer_auth(key)
             .header("Offpeak-Deadline", "6h")
             .header("Prefer", "respond-async")
             .json(&body);

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use axum::{
     Router,
     body::{Body, to_bytes},
-    extract::{RawQuery, State},
+    extract::{FromRequestParts, RawQuery, State},
     response::Response,
     routing::{get, post},
 };
-use http::StatusCode;
+use http::{StatusCode, request::Parts};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
@@ -41,6 +41,26 @@ const MAX_ENDPOINTS: usize = 1000;
 const MAX_REDELIVERED: usize = 1000;
 /// The bodies of these calls hold a URL at most.
 const MAX_BODY: usize = 16 * 1024;
+
+/// A tenant that a call was taken in of. Any text will do for a key until the provider
+/// has seen it, and who only says that it is a tenant must not make this server call
+/// others, or write.
+struct Caller(TenantId);
+
+impl FromRequestParts<Arc<Edge>> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, edge: &Arc<Edge>) -> Result<Self, ApiError> {
+        let Tenant(tenant) = Tenant::from_request_parts(parts, edge).await?;
+        if edge.engine.list(tenant, None, 1).await?.is_empty() {
+            let message = "No call with a deadline has been taken with this key, or none is \
+                           kept any more. Send one first.";
+            let status = StatusCode::FORBIDDEN;
+            return Err(ApiError::invalid(status, "no_calls_yet", message));
+        }
+        Ok(Caller(tenant))
+    }
+}
 
 pub fn routes() -> Router<Arc<Edge>> {
     Router::new()
@@ -207,7 +227,7 @@ const TARGET: &str = "`{\"target\": \"https://…\"}`, or the name of a configur
 /// 202: the courier sends them, not this call.
 async fn redeliver(
     State(edge): State<Arc<Edge>>,
-    Tenant(tenant): Tenant,
+    Caller(tenant): Caller,
     body: Body,
 ) -> Result<Response, ApiError> {
     #[derive(Serialize)]
@@ -232,7 +252,7 @@ async fn redeliver(
 
 async fn test(
     State(edge): State<Arc<Edge>>,
-    Tenant(tenant): Tenant,
+    Caller(tenant): Caller,
     body: Body,
 ) -> Result<Response, ApiError> {
     #[derive(Serialize)]
@@ -282,7 +302,7 @@ async fn secret(
 
 async fn rotate(
     State(edge): State<Arc<Edge>>,
-    Tenant(tenant): Tenant,
+    Caller(tenant): Caller,
     body: Body,
 ) -> Result<Response, ApiError> {
     #[derive(Default, Deserialize)]

@@ -500,7 +500,8 @@ impl Store for Mortal<dyn Store> {
         status: DeliveryStatus,
     ) -> Result<(), StoreError> {
         let name = format!("delivery {} {status:?}", delivery.key.id);
-        commit!(self, name, self.inner.record_delivery(delivery, status))
+        let recorded = self.inner.record_delivery(delivery, status);
+        commit!(self, name, self.trouble.befall("record_delivery", recorded))
     }
     async fn delivery_status(&self, key: RequestKey) -> Result<Option<DeliveryStatus>, StoreError> {
         self.life.hear(self.inner.delivery_status(key)).await

@@ -180,11 +180,14 @@ async fn a_place_goes_to_who_has_the_fewest() {
     ended(&world, &slow).await;
     world.pass(MINUTE).await;
     assert!(count(&world, &slow, is_pending).await > 300);
-    let asked = ask("one").key("sk-other").webhook_to(FINE).within(MINUTE);
-    let one = world.ask(&asked).await;
-    world.outcome(one).await;
+    let mut few = Vec::new();
+    for other in ["sk-other", "sk-a", "sk-b", "sk-c", "sk-d", "sk-e"] {
+        let asked = ask(other).key(other).webhook_to(FINE).within(MINUTE);
+        few.push(world.ask(&asked).await);
+    }
+    ended(&world, &few).await;
     world.pass(11 * SECOND).await;
-    assert!(is_delivered(&status(&world, one).await));
+    assert_eq!(count(&world, &few, is_delivered).await, few.len());
     assert!(count(&world, &slow, is_pending).await > 200);
     world.finish().await;
 }
@@ -194,8 +197,13 @@ async fn a_place_goes_to_who_has_the_fewest() {
 #[tokio::test(start_paused = true)]
 async fn one_that_is_gone_is_off_until_it_is_turned_on() {
     let mut world = World::new().await;
-    // Three wait for another try; the circuit is not open yet.
-    world.hooks.stand(DEAD, retry(), Duration::ZERO);
+    // Three wait for another try, which is hours away.
+    let later = HookOutcome::Retry {
+        status: Some(503),
+        reason: "come back later".into(),
+        after: Some(3 * HOUR),
+    };
+    world.hooks.stand(DEAD, later, Duration::ZERO);
     let first = many(&world, 3, "sk-test", DEAD).await;
     ended(&world, &first).await;
     world.pass(SECOND).await;
@@ -359,6 +367,27 @@ async fn a_move_that_fails_loses_nothing() {
         world.pass(MINUTE).await;
         assert_eq!(count(&world, &keys, is_delivered).await, 50, "{how:?}");
         assert_eq!(world.hooks.seen_by(FINE).len(), 50, "{how:?}: each once");
+        world.finish().await;
+    }
+}
+
+/// What became of a try cannot be written: what was sent out of a backlog is sent
+/// again, under the same name.
+#[tokio::test(start_paused = true)]
+async fn a_try_that_is_not_recorded_is_made_again() {
+    use super::crash::How;
+    for how in [How::Refuse, How::Panic] {
+        let world = World::new().await;
+        world.hooks.stand(FINE, DELIVERED, SECOND);
+        let keys = many(&world, 12, "sk-test", FINE).await;
+        ended(&world, &keys).await;
+        // Eight are on their way, and the rest in the backlog by now.
+        world.pass(SECOND / 2).await;
+        world.trouble.on("record_delivery", how, 12);
+        // A panic is nobody's signal: the next turn looks.
+        world.pass(5 * MINUTE).await;
+        assert_eq!(count(&world, &keys, is_delivered).await, 12, "{how:?}");
+        assert_eq!(world.hooks.seen_by(FINE).len(), 24, "{how:?}");
         world.finish().await;
     }
 }

@@ -9,6 +9,7 @@ mod hooks;
 mod load;
 mod process;
 mod provider;
+mod proxied;
 mod stop;
 mod unreachable;
 

@@ -86,6 +86,7 @@ fn verifies(secret: &str, headers: &HeaderMap, body: &[u8]) -> bool {
 #[tokio::test]
 async fn hostile_targets_are_refused_when_they_are_named() {
     let served = serve(&[]).await;
+    served.defer("a caller", &[]).await;
     let own = served.base.clone();
     let body = json!({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "x"}]});
     let long = format!("https://example.com/{}", "x".repeat(2048));
@@ -154,7 +155,7 @@ async fn hostile_targets_are_refused_when_they_are_named() {
         assert_eq!(refusal(tested).await, expected, "{target}");
     }
     let list = served.object("/offpeak/v1/requests").await;
-    assert_eq!(list["data"], json!([]));
+    assert_eq!(list["data"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -220,6 +221,18 @@ async fn deliveries_are_listed_sent_again_and_a_receiver_tried() {
         assert_eq!(list["data"], json!([]), "{path}");
     }
     let named = json!({"target": target});
+    // Whoever has called nobody yet makes nobody else be called.
+    let none = (StatusCode::FORBIDDEN, "no_calls_yet".to_owned());
+    for path in [
+        "webhooks/redeliver",
+        "webhooks/test",
+        "webhook-secret/rotate",
+    ] {
+        let path = format!("/offpeak/v1/{path}");
+        let refused = served.post(&path, "sk-other", named.clone()).await;
+        assert_eq!(refusal(refused).await, none, "{path}");
+    }
+    served.defer_as("sk-other", "another", &[]).await;
     let again = served
         .answer("/offpeak/v1/webhooks/redeliver", "sk-other", named.clone())
         .await;
@@ -271,6 +284,7 @@ async fn deliveries_are_listed_sent_again_and_a_receiver_tried() {
 #[tokio::test]
 async fn what_cannot_be_read_is_refused() {
     let served = serve(&[]).await;
+    served.defer("a caller", &[]).await;
     let bad = |code: &str| (StatusCode::BAD_REQUEST, code.to_owned());
     for path in [
         "/offpeak/v1/webhooks?status=late",
@@ -333,6 +347,7 @@ async fn a_rotated_secret_signs_beside_the_one_before() {
     let old = served.object("/offpeak/v1/webhook-secret").await;
     let old = old["secret"].as_str().unwrap().to_owned();
     let rotate = "/offpeak/v1/webhook-secret/rotate";
+    served.defer("a caller", &[]).await;
     let rotated = served.ask(Method::POST, rotate, KEY).await;
     let rotated: Value = rotated.json().await.unwrap();
     let new = rotated["secret"].as_str().unwrap().to_owned();

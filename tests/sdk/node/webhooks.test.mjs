@@ -59,6 +59,7 @@ test('a failure is delivered', async (t) => {
 
 test('a rotated secret is verified beside the one before', async (t) => {
   const client = connect();
+  await client.chat.completions.create(chat(askAnew()), deferred({ Prefer: 'respond-async' }));
   const { secret: old } = await ownApi(client, 'webhook-secret');
   const { secret } = await ownApi(client, 'webhook-secret/rotate', 'POST');
   const receiver = await receive();
