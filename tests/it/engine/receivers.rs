@@ -173,13 +173,12 @@ async fn a_place_goes_to_who_has_the_fewest() {
     let world = World::new().await;
     world.hooks.stand("https://slow", DELIVERED, 10 * SECOND);
     let mut slow = Vec::new();
-    for number in 0..30 {
+    for number in 0..150 {
         let target = format!("https://slow{number}.example/hook");
-        slow.extend(many(&world, 20, "sk-test", &target).await);
+        slow.extend(many(&world, 4, "sk-test", &target).await);
     }
     ended(&world, &slow).await;
-    world.pass(MINUTE).await;
-    assert!(count(&world, &slow, is_pending).await > 300);
+    assert!(count(&world, &slow, is_pending).await > 500);
     let mut few = Vec::new();
     for other in ["sk-other", "sk-a", "sk-b", "sk-c", "sk-d", "sk-e"] {
         let asked = ask(other).key(other).webhook_to(FINE).within(MINUTE);
@@ -188,7 +187,7 @@ async fn a_place_goes_to_who_has_the_fewest() {
     ended(&world, &few).await;
     world.pass(11 * SECOND).await;
     assert_eq!(count(&world, &few, is_delivered).await, few.len());
-    assert!(count(&world, &slow, is_pending).await > 200);
+    assert!(count(&world, &slow, is_pending).await > 100);
     world.finish().await;
 }
 
