@@ -254,7 +254,7 @@ impl Engine {
             Some(DeliveryStatus::Pending { next, .. }) if next == delivery.due
         );
         if !is_due && stands.is_some() {
-            return Ok(self.heard(Said::Nothing, None));
+            return Ok(self.told(Said::Nothing, None));
         }
         let tries = delivery.tries + 1;
         let (status, heard) = match self.event(&delivery).await? {
@@ -263,14 +263,14 @@ impl Engine {
                 let at = self.now();
                 let tries = delivery.tries;
                 let dead = DeliveryStatus::Dead { at, tries, last };
-                (dead, self.heard(Said::Nothing, None))
+                (dead, self.told(Said::Nothing, None))
             }
         };
         self.store.record_delivery(delivery, status).await?;
         Ok(heard)
     }
 
-    fn heard(&self, said: Said, target: Option<&str>) -> Heard {
+    fn told(&self, said: Said, target: Option<&str>) -> Heard {
         Heard {
             said,
             target: target.map(|target| without_query(target).into()),
@@ -324,11 +324,11 @@ impl Engine {
         Ok(match outcome {
             HookOutcome::Delivered { .. } => {
                 let status = DeliveryStatus::Delivered { at: now, tries };
-                (status, self.heard(Said::Works, Some(&target)))
+                (status, self.told(Said::Works, Some(&target)))
             }
             HookOutcome::GiveUp { reason } => {
                 tracing::warn!(%id, tries, %reason, "a webhook is given up");
-                (dead(reason), self.heard(Said::Nothing, None))
+                (dead(reason), self.told(Said::Nothing, None))
             }
             HookOutcome::Gone { reason } => {
                 tracing::warn!(%id, tries, %reason, "a receiver of webhooks is turned off");
@@ -340,11 +340,11 @@ impl Engine {
                 };
                 self.store.turn_off(off).await?;
                 self.receivers.gone(delivery.receiver);
-                (dead(reason), self.heard(Said::Nothing, None))
+                (dead(reason), self.told(Said::Nothing, None))
             }
             HookOutcome::Retry { reason, after, .. } => {
                 let said = Said::Fails { retry_after: after };
-                let heard = self.heard(said, Some(&target));
+                let heard = self.told(said, Some(&target));
                 let chance = self.clock.random();
                 let next =
                     self.backoff()

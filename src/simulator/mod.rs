@@ -65,7 +65,7 @@ mod tests;
 mod validate;
 mod world;
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
@@ -93,6 +93,8 @@ pub struct Simulator {
     faults: Mutex<Script>,
     /// A batch was made or cancelled.
     changed: Notify,
+    /// Keys that are refused with 401.
+    revoked: Mutex<HashSet<String>>,
 }
 
 impl Simulator {
@@ -104,6 +106,7 @@ impl Simulator {
             world: Mutex::new(World::new(settings.clone(), start)),
             faults: Mutex::default(),
             changed: Notify::new(),
+            revoked: Mutex::default(),
             settings,
         })
     }
@@ -145,6 +148,11 @@ impl Simulator {
     /// Arms a fault, behind those armed already.
     pub fn inject(&self, fault: Fault) {
         self.faults.lock().add(fault);
+    }
+
+    /// From here on the key is refused with 401.
+    pub fn revoke(&self, key: &str) {
+        self.revoked.lock().insert(key.to_owned());
     }
 
     /// Disarms all faults.

@@ -34,7 +34,7 @@ mod writer;
 use self::{
     changes::{admit, attempts, deliveries, places, purge, settle},
     kv::{Kv, again},
-    records::{batch, credential, learned, orphan, receiver, shadow},
+    records::{batch, credential, learned, orphan, receiver, shadow, tenant},
     staging::{Staging, Step},
     writer::{Horizon, Writer},
 };
@@ -52,7 +52,8 @@ use crate::{
     },
     ports::{
         Admission, Admitted, Delivery, DeliveryStatus, Ending, FeedPage, Head, Idempotent, Learned,
-        LearnedKey, LedgerEntry, Relocation, Replan, Settled, Store, StoreError, Stored, Unbooked,
+        LearnedKey, LedgerEntry, Relocation, Replan, Settled, Store, StoreError, Stored,
+        TenantMove, Unbooked,
     },
 };
 
@@ -345,6 +346,10 @@ impl<K: Kv> Store for KvStore<K> {
             .await
     }
 
+    async fn batch(&self, id: BatchId) -> Result<Option<Batch>, StoreError> {
+        self.read(1, move |kv| reads::batch(kv, id)).await
+    }
+
     async fn batches(&self, since: Timestamp) -> Result<Vec<Batch>, StoreError> {
         self.read(usize::MAX, move |kv| reads::batches(kv, since))
             .await
@@ -360,6 +365,27 @@ impl<K: Kv> Store for KvStore<K> {
 
     async fn drop_credential(&self, id: CredentialId) -> Result<(), StoreError> {
         self.put(credential::key(id), None).await
+    }
+
+    async fn move_tenant(&self, moving: TenantMove) -> Result<(), StoreError> {
+        self.change(move |staging| {
+            let mut step = Step::default();
+            for (print, tenant) in moving.keys {
+                step.put(tenant::key(print), tenant::encode(tenant));
+            }
+            for (id, sealed) in moving.credentials {
+                let name = credential::key(id);
+                if staging.get(&name)?.is_some() {
+                    step.put(name, credential::encode(&sealed));
+                }
+            }
+            staging.stage(step)
+        })
+        .await
+    }
+
+    async fn tenants(&self) -> Result<Vec<(TenantId, TenantId)>, StoreError> {
+        self.read(usize::MAX, |kv| reads::tenants(kv)).await
     }
 
     async fn put_learned(&self, learned: Learned) -> Result<(), StoreError> {

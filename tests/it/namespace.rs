@@ -1,6 +1,7 @@
 //! Offpeak's own paths on real sockets: the whole server before the simulated
 //! provider.
 
+mod credential;
 mod webhooks;
 
 use std::{io, sync::Arc, time::Duration};

@@ -11,6 +11,7 @@
 //! | `B` | [`batch`] | id |
 //! | `N` | [`destination`] | id |
 //! | `K` | [`credential`] | id |
+//! | `U` | [`tenant`] | fingerprint of a key |
 //! | `F`, `P` | [`feed`], and how far it is purged | tenant, sequence; tenant |
 //! | `W`, `D` | [`delivery`]: due, status | due, tenant, id; tenant, id |
 //! | `w`, `x` | [`delivery`]: backlog, dead letter | receiver, ended, tenant, id; tenant, receiver, id |
@@ -47,6 +48,7 @@ pub mod request;
 #[cfg(test)]
 pub mod samples;
 pub mod shadow;
+pub mod tenant;
 pub mod unbooked;
 
 use super::codec::{Fields, Key};
