@@ -6,6 +6,7 @@
 //! failing is tried again. So a delivery is read once when it is due and once when
 //! its receiver has room, however long that takes.
 
+mod attempt;
 mod event;
 mod receivers;
 mod redeliver;
@@ -14,18 +15,16 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures_util::future::try_join_all;
 
-use self::receivers::{Heard, Ticket, Turn};
+use self::receivers::{Ticket, Turn};
 pub use self::{event::event_body, receivers::Resting, redeliver::Redelivered, redeliver::Tested};
 pub(in crate::engine) use self::{receivers::Receivers, redeliver::TestCalls};
 use super::{Engine, drive::Next};
 use crate::{
     model::{
-        hook::TurnedOff,
-        id::{ReceiverId, RequestKey, without_query},
+        id::{ReceiverId, RequestKey},
         time::Timestamp,
     },
-    policy::{backoff::Backoff, circuit::Said},
-    ports::{Content, Delivery, DeliveryStatus, HookEvent, HookOutcome, StoreError},
+    ports::{Delivery, DeliveryStatus, StoreError},
 };
 
 const PAGE: usize = 256;
@@ -179,6 +178,10 @@ impl Engine {
     }
 
     async fn bury(&self, delivery: &Delivery, now: Timestamp) -> Result<(), StoreError> {
+        // It may have been sent again by hand since it was read.
+        if !self.stands(delivery).await? {
+            return Ok(());
+        }
         let status = DeliveryStatus::Dead {
             at: now,
             tries: delivery.tries,
@@ -244,127 +247,5 @@ impl Engine {
                 engine.signals.courier.notify_one();
             });
         }
-    }
-
-    async fn deliver(self: &Arc<Self>, delivery: Delivery) -> Result<Heard, StoreError> {
-        // Recorded or put elsewhere between its being read and its being in hand.
-        let stands = self.store.delivery_status(delivery.key).await?;
-        let is_due = matches!(
-            stands,
-            Some(DeliveryStatus::Pending { next, .. }) if next == delivery.due
-        );
-        if !is_due && stands.is_some() {
-            return Ok(self.told(Said::Nothing, None));
-        }
-        let tries = delivery.tries + 1;
-        let (status, heard) = match self.event(&delivery).await? {
-            Ok(event) => self.attempt(&delivery, tries, event).await?,
-            Err(last) => {
-                let at = self.now();
-                let tries = delivery.tries;
-                let dead = DeliveryStatus::Dead { at, tries, last };
-                (dead, self.told(Said::Nothing, None))
-            }
-        };
-        self.store.record_delivery(delivery, status).await?;
-        Ok(heard)
-    }
-
-    fn told(&self, said: Said, target: Option<&str>) -> Heard {
-        Heard {
-            said,
-            target: target.map(|target| without_query(target).into()),
-            now: self.now(),
-            chance: self.clock.random(),
-        }
-    }
-
-    /// What is to be sent, or why nothing is.
-    async fn event(&self, delivery: &Delivery) -> Result<Result<HookEvent, String>, StoreError> {
-        let tenant = delivery.key.tenant;
-        let Some(stored) = self.store.load(delivery.key).await? else {
-            return Ok(Err("the request was erased".into()));
-        };
-        let (Some(target), Content::Done { outcome, answer }) =
-            (stored.request.webhook.clone(), stored.content)
-        else {
-            return Ok(Err("the request has no webhook".into()));
-        };
-        if let Some(off) = self.store.turned_off(tenant, delivery.receiver).await? {
-            return Ok(Err(format!(
-                "the receiver is off: it answered 410 at {}, and wants no more of these",
-                off.since
-            )));
-        }
-        let now = self.now();
-        Ok(Ok(HookEvent {
-            target,
-            tenant,
-            id: delivery.key.id.event(),
-            now,
-            body: event_body(&stored.request, &outcome, &answer, &self.settings.webhook),
-            secrets: self.store.hook_secrets(tenant).await?.valid(now),
-        }))
-    }
-
-    async fn attempt(
-        self: &Arc<Self>,
-        delivery: &Delivery,
-        tries: u32,
-        event: HookEvent,
-    ) -> Result<(DeliveryStatus, Heard), StoreError> {
-        let target = event.target.clone();
-        let outcome = self.deliver.deliver(event).await;
-        let (now, id) = (self.now(), delivery.key.id);
-        let dead = |last| DeliveryStatus::Dead {
-            at: now,
-            tries,
-            last,
-        };
-        Ok(match outcome {
-            HookOutcome::Delivered { .. } => {
-                let status = DeliveryStatus::Delivered { at: now, tries };
-                (status, self.told(Said::Works, Some(&target)))
-            }
-            HookOutcome::GiveUp { reason } => {
-                tracing::warn!(%id, tries, %reason, "a webhook is given up");
-                (dead(reason), self.told(Said::Nothing, None))
-            }
-            HookOutcome::Gone { reason } => {
-                tracing::warn!(%id, tries, %reason, "a receiver of webhooks is turned off");
-                let off = TurnedOff {
-                    tenant: delivery.key.tenant,
-                    receiver: delivery.receiver,
-                    target: without_query(&target).to_owned(),
-                    since: now,
-                };
-                self.store.turn_off(off).await?;
-                self.receivers.gone(delivery.receiver);
-                (dead(reason), self.told(Said::Nothing, None))
-            }
-            HookOutcome::Retry { reason, after, .. } => {
-                let said = Said::Fails { retry_after: after };
-                let heard = self.told(said, Some(&target));
-                let chance = self.clock.random();
-                let next =
-                    self.backoff()
-                        .next_attempt(delivery.first_due, now, tries, after, chance);
-                let Some(next) = next else {
-                    tracing::warn!(%id, tries, %reason, "a webhook is a dead letter");
-                    return Ok((dead(reason), heard));
-                };
-                tracing::info!(%id, tries, %reason, %next, "a webhook is tried again");
-                let status = DeliveryStatus::Pending {
-                    next,
-                    tries,
-                    last: Some(reason),
-                };
-                (status, heard)
-            }
-        })
-    }
-
-    fn backoff(&self) -> Backoff {
-        self.settings.webhook.backoff()
     }
 }

@@ -368,3 +368,100 @@ impl Drop for Ticket {
         receivers.end(self, heard);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        model::id::{RequestId, RequestKey},
+        policy::backoff::Backoff,
+    };
+
+    const NOW: Timestamp = Timestamp::from_secs(1_000_000);
+
+    fn receivers() -> Arc<Receivers> {
+        let backoff = Backoff {
+            first_retry: Duration::from_secs(5),
+            horizon: Duration::from_secs(3600),
+        };
+        Receivers::new(Bounds { most: 2, backoff }, 4)
+    }
+
+    fn delivery(number: u32) -> Delivery {
+        let tenant = TenantId([1; 16]);
+        Delivery {
+            due: NOW,
+            key: RequestKey {
+                tenant,
+                id: RequestId::new(NOW, u128::from(number) << 64),
+            },
+            tries: 0,
+            first_due: NOW,
+            receiver: ReceiverId::of(tenant, &number.to_string()),
+            ended: NOW,
+        }
+    }
+
+    fn heard(said: Said) -> Heard {
+        Heard {
+            said,
+            target: Some("https://example.com/".into()),
+            now: NOW,
+            chance: 0,
+        }
+    }
+
+    /// However many receivers there are, so many are kept in mind; the others have
+    /// their places all the same.
+    #[test]
+    fn memory_has_a_bound() {
+        let receivers = receivers();
+        let many = KNOWN as u32;
+        for number in 0..many + 100 {
+            let delivery = delivery(number);
+            match receivers.take(&delivery, NOW) {
+                // Each fails once, and is kept in mind for that.
+                Turn::Now(ticket) => ticket.end(heard(Said::Fails { retry_after: None })),
+                Turn::InBacklog | Turn::WhenFree => panic!("there are places"),
+            }
+        }
+        assert_eq!(receivers.len(), KNOWN);
+        for number in 100..many + 100 {
+            let one = delivery(number);
+            receivers.waits(one.receiver, one.key.tenant, NOW);
+        }
+        assert_eq!(receivers.len(), KNOWN);
+        let mut taken = Vec::new();
+        for number in 0..4 {
+            match receivers.take(&delivery(number), NOW) {
+                Turn::Now(ticket) => taken.push(ticket),
+                Turn::InBacklog | Turn::WhenFree => panic!("there are places"),
+            }
+        }
+        let fifth = receivers.take(&delivery(5), NOW);
+        assert!(matches!(fifth, Turn::WhenFree));
+        assert_eq!(receivers.len(), KNOWN);
+        drop(taken);
+        assert!(matches!(receivers.take(&delivery(5), NOW), Turn::Now(_)));
+    }
+
+    #[test]
+    fn one_that_works_is_forgotten() {
+        let receivers = receivers();
+        let Turn::Now(first) = receivers.take(&delivery(1), NOW) else {
+            panic!("there are places");
+        };
+        let Turn::Now(second) = receivers.take(&delivery(1), NOW) else {
+            panic!("there is room for two");
+        };
+        assert!(matches!(receivers.take(&delivery(1), NOW), Turn::InBacklog));
+        first.end(heard(Said::Works));
+        assert_eq!(receivers.len(), 1);
+        second.end(heard(Said::Works));
+        assert_eq!(receivers.len(), 0);
+        assert_eq!(receivers.state.lock().running, 0);
+        assert!(receivers.state.lock().tenants.is_empty());
+    }
+}
