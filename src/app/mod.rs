@@ -26,7 +26,7 @@ pub use settings::{Listen, Settings};
 use crate::{
     delivery::{self, BadSender, Courier},
     edge::{
-        self, Edge,
+        self, BadUpstreamSecret, Edge, UpstreamEvents,
         passthrough::{Passthrough, SetupError},
         server::Server,
     },
@@ -51,6 +51,8 @@ pub struct Secrets {
     pub previous_master_key: Option<Secret>,
     /// `OFFPEAK_ADMIN_TOKEN`; without it, a file in the data directory.
     pub admin_token: Option<Secret>,
+    /// `OFFPEAK_UPSTREAM_WEBHOOK_SECRET`; without it the provider's events are not taken.
+    pub upstream_webhooks: Option<Secret>,
 }
 
 /// What the engine gets to write down what it has in hand, when the connections
@@ -88,6 +90,8 @@ pub enum StartError {
     #[error("webhook: {0}")]
     Delivery(#[from] BadSender),
     #[error(transparent)]
+    UpstreamSecret(#[from] BadUpstreamSecret),
+    #[error(transparent)]
     Prices(#[from] BadPrices),
     #[error("cannot listen on {address}: {error}")]
     Listen {
@@ -122,6 +126,7 @@ impl App {
         let admin_token = admin_token(secrets.admin_token, &dir, &vault)?;
         let upstream: Url = settings.provider.base_url.parse()?;
         let passthrough = Passthrough::new(settings.passthrough, &upstream)?;
+        let upstream_events = UpstreamEvents::new(secrets.upstream_webhooks.as_ref())?;
         let sender = delivery::Sender::new(settings.delivery)?;
         let engine = Engine::start(Parts {
             store,
@@ -139,6 +144,7 @@ impl App {
             passthrough.for_another_worker(),
             settings.edge,
             admin_token,
+            upstream_events,
         );
         let stopping = edge.stopping.clone();
         let listen = edge::server::Settings {

@@ -59,6 +59,7 @@ impl Settings {
             shadow: config.section("shadow")?,
             webhook: engine::HookSettings {
                 max_concurrent: u32::try_from(delivery.max_concurrent).unwrap_or(u32::MAX),
+                max_per_endpoint: u32::try_from(delivery.max_per_endpoint).unwrap_or(u32::MAX),
                 horizon: delivery.horizon,
                 first_retry: delivery.first_retry,
                 max_inline_bytes: delivery.max_inline_bytes as u64,

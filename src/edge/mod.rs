@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{engine::Engine, model::secret::Secret};
+pub use namespace::{BadUpstreamSecret, UpstreamEvents};
 use passthrough::Passthrough;
 
 /// What the router's handlers share.
@@ -44,6 +45,7 @@ pub struct Edge {
     pub settings: Settings,
     /// Opens `/offpeak/admin/…`.
     pub admin_token: Secret,
+    pub upstream_events: UpstreamEvents,
     /// Cancelled when the process begins to stop: who waits for nothing in
     /// particular is answered, and no more work is asked for.
     pub stopping: CancellationToken,
@@ -61,12 +63,14 @@ impl Edge {
         passthrough: Passthrough,
         settings: Settings,
         admin_token: Secret,
+        upstream_events: UpstreamEvents,
     ) -> Self {
         Edge {
             engine,
             passthrough,
             settings,
             admin_token,
+            upstream_events,
             stopping: CancellationToken::new(),
         }
     }

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use crate::{
@@ -15,6 +16,8 @@ use crate::{
 
 use super::{Engine, drive::Next};
 
+/// Receivers of webhooks that are off stay so for a month; then they are asked again.
+const OFF: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Requests removed in one write.
 const PURGE: usize = 48;
 
@@ -29,6 +32,7 @@ impl Engine {
             }
         }
         self.store.purge_batches(horizon).await?;
+        self.store.purge_turned_off(now - OFF).await?;
         for (key, digest) in self.holders.orphans_before(horizon) {
             if self.store.head(key).await?.is_none() {
                 self.holders.forget(key, digest);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::policy::{
+    backoff::Backoff,
     ladder, pack, poll, rescue,
     retry::{LiveSettings, SubmitSettings},
 };
@@ -53,6 +54,8 @@ pub enum OnFull {
 #[derive(Clone, Debug)]
 pub struct HookSettings {
     pub max_concurrent: u32,
+    /// Attempts on one receiver at the same time.
+    pub max_per_endpoint: u32,
     /// Give up this long after the first try.
     pub horizon: Duration,
     pub first_retry: Duration,
@@ -60,6 +63,15 @@ pub struct HookSettings {
     pub max_inline_bytes: u64,
     /// Where this server is reached from outside, for those URLs.
     pub public_url: String,
+}
+
+impl HookSettings {
+    pub fn backoff(&self) -> Backoff {
+        Backoff {
+            first_retry: self.first_retry,
+            horizon: self.horizon,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -1,6 +1,6 @@
 //! The durable truth, and what is written to it and read from it.
 
-use std::{io, ops::Bound};
+use std::{io, ops::Bound, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,7 +10,8 @@ use thiserror::Error;
 use crate::model::{
     attempt::{Attempt, AttemptId, Lane},
     batch::Batch,
-    id::{BatchId, CallDigest, CredentialId, RequestId, RequestKey, TenantId},
+    hook::{Secrets, TurnedOff},
+    id::{BatchId, CallDigest, CredentialId, ReceiverId, RequestId, RequestKey, TenantId},
     ledger::{LedgerKey, LedgerRow},
     request::{Cohort, Destination, Entry, LiveQueue, Outcome, Place, Request},
     shadow::{ShadowKey, ShadowRow},
@@ -198,18 +199,39 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<FeedPage, StoreError>;
 
-    /// Deliveries due by `now`, the longest due first.
+    /// Deliveries due by `now` and in no backlog, the longest due first, from after
+    /// `after`.
     async fn due_deliveries(
         &self,
         now: Timestamp,
+        after: Option<(Timestamp, RequestKey)>,
         limit: usize,
     ) -> Result<Vec<Delivery>, StoreError>;
 
-    /// The next instant at which a delivery is due.
+    /// The next instant at which a delivery is due that is in no backlog.
     async fn next_delivery(&self) -> Result<Option<Timestamp>, StoreError>;
 
-    /// Records a try: takes the delivery off the due index, and puts it back
-    /// where `status` says that it is still pending.
+    /// Moves deliveries off the due index into the backlogs of their receivers,
+    /// those that are still where they were.
+    async fn shelve_deliveries(&self, deliveries: Vec<Delivery>) -> Result<(), StoreError>;
+
+    /// A receiver's backlog by the ends of its requests, from after `after`.
+    async fn backlog(
+        &self,
+        receiver: ReceiverId,
+        after: Option<(Timestamp, RequestKey)>,
+        limit: usize,
+    ) -> Result<Vec<Delivery>, StoreError>;
+
+    /// The front of each backlog, of the receivers behind `after`.
+    async fn backlogs(
+        &self,
+        after: Option<ReceiverId>,
+        limit: usize,
+    ) -> Result<Vec<Delivery>, StoreError>;
+
+    /// Records a try: takes the delivery off the due index and out of its backlog,
+    /// and puts it back on the index where `status` says that it is still pending.
     async fn record_delivery(
         &self,
         delivery: Delivery,
@@ -217,6 +239,56 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<(), StoreError>;
 
     async fn delivery_status(&self, key: RequestKey) -> Result<Option<DeliveryStatus>, StoreError>;
+
+    /// A tenant's deliveries, newest request first, those before `before`.
+    async fn deliveries(
+        &self,
+        tenant: TenantId,
+        before: Option<RequestId>,
+        limit: usize,
+    ) -> Result<Vec<(RequestId, DeliveryStatus)>, StoreError>;
+
+    /// A tenant's dead letters by receiver, of all or of one, from after `after`.
+    async fn dead_letters(
+        &self,
+        tenant: TenantId,
+        receiver: Option<ReceiverId>,
+        after: Option<(ReceiverId, RequestId)>,
+        limit: usize,
+    ) -> Result<Vec<(ReceiverId, RequestId)>, StoreError>;
+
+    // ---- receivers of webhooks
+
+    async fn turn_off(&self, off: TurnedOff) -> Result<(), StoreError>;
+
+    async fn turn_on(&self, tenant: TenantId, receiver: ReceiverId) -> Result<(), StoreError>;
+
+    async fn turned_off(
+        &self,
+        tenant: TenantId,
+        receiver: ReceiverId,
+    ) -> Result<Option<TurnedOff>, StoreError>;
+
+    /// A tenant's receivers that are off.
+    async fn all_turned_off(
+        &self,
+        tenant: TenantId,
+        limit: usize,
+    ) -> Result<Vec<TurnedOff>, StoreError>;
+
+    /// Forgets those turned off before `horizon`.
+    async fn purge_turned_off(&self, horizon: Timestamp) -> Result<(), StoreError>;
+
+    /// Which secrets sign a tenant's webhooks.
+    async fn hook_secrets(&self, tenant: TenantId) -> Result<Secrets, StoreError>;
+
+    /// [`Secrets::rotate`], in one write.
+    async fn rotate_hook_secret(
+        &self,
+        tenant: TenantId,
+        now: Timestamp,
+        overlap: Duration,
+    ) -> Result<Secrets, StoreError>;
 
     // ---- money
 
@@ -400,6 +472,9 @@ pub struct Delivery {
     /// Tries before this one.
     pub tries: u32,
     pub first_due: Timestamp,
+    pub receiver: ReceiverId,
+    /// When its request ended.
+    pub ended: Timestamp,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -419,6 +494,17 @@ pub enum DeliveryStatus {
         tries: u32,
         last: String,
     },
+}
+
+impl DeliveryStatus {
+    /// As callers see it.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            DeliveryStatus::Pending { .. } => "pending",
+            DeliveryStatus::Delivered { .. } => "delivered",
+            DeliveryStatus::Dead { .. } => "dead",
+        }
+    }
 }
 
 #[derive(Debug, Error)]

@@ -10,7 +10,7 @@
 //! `kv::Kv` is sled ([`SledStore`]) or a map in memory ([`MemoryStore`]); all
 //! else is the same for both. What stands under which key is in `records`.
 
-use std::{ops::Bound, path::PathBuf, sync::Arc};
+use std::{ops::Bound, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use thiserror::Error;
@@ -34,7 +34,7 @@ mod writer;
 use self::{
     changes::{admit, attempts, deliveries, places, purge, settle},
     kv::{Kv, again},
-    records::{batch, credential, learned, meta, orphan, shadow, tenant},
+    records::{batch, credential, learned, meta, orphan, receiver, shadow, tenant},
     staging::{Staging, Step},
     writer::{Horizon, Writer},
 };
@@ -43,7 +43,8 @@ use crate::{
     model::{
         attempt::{Attempt, AttemptId},
         batch::Batch,
-        id::{BatchId, CallDigest, CredentialId, RequestId, RequestKey, TenantId},
+        hook::{Secrets, TurnedOff},
+        id::{BatchId, CallDigest, CredentialId, ReceiverId, RequestId, RequestKey, TenantId},
         ledger::{LedgerKey, LedgerRow},
         request::{Cohort, Destination, Entry, LiveQueue, Place},
         shadow::{ShadowKey, ShadowRow},
@@ -441,14 +442,41 @@ impl<K: Kv> Store for KvStore<K> {
     async fn due_deliveries(
         &self,
         now: Timestamp,
+        after: Option<(Timestamp, RequestKey)>,
         limit: usize,
     ) -> Result<Vec<Delivery>, StoreError> {
-        self.read_synced(limit, move |kv| reads::due_deliveries(kv, now, limit))
-            .await
+        self.read_synced(limit, move |kv| {
+            reads::due_deliveries(kv, now, after, limit)
+        })
+        .await
     }
 
     async fn next_delivery(&self) -> Result<Option<Timestamp>, StoreError> {
         self.read(1, |kv| reads::next_delivery(kv)).await
+    }
+
+    async fn shelve_deliveries(&self, shelved: Vec<Delivery>) -> Result<(), StoreError> {
+        let shelved = self.in_turns(shelved, MOVES, deliveries::shelve).await;
+        shelved.into_iter().collect()
+    }
+
+    async fn backlog(
+        &self,
+        receiver: ReceiverId,
+        after: Option<(Timestamp, RequestKey)>,
+        limit: usize,
+    ) -> Result<Vec<Delivery>, StoreError> {
+        self.read_synced(limit, move |kv| reads::backlog(kv, receiver, after, limit))
+            .await
+    }
+
+    async fn backlogs(
+        &self,
+        after: Option<ReceiverId>,
+        limit: usize,
+    ) -> Result<Vec<Delivery>, StoreError> {
+        self.read(limit, move |kv| reads::backlogs(kv, after, limit))
+            .await
     }
 
     async fn record_delivery(
@@ -462,6 +490,78 @@ impl<K: Kv> Store for KvStore<K> {
 
     async fn delivery_status(&self, key: RequestKey) -> Result<Option<DeliveryStatus>, StoreError> {
         self.read(1, move |kv| reads::delivery_status(kv, key))
+            .await
+    }
+
+    async fn deliveries(
+        &self,
+        tenant: TenantId,
+        before: Option<RequestId>,
+        limit: usize,
+    ) -> Result<Vec<(RequestId, DeliveryStatus)>, StoreError> {
+        self.read_synced(limit, move |kv| {
+            reads::deliveries(kv, tenant, before, limit)
+        })
+        .await
+    }
+
+    async fn dead_letters(
+        &self,
+        tenant: TenantId,
+        receiver: Option<ReceiverId>,
+        after: Option<(ReceiverId, RequestId)>,
+        limit: usize,
+    ) -> Result<Vec<(ReceiverId, RequestId)>, StoreError> {
+        self.read_synced(limit, move |kv| {
+            reads::dead_letters(kv, tenant, receiver, after, limit)
+        })
+        .await
+    }
+
+    async fn turn_off(&self, off: TurnedOff) -> Result<(), StoreError> {
+        let key = receiver::key(off.tenant, off.receiver);
+        self.put(key, Some(receiver::encode(&off))).await
+    }
+
+    async fn turn_on(&self, tenant: TenantId, receiver: ReceiverId) -> Result<(), StoreError> {
+        self.put(receiver::key(tenant, receiver), None).await
+    }
+
+    async fn turned_off(
+        &self,
+        tenant: TenantId,
+        receiver: ReceiverId,
+    ) -> Result<Option<TurnedOff>, StoreError> {
+        self.read(1, move |kv| reads::turned_off(kv, tenant, receiver))
+            .await
+    }
+
+    async fn all_turned_off(
+        &self,
+        tenant: TenantId,
+        limit: usize,
+    ) -> Result<Vec<TurnedOff>, StoreError> {
+        self.read_synced(limit, move |kv| reads::all_turned_off(kv, tenant, limit))
+            .await
+    }
+
+    async fn purge_turned_off(&self, horizon: Timestamp) -> Result<(), StoreError> {
+        self.change(move |staging| deliveries::purge_turned_off(staging, horizon))
+            .await
+    }
+
+    async fn hook_secrets(&self, tenant: TenantId) -> Result<Secrets, StoreError> {
+        self.read_synced(1, move |kv| reads::hook_secrets(kv, tenant))
+            .await
+    }
+
+    async fn rotate_hook_secret(
+        &self,
+        tenant: TenantId,
+        now: Timestamp,
+        overlap: Duration,
+    ) -> Result<Secrets, StoreError> {
+        self.change(move |staging| deliveries::rotate(staging, tenant, now, overlap))
             .await
     }
 

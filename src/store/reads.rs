@@ -7,8 +7,8 @@ use bytes::{Bytes, BytesMut};
 use super::{
     kv::{End, Kv, Span},
     records::{
-        attempt, batch, chunk, credential, delivery, destination, feed, idempotency, learned,
-        ledger, line, live, meta, orphan, placed, queue,
+        attempt, batch, chunk, credential, delivery, destination, feed, hook_secrets, idempotency,
+        learned, ledger, line, live, meta, orphan, placed, queue, receiver,
         request::{self, Payload},
         shadow, tenant, unbooked,
     },
@@ -17,7 +17,8 @@ use crate::{
     model::{
         attempt::{Attempt, AttemptId},
         batch::Batch,
-        id::{BatchId, CallDigest, CredentialId, RequestId, RequestKey, TenantId},
+        hook::{Secrets, TurnedOff},
+        id::{BatchId, CallDigest, CredentialId, ReceiverId, RequestId, RequestKey, TenantId},
         ledger::{LedgerKey, LedgerRow},
         request::{Cohort, Destination, Entry, LiveQueue, Place},
         shadow::{ShadowKey, ShadowRow},
@@ -252,13 +253,90 @@ pub fn feed(kv: &impl Kv, tenant: TenantId, after: u64, limit: usize) -> Read<Fe
     })
 }
 
-pub fn due_deliveries(kv: &impl Kv, now: Timestamp, limit: usize) -> Read<Vec<Delivery>> {
-    all(kv, &delivery::due_by(now), limit, delivery::decode_due)
+pub fn due_deliveries(
+    kv: &impl Kv,
+    now: Timestamp,
+    after: Option<(Timestamp, RequestKey)>,
+    limit: usize,
+) -> Read<Vec<Delivery>> {
+    let named = |key| received_by(kv, key);
+    all(kv, &delivery::due_by(now, after), limit, |key, value| {
+        delivery::decode_due(key, value, named)
+    })
+}
+
+/// Receiver and end of a request; of an erased one, whatever.
+fn received_by(kv: &impl Kv, key: RequestKey) -> Read<(ReceiverId, Timestamp)> {
+    let head = head(kv, key)?;
+    let told = head.and_then(|head| {
+        let target = head.request.webhook?;
+        Some((ReceiverId::of(key.tenant, &target), head.outcome?.finished))
+    });
+    Ok(told.unwrap_or((ReceiverId::of(key.tenant, ""), Timestamp::ZERO)))
 }
 
 pub fn next_delivery(kv: &impl Kv) -> Read<Option<Timestamp>> {
-    let first = all(kv, &delivery::all_due(), 1, delivery::decode_due)?;
-    Ok(first.first().map(|delivery| delivery.due))
+    let first = all(kv, &delivery::all_due(), 1, |key, _| delivery::due_of(key))?;
+    Ok(first.first().map(|(due, _)| *due))
+}
+
+pub fn backlog(
+    kv: &impl Kv,
+    receiver: ReceiverId,
+    after: Option<(Timestamp, RequestKey)>,
+    limit: usize,
+) -> Read<Vec<Delivery>> {
+    let span = delivery::backlog(receiver, after);
+    all(kv, &span, limit, delivery::decode_backlog)
+}
+
+pub fn backlogs(kv: &impl Kv, mut after: Option<ReceiverId>, limit: usize) -> Read<Vec<Delivery>> {
+    let mut fronts = Vec::new();
+    while fronts.len() < limit {
+        let span = delivery::backlogs(after);
+        let Some(front) = all(kv, &span, 1, delivery::decode_backlog)?.pop() else {
+            break;
+        };
+        after = Some(front.receiver);
+        fronts.push(front);
+    }
+    Ok(fronts)
+}
+
+pub fn deliveries(
+    kv: &impl Kv,
+    tenant: TenantId,
+    before: Option<RequestId>,
+    limit: usize,
+) -> Read<Vec<(RequestId, DeliveryStatus)>> {
+    kv.scan(&delivery::statuses(tenant, before), End::Back, limit)?
+        .iter()
+        .map(|(key, value)| delivery::decode_stood(key, value))
+        .collect()
+}
+
+pub fn dead_letters(
+    kv: &impl Kv,
+    tenant: TenantId,
+    of: Option<ReceiverId>,
+    after: Option<(ReceiverId, RequestId)>,
+    limit: usize,
+) -> Read<Vec<(ReceiverId, RequestId)>> {
+    let span = delivery::dead(tenant, of, after);
+    all(kv, &span, limit, delivery::decode_dead)
+}
+
+pub fn turned_off(kv: &impl Kv, tenant: TenantId, of: ReceiverId) -> Read<Option<TurnedOff>> {
+    one(kv, &receiver::key(tenant, of), receiver::decode)
+}
+
+pub fn all_turned_off(kv: &impl Kv, tenant: TenantId, limit: usize) -> Read<Vec<TurnedOff>> {
+    all(kv, &receiver::of_tenant(tenant), limit, receiver::decode)
+}
+
+pub fn hook_secrets(kv: &impl Kv, tenant: TenantId) -> Read<Secrets> {
+    let secrets = one(kv, &hook_secrets::key(tenant), hook_secrets::decode)?;
+    Ok(secrets.unwrap_or_default())
 }
 
 pub fn delivery_status(kv: &impl Kv, key: RequestKey) -> Read<Option<DeliveryStatus>> {

@@ -3,7 +3,7 @@
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use crate::model::id::RequestId;
+use crate::model::id::{ReceiverId, RequestId};
 
 /// Where a listing goes on: behind this request, towards older ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +12,19 @@ pub struct ListCursor(pub RequestId);
 /// Where the feed goes on: behind this place in the commit order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FeedCursor(pub u64);
+
+/// Where a listing of webhooks goes on: behind this request, or in the dead letters
+/// behind that of this receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookCursor {
+    Newest(RequestId),
+    Dead(ReceiverId, RequestId),
+}
+
+const HOOKS: u8 = b'h';
+const DEAD: u8 = b'd';
+/// Bytes of a tenant's mark that stand in its cursors.
+const MARK: usize = 8;
 
 const LIST: u8 = b'l';
 const FEED: u8 = b'f';
@@ -33,6 +46,39 @@ impl FeedCursor {
 
     pub fn decode(text: &str) -> Option<Self> {
         decode(FEED, text).map(|bytes| FeedCursor(u64::from_be_bytes(bytes)))
+    }
+}
+
+impl HookCursor {
+    /// `mark` makes the tenant's mark of a cursor: another tenant's is none.
+    pub fn encode(self, mark: impl FnOnce(&[u8]) -> [u8; 16]) -> String {
+        let (kind, place) = match self {
+            HookCursor::Newest(id) => (HOOKS, id.as_bytes().to_vec()),
+            HookCursor::Dead(receiver, id) => (DEAD, [receiver.0, *id.as_bytes()].concat()),
+        };
+        let mark = mark(&[&[kind], &place[..]].concat());
+        encode(kind, &[&place[..], &mark[..MARK]].concat())
+    }
+
+    pub fn decode(text: &str, mark: impl FnOnce(&[u8]) -> [u8; 16]) -> Option<Self> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        let (place, given) = bytes.split_last_chunk::<MARK>()?;
+        if mark(place)[..MARK] != given[..] {
+            return None;
+        }
+        let (kind, place) = place.split_first()?;
+        match *kind {
+            HOOKS => place.try_into().ok().map(|id| {
+                let id = RequestId::from_bytes(id);
+                HookCursor::Newest(id)
+            }),
+            DEAD => {
+                let (receiver, id) = place.split_first_chunk()?;
+                let id = RequestId::from_bytes(id.try_into().ok()?);
+                Some(HookCursor::Dead(ReceiverId(*receiver), id))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -61,6 +107,23 @@ mod tests {
             prop_assert_eq!(FeedCursor::decode(&feed.encode()), Some(feed));
             prop_assert_eq!(FeedCursor::decode(&list.encode()), None);
             prop_assert_eq!(ListCursor::decode(&feed.encode()), None);
+        }
+
+        #[test]
+        fn a_webhook_cursor_is_its_tenants(id: [u8; 16], receiver: [u8; 16], tenant: u8) {
+            let id = RequestId::from_bytes(id);
+            let mark = |of: u8| move |cursor: &[u8]| {
+                let mut mark = [of; 16];
+                cursor.iter().enumerate().for_each(|(at, byte)| mark[at % 8] ^= byte);
+                mark
+            };
+            for cursor in [HookCursor::Newest(id), HookCursor::Dead(ReceiverId(receiver), id)] {
+                let text = cursor.encode(mark(tenant));
+                prop_assert_eq!(HookCursor::decode(&text, mark(tenant)), Some(cursor));
+                prop_assert_eq!(HookCursor::decode(&text, mark(tenant.wrapping_add(1))), None);
+                prop_assert_eq!(HookCursor::decode(&text[1..], mark(tenant)), None);
+                prop_assert_eq!(ListCursor::decode(&text), None);
+            }
         }
 
         #[test]

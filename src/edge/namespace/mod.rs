@@ -13,7 +13,9 @@ mod savings;
 mod shadow;
 mod sums;
 mod turnaround;
+mod upstream_events;
 mod view;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -27,6 +29,7 @@ use http::{StatusCode, header, request::Parts};
 use serde::Serialize;
 
 use self::query::BadQuery;
+pub use self::upstream_events::{BadUpstreamSecret, UpstreamEvents};
 use super::{Edge, auth, errors::ApiError};
 use crate::{engine::Engine, model::id::TenantId, ports::StoreError};
 
@@ -45,7 +48,8 @@ pub fn routes() -> Router<Arc<Edge>> {
         .route("/offpeak/v1/savings", get(savings))
         .route("/offpeak/v1/shadow", get(shadow))
         .route("/offpeak/v1/turnaround", get(turnaround))
-        .route("/offpeak/v1/webhook-secret", get(webhook_secret))
+        .merge(webhooks::routes())
+        .merge(upstream_events::routes())
         .route(
             "/offpeak/v1/credential",
             get(credential::show).post(credential::move_here),
@@ -113,21 +117,6 @@ async fn turnaround(
 ) -> Result<Response, ApiError> {
     let known = edge.engine.turnaround(Some(tenant));
     json(&turnaround::TurnaroundView::of(known))
-}
-
-async fn webhook_secret(
-    State(edge): State<Arc<Edge>>,
-    Tenant(tenant): Tenant,
-) -> Result<Response, ApiError> {
-    #[derive(Serialize)]
-    struct Secret {
-        object: &'static str,
-        secret: String,
-    }
-    json(&Secret {
-        object: "offpeak.webhook_secret",
-        secret: edge.engine.webhook_secret(tenant),
-    })
 }
 
 async fn unknown_path() -> ApiError {

@@ -54,6 +54,16 @@ pub struct SavingsQuery {
     pub by_hour: bool,
 }
 
+/// `GET /offpeak/v1/webhooks?…`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HooksQuery {
+    /// `pending`, `delivered` or `dead`.
+    pub status: Option<&'static str>,
+    /// Read with the tenant's mark.
+    pub after: Option<String>,
+    pub limit: Option<usize>,
+}
+
 /// `POST /offpeak/v1/credential?…`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MoveQuery {
@@ -163,6 +173,25 @@ impl FeedQuery {
     }
 }
 
+impl HooksQuery {
+    pub fn parse(query: Option<&str>) -> Result<Self, BadQuery> {
+        let mut asked = HooksQuery::default();
+        for (name, value) in pairs(query)? {
+            match name.as_str() {
+                "status" => asked.status = Some(delivery(&value)?),
+                "after" => asked.after = Some(value),
+                "limit" => asked.limit = Some(limit(&value, MAX_LIST)?),
+                _ => return Err(unknown(&name)),
+            }
+        }
+        Ok(asked)
+    }
+
+    pub fn limit(&self) -> usize {
+        self.limit.unwrap_or(DEFAULT_LIST)
+    }
+}
+
 impl SavingsQuery {
     pub fn parse(query: Option<&str>) -> Result<Self, BadQuery> {
         let mut asked = SavingsQuery::default();
@@ -212,6 +241,15 @@ fn status(value: &str) -> Result<State, BadQuery> {
     })
 }
 
+fn delivery(value: &str) -> Result<&'static str, BadQuery> {
+    const ALL: [&str; 3] = ["pending", "delivered", "dead"];
+    let known = ALL.into_iter().find(|known| *known == value);
+    known.ok_or_else(|| {
+        let names = ALL.join(", ");
+        bad("status", format!("`status` is one of {names}."))
+    })
+}
+
 /// With or without `/v1`, as base URLs have it or not.
 fn endpoint(value: &str) -> Result<Endpoint, BadQuery> {
     let bare = value.trim_start_matches('/');
@@ -251,7 +289,7 @@ fn seconds(value: &str) -> Result<Duration, BadQuery> {
         .ok_or_else(|| bad("wait", "`wait` is a whole number of seconds.".into()))
 }
 
-fn bad_cursor() -> BadQuery {
+pub fn bad_cursor() -> BadQuery {
     BadQuery {
         message: "This is not a cursor that Offpeak gave for this list. Pass one on as it came."
             .into(),

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     model::{
-        id::{RequestKey, TenantId},
+        id::{ReceiverId, RequestKey, TenantId},
         time::Timestamp,
     },
     ports::{DeliveryStatus, StoreError},
@@ -114,7 +114,11 @@ fn remove<K: Kv>(
     if request.held {
         step.delete(orphan::key(request.digest, key));
     }
-    if request.webhook.is_some() {
+    if let Some(target) = &request.webhook {
+        let receiver = ReceiverId::of(key.tenant, target);
+        let ended = done.outcome.finished;
+        step.delete(delivery::backlog_key(receiver, ended, key));
+        step.delete(delivery::dead_key(receiver, key));
         let name = delivery::status_key(key);
         if let Some(value) = staging.get(&name)?
             && let DeliveryStatus::Pending { next, .. } = delivery::decode_status(&name, &value)?

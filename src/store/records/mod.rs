@@ -14,6 +14,9 @@
 //! | `U` | [`tenant`] | fingerprint of a key |
 //! | `F`, `P` | [`feed`], and how far it is purged | tenant, sequence; tenant |
 //! | `W`, `D` | [`delivery`]: due, status | due, tenant, id; tenant, id |
+//! | `w`, `x` | [`delivery`]: backlog, dead letter | receiver, ended, tenant, id; tenant, receiver, id |
+//! | `z` | [`receiver`]: turned off | tenant, receiver |
+//! | `s` | [`hook_secrets`] | tenant |
 //! | `T`, `X` | [`attempt`], and the open ones | tenant, id, attempt |
 //! | `A` | [`unbooked`]: calls of erased requests | tenant, id, attempt |
 //! | `H` | [`unbooked`]: booked lines of erased requests | batch, tenant, id |
@@ -31,6 +34,7 @@ pub mod credential;
 pub mod delivery;
 pub mod destination;
 pub mod feed;
+pub mod hook_secrets;
 pub mod idempotency;
 pub mod learned;
 pub mod ledger;
@@ -39,6 +43,7 @@ pub mod live;
 pub mod meta;
 pub mod orphan;
 pub mod queue;
+pub mod receiver;
 pub mod request;
 #[cfg(test)]
 pub mod samples;

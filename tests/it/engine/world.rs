@@ -119,6 +119,7 @@ pub fn settings() -> Settings {
         live: section(&config, "live"),
         webhook: HookSettings {
             max_concurrent: 32,
+            max_per_endpoint: 8,
             horizon: 72 * HOUR,
             first_retry: 5 * SECOND,
             max_inline_bytes: 262_144,
@@ -457,6 +458,7 @@ impl World {
         counts.open() > 0
             || self.batches().await.iter().any(open)
             || self.store.next_delivery().await.unwrap().is_some()
+            || !self.store.backlogs(None, 1).await.unwrap().is_empty()
             || self.engine.gauges().in_hand > 0
             || self.engine.gauges().backing_off > 0
     }

@@ -10,6 +10,7 @@ mod load;
 mod master_key;
 mod process;
 mod provider;
+mod proxied;
 mod redacted;
 mod stop;
 mod unreachable;
