@@ -81,6 +81,7 @@ async fn serve(flags: &[(&str, &str)]) -> Served {
         master_key: None,
         admin_token: Some(Secret::new(OPERATOR)),
         upstream_webhooks: Some(Secret::new(UPSTREAM)),
+        ..Secrets::default()
     };
     let app = App::start(Settings::read(&config).unwrap(), secrets);
     let app = app.await.unwrap();

@@ -7,9 +7,11 @@ mod data_dir;
 mod full_disk;
 mod hooks;
 mod load;
+mod master_key;
 mod process;
 mod provider;
 mod proxied;
+mod redacted;
 mod stop;
 mod unreachable;
 
