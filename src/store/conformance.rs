@@ -942,6 +942,7 @@ pub fn settings(dir: &std::path::Path) -> Settings {
         data_dir: dir.to_path_buf(),
         cache_bytes: 16 << 20,
         reserve_bytes: 1 << 20,
+        verify_at_start: true,
     }
 }
 

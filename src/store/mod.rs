@@ -19,8 +19,10 @@ mod changes;
 mod codec;
 #[cfg(test)]
 mod conformance;
+mod damage;
 mod kv;
 mod memory;
+mod migrate;
 mod open;
 mod reads;
 mod records;
@@ -28,7 +30,9 @@ mod sled;
 mod staging;
 #[cfg(test)]
 mod survival;
+mod tally;
 pub mod vault;
+mod watermark;
 mod writer;
 
 use self::{
@@ -69,6 +73,8 @@ pub struct Settings {
     pub cache_bytes: u64,
     /// Bytes of the disk that admissions leave free; 32 MiB at least.
     pub reserve_bytes: u64,
+    /// Read everything at start, and compare it with what should be there.
+    pub verify_at_start: bool,
 }
 
 /// Why a store cannot be opened, and what to do.
@@ -79,7 +85,7 @@ pub enum OpenError {
     )]
     InUse { dir: PathBuf },
     #[error(
-        "the database in {dir} is damaged ({what}): restore the directory from a backup, or move it away to begin with an empty one"
+        "the database in {dir} is damaged: {what}. None of it was thrown away: `offpeak store check` tells what can be read, `offpeak store salvage` keeps that and goes on with it, `offpeak restore` brings back a backup"
     )]
     Damaged { dir: PathBuf, what: String },
     #[error(

@@ -44,7 +44,7 @@ pub mod samples;
 pub mod shadow;
 pub mod unbooked;
 
-use super::codec::{Fields, Key};
+use super::codec::{Fields, Key, Kind};
 use crate::{
     model::{
         id::{RequestId, RequestKey, TenantId},
@@ -52,6 +52,43 @@ use crate::{
     },
     ports::StoreError,
 };
+
+/// All kinds.
+pub const KINDS: [Kind; 23] = [
+    request::KIND,
+    chunk::KIND,
+    chunk::JOURNAL,
+    queue::KIND,
+    line::KIND,
+    live::KIND,
+    batch::KIND,
+    destination::KIND,
+    credential::KIND,
+    feed::KIND,
+    feed::FLOOR,
+    delivery::DUE,
+    delivery::STATUS,
+    attempt::KIND,
+    attempt::OPEN,
+    unbooked::CALL,
+    unbooked::LINE,
+    ledger::KIND,
+    idempotency::KIND,
+    orphan::KIND,
+    learned::KIND,
+    shadow::KIND,
+    meta::KIND,
+];
+
+/// A key for people: its kind, and the rest in hexadecimal digits.
+pub fn name(key: &[u8]) -> String {
+    let kind = key.first().and_then(|tag| KINDS.iter().find(|kind| kind.tag == *tag));
+    let rest: String = key.iter().skip(1).map(|byte| format!("{byte:02x}")).collect();
+    match kind {
+        Some(kind) => format!("{} {rest}", kind.name),
+        None => format!("unknown {:02x}{rest}", key.first().copied().unwrap_or(0)),
+    }
+}
 
 /// The key and the value that say that `entry` is at `place`.
 pub fn placed(place: &Place, entry: &Entry) -> (Vec<u8>, bytes::Bytes) {

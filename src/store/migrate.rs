@@ -1,0 +1,81 @@
+//! From the format of an earlier version to this one's, a step at a time.
+//!
+//! A step goes over the records in chunks, and each chunk's commit notes how far it
+//! came, so that a killed process goes on where it was. The last commit of a step
+//! writes the format that it leads to. Nothing else writes meanwhile.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    kv::{Batch, End, Kv, Span},
+    records::meta,
+    sled::SledKv,
+    tally::Tally,
+};
+use crate::ports::StoreError;
+
+/// The version of the layouts in [`records`](super::records).
+pub const FORMAT: u32 = 3;
+/// The oldest that is read.
+pub const OLDEST: u32 = 2;
+
+/// Records that a commit's reading covers.
+const CHUNK: usize = 1000;
+
+/// How far a step is.
+#[derive(Default, Serialize, Deserialize)]
+struct Progress {
+    /// The key that was read last.
+    behind: Vec<u8>,
+    tally: Tally,
+}
+
+/// Makes one chunk of the step that leads on from `format`, and returns the format
+/// that the database has then.
+pub fn advance(kv: &SledKv, format: u32) -> Result<u32, StoreError> {
+    match format {
+        2 => count(kv),
+        other => Ok(other),
+    }
+}
+
+/// Format 3 is format 2 with a tally of all records.
+fn count(kv: &SledKv) -> Result<u32, StoreError> {
+    let name = meta::migrating_key();
+    let mut progress = match kv.get(&name)? {
+        Some(value) => meta::decode::<Progress>(&name, &value)?,
+        None => {
+            kv.acknowledge_none().map_err(StoreError::Io)?;
+            Progress::default()
+        }
+    };
+    let everything = Span {
+        from: Vec::new(),
+        to: vec![u8::MAX],
+    };
+    let page = kv.scan(&everything.after(&progress.behind), End::Front, CHUNK)?;
+    let own = [meta::tally_key(), name.clone()];
+    for (key, value) in page.iter().filter(|(key, _)| own.iter().all(|own| own != key)) {
+        progress.tally.enter(key, value);
+    }
+    match page.last() {
+        Some((last, _)) => {
+            progress.behind = last.to_vec();
+            kv.apply(Batch::from([(name, Some(meta::encode(&progress)))]))?;
+            kv.sync()?;
+            Ok(2)
+        }
+        None => {
+            let mut tally = progress.tally;
+            // It goes with the last commit, which will count it out.
+            if let Some(value) = kv.get(&name)? {
+                tally.enter(&name, &value);
+            }
+            kv.resume(tally);
+            let format = (meta::format_key(), Some(meta::encode(&3u32)));
+            kv.apply(Batch::from([format, (name, None)]))?;
+            kv.sync()?;
+            Ok(3)
+        }
+    }
+}
