@@ -176,7 +176,7 @@ fn attempt(id: AttemptId, state: AttemptState) -> Attempt {
     }
 }
 
-fn from_queue(request: &Request, to: Place) -> Relocation {
+pub fn from_queue(request: &Request, to: Place) -> Relocation {
     Relocation {
         entry: request.entry(),
         from: Place::Queue(request.cohort),

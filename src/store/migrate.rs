@@ -19,8 +19,8 @@ pub const FORMAT: u32 = 3;
 /// The oldest that is read.
 pub const OLDEST: u32 = 2;
 
-/// Records that a commit's reading covers.
-const CHUNK: usize = 1000;
+/// Records that one commit covers.
+pub const CHUNK: usize = 1000;
 
 /// How far a step is.
 #[derive(Default, Serialize, Deserialize)]
@@ -30,17 +30,24 @@ struct Progress {
     tally: Tally,
 }
 
+/// Makes the next chunk of the step that leads on from a format: at most this many
+/// records. Returns the format that the database has then.
+type Step = fn(&SledKv, usize) -> Result<u32, StoreError>;
+
+/// Where each step begins.
+const STEPS: [(u32, Step); 1] = [(2, count)];
+
 /// Makes one chunk of the step that leads on from `format`, and returns the format
 /// that the database has then.
-pub fn advance(kv: &SledKv, format: u32) -> Result<u32, StoreError> {
-    match format {
-        2 => count(kv),
-        other => Ok(other),
+pub fn advance(kv: &SledKv, format: u32, chunk: usize) -> Result<u32, StoreError> {
+    match STEPS.iter().find(|(from, _)| *from == format) {
+        Some((_, step)) => step(kv, chunk),
+        None => Ok(format),
     }
 }
 
 /// Format 3 is format 2 with a tally of all records.
-fn count(kv: &SledKv) -> Result<u32, StoreError> {
+fn count(kv: &SledKv, chunk: usize) -> Result<u32, StoreError> {
     let name = meta::migrating_key();
     let mut progress = match kv.get(&name)? {
         Some(value) => meta::decode::<Progress>(&name, &value)?,
@@ -53,9 +60,12 @@ fn count(kv: &SledKv) -> Result<u32, StoreError> {
         from: Vec::new(),
         to: vec![u8::MAX],
     };
-    let page = kv.scan(&everything.after(&progress.behind), End::Front, CHUNK)?;
+    let page = kv.scan(&everything.after(&progress.behind), End::Front, chunk)?;
     let own = [meta::tally_key(), name.clone()];
-    for (key, value) in page.iter().filter(|(key, _)| own.iter().all(|own| own != key)) {
+    for (key, value) in page
+        .iter()
+        .filter(|(key, _)| own.iter().all(|own| own != key))
+    {
         progress.tally.enter(key, value);
     }
     match page.last() {

@@ -20,6 +20,7 @@ mod codec;
 #[cfg(test)]
 mod conformance;
 mod damage;
+mod fresh;
 mod kv;
 mod memory;
 mod migrate;
@@ -42,7 +43,11 @@ use self::{
     staging::{Staging, Step},
     writer::{Horizon, Writer},
 };
-pub use self::{memory::MemoryKv, sled::SledKv};
+pub use self::{
+    damage::{Gap, Repairs, Report, SalvageError, Salvaged, Unreadable, check, salvage},
+    memory::MemoryKv,
+    sled::SledKv,
+};
 use crate::{
     model::{
         attempt::{Attempt, AttemptId},

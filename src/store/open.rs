@@ -8,7 +8,7 @@ use super::{
     damage,
     kv::{End, Kv, Span},
     memory::MemoryKv,
-    migrate::{self, FORMAT},
+    migrate::{self, CHUNK, FORMAT},
     records::meta,
     sled::SledKv,
     staging::{Staging, Step},
@@ -120,10 +120,14 @@ fn migrated(
         _ if found < migrate::OLDEST => return Err(OpenError::Older { dir, found, known }),
         _ => {}
     }
-    tracing::info!(from = found, to = FORMAT, "the database is brought to this version's format");
+    tracing::info!(
+        from = found,
+        to = FORMAT,
+        "the database is brought to this version's format"
+    );
     let mut format = found;
     while format < FORMAT {
-        format = migrate::advance(kv, format).map_err(&damaged)?;
+        format = migrate::advance(kv, format, CHUNK).map_err(&damaged)?;
     }
     Ok(Format::Migrated)
 }

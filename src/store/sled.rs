@@ -27,7 +27,7 @@ use crate::ports::StoreError;
 /// which it does not sync. A leaf holds up to 17 pairs: a request's record with
 /// [`chunk::BYTES`](super::records::chunk::BYTES) inline, and a long webhook, are
 /// about 10 KB each. Some ten segments are in memory while they are written.
-const SEGMENT: usize = 1024 * 1024;
+pub const SEGMENT: usize = 1024 * 1024;
 
 /// Tells how long the log was when the database was closed. sled takes a log
 /// that was cut short for one whose end was never written, and an empty one for
@@ -185,7 +185,8 @@ pub fn segment_bytes(dir: &Path) -> usize {
     let size = noted
         .lines()
         .find_map(|line| line.strip_prefix("segment_size: "));
-    // What is damaged there is told by sled.
+    // What is damaged there is told by sled: the line is whole if another follows.
+    let size = size.filter(|_| noted.contains("\nuse_compression"));
     size.and_then(|size| size.parse().ok()).unwrap_or(SEGMENT)
 }
 

@@ -150,6 +150,12 @@ impl<K: Kv> Staging<K> {
         sequence
     }
 
+    /// Gives out feed sequences from this one on.
+    pub fn resume(&mut self, sequence: u64) {
+        self.sequence = sequence;
+        self.reserved = sequence;
+    }
+
     /// Commits what is staged.
     pub fn cut(&mut self) -> Result<(), StoreError> {
         if self.batch.is_empty() {

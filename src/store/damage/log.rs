@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::super::sled::segment_bytes;
+use super::super::sled::{SEGMENT, segment_bytes};
 
 const SEGMENT_HEADER: usize = 20;
 /// sled writes no message that begins nearer to a segment's end.
@@ -39,8 +39,9 @@ pub enum Kind {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Its place in the log's order.
+    /// Its place in the log's order, and where the next one begins.
     pub lsn: u64,
+    pub end: u64,
     pub kind: Kind,
     pub page: u64,
     /// Where its body stands in the file, and how long it is.
@@ -62,9 +63,6 @@ pub struct Gap {
 pub struct Segment {
     pub messages: Vec<Message>,
     pub gaps: Vec<Gap>,
-    /// What its header says: the number of the segment, and the `lsn` up to which the
-    /// log was safe. None where the header cannot be read.
-    pub header: Option<(u64, u64)>,
 }
 
 pub struct Log {
@@ -81,7 +79,7 @@ impl Log {
             length: file.metadata()?.len(),
             file,
             blobs: dir.join("blobs"),
-            segment: segment_bytes(dir),
+            segment: segment(dir),
         })
     }
 
@@ -124,11 +122,10 @@ impl Log {
         let length = (self.length - base).min(self.segment as u64) as usize;
         let mut bytes = vec![0; length];
         self.file.read_exact_at(&mut bytes, base)?;
-        let header = bytes.first_chunk().and_then(|head| self.decode_header(head));
-        let mut found = Segment {
-            header,
-            ..Segment::default()
-        };
+        let header = bytes
+            .first_chunk()
+            .and_then(|head| self.decode_header(head));
+        let mut found = Segment::default();
         let mut number = header.map(|(number, _)| number);
         let (mut at, mut lost) = (SEGMENT_HEADER, None);
         if number.is_none() && bytes.iter().any(|byte| *byte != 0) {
@@ -151,12 +148,15 @@ impl Log {
             if head.kind == Kind::Cap {
                 break;
             }
+            let next = head.at as usize + head.length;
+            let first = of * self.segment as u64;
             found.messages.push(Message {
-                lsn: of * self.segment as u64 + at as u64,
+                lsn: first + at as u64,
+                end: first + next as u64,
                 at: base + head.at,
                 ..head
             });
-            at = head.at as usize + head.length;
+            at = next;
         }
         Ok(found)
     }
@@ -180,6 +180,15 @@ impl Log {
         };
         let sound = u32::from_le_bytes(*sum) == crc32fast::hash(rest);
         Ok(rest.get(1..).filter(|_| sound).map(<[u8]>::to_vec))
+    }
+}
+
+/// The file that tells it may be what is damaged: sled takes powers of two only, and
+/// ours are of one size.
+fn segment(dir: &Path) -> usize {
+    match segment_bytes(dir) {
+        noted if noted.is_power_of_two() && noted >= 256 => noted,
+        _ => SEGMENT,
     }
 }
 
@@ -211,6 +220,7 @@ fn message(segment: &[u8], at: usize) -> Option<(Message, u64)> {
     (hasher.finalize() == sum).then_some((
         Message {
             lsn: 0,
+            end: 0,
             kind,
             page,
             at: begin as u64,

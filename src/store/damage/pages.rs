@@ -71,7 +71,7 @@ pub fn of(log: &Log) -> io::Result<Pages> {
 
 /// Where the last batch begins, if a crash cut it off before its end.
 fn torn_batch(log: &Log, messages: &[Message]) -> io::Result<u64> {
-    let last = messages.iter().map(|message| message.lsn).max();
+    let last = messages.iter().map(|message| message.end - 1).max();
     let batches = messages.iter().filter(|m| m.kind == Kind::Batch);
     let Some(batch) = batches.max_by_key(|message| message.lsn) else {
         return Ok(u64::MAX);

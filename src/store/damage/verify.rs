@@ -21,9 +21,16 @@ const NAMED: usize = 3;
 ///
 /// # Errors
 /// When the disk cannot be read.
-pub fn verify(kv: &SledKv, mark: Mark, thorough: bool) -> Result<Result<Tally, String>, StoreError> {
+pub fn verify(
+    kv: &SledKv,
+    mark: Mark,
+    thorough: bool,
+) -> Result<Result<Tally, String>, StoreError> {
     let key = meta::tally_key();
-    let told = match kv.get(&key)?.map(|value| meta::decode::<Tally>(&key, &value)) {
+    let told = match kv
+        .get(&key)?
+        .map(|value| meta::decode::<Tally>(&key, &value))
+    {
         Some(Ok(tally)) => tally,
         Some(Err(error)) => return Ok(Err(error.to_string())),
         None => return Ok(Err("its tally is missing".into())),

@@ -80,11 +80,16 @@ pub const KINDS: [Kind; 23] = [
     meta::KIND,
 ];
 
+pub fn kind(key: &[u8]) -> Option<Kind> {
+    let tag = key.first()?;
+    KINDS.into_iter().find(|kind| kind.tag == *tag)
+}
+
 /// A key for people: its kind, and the rest in hexadecimal digits.
 pub fn name(key: &[u8]) -> String {
-    let kind = key.first().and_then(|tag| KINDS.iter().find(|kind| kind.tag == *tag));
-    let rest: String = key.iter().skip(1).map(|byte| format!("{byte:02x}")).collect();
-    match kind {
+    let rest = key.iter().skip(1).map(|byte| format!("{byte:02x}"));
+    let rest: String = rest.collect();
+    match kind(key) {
         Some(kind) => format!("{} {rest}", kind.name),
         None => format!("unknown {:02x}{rest}", key.first().copied().unwrap_or(0)),
     }
