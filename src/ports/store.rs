@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use tokio::sync::mpsc;
 
 use crate::model::{
     attempt::{Attempt, AttemptId, Lane},
@@ -221,6 +222,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// Removes ended batches without litter that ended before `horizon`.
     async fn purge_batches(&self, horizon: Timestamp) -> Result<(), StoreError>;
+
+    /// Sends a copy of everything, as it is between two commits when the last of it
+    /// is sent, while others read and write. An error is the last thing sent.
+    async fn backup(&self, out: mpsc::Sender<io::Result<Bytes>>);
 
     /// Bytes on disk.
     async fn disk_bytes(&self) -> Result<u64, StoreError>;

@@ -10,11 +10,14 @@
 //! `kv::Kv` is sled ([`SledStore`]) or a map in memory ([`MemoryStore`]); all
 //! else is the same for both. What stands under which key is in `records`.
 
-use std::{ops::Bound, path::PathBuf, sync::Arc};
+use std::{io, ops::Bound, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use thiserror::Error;
+use tokio::sync::mpsc;
 
+mod backup;
 mod changes;
 mod codec;
 #[cfg(test)]
@@ -27,6 +30,7 @@ mod migrate;
 mod open;
 mod reads;
 mod records;
+mod redo;
 mod sled;
 mod staging;
 #[cfg(test)]
@@ -36,17 +40,19 @@ pub mod vault;
 mod watermark;
 mod writer;
 
+pub use self::{
+    backup::{BadBackup, Check, End as BackupEnd, RestoreError, restore},
+    damage::{Gap, Repairs, Report, SalvageError, Salvaged, Unreadable, check, salvage},
+    memory::MemoryKv,
+    sled::SledKv,
+};
 use self::{
     changes::{admit, attempts, deliveries, places, purge, settle},
     kv::{Kv, again},
     records::{batch, credential, learned, orphan, shadow},
+    redo::Redo,
     staging::{Staging, Step},
     writer::{Horizon, Writer},
-};
-pub use self::{
-    damage::{Gap, Repairs, Report, SalvageError, Salvaged, Unreadable, check, salvage},
-    memory::MemoryKv,
-    sled::SledKv,
 };
 use crate::{
     model::{
@@ -122,6 +128,9 @@ pub struct KvStore<K> {
     writer: Writer<K>,
     kv: Arc<K>,
     horizon: Arc<Horizon>,
+    redo: Redo,
+    /// Where a backup may keep what it cannot have in memory.
+    spill: PathBuf,
 }
 
 /// Requests whose moves are one change: two operations each make one commit.
@@ -470,6 +479,21 @@ impl<K: Kv> Store for KvStore<K> {
     async fn purge_batches(&self, horizon: Timestamp) -> Result<(), StoreError> {
         self.change(move |staging| purge::purge_batches(staging, horizon))
             .await
+    }
+
+    async fn backup(&self, out: mpsc::Sender<io::Result<Bytes>>) {
+        let (kv, redo, spill) = (self.kv.clone(), self.redo.clone(), self.spill.clone());
+        let told = out.clone();
+        let take = move || backup::take(&kv, &redo, &spill, out);
+        let taken = tokio::task::spawn_blocking(take).await;
+        let failed = match taken {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(died) => died.to_string(),
+        };
+        tracing::error!(error = %failed, "a backup broke off");
+        // Who has gone away needs no answer.
+        let _ = told.send(Err(io::Error::other(failed))).await;
     }
 
     async fn disk_bytes(&self) -> Result<u64, StoreError> {

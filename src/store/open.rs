@@ -29,9 +29,11 @@ impl MemoryStore {
         let staging = Staging::new(kv.clone(), horizon.clone(), 0)
             .expect("an empty map has nothing to misread");
         KvStore {
+            redo: staging.redo(),
             writer: Writer::inline(horizon.clone(), staging),
             kv,
             horizon,
+            spill: std::env::temp_dir(),
         }
     }
 }
@@ -87,11 +89,14 @@ impl SledStore {
         kv.sync().map_err(damaged)?;
         kv.created().map_err(io)?;
         horizon.synced(horizon.applied());
+        let redo = staging.redo();
         let writer = Writer::threads(kv.clone(), horizon.clone(), staging).map_err(io)?;
         Ok(KvStore {
             writer,
             kv,
             horizon,
+            redo,
+            spill: settings.data_dir.clone(),
         })
     }
 }

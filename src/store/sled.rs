@@ -301,6 +301,10 @@ impl Kv for SledKv {
         self.closing.watermark.raise(commits).map_err(io_failed)
     }
 
+    fn tally(&self) -> Option<Tally> {
+        Some(*self.tally.lock())
+    }
+
     fn disk_bytes(&self) -> Result<u64, StoreError> {
         self.db.size_on_disk().map_err(failed)
     }

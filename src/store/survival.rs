@@ -156,6 +156,7 @@ fn on(disk: &Arc<Disk>, threads: bool) -> KvStore<Arc<Disk>> {
     let kv = Arc::new(disk.clone());
     let horizon = Arc::new(Horizon::new());
     let staging = Staging::new(kv.clone(), horizon.clone(), 1000).unwrap();
+    let redo = staging.redo();
     let writer = match threads {
         true => Writer::threads(kv.clone(), horizon.clone(), staging).unwrap(),
         false => Writer::inline(horizon.clone(), staging),
@@ -164,6 +165,8 @@ fn on(disk: &Arc<Disk>, threads: bool) -> KvStore<Arc<Disk>> {
         writer,
         kv,
         horizon,
+        redo,
+        spill: env::temp_dir(),
     }
 }
 

@@ -427,6 +427,9 @@ impl Store for Mortal<dyn Store> {
     async fn purge_batches(&self, horizon: Timestamp) -> Result<(), StoreError> {
         self.life.hear(self.inner.purge_batches(horizon)).await
     }
+    async fn backup(&self, out: tokio::sync::mpsc::Sender<std::io::Result<bytes::Bytes>>) {
+        self.inner.backup(out).await;
+    }
     async fn disk_bytes(&self) -> Result<u64, StoreError> {
         self.life.hear(self.inner.disk_bytes()).await
     }
