@@ -123,6 +123,9 @@ impl Engine {
         }
         self.check_room().await?;
         self.check_firm(&call)?;
+        self.check_key(&call.caller, &call.model)
+            .await
+            .map_err(|(status, body)| AdmitError::Provider { status, body })?;
         self.check_model(&call.caller, &call.model)
             .await
             .map_err(|(status, body)| AdmitError::Provider { status, body })?;

@@ -8,6 +8,7 @@
 
 mod admit;
 mod answer;
+mod audit;
 mod budgets;
 mod cancel;
 mod courier;
@@ -28,6 +29,7 @@ mod persist;
 mod plans;
 mod poison;
 mod recovery;
+mod refusals;
 mod rescuer;
 mod scope;
 mod settings;
@@ -61,6 +63,7 @@ pub use credentials::Caller;
 pub use hold::Hold;
 pub use inflight::Gauges;
 pub use live::LiveScope;
+pub use refusals::Refusal;
 pub use scope::Owner;
 pub use settings::{
     AdmissionSettings, HookSettings, OnFull, RetentionSettings, Settings, ShadowSettings,
@@ -111,6 +114,8 @@ pub struct Engine {
     /// None where calls that pass through are not counted.
     shadow: Option<shadow::Shadow>,
     credentials: credentials::Credentials,
+    audits: audit::Audits,
+    refusals: refusals::Refusals,
     models: models::Models,
     holders: Arc<holders::Holders>,
     waiters: Arc<waiters::Waiters>,
@@ -170,6 +175,8 @@ impl Engine {
             whole_pace: plans::WholePace::default(),
             shadow,
             credentials: credentials::Credentials::default(),
+            audits: audit::Audits::default(),
+            refusals: refusals::Refusals::default(),
             models: models::Models::default(),
             holders: Arc::default(),
             waiters: Arc::default(),

@@ -145,6 +145,8 @@ pub trait Store: Send + Sync + 'static {
 
     async fn put_batch(&self, batch: &Batch) -> Result<(), StoreError>;
 
+    async fn batch(&self, id: BatchId) -> Result<Option<Batch>, StoreError>;
+
     /// Open batches, and ended ones with litter or that ended after `since`.
     async fn batches(&self, since: Timestamp) -> Result<Vec<Batch>, StoreError>;
 

@@ -73,8 +73,14 @@ pub(super) async fn front(State(sim): State<Sim>, mut request: Request, next: Ne
                 org = Some(caller.org.clone());
                 request.extensions_mut().insert(caller);
                 request.extensions_mut().insert(Struck(kind.clone()));
-                let response = next.run(request).await;
-                after(&sim, kind, response).await
+                match kind {
+                    Some(Kind::Late { by }) => later(sim.clone(), request, next, by),
+                    Some(Kind::Twice) => twice(request, next).await,
+                    kind => {
+                        let response = next.run(request).await;
+                        after(&sim, kind, response).await
+                    }
+                }
             }
         },
     };
@@ -130,6 +136,25 @@ async fn before(sim: &Simulator, kind: Option<&Kind>) -> Option<Response> {
         }
         _ => None,
     }
+}
+
+/// The caller hears nothing of it.
+fn later(sim: Sim, request: Request, next: Next, by: Duration) -> Response {
+    tokio::spawn(async move {
+        sim.clock.sleep(by).await;
+        next.run(request).await
+    });
+    cut()
+}
+
+async fn twice(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let Ok(body) = body.collect().await.map(|body| body.to_bytes()) else {
+        return cut();
+    };
+    let request = || Request::from_parts(parts.clone(), Body::from(body.clone()));
+    next.clone().run(request()).await;
+    next.run(request()).await
 }
 
 /// Plays the faults that spoil the reply to a call that had its effect.

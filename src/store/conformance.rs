@@ -158,6 +158,8 @@ fn batch(request: &Request, n: u64) -> Batch {
         litter: Vec::new(),
         tries: 0,
         last_error: None,
+        twin_of: None,
+        part_of: None,
     }
 }
 

@@ -364,6 +364,10 @@ impl<K: Kv> Store for KvStore<K> {
             .await
     }
 
+    async fn batch(&self, id: BatchId) -> Result<Option<Batch>, StoreError> {
+        self.read(1, move |kv| reads::batch(kv, id)).await
+    }
+
     async fn batches(&self, since: Timestamp) -> Result<Vec<Batch>, StoreError> {
         self.read(usize::MAX, move |kv| reads::batches(kv, since))
             .await

@@ -219,6 +219,10 @@ pub fn destinations(kv: &impl Kv) -> Read<Vec<Destination>> {
     all(kv, &destination::all(), usize::MAX, destination::decode)
 }
 
+pub fn batch(kv: &impl Kv, id: BatchId) -> Read<Option<Batch>> {
+    one(kv, &batch::key(id), batch::decode)
+}
+
 pub fn credential(kv: &impl Kv, id: CredentialId) -> Read<Option<Vec<u8>>> {
     one(kv, &credential::key(id), |key, value| {
         credential::decode(key, value).map(|sealed| sealed.to_vec())

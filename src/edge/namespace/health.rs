@@ -83,10 +83,11 @@ struct Facts {
 
 impl Facts {
     fn to_text(&self) -> String {
-        const OPEN: [(BatchState, &str); 5] = [
+        const OPEN: [(BatchState, &str); 6] = [
             (BatchState::Filling, "filling"),
             (BatchState::Sealed, "sealed"),
             (BatchState::Uploaded, "uploaded"),
+            (BatchState::Lost, "lost"),
             (BatchState::Submitted, "submitted"),
             (BatchState::Cancelling, "cancelling"),
         ];

@@ -352,6 +352,9 @@ impl Store for Mortal<dyn Store> {
         let name = format!("batch {} {:?}", batch.id, batch.state);
         commit!(self, name, self.inner.put_batch(batch))
     }
+    async fn batch(&self, id: BatchId) -> Result<Option<Batch>, StoreError> {
+        self.life.hear(self.inner.batch(id)).await
+    }
     async fn batches(&self, since: Timestamp) -> Result<Vec<Batch>, StoreError> {
         self.life.hear(self.inner.batches(since)).await
     }
@@ -479,6 +482,16 @@ impl Provider for Mortal<dyn Provider> {
         file: &str,
     ) -> Result<BoxStream<'static, Result<String, ProviderError>>, ProviderError> {
         self.life.hear(self.inner.input_lines(by, file)).await
+    }
+    async fn files_named(
+        &self,
+        by: &Credential,
+        name: &str,
+        since: Timestamp,
+    ) -> Result<Vec<String>, ProviderError> {
+        self.life
+            .hear(self.inner.files_named(by, name, since))
+            .await
     }
     async fn delete_file(&self, by: &Credential, file: &str) -> Result<(), ProviderError> {
         effect!(self, "delete file".into(), self.inner.delete_file(by, file))
