@@ -53,6 +53,10 @@ pub trait Store: Send + Sync + 'static {
     /// and record in one write. False where it was not at `from`.
     async fn replan(&self, replan: Replan) -> Result<bool, StoreError>;
 
+    /// Takes a request whose record cannot be read out of its place. False where it
+    /// was not there.
+    async fn set_aside(&self, entry: Entry, place: Place) -> Result<bool, StoreError>;
+
     /// Ends requests: record, answer, feed entry, webhook and ledger in one write
     /// each. A request ends once; later endings report the first one's outcome
     /// and change nothing. One that fails has not ended, unless it could not be

@@ -4,11 +4,13 @@
 //! came, so that a killed process goes on where it was. The last commit of a step
 //! writes the format that it leads to. Nothing else writes meanwhile.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    codec,
     kv::{Batch, End, Kv, Span},
-    records::meta,
+    records::{batch, meta},
     sled::SledKv,
     tally::Tally,
 };
@@ -19,8 +21,8 @@ pub const FORMAT: u32 = 3;
 /// The oldest that is read.
 pub const OLDEST: u32 = 2;
 
-/// Records that one commit covers.
-pub const CHUNK: usize = 1000;
+/// Records that one commit covers: it may write each of them.
+pub const CHUNK: usize = 160;
 
 /// How far a step is.
 #[derive(Default, Serialize, Deserialize)]
@@ -46,15 +48,13 @@ pub fn advance(kv: &SledKv, format: u32, chunk: usize) -> Result<u32, StoreError
     }
 }
 
-/// Format 3 is format 2 with a tally of all records.
+/// Format 3 is format 2 with a tally of all records, and with two fields more at the end
+/// of a batch: which one it is a twin of, and of which a part.
 fn count(kv: &SledKv, chunk: usize) -> Result<u32, StoreError> {
     let name = meta::migrating_key();
     let mut progress = match kv.get(&name)? {
         Some(value) => meta::decode::<Progress>(&name, &value)?,
-        None => {
-            kv.acknowledge_none().map_err(StoreError::Io)?;
-            Progress::default()
-        }
+        None => Progress::default(),
     };
     let everything = Span {
         from: Vec::new(),
@@ -62,16 +62,24 @@ fn count(kv: &SledKv, chunk: usize) -> Result<u32, StoreError> {
     };
     let page = kv.scan(&everything.after(&progress.behind), End::Front, chunk)?;
     let own = [meta::tally_key(), name.clone()];
-    for (key, value) in page
+    let mut changes = Batch::new();
+    let others = page
         .iter()
-        .filter(|(key, _)| own.iter().all(|own| own != key))
-    {
-        progress.tally.enter(key, value);
+        .filter(|(key, _)| !own.iter().any(|own| own == key));
+    for (key, value) in others {
+        match longer_batch(key, value) {
+            Some(longer) => {
+                progress.tally.enter(key, &longer);
+                changes.insert(key.to_vec(), Some(longer));
+            }
+            None => progress.tally.enter(key, value),
+        }
     }
     match page.last() {
         Some((last, _)) => {
             progress.behind = last.to_vec();
-            kv.apply(Batch::from([(name, Some(meta::encode(&progress)))]))?;
+            changes.insert(name, Some(meta::encode(&progress)));
+            kv.apply(changes)?;
             kv.sync()?;
             Ok(2)
         }
@@ -88,4 +96,17 @@ fn count(kv: &SledKv, chunk: usize) -> Result<u32, StoreError> {
             Ok(3)
         }
     }
+}
+
+/// A batch without its last two fields, with them; none where it is no such record.
+fn longer_batch(key: &[u8], value: &Bytes) -> Option<Bytes> {
+    if key.first() != Some(&batch::KIND.tag) || batch::decode(key, value).is_ok() {
+        return None;
+    }
+    let record = value
+        .get(codec::HEADER..)
+        .filter(|_| codec::is_sound(value))?;
+    // Two options that hold nothing.
+    let longer = codec::seal_with(&(), &[record, &[0, 0]].concat());
+    batch::decode(key, &longer).is_ok().then_some(longer)
 }

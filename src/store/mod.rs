@@ -253,6 +253,11 @@ impl<K: Kv> Store for KvStore<K> {
             .await
     }
 
+    async fn set_aside(&self, entry: Entry, place: Place) -> Result<bool, StoreError> {
+        self.change(move |staging| places::set_aside(staging, &entry, &place))
+            .await
+    }
+
     async fn settle(&self, endings: Vec<Ending>) -> Vec<Result<Settled, StoreError>> {
         self.in_turns(endings, ENDINGS, settle::settle).await
     }

@@ -130,6 +130,9 @@ fn migrated(
         to = FORMAT,
         "the database is brought to this version's format"
     );
+    // Commits of a migration are not counted; a killed one begins again from none.
+    kv.acknowledge_none()
+        .map_err(|error| damaged(StoreError::Io(error)))?;
     let mut format = found;
     while format < FORMAT {
         format = migrate::advance(kv, format, CHUNK).map_err(&damaged)?;

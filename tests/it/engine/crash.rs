@@ -430,6 +430,9 @@ impl Store for Mortal<dyn Store> {
     async fn purge_batches(&self, horizon: Timestamp) -> Result<(), StoreError> {
         self.life.hear(self.inner.purge_batches(horizon)).await
     }
+    async fn set_aside(&self, entry: Entry, place: Place) -> Result<bool, StoreError> {
+        self.inner.set_aside(entry, place).await
+    }
     async fn backup(&self, out: tokio::sync::mpsc::Sender<std::io::Result<bytes::Bytes>>) {
         self.inner.backup(out).await;
     }
