@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use crate::model::{
     attempt::{Attempt, AttemptId, Lane},
     batch::Batch,
-    id::{BatchId, CallDigest, CredentialId, RequestId, RequestKey, TenantId},
+    id::{BatchId, CallDigest, CredentialId, DestinationId, RequestId, RequestKey, TenantId},
     ledger::{LedgerKey, LedgerRow},
     request::{Cohort, Destination, Entry, LiveQueue, Outcome, Place, Request},
     shadow::{ShadowKey, ShadowRow},
@@ -156,6 +156,9 @@ pub trait Store: Send + Sync + 'static {
 
     async fn destinations(&self) -> Result<Vec<Destination>, StoreError>;
 
+    /// The next admission there writes it again.
+    async fn drop_destination(&self, id: DestinationId) -> Result<(), StoreError>;
+
     // ---- credentials
 
     async fn credential(&self, id: CredentialId) -> Result<Option<Vec<u8>>, StoreError>;
@@ -228,6 +231,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Removes ended batches without litter that ended before `horizon`.
     async fn purge_batches(&self, horizon: Timestamp) -> Result<(), StoreError>;
+
+    /// Removes ledger rows of hours before `hour`, at most `limit`; returns how many.
+    async fn purge_ledger(&self, hour: u32, limit: usize) -> Result<usize, StoreError>;
 
     /// Sends a copy of everything, as it is between two commits when the last of it
     /// is sent, while others read and write. An error is the last thing sent.

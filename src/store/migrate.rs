@@ -85,6 +85,8 @@ fn count(kv: &SledKv, chunk: usize) -> Result<u32, StoreError> {
         }
         None => {
             let mut tally = progress.tally;
+            // As many as the file beside the database says.
+            tally.commits = kv.tally().map_or(0, |running| running.commits);
             // It goes with the last commit, which will count it out.
             if let Some(value) = kv.get(&name)? {
                 tally.enter(&name, &value);

@@ -31,6 +31,8 @@ mod open;
 mod reads;
 mod records;
 mod redo;
+#[cfg(test)]
+mod retention;
 mod sled;
 mod staging;
 #[cfg(test)]
@@ -49,7 +51,7 @@ pub use self::{
 use self::{
     changes::{admit, attempts, deliveries, places, purge, settle},
     kv::{Kv, again},
-    records::{batch, credential, learned, orphan, shadow},
+    records::{batch, credential, destination, learned, orphan, shadow},
     redo::Redo,
     staging::{Staging, Step},
     writer::{Horizon, Writer},
@@ -58,7 +60,7 @@ use crate::{
     model::{
         attempt::{Attempt, AttemptId},
         batch::Batch,
-        id::{BatchId, CallDigest, CredentialId, RequestId, RequestKey, TenantId},
+        id::{BatchId, CallDigest, CredentialId, DestinationId, RequestId, RequestKey, TenantId},
         ledger::{LedgerKey, LedgerRow},
         request::{Cohort, Destination, Entry, LiveQueue, Place},
         shadow::{ShadowKey, ShadowRow},
@@ -382,6 +384,10 @@ impl<K: Kv> Store for KvStore<K> {
         self.read(usize::MAX, |kv| reads::destinations(kv)).await
     }
 
+    async fn drop_destination(&self, id: DestinationId) -> Result<(), StoreError> {
+        self.put(destination::key(id), None).await
+    }
+
     async fn credential(&self, id: CredentialId) -> Result<Option<Vec<u8>>, StoreError> {
         self.read(1, move |kv| reads::credential(kv, id)).await
     }
@@ -487,6 +493,11 @@ impl<K: Kv> Store for KvStore<K> {
 
     async fn purge_batches(&self, horizon: Timestamp) -> Result<(), StoreError> {
         self.change(move |staging| purge::purge_batches(staging, horizon))
+            .await
+    }
+
+    async fn purge_ledger(&self, hour: u32, limit: usize) -> Result<usize, StoreError> {
+        self.change(move |staging| purge::purge_ledger(staging, hour, limit))
             .await
     }
 

@@ -18,7 +18,7 @@ use offpeak::{
         attempt::{Attempt, AttemptId},
         batch::Batch,
         endpoint::Endpoint,
-        id::{BatchId, CallDigest, CredentialId, RequestId, RequestKey, TenantId},
+        id::{BatchId, CallDigest, CredentialId, DestinationId, RequestId, RequestKey, TenantId},
         ledger::{LedgerKey, LedgerRow},
         request::{Cohort, Destination, Entry, LiveQueue, Place},
         shadow::{ShadowKey, ShadowRow},
@@ -431,7 +431,16 @@ impl Store for Mortal<dyn Store> {
         self.life.hear(self.inner.purge_batches(horizon)).await
     }
     async fn set_aside(&self, entry: Entry, place: Place) -> Result<bool, StoreError> {
-        self.inner.set_aside(entry, place).await
+        let aside = self.inner.set_aside(entry, place);
+        commit!(self, format!("set aside {}", entry.key.id), aside)
+    }
+    async fn drop_destination(&self, id: DestinationId) -> Result<(), StoreError> {
+        let dropped = self.inner.drop_destination(id);
+        commit!(self, "drop destination".into(), dropped)
+    }
+    async fn purge_ledger(&self, hour: u32, limit: usize) -> Result<usize, StoreError> {
+        let purged = self.inner.purge_ledger(hour, limit);
+        commit!(self, "purge ledger".into(), purged)
     }
     async fn backup(&self, out: tokio::sync::mpsc::Sender<std::io::Result<bytes::Bytes>>) {
         self.inner.backup(out).await;
