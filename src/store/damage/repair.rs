@@ -92,11 +92,14 @@ pub fn repair<K: Kv>(
     Ok(repair.repairs)
 }
 
+/// Where requests are said to be, and the keys that say so.
+type Places = BTreeMap<RequestKey, Vec<(Place, Vec<u8>)>>;
+
 struct Repair {
     repairs: Repairs,
     /// Where requests are, and the keys that say so; those of a request are taken out
     /// when it has been looked at.
-    places: BTreeMap<RequestKey, Vec<(Place, Vec<u8>)>>,
+    places: Places,
     now: Timestamp,
 }
 
@@ -379,7 +382,7 @@ impl Repair {
 fn places<K: Kv>(
     staging: &mut Staging<K>,
     unreadable: &mut Vec<Unreadable>,
-) -> Result<BTreeMap<RequestKey, Vec<(Place, Vec<u8>)>>, StoreError> {
+) -> Result<Places, StoreError> {
     let mut batches: HashSet<BatchId> = HashSet::new();
     pages(
         staging,
@@ -392,7 +395,7 @@ fn places<K: Kv>(
             Err(error) => set_aside(staging, unreadable, name, value, &error),
         },
     )?;
-    let mut places: BTreeMap<RequestKey, Vec<(Place, Vec<u8>)>> = BTreeMap::new();
+    let mut places = Places::new();
     for kind in [queue::KIND, line::KIND, live::KIND] {
         pages(
             staging,

@@ -7,12 +7,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use bytes::Bytes;
 use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use super::{
     super::{
         OpenError, SledStore,
         conformance::{admit, at, batch_id, content, from_queue, open, request, settings, settle},
+        records::{self, queue},
+        staging::Step,
     },
     check, salvage,
 };
@@ -21,7 +24,7 @@ use crate::{
         id::RequestKey,
         request::{Place, Request},
     },
-    ports::{Content, Store},
+    ports::{Content, Store, StoreError},
 };
 
 /// A store that was closed or killed, and what it had acknowledged.
@@ -258,4 +261,67 @@ fn nothing_is_said_of_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let none = check(dir.path()).unwrap_err();
     assert!(matches!(none, super::SalvageError::None { .. }), "{none}");
+}
+
+async fn spoil(store: &SledStore, name: Vec<u8>) {
+    let spoilt = store.change(move |staging| {
+        let mut step = Step::default();
+        step.put(name, Bytes::from_static(b"\x01spoilt"));
+        staging.stage(step)
+    });
+    spoilt.await.unwrap();
+}
+
+/// While it runs: what cannot be read stops nothing beside it.
+#[tokio::test]
+async fn what_cannot_be_read_is_passed_over_or_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let all: Vec<Request> = (0..4).map(|n| request(1, n)).collect();
+    let entries: Vec<_> = all.iter().map(Request::entry).collect();
+    for asked in &all {
+        admit(&store, asked, b"body").await;
+    }
+    let cohort = all[0].cohort;
+    spoil(&store, queue::key(&cohort, all[1].key)).await;
+    assert_eq!(store.queued(cohort, 9).await.unwrap(), entries);
+    assert_eq!(store.scan_queue(None, 2).await.unwrap().len(), 2);
+    let moved = from_queue(&all[1], Place::Line(batch_id(1)));
+    assert!(store.relocate(vec![moved]).await.pop().unwrap().unwrap());
+    assert_eq!(
+        store.lines(batch_id(1), None, 9).await.unwrap(),
+        [entries[1]]
+    );
+
+    // Without its record nothing says what the entry held.
+    spoil(&store, queue::key(&cohort, all[2].key)).await;
+    spoil(&store, records::request::key(all[2].key)).await;
+    let left = store.queued(cohort, 2).await.unwrap();
+    assert_eq!(
+        left,
+        [entries[0], entries[3]],
+        "those behind it are reached"
+    );
+    let damaged = store.load(all[2].key).await;
+    assert!(matches!(damaged, Err(StoreError::Corrupt(_))));
+    let place = Place::Queue(cohort);
+    assert!(store.set_aside(entries[2], place).await.unwrap());
+    assert!(!store.set_aside(entries[2], place).await.unwrap());
+    drop(store);
+
+    let refused = SledStore::open(&settings(dir.path())).err().unwrap();
+    let told = refused.to_string();
+    assert!(
+        told.contains("1 of ") && told.contains("(request "),
+        "{told}"
+    );
+    let salvaged = salvage(dir.path(), at(9)).unwrap();
+    assert_eq!(salvaged.found.unreadable.len(), 1);
+    let kept = fs::read_to_string(salvaged.unreadable).unwrap();
+    assert!(kept.contains("AXNwb2lsdA=="), "{kept}");
+    let store = open(dir.path());
+    for asked in [&all[0], &all[1], &all[3]] {
+        assert!(content(&store, asked).await.is_some());
+    }
+    assert!(content(&store, &all[2]).await.is_none());
 }
