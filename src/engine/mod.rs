@@ -25,6 +25,7 @@ mod join;
 mod limits;
 mod live;
 mod models;
+mod moving;
 mod packer;
 mod persist;
 mod plans;
@@ -64,6 +65,7 @@ pub use credentials::Caller;
 pub use hold::Hold;
 pub use inflight::Gauges;
 pub use live::LiveScope;
+pub use moving::{MoveError, Moved};
 pub use refusals::Refusal;
 pub use scope::Owner;
 pub use settings::{
@@ -117,6 +119,7 @@ pub struct Engine {
     credentials: credentials::Credentials,
     audits: audit::Audits,
     refusals: refusals::Refusals,
+    tenants: moving::Tenants,
     models: models::Models,
     holders: Arc<holders::Holders>,
     waiters: Arc<waiters::Waiters>,
@@ -178,6 +181,7 @@ impl Engine {
             credentials: credentials::Credentials::default(),
             audits: audit::Audits::default(),
             refusals: refusals::Refusals::default(),
+            tenants: moving::Tenants::default(),
             models: models::Models::default(),
             holders: Arc::default(),
             waiters: Arc::default(),
@@ -210,6 +214,7 @@ impl Engine {
             prices: parts.prices,
             settings: parts.settings,
         });
+        engine.recall_tenants().await?;
         engine.recall().await?;
         engine.recover().await?;
         if let Some(inbox) = inbox {

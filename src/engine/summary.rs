@@ -232,6 +232,10 @@ impl Summary {
         self.remotes.mention(tenant)
     }
 
+    pub fn open_of(&self, tenant: TenantId) -> u64 {
+        self.open.get(&tenant).copied().unwrap_or(0)
+    }
+
     pub fn has_work(&self, tenant: TenantId) -> bool {
         self.open.contains_key(&tenant)
             || self.remotes.contains(&tenant)

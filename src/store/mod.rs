@@ -29,7 +29,7 @@ mod memory;
 mod migrate;
 mod open;
 mod reads;
-mod records;
+pub(crate) mod records;
 mod redo;
 #[cfg(test)]
 mod retention;
@@ -51,7 +51,7 @@ pub use self::{
 use self::{
     changes::{admit, attempts, deliveries, places, purge, settle},
     kv::{Kv, again},
-    records::{batch, credential, destination, learned, orphan, shadow},
+    records::{batch, credential, destination, learned, meta, orphan, shadow, tenant},
     redo::Redo,
     staging::{Staging, Step},
     writer::{Horizon, Writer},
@@ -68,7 +68,8 @@ use crate::{
     },
     ports::{
         Admission, Admitted, Delivery, DeliveryStatus, Ending, FeedPage, Head, Idempotent, Learned,
-        LearnedKey, LedgerEntry, Relocation, Replan, Settled, Store, StoreError, Stored, Unbooked,
+        LearnedKey, LedgerEntry, Relocation, Replan, Settled, Store, StoreError, Stored,
+        TenantMove, Unbooked,
     },
 };
 
@@ -394,6 +395,36 @@ impl<K: Kv> Store for KvStore<K> {
 
     async fn drop_credential(&self, id: CredentialId) -> Result<(), StoreError> {
         self.put(credential::key(id), None).await
+    }
+
+    async fn vault_roots(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(1, |kv| reads::vault_roots(kv)).await
+    }
+
+    async fn put_vault_roots(&self, sealed: bytes::Bytes) -> Result<(), StoreError> {
+        let value = meta::encode(&sealed.to_vec());
+        self.put(meta::roots_key(), Some(value)).await
+    }
+
+    async fn move_tenant(&self, moving: TenantMove) -> Result<(), StoreError> {
+        self.change(move |staging| {
+            let mut step = Step::default();
+            for (print, tenant) in moving.keys {
+                step.put(tenant::key(print), tenant::encode(tenant));
+            }
+            for (id, sealed) in moving.credentials {
+                let name = credential::key(id);
+                if staging.get(&name)?.is_some() {
+                    step.put(name, credential::encode(&sealed));
+                }
+            }
+            staging.stage(step)
+        })
+        .await
+    }
+
+    async fn tenants(&self) -> Result<Vec<(TenantId, TenantId)>, StoreError> {
+        self.read(usize::MAX, |kv| reads::tenants(kv)).await
     }
 
     async fn put_learned(&self, learned: Learned) -> Result<(), StoreError> {

@@ -122,6 +122,9 @@ impl SledKv {
                 if *key == own[..] {
                     continue;
                 }
+                // The range looks at a page once, and what is looked at once stays in
+                // memory for long, see [`touches`].
+                self.db.get(&key).map_err(failed)?;
                 tally.enter(&key, &value);
                 if !codec::is_sound(&value) {
                     spoiled.push(Bytes::copy_from_slice(&key));

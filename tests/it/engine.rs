@@ -23,6 +23,7 @@ mod lanes;
 mod learning;
 mod live;
 mod misses;
+mod moved;
 mod poison;
 mod promises;
 mod refused;

@@ -61,6 +61,7 @@ fn metrics(engine: &Engine, started: Instant) -> Response {
         states,
         paused: engine.is_paused(),
         rescue_budgets_spent: engine.rescue_budgets_spent() as u64,
+        refused_keys: engine.refusals_of(None).len() as u64,
         disk_bytes: engine.disk_bytes(),
         uptime: started.elapsed(),
         version: env!("CARGO_PKG_VERSION"),
@@ -76,6 +77,7 @@ struct Facts {
     states: BTreeMap<BatchState, u64>,
     paused: bool,
     rescue_budgets_spent: u64,
+    refused_keys: u64,
     disk_bytes: u64,
     uptime: Duration,
     version: &'static str,
@@ -133,6 +135,11 @@ impl Facts {
             &one(self.rescue_budgets_spent),
         );
         gauge(
+            "offpeak_refused_keys",
+            "Keys that the provider refuses with 401, and for which work waits.",
+            &one(self.refused_keys),
+        );
+        gauge(
             "offpeak_disk_bytes",
             "Bytes that the store takes on disk, as last measured.",
             &one(self.disk_bytes),
@@ -167,6 +174,7 @@ mod tests {
             states: [(BatchState::Submitted, 1)].into(),
             paused: true,
             rescue_budgets_spent: 2,
+            refused_keys: 1,
             disk_bytes: 4096,
             uptime: Duration::from_millis(61_500),
             version: "1.2.3",

@@ -3,6 +3,7 @@
 //! (`/healthz`, `/readyz`, `/metrics`). docs/http-api.md tells it to users.
 
 mod admin;
+mod credential;
 mod cursor;
 mod health;
 mod query;
@@ -45,6 +46,10 @@ pub fn routes() -> Router<Arc<Edge>> {
         .route("/offpeak/v1/shadow", get(shadow))
         .route("/offpeak/v1/turnaround", get(turnaround))
         .route("/offpeak/v1/webhook-secret", get(webhook_secret))
+        .route(
+            "/offpeak/v1/credential",
+            get(credential::show).post(credential::move_here),
+        )
         .merge(admin::routes())
         .merge(health::routes())
         .method_not_allowed_fallback(wrong_method)

@@ -7,6 +7,7 @@
 //! - `tally`: what the database holds, see [`Tally`](super::super::tally::Tally);
 //!   written by every commit.
 //! - `migrating`: how far a migration has come, while one is under way.
+//! - `roots`: what the vault is made of, sealed with the master key, bytes.
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -36,6 +37,10 @@ pub fn tally_key() -> Vec<u8> {
 
 pub fn migrating_key() -> Vec<u8> {
     Key::of(KIND).raw(b"migrating").done()
+}
+
+pub fn roots_key() -> Vec<u8> {
+    Key::of(KIND).raw(b"roots").done()
 }
 
 pub fn encode<T: Serialize>(fact: &T) -> Bytes {
