@@ -1,6 +1,10 @@
 //! What may be asked about requests.
 
+use std::{io, sync::Arc};
+
+use bytes::Bytes;
 use thiserror::Error;
+use tokio::sync::mpsc;
 
 use crate::{
     model::{
@@ -160,6 +164,14 @@ impl Engine {
         tenant: TenantId,
     ) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError> {
         self.store.ledger(tenant, 0).await
+    }
+
+    /// A copy of all that is stored, as it is taken.
+    pub fn backup(self: &Arc<Self>) -> mpsc::Receiver<io::Result<Bytes>> {
+        let (out, taken) = mpsc::channel(4);
+        let store = self.store.clone();
+        self.tasks.spawn(async move { store.backup(out).await });
+        taken
     }
 
     /// When a pending request is worth asking for again.

@@ -13,6 +13,7 @@ mod budgets;
 mod cancel;
 mod courier;
 mod credentials;
+mod damaged;
 mod drive;
 mod fill;
 mod harvester;

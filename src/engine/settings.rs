@@ -88,6 +88,9 @@ pub struct RetentionSettings {
     /// Finished requests are kept this long.
     #[serde(with = "crate::model::time::human")]
     pub results: Duration,
+    /// What was paid and saved is told for this long.
+    #[serde(with = "crate::model::time::human")]
+    pub ledger: Duration,
     #[serde(with = "crate::model::time::human")]
     pub sweep_interval: Duration,
 }

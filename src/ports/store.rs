@@ -6,12 +6,16 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use tokio::sync::mpsc;
 
 use crate::model::{
     attempt::{Attempt, AttemptId, Lane},
     batch::Batch,
     hook::{Secrets, TurnedOff},
-    id::{BatchId, CallDigest, CredentialId, ReceiverId, RequestId, RequestKey, TenantId},
+    id::{
+        BatchId, CallDigest, CredentialId, DestinationId, ReceiverId, RequestId, RequestKey,
+        TenantId,
+    },
     ledger::{LedgerKey, LedgerRow},
     request::{Cohort, Destination, Entry, LiveQueue, Outcome, Place, Request},
     shadow::{ShadowKey, ShadowRow},
@@ -52,6 +56,10 @@ pub trait Store: Send + Sync + 'static {
     /// Moves a request between places because another lane was chosen for it: place
     /// and record in one write. False where it was not at `from`.
     async fn replan(&self, replan: Replan) -> Result<bool, StoreError>;
+
+    /// Takes a request whose record cannot be read out of its place. False where it
+    /// was not there.
+    async fn set_aside(&self, entry: Entry, place: Place) -> Result<bool, StoreError>;
 
     /// Ends requests: record, answer, feed entry, webhook and ledger in one write
     /// each. A request ends once; later endings report the first one's outcome
@@ -151,6 +159,9 @@ pub trait Store: Send + Sync + 'static {
     async fn batches(&self, since: Timestamp) -> Result<Vec<Batch>, StoreError>;
 
     async fn destinations(&self) -> Result<Vec<Destination>, StoreError>;
+
+    /// The next admission there writes it again.
+    async fn drop_destination(&self, id: DestinationId) -> Result<(), StoreError>;
 
     // ---- credentials
 
@@ -307,6 +318,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// Removes ended batches without litter that ended before `horizon`.
     async fn purge_batches(&self, horizon: Timestamp) -> Result<(), StoreError>;
+
+    /// Removes ledger rows of hours before `hour`, at most `limit`; returns how many.
+    async fn purge_ledger(&self, hour: u32, limit: usize) -> Result<usize, StoreError>;
+
+    /// Sends a copy of everything, as it is between two commits when the last of it
+    /// is sent, while others read and write. An error is the last thing sent.
+    async fn backup(&self, out: mpsc::Sender<io::Result<Bytes>>);
 
     /// Bytes on disk.
     async fn disk_bytes(&self) -> Result<u64, StoreError>;

@@ -183,7 +183,7 @@ fn attempt(id: AttemptId, state: AttemptState) -> Attempt {
     }
 }
 
-fn from_queue(request: &Request, to: Place) -> Relocation {
+pub fn from_queue(request: &Request, to: Place) -> Relocation {
     Relocation {
         entry: request.entry(),
         from: Place::Queue(request.cohort),
@@ -1139,6 +1139,7 @@ pub fn settings(dir: &std::path::Path) -> Settings {
         data_dir: dir.to_path_buf(),
         cache_bytes: 16 << 20,
         reserve_bytes: 1 << 20,
+        verify_at_start: true,
     }
 }
 

@@ -57,7 +57,7 @@ mod fuzz;
 #[cfg(any(test, fuzzing))]
 pub use fuzz::fuzz;
 
-use super::codec::{Fields, Key};
+use super::codec::{Fields, Key, Kind};
 use crate::{
     model::{
         id::{RequestId, RequestKey, TenantId},
@@ -65,6 +65,53 @@ use crate::{
     },
     ports::StoreError,
 };
+
+/// All kinds.
+pub const KINDS: [Kind; 28] = [
+    request::KIND,
+    chunk::KIND,
+    chunk::JOURNAL,
+    queue::KIND,
+    line::KIND,
+    live::KIND,
+    batch::KIND,
+    destination::KIND,
+    credential::KIND,
+    feed::KIND,
+    feed::FLOOR,
+    delivery::DUE,
+    delivery::STATUS,
+    delivery::BACKLOG,
+    delivery::DEAD,
+    receiver::KIND,
+    hook_secrets::KIND,
+    attempt::KIND,
+    attempt::OPEN,
+    unbooked::CALL,
+    unbooked::LINE,
+    ledger::KIND,
+    idempotency::KIND,
+    orphan::KIND,
+    learned::KIND,
+    shadow::KIND,
+    tenant::KIND,
+    meta::KIND,
+];
+
+pub fn kind(key: &[u8]) -> Option<Kind> {
+    let tag = key.first()?;
+    KINDS.into_iter().find(|kind| kind.tag == *tag)
+}
+
+/// A key for people: its kind, and the rest in hexadecimal digits.
+pub fn name(key: &[u8]) -> String {
+    let rest = key.iter().skip(1).map(|byte| format!("{byte:02x}"));
+    let rest: String = rest.collect();
+    match kind(key) {
+        Some(kind) => format!("{} {rest}", kind.name),
+        None => format!("unknown {:02x}{rest}", key.first().copied().unwrap_or(0)),
+    }
+}
 
 /// The key and the value that say that `entry` is at `place`.
 pub fn placed(place: &Place, entry: &Entry) -> (Vec<u8>, bytes::Bytes) {
@@ -131,4 +178,27 @@ fn request_key(fields: &mut Fields<'_>) -> Result<RequestKey, StoreError> {
         tenant: tenant(fields)?,
         id: id(fields)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs, path::Path};
+
+    use super::*;
+
+    /// What is not in the list is neither checked nor salvaged.
+    #[test]
+    fn every_kind_is_listed_once() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/records");
+        let mut written = BTreeSet::new();
+        for entry in fs::read_dir(directory).unwrap() {
+            let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+            for (at, _) in text.match_indices("    tag: b'") {
+                written.insert(text.as_bytes()[at + "    tag: b'".len()]);
+            }
+        }
+        let listed: BTreeSet<u8> = KINDS.iter().map(|kind| kind.tag).collect();
+        assert_eq!(listed.len(), KINDS.len(), "two kinds have one tag");
+        assert_eq!(listed, written);
+    }
 }

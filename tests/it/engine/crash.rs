@@ -19,7 +19,10 @@ use offpeak::{
         batch::Batch,
         endpoint::Endpoint,
         hook::{Secrets, TurnedOff},
-        id::{BatchId, CallDigest, CredentialId, ReceiverId, RequestId, RequestKey, TenantId},
+        id::{
+            BatchId, CallDigest, CredentialId, DestinationId, ReceiverId, RequestId, RequestKey,
+            TenantId,
+        },
         ledger::{LedgerKey, LedgerRow},
         request::{Cohort, Destination, Entry, LiveQueue, Place},
         shadow::{ShadowKey, ShadowRow},
@@ -537,6 +540,21 @@ impl Store for Mortal<dyn Store> {
     }
     async fn purge_batches(&self, horizon: Timestamp) -> Result<(), StoreError> {
         self.life.hear(self.inner.purge_batches(horizon)).await
+    }
+    async fn set_aside(&self, entry: Entry, place: Place) -> Result<bool, StoreError> {
+        let aside = self.inner.set_aside(entry, place);
+        commit!(self, format!("set aside {}", entry.key.id), aside)
+    }
+    async fn drop_destination(&self, id: DestinationId) -> Result<(), StoreError> {
+        let dropped = self.inner.drop_destination(id);
+        commit!(self, "drop destination".into(), dropped)
+    }
+    async fn purge_ledger(&self, hour: u32, limit: usize) -> Result<usize, StoreError> {
+        let purged = self.inner.purge_ledger(hour, limit);
+        commit!(self, "purge ledger".into(), purged)
+    }
+    async fn backup(&self, out: tokio::sync::mpsc::Sender<std::io::Result<bytes::Bytes>>) {
+        self.inner.backup(out).await;
     }
     async fn disk_bytes(&self) -> Result<u64, StoreError> {
         self.life.hear(self.inner.disk_bytes()).await

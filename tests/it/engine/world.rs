@@ -127,6 +127,7 @@ pub fn settings() -> Settings {
         },
         retention: RetentionSettings {
             results: 7 * 24 * HOUR,
+            ledger: 400 * 24 * HOUR,
             sweep_interval: MINUTE,
         },
         shadow: section(&config, "shadow"),

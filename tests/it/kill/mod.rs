@@ -1,6 +1,7 @@
 //! The binary as a process, on real sockets: killed, stopped, refused its data
 //! directory, out of disk, and without a provider.
 
+mod backup;
 mod caller;
 mod crash;
 mod data_dir;
