@@ -8,7 +8,7 @@
 //! end here (so `Upgrade` does too), and `Expect: 100-continue` is answered
 //! here, when the upstream begins to take the body.
 //!
-//! Nothing but connecting has a time limit. A caller who leaves closes the
+//! Nothing but connecting and silence within the caller's body has a time limit. A caller who leaves closes the
 //! upstream's connection; an upstream that breaks off mid-answer breaks the
 //! caller's connection off, never ending the answer cleanly.
 
@@ -16,6 +16,7 @@ mod body;
 mod connection;
 mod headers;
 mod target;
+mod upload;
 mod watch;
 
 use std::{sync::Arc, time::Duration};
@@ -33,6 +34,7 @@ use crate::engine::Engine;
 pub use self::{
     body::{Body, BoxError, RequestBody, UpstreamBody},
     target::{BadBase, Target},
+    upload::{Stalled, Upload},
 };
 use self::{
     connection::{Connection, Pool},
@@ -244,6 +246,8 @@ enum Failure {
     NotHttp(String),
     #[error("the request's body broke off or is malformed: {0}")]
     RequestBody(String),
+    #[error("{0}. Send the call again")]
+    Stalled(String),
     #[error("the request's path cannot be sent upstream: {0}")]
     Path(http::Error),
     #[error("CONNECT is not served here")]
@@ -256,6 +260,7 @@ impl From<hyper::Error> for Failure {
         match () {
             () if error.is_canceled() => Failure::Unreachable(cause),
             () if error.is_parse() => Failure::NotHttp(cause),
+            () if Stalled::is_in(&error) => Failure::Stalled(cause),
             () if error.is_user() => Failure::RequestBody(cause),
             () => Failure::Disconnected(cause),
         }
@@ -278,6 +283,11 @@ impl Failure {
                 Status::BAD_REQUEST,
                 "invalid_request_error",
                 "unreadable_body",
+            ),
+            Failure::Stalled(_) => (
+                Status::REQUEST_TIMEOUT,
+                "invalid_request_error",
+                "request_timeout",
             ),
             Failure::Path(_) => (Status::URI_TOO_LONG, "invalid_request_error", "bad_path"),
             Failure::Tunnel => (

@@ -63,7 +63,7 @@ async fn admit(
     deadline: Timestamp,
 ) -> Result<(Admitted, Reply), Box<Response>> {
     let refuse = |error: ApiError| Box::new(error.into_response());
-    let most = edge.engine.settings().admission.max_body_bytes;
+    let most = edge.body_bounds();
     if let Err(error) = ask::plain_body(&parts.headers) {
         read::discard(body, most).await;
         return Err(refuse(error));
