@@ -38,7 +38,7 @@ pub use self::{
 };
 use self::{
     connection::{Connection, Pool},
-    headers::strip_hop_by_hop,
+    headers::{has_plain_coding, strip_hop_by_hop},
     watch::Watch,
 };
 
@@ -161,6 +161,9 @@ impl Passthrough {
         if request.method() == Method::CONNECT {
             return Err(Failure::Tunnel);
         }
+        if !has_plain_coding(request.headers()) {
+            return Err(Failure::Coding);
+        }
         if let Some(uri) = self.target.map(request.uri()).map_err(Failure::Path)? {
             *request.uri_mut() = uri;
         }
@@ -252,6 +255,8 @@ enum Failure {
     Path(http::Error),
     #[error("CONNECT is not served here")]
     Tunnel,
+    #[error("this Transfer-Encoding is not understood. Accepted: chunked")]
+    Coding,
 }
 
 impl From<hyper::Error> for Failure {
@@ -294,6 +299,11 @@ impl Failure {
                 Status::METHOD_NOT_ALLOWED,
                 "invalid_request_error",
                 "method_not_supported",
+            ),
+            Failure::Coding => (
+                Status::NOT_IMPLEMENTED,
+                "invalid_request_error",
+                "unsupported_transfer_encoding",
             ),
         };
         tracing::debug!(%status, code, "{self}");

@@ -53,7 +53,7 @@ pub struct Worker {
 /// The least time between two looks for old upstream connections.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 
-/// The longest head, in bytes, and the most that is read of a body at a time. nginx
+/// The longest head, in bytes, and the longest trailers of a chunked body. nginx
 /// takes heads of 32 KB, Node of 16 KB. A head has at most 100 fields (hyper's bound).
 /// More is answered with 431.
 const MAX_HEAD: usize = 64 * 1024;
@@ -103,7 +103,7 @@ impl Worker {
         });
         let io = TokioIo::new(Watched::new(stream, activity.clone()));
         let mut connection = http1::Builder::new()
-            .max_buf_size(MAX_HEAD)
+            .max_header_size(MAX_HEAD)
             .serve_connection(io, service);
         let mut look = pin!(sleep(self.patience.shortest()));
         let mut leaving = false;
