@@ -2,8 +2,11 @@
 
 mod bad_input;
 mod held;
+mod hostile_json;
 mod ids;
+mod injection;
 mod lines;
+mod operators;
 mod paths;
 mod raw;
 mod shadow;

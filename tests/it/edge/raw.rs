@@ -15,9 +15,9 @@ use tokio::{
 
 use crate::app::{HANG, TestApp};
 
-/// What the upstream answers to everything.
-const ANSWER: &[u8] =
-    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+/// What the upstream answers to everything. It goes on reading, to see what else comes.
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\
+    content-length: 2\r\nconnection: close\r\n\r\n{}";
 
 /// An upstream that reads HTTP/1.1 strictly by its framing.
 pub struct Recorder {
@@ -69,13 +69,12 @@ impl Recorder {
     }
 }
 
-/// A server in front of a recorder, which it opens a new connection to for every call.
+/// A server in front of a recorder, which has every call on a connection of its own.
 pub async fn recorded(settings: &[(&str, &str)]) -> (TestApp, Recorder) {
     let recorder = Recorder::start().await;
     let base = format!("http://{}/v1", recorder.address);
     let mut all = vec![
         ("OFFPEAK_UPSTREAM__BASE_URL", base.as_str()),
-        ("OFFPEAK_PASSTHROUGH__MAX_IDLE", "0"),
         ("OFFPEAK_SERVER__HEAD_TIMEOUT", "500ms"),
         ("OFFPEAK_SERVER__BODY_IDLE_TIMEOUT", "500ms"),
     ];
