@@ -17,9 +17,12 @@ async fn a_models_name_is_one_segment_of_a_path() {
     let mut wrong = Vec::new();
     for (model, path) in [
         ("gpt-4o-mini", Some("/v1/models/gpt-4o-mini")),
-        ("ft:gpt-4o:org::id", Some("/v1/models/ft:gpt-4o:org::id")),
+        (
+            "ft:gpt-4o:org::id",
+            Some("/v1/models/ft%3Agpt-4o%3Aorg%3A%3Aid"),
+        ),
         ("a/b", Some("/v1/models/a%2Fb")),
-        ("../files?x=1#y", Some("/v1/models/..%2Ffiles%3Fx=1%23y")),
+        ("../files?x=1#y", Some("/v1/models/..%2Ffiles%3Fx%3D1%23y")),
         ("a b", Some("/v1/models/a%20b")),
         ("%2e%2e", Some("/v1/models/%252e%252e")),
         ("\\..\\files", Some("/v1/models/%5C..%5Cfiles")),

@@ -1,6 +1,9 @@
 //! Who may speak to Offpeak's own paths, and where.
 
-use super::{CHAT, SIX_HOURS, chat};
+use super::{
+    CHAT, SIX_HOURS, chat,
+    raw::{recorded, statuses, told},
+};
 use crate::{
     app::TestApp,
     wire::{Answer, Caller},
@@ -101,7 +104,8 @@ async fn a_web_page_can_neither_change_nor_read_anything() {
 #[tokio::test]
 async fn who_has_no_key_is_told_nothing_under_a_foreign_name() {
     let public = ("OFFPEAK_SERVER__PUBLIC_URL", "https://offpeak.example");
-    let app = TestApp::with(&[public]).await;
+    // An upstream that wants no key.
+    let (app, _upstream) = recorded(&[public]).await;
     let raw = |line: &str, fields: &str, body: &str| {
         let length = body.len();
         format!(
@@ -109,10 +113,14 @@ async fn who_has_no_key_is_told_nothing_under_a_foreign_name() {
         )
     };
     // A tenant without a key.
-    let body = chat("keyless", "");
-    let call = raw(CHAT, "host: 127.0.0.1\r\noffpeak-deadline: 6h\r\n", &body);
-    let answer = super::raw::told(app.address, call.as_bytes()).await;
-    assert!(answer.starts_with(b"HTTP/1.1 200"));
+    let body = chat("keyless", "never");
+    let call = raw(
+        CHAT,
+        "host: 127.0.0.1\r\noffpeak-deadline: 6h\r\nprefer: respond-async\r\n",
+        &body,
+    );
+    let answer = told(app.address, call.as_bytes()).await;
+    assert!(answer.starts_with(b"HTTP/1.1 202"));
     let id = String::from_utf8(answer).unwrap();
     let id = id.split("offpeak-request-id: ").nth(1).unwrap();
     let id = id.split("\r\n").next().unwrap();
@@ -131,8 +139,8 @@ async fn who_has_no_key_is_told_nothing_under_a_foreign_name() {
         ),
     ] {
         let ask = raw(&format!("GET /offpeak/v1/requests/{id}"), fields, "");
-        let answer = super::raw::told(app.address, ask.as_bytes()).await;
-        assert_eq!(super::raw::statuses(&answer), [status], "{fields}");
+        let answer = told(app.address, ask.as_bytes()).await;
+        assert_eq!(statuses(&answer), [status], "{fields}");
     }
     app.finish().await;
 }

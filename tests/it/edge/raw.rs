@@ -63,11 +63,23 @@ impl Recorder {
 
     /// What came since the last time, once no connection is open any more.
     pub async fn take(&mut self) -> Vec<Vec<u8>> {
-        let closed = self.open.wait_for(|open| *open == 0);
+        // Whatever was connected before the probe is accepted before it.
+        let mut probe = TcpStream::connect(self.address).await.unwrap();
+        probe.write_all(PROBE).await.unwrap();
+        drop(probe);
+        let is_probe = |bytes: &Vec<u8>| bytes == PROBE;
+        let seen = self.seen.clone();
+        let probed = move || seen.lock().unwrap().iter().any(is_probe);
+        let closed = self.open.wait_for(|open| *open == 0 && probed());
         timeout(HANG, closed).await.expect("a hang").unwrap();
-        std::mem::take(&mut self.seen.lock().unwrap())
+        let mut seen = std::mem::take(&mut *self.seen.lock().unwrap());
+        seen.retain(|bytes| !is_probe(bytes));
+        seen
     }
 }
+
+/// Sent by the test itself.
+const PROBE: &[u8] = b"PROBE";
 
 /// A server in front of a recorder, which has every call on a connection of its own.
 pub async fn recorded(settings: &[(&str, &str)]) -> (TestApp, Recorder) {

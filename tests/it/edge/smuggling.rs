@@ -249,13 +249,13 @@ fn chunks() -> Vec<Row> {
             "more after a chunk than its size",
             chunked("2\r\n{}}\r\n0\r\n\r\n"),
             BAD,
-            0,
+            1,
         ),
         row(
             "a space before a size",
             chunked(" 2\r\n{}\r\n0\r\n\r\n"),
             BAD,
-            1,
+            0,
         ),
         row(
             "a space after a size",
