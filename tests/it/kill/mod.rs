@@ -3,10 +3,12 @@
 
 mod caller;
 mod crash;
+mod crowd;
 mod data_dir;
 mod full_disk;
 mod hooks;
 mod load;
+mod log;
 mod process;
 mod provider;
 mod stop;
