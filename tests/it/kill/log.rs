@@ -1,11 +1,14 @@
-//! The log: a line an event, whatever callers and the upstream say.
+//! The log: a line an event, and nothing in it that callers or the upstream wrote.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use super::process::Setup;
+use super::{process::Setup, soon};
+use crate::wire::Caller;
+
+const CHAT: &str = "POST /v1/chat/completions";
 
 /// As a line of the log begins, for who can write one.
 const FORGED: &str = "2026-01-01T00:00:00.000000Z  WARN offpeak: forged";
@@ -28,41 +31,35 @@ async fn nobody_writes_a_line_of_the_log() {
         .with("OFFPEAK_HOLD__DRIP_AFTER", "10s");
     let stderr = dir.path().join("stderr");
     let server = setup.start(&stderr).await;
-    let client = reqwest::Client::new();
-    let call = |body: serde_json::Value, deadline: &str| {
-        client
-            .post(format!("{}/v1/chat/completions", server.base))
-            .header("authorization", "Bearer sk")
-            .header("offpeak-deadline", deadline)
-            .header("offpeak-tag", "${jndi:x} \\n\\x1b")
-            .json(&body)
-    };
+    let address = server.base.strip_prefix("http://").unwrap();
+    let mut caller = Caller::connect(address.parse().unwrap()).await;
+    let tag = r"offpeak-tag: ${jndi:x} \n\x1b";
     let fit = json!({"model": "m\u{2028}x", "messages": [{"role": "user", "content": message}]});
-    let mut calls = vec![
-        call(fit.clone(), "1s"),
-        call(fit.clone(), "1h").header("prefer", "respond-async"),
-        call(fit.clone(), "1h").header("openai-beta", "x"),
-        client.get(format!("{}/v1/%0a{}", server.base, "%1b[2K")),
-    ];
+    for more in [
+        &["offpeak-deadline: 1s"][..],
+        &["offpeak-deadline: 1h", "prefer: respond-async"],
+        &["offpeak-deadline: 1h", "openai-beta: x"],
+    ] {
+        let headers = [more, &[tag]].concat();
+        caller.call(CHAT, &headers, fit.to_string()).await;
+    }
+    caller.call("GET /v1/%0a%1b[2K", &[], "").await;
     for field in ["model", "service_tier", "previous_response_id", "stream"] {
         let mut body = fit.clone();
         body[field] = message.clone().into();
-        calls.push(call(body, "1h"));
+        let headers = ["offpeak-deadline: 1h", tag];
+        caller.call(CHAT, &headers, body.to_string()).await;
     }
-    for call in calls {
-        let answer = call.send().await.unwrap();
-        answer.bytes().await.unwrap();
-    }
-    let wanted = || fs::read_to_string(&stderr).unwrap();
-    super::soon("the batch's failure is told", async {
-        while !wanted().contains("forged") {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    let told = || fs::read_to_string(&stderr).unwrap();
+    soon("the batch is refused", async {
+        while !told().contains("the provider refuses the batch") {
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     })
     .await;
-    let told = wanted();
+    let told = told();
+    assert!(!told.contains("forged"), "{told}");
     for line in told.lines() {
-        assert!(!line.starts_with(FORGED), "{told}");
         assert!(!line.contains(['\u{1b}', '\r', '\u{85}']), "{line:?}");
         assert!(line.starts_with("20"), "not a whole event: {line:?}");
     }
