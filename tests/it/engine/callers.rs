@@ -191,7 +191,12 @@ async fn full_is_an_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn callers_at_the_same_time_do_not_get_past_a_bound() {
-    let world = World::with(|settings, _| settings.admission.max_open_per_tenant = 3).await;
+    // Between the first look and the last one the provider is asked.
+    let world = World::with(|settings, _| {
+        settings.admission.max_open_per_tenant = 3;
+        settings.admission.model_check = true;
+    })
+    .await;
     let engine = world.engine();
     let calls = (0..20).map(|n| {
         let call = ask(format!("q{n}")).call(engine);
