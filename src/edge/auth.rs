@@ -83,7 +83,11 @@ pub fn is_api_version(pair: &str) -> bool {
     pair.split('=').next() == Some("api-version")
 }
 
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, ApiError> {
+/// A header that stands once at most.
+///
+/// # Errors
+/// As [`caller`].
+pub fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, ApiError> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else {
         return Ok(None);

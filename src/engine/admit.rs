@@ -133,6 +133,9 @@ impl Engine {
         };
         room(&mut self.summary.lock()).map_err(|full| self.full(full))?;
         self.check_firm(&call)?;
+        self.check_key(&call.caller, &call.model)
+            .await
+            .map_err(|(status, body)| AdmitError::Provider { status, body })?;
         self.check_model(&call.caller, &call.model)
             .await
             .map_err(|(status, body)| AdmitError::Provider { status, body })?;

@@ -15,7 +15,7 @@ use crate::{
     ports::{Delivery, DeliveryStatus, FeedPage, Head, StoreError, Stored},
 };
 
-use super::{Engine, Waiter};
+use super::{Engine, Waiter, refusals::paused};
 
 /// A request with everything that is known of it.
 pub struct View {
@@ -109,7 +109,10 @@ impl Engine {
         };
         let reason = match &outcome {
             Some(outcome) => outcome.reason.clone(),
-            None => unpaid.unwrap_or_else(|| request.reason.clone()),
+            None => match self.refusal(request.credential) {
+                Some(refusal) => paused(&refusal),
+                None => unpaid.unwrap_or_else(|| request.reason.clone()),
+            },
         };
         Ok(View {
             reason,

@@ -35,6 +35,13 @@ struct Opened {
 }
 
 impl Credentials {
+    /// From here on the credential is this one, whoever is reading it right now.
+    pub fn replace(&self, id: CredentialId, credential: Credential, sealed: Bytes) {
+        let credential = Arc::new(credential);
+        let opened = Opened { credential, sealed };
+        self.opened.lock().insert(id, opened);
+    }
+
     pub fn forget(&self, id: CredentialId) {
         self.opened.lock().remove(&id);
     }
@@ -44,26 +51,30 @@ impl Engine {
     /// Who presents this credential. The tenant is known by the key alone, so
     /// that a request is found whatever organization header comes with it.
     pub fn caller(&self, presented: Credential) -> Caller {
-        let is_key = |name: &str| name == "authorization" || name == "api-key";
-        let keys: Vec<&[u8]> = presented
-            .headers
-            .iter()
-            .filter(|(name, _)| is_key(name))
-            .map(|(_, value)| value.as_bytes())
-            .collect();
+        let print = self.print(&presented);
+        let moved = self.tenants.of(print);
+        let tenant = moved.unwrap_or(print);
         let mut all: Vec<&[u8]> = presented
             .headers
             .iter()
             .flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()])
             .collect();
         all.extend(presented.query.as_ref().map(|query| query.as_bytes()));
-        let tenant = TenantId(self.vault.fingerprint("tenant", &keys));
+        // What is sealed under the old id of a key that moved is another key.
+        all.extend(moved.as_ref().map(|tenant| &tenant.0[..]));
         let credential = CredentialId(self.vault.fingerprint("credential", &all));
         Caller {
             tenant,
             credential,
             presented: Arc::new(presented),
         }
+    }
+
+    /// The fingerprint of the key that is presented.
+    pub(super) fn print(&self, presented: &Credential) -> TenantId {
+        let keys = presented.headers.iter().filter(|(name, _)| is_key(name));
+        let keys: Vec<&[u8]> = keys.map(|(_, value)| value.as_bytes()).collect();
+        TenantId(self.vault.fingerprint("tenant", &keys))
     }
 
     /// The caller's credential as the store keeps it; from here on it is known.
@@ -106,7 +117,13 @@ impl Engine {
             credential: Arc::new(credential),
             sealed: sealed.into(),
         };
-        self.credentials.opened.lock().insert(id, opened.clone());
-        Ok(opened.credential)
+        // It may have been replaced while it was read.
+        let mut known = self.credentials.opened.lock();
+        Ok(known.entry(id).or_insert(opened).credential.clone())
     }
+}
+
+/// Whether the header names the key itself.
+pub(super) fn is_key(name: &str) -> bool {
+    name == "authorization" || name == "api-key"
 }

@@ -119,6 +119,8 @@ impl Engine {
             litter: Vec::new(),
             tries: 0,
             last_error: None,
+            twin_of: None,
+            part_of: None,
         }
     }
 

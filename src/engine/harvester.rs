@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-use super::Engine;
+use super::{Engine, poison::Rest};
 
 /// Lines settled in one commit.
 const CHUNK: usize = 48;
@@ -60,8 +60,9 @@ impl Engine {
         if remote.status == RemoteStatus::Failed && is_too_much(&remote.errors) {
             to_live = self.learn_from_refusal(batch).await?;
         } else if remote.status == RemoteStatus::Failed {
-            to_live = provider!(self.part_poison(batch, remote, credential).await?);
-        } else {
+            let rest = provider!(self.part_poison(batch, remote, credential).await?);
+            to_live = rest == Rest::Live;
+        } else if batch.twin_of.is_none() {
             self.learn_from(batch, answered);
         }
         self.return_the_rest(batch, to_live).await?;
@@ -91,7 +92,9 @@ impl Engine {
         why: &str,
     ) -> Result<(), StoreError> {
         tracing::error!(batch = %batch.id, provider_id = batch.provider_id, "{why}");
-        self.learn_from_giving_up(batch);
+        if batch.twin_of.is_none() {
+            self.learn_from_giving_up(batch);
+        }
         self.return_the_rest(batch, false).await?;
         batch.litter.extend(batch.input_file.clone());
         self.settled(batch).await
@@ -125,7 +128,7 @@ impl Engine {
 
     /// Where lines go that were not answered: they are rescued where it is time for
     /// that and the budget covers it.
-    fn place_after_return(&self, batch: &Batch, rest: &[Entry]) -> Place {
+    pub(super) fn place_after_return(&self, batch: &Batch, rest: &[Entry]) -> Place {
         let now = self.now();
         let place = self.after_return(batch.cohort, &self.scope_of(batch), batch.endpoint);
         if place != Place::Live {
@@ -154,7 +157,9 @@ impl Engine {
         let now = self.now();
         let rest = self.lines_of(batch.id).await?;
         if rest.is_empty() {
-            self.summary.lock().forgive(&batch.cohort);
+            if batch.twin_of.is_none() {
+                self.summary.lock().forgive(&batch.cohort);
+            }
             return Ok(());
         }
         tracing::info!(batch = %batch.id, lines = rest.len(), "lines without an answer");

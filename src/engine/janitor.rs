@@ -37,6 +37,8 @@ impl Engine {
         for batch in self.tracked(|batch| !batch.state.is_open() && !batch.litter.is_empty()) {
             self.clear_litter(batch).await?;
         }
+        self.audit().await?;
+        self.try_refused_keys().await?;
         self.drop_credentials().await?;
         self.memorise().await?;
         self.forget_plans();
@@ -73,6 +75,7 @@ impl Engine {
                 .collect()
         };
         for (tenant, credential) in idle {
+            self.audit_before_dropping(credential).await?;
             // Admissions wait for one of them at most.
             let _gate = self.credentials.gate.write().await;
             if self.summary.lock().has_work(tenant) {
@@ -82,6 +85,7 @@ impl Engine {
                 self.store.drop_credential(credential).await?;
             }
             self.credentials.forget(credential);
+            self.refusals.forget(credential);
             self.forget_organization(credential).await?;
         }
         Ok(())

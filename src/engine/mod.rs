@@ -8,6 +8,7 @@
 
 mod admit;
 mod answer;
+mod audit;
 mod budgets;
 mod cancel;
 mod courier;
@@ -23,11 +24,13 @@ mod join;
 mod limits;
 mod live;
 mod models;
+mod moving;
 mod packer;
 mod persist;
 mod plans;
 mod poison;
 mod recovery;
+mod refusals;
 mod rescuer;
 mod scope;
 mod settings;
@@ -61,6 +64,8 @@ pub use credentials::Caller;
 pub use hold::Hold;
 pub use inflight::Gauges;
 pub use live::LiveScope;
+pub use moving::{MoveError, Moved};
+pub use refusals::Refusal;
 pub use scope::Owner;
 pub use settings::{
     AdmissionSettings, HookSettings, OnFull, RetentionSettings, Settings, ShadowSettings,
@@ -111,6 +116,9 @@ pub struct Engine {
     /// None where calls that pass through are not counted.
     shadow: Option<shadow::Shadow>,
     credentials: credentials::Credentials,
+    audits: audit::Audits,
+    refusals: refusals::Refusals,
+    tenants: moving::Tenants,
     models: models::Models,
     holders: Arc<holders::Holders>,
     waiters: Arc<waiters::Waiters>,
@@ -170,6 +178,9 @@ impl Engine {
             whole_pace: plans::WholePace::default(),
             shadow,
             credentials: credentials::Credentials::default(),
+            audits: audit::Audits::default(),
+            refusals: refusals::Refusals::default(),
+            tenants: moving::Tenants::default(),
             models: models::Models::default(),
             holders: Arc::default(),
             waiters: Arc::default(),
@@ -202,6 +213,7 @@ impl Engine {
             prices: parts.prices,
             settings: parts.settings,
         });
+        engine.recall_tenants().await?;
         engine.recall().await?;
         engine.recover().await?;
         if let Some(inbox) = inbox {

@@ -75,8 +75,32 @@ impl Engine {
             .get_or_init(|| self.ask_here(caller, model))
             .await;
         match answer {
-            Answer::Refused { status, body } => Err((*status, body.clone())),
+            Answer::Refused { status, body } => {
+                if *status == 401 {
+                    self.key_refused(caller.credential, body.clone());
+                }
+                Err((*status, body.clone()))
+            }
             Answer::Fine | Answer::Unknown => Ok(()),
+        }
+    }
+
+    /// A key that was refused while it worked is asked about anew.
+    pub(super) async fn check_key(
+        self: &Arc<Self>,
+        caller: &Caller,
+        model: &str,
+    ) -> Result<(), (u16, Bytes)> {
+        if !self.is_refused(caller.credential) {
+            return Ok(());
+        }
+        match self.ask_here(caller, model).await {
+            Answer::Refused { status: 401, body } => Err((401, body)),
+            Answer::Fine => {
+                self.key_works(caller.credential);
+                Ok(())
+            }
+            Answer::Refused { .. } | Answer::Unknown => Ok(()),
         }
     }
 

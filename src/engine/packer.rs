@@ -45,7 +45,10 @@ fn item(cohort: &Cohort, waiting: &Waiting, now: Timestamp) -> Item {
 impl Engine {
     pub(super) async fn pack_turn(self: &Arc<Self>) -> Result<Next, StoreError> {
         let mut next = Next::OnSignal;
-        for batch in self.tracked(|batch| batch.state == BatchState::Filling) {
+        let is_left = |batch: &Batch| {
+            batch.state == BatchState::Filling && !self.inflight.batches.contains(&batch.id)
+        };
+        for batch in self.tracked(is_left) {
             let sealed = self.seal(batch).await.map(|()| Next::OnSignal);
             next = next.sooner(self.or_soon("sealing", sealed));
         }
@@ -107,7 +110,9 @@ impl Engine {
                 tracing::error!(?cohort, "a cohort without a destination");
                 return None;
             };
-            Some((destination.tenant, item(cohort, waiting, now)))
+            // What it was to pay for waits.
+            let refused = self.is_refused(destination.credential);
+            (!refused).then(|| (destination.tenant, item(cohort, waiting, now)))
         });
         (limits.packing.round(items), *arrivals)
     }

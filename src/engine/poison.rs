@@ -7,8 +7,15 @@ use futures_util::StreamExt;
 use serde_json::json;
 
 use crate::{
-    model::batch::Batch,
-    ports::{Credential, LineAnswer, RemoteBatch, RemoteError, ResultLine},
+    model::{
+        batch::Batch,
+        id::BatchId,
+        request::{Entry, Place},
+    },
+    policy::retry,
+    ports::{
+        Credential, LineAnswer, ProviderError, RemoteBatch, RemoteError, ResultLine, StoreError,
+    },
 };
 
 use super::{
@@ -16,33 +23,76 @@ use super::{
     harvester::{Harvest, provider},
 };
 
+/// What becomes of the lines that are left in a batch that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// Nothing is known against them: they go on as after any batch.
+    GoesOn,
+    /// Each goes by itself, and hears what the provider says of it.
+    Live,
+}
+
 impl Engine {
-    /// A batch that failed validation loses its bad lines: each gets the
-    /// provider's error as its answer. True where nobody can tell which line was
-    /// bad, so that each has to go by itself.
+    /// A batch that failed validation loses its bad lines: each gets the provider's
+    /// error as its answer. Where the provider names none, halves of the batch tell.
     pub(super) async fn part_poison(
         self: &Arc<Self>,
         batch: &Batch,
         remote: &RemoteBatch,
         credential: &Credential,
-    ) -> Harvest<bool> {
-        let named: HashMap<u32, &RemoteError> = remote
-            .errors
-            .iter()
-            .filter_map(|error| error.line.map(|line| (line, error)))
-            .collect();
+    ) -> Harvest<Rest> {
         for error in &remote.errors {
             tracing::warn!(batch = %batch.id, code = ?error.code, line = ?error.line, "the batch failed");
         }
+        if remote.errors.iter().any(is_about_the_file) {
+            return Ok(Ok(Rest::GoesOn));
+        }
+        let bad = provider!(self.named_lines(batch, &remote.errors, credential).await);
+        if !bad.is_empty() {
+            self.settle_lines(batch, bad).await?;
+            return Ok(Ok(Rest::GoesOn));
+        }
+        if remote.errors.iter().any(is_about_all) {
+            return Ok(Ok(Rest::Live));
+        }
+        let lines = self.lines_of(batch.id).await?;
+        if let ([line], [error, ..]) = (&*lines, &*remote.errors) {
+            let answer = ResultLine {
+                custom_id: line.key.id.to_string(),
+                answer: refusal(error),
+            };
+            self.settle_lines(batch, vec![answer]).await?;
+            return Ok(Ok(Rest::GoesOn));
+        }
+        Ok(Ok(match self.halve(batch, &lines).await? {
+            true => Rest::GoesOn,
+            false => Rest::Live,
+        }))
+    }
+
+    /// The lines that the errors name by their number in the input file.
+    async fn named_lines(
+        &self,
+        batch: &Batch,
+        errors: &[RemoteError],
+        credential: &Credential,
+    ) -> Result<Vec<ResultLine>, ProviderError> {
+        let named = errors.iter().filter_map(|error| Some((error.line?, error)));
+        let named: HashMap<u32, &RemoteError> = named.collect();
         let (Some(file), false) = (&batch.input_file, named.is_empty()) else {
-            return Ok(Ok(true));
+            return Ok(Vec::new());
         };
-        let mut ids = provider!(self.provider.input_lines(credential, file).await);
+        let mut ids = match self.provider.input_lines(credential, file).await {
+            Ok(ids) => ids,
+            // Nobody can tell any more which line that was.
+            Err(ProviderError::Refused { status: 404, .. }) => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
         let mut line = 0;
         let mut bad = Vec::new();
         while let Some(id) = ids.next().await {
             line += 1;
-            let id = provider!(id);
+            let id = id?;
             if let Some(error) = named.get(&line) {
                 bad.push(ResultLine {
                     custom_id: id,
@@ -50,11 +100,64 @@ impl Engine {
                 });
             }
         }
-        // Lines that the file does not have tell nobody anything.
-        let unknown = bad.is_empty();
-        self.settle_lines(batch, bad).await?;
-        Ok(Ok(unknown))
+        Ok(bad)
     }
+
+    /// Makes two batches of the lines of one that was refused as a whole: of a single
+    /// bad line in 50,000 the sixteenth halving tells. False, and nothing moved, where
+    /// there is nothing to halve, no time to, or where that was done often enough.
+    pub(super) async fn halve(
+        self: &Arc<Self>,
+        batch: &Batch,
+        lines: &[Entry],
+    ) -> Result<bool, StoreError> {
+        if lines.len() < 2 || self.place_after_return(batch, lines) == Place::Live {
+            return Ok(false);
+        }
+        let whole = batch.part_of.unwrap_or(batch.id);
+        let most = self.settings.packing.max_parts;
+        if !self.summary.lock().may_halve(whole, most, self.now()) {
+            tracing::warn!(batch = %whole, "its bad lines were not found by halves");
+            return Ok(false);
+        }
+        tracing::info!(batch = %batch.id, lines = lines.len(), "halved, to find its bad lines");
+        for half in lines.chunks(lines.len().div_ceil(2)) {
+            self.part(batch, whole, half).await?;
+        }
+        Ok(true)
+    }
+
+    async fn part(
+        self: &Arc<Self>,
+        batch: &Batch,
+        whole: BatchId,
+        lines: &[Entry],
+    ) -> Result<(), StoreError> {
+        let now = self.now();
+        let part = batch.part(BatchId::new(now, self.clock.random()), whole, now);
+        // The packer seals what a crash left half filled, and this is not.
+        let _in_hand = self.inflight.batches.begin(part.id);
+        self.summary.lock().creates(batch.credential).take(now);
+        self.save(&part, now).await?;
+        let (from, to) = (Place::Line(batch.id), Place::Line(part.id));
+        self.relocate_all(lines, from, to).await?;
+        self.seal(part).await
+    }
+}
+
+/// The input file is gone or was not taken: nothing is known of any line.
+fn is_about_the_file(error: &RemoteError) -> bool {
+    error.line.is_none()
+        && error
+            .param
+            .as_deref()
+            .is_some_and(|param| param.ends_with("file_id"))
+}
+
+/// What no halving cures: it is said of every line (WIRE.md §1, §3).
+fn is_about_all(error: &RemoteError) -> bool {
+    let code = error.code.as_deref().unwrap_or_default();
+    code == "model_not_found" || retry::is_spent(code)
 }
 
 /// The provider's own words, in the shape of the endpoint's errors.

@@ -77,7 +77,13 @@ impl Engine {
         let now = self.now();
         for batch in self.store.batches(now - hour).await? {
             self.count_lines(&batch).await?;
+            if let Some(sent) = batch.create_sent {
+                self.audit_later(batch.credential, sent);
+            }
             let mut summary = self.summary.lock();
+            if let Some(whole) = batch.part_of {
+                summary.count_part(whole);
+            }
             if let Some(created) = batch.submitted {
                 summary.creates(batch.credential).take(created);
             }

@@ -244,7 +244,7 @@ impl Engine {
             let batch = &tracked.batch;
             let on_late = batch.cohort.on_late;
             let is_fixed = batch.state.is_open() && batch.state != BatchState::Filling;
-            if on_late == OnLate::Rescue && is_fixed {
+            if on_late == OnLate::Rescue && is_fixed && batch.twin_of.is_none() {
                 let scope = self.scope_of(batch);
                 found.entry(scope).or_default().push(Work {
                     endpoint: batch.endpoint,

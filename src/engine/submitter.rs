@@ -2,6 +2,11 @@
 //! create is noted before it is sent; when its reply is lost, the provider's
 //! list tells whether it happened (DESIGN.md §4.2).
 
+mod search;
+mod strays;
+
+pub(super) use search::CLOCK_SKEW;
+
 use std::{sync::Arc, time::Duration};
 
 use crate::{
@@ -17,8 +22,11 @@ use crate::{
 
 use super::{Engine, drive::Next, settling::error_code, summary::Summary};
 
-/// How far before the create's sending the list is searched: clocks differ.
-const CLOCK_SKEW: Duration = Duration::from_secs(300);
+/// What is not at the provider, as far as we know.
+const HERE: [BatchState; 3] = [BatchState::Sealed, BatchState::Uploaded, BatchState::Lost];
+
+/// The key itself is tried first.
+const REFUSED_AGAIN: Duration = Duration::from_secs(60);
 
 /// Those wanted back first, then the earliest deadline.
 type Item = (bool, Timestamp, BatchId);
@@ -36,7 +44,7 @@ impl Engine {
                 continue;
             };
             // Read once it is in hand: nobody else takes its next step now.
-            let Some(batch) = self.batch_in(id, &[BatchState::Sealed, BatchState::Uploaded]) else {
+            let Some(batch) = self.batch_in(id, &HERE) else {
                 continue;
             };
             self.had_its_turn(&mut round, tenant);
@@ -67,7 +75,7 @@ impl Engine {
         let mut due: Vec<(TenantId, Item)> = Vec::new();
         for tracked in batches.values() {
             let batch = &tracked.batch;
-            let is_next = matches!(batch.state, BatchState::Sealed | BatchState::Uploaded);
+            let is_next = HERE.contains(&batch.state);
             let goes_on = !paused || tracked.wanted || batch.create_sent.is_some();
             if !is_next || !goes_on {
                 continue;
@@ -96,6 +104,9 @@ impl Engine {
 
     async fn submit_step(self: &Arc<Self>, mut batch: Batch) -> Result<(), StoreError> {
         let sent = batch.create_sent.is_some();
+        if let Err(error) = self.find_strays(&mut batch).await {
+            return self.try_later(batch, error).await;
+        }
         if !sent && (self.is_wanted(batch.id) || self.lines_of(batch.id).await?.is_empty()) {
             return self.dissolve(batch).await;
         }
@@ -103,6 +114,9 @@ impl Engine {
             Ok(credential) => credential,
             Err(error) => return self.try_later(batch, error).await,
         };
+        if batch.state == BatchState::Lost {
+            return self.look_out(batch, &credential).await;
+        }
         if sent {
             return self.find_created(batch, &credential).await;
         }
@@ -118,7 +132,13 @@ impl Engine {
                     self.keep(&mut batch, BatchEvent::Upload, self.now())
                         .await?;
                 }
-                Err(error) => return self.try_later(batch, error).await,
+                Err(error) if is_about_its_lines(&error) => {
+                    return self.part_refused(batch, error).await;
+                }
+                Err(error) => {
+                    self.may_be_stray(batch.id, error.may_have_happened());
+                    return self.try_later(batch, error).await;
+                }
             }
         }
         if self.is_wanted(batch.id) {
@@ -140,6 +160,7 @@ impl Engine {
         };
         batch.create_sent = Some(self.now());
         self.save(&batch, self.now()).await?;
+        self.audit_later(batch.credential, self.now());
         match self
             .provider
             .create_batch(credential, &file, batch.endpoint, batch.id)
@@ -191,86 +212,6 @@ impl Engine {
         self.persist(batch.id, || self.save(batch, due)).await
     }
 
-    /// After a lost reply or a crash: lists back to the create's sending, adopts
-    /// what is found, and starts over with a new file only after the visibility
-    /// window.
-    async fn find_created(
-        self: &Arc<Self>,
-        mut batch: Batch,
-        credential: &Credential,
-    ) -> Result<(), StoreError> {
-        let sent = batch.create_sent.unwrap_or(batch.created);
-        // By then, whatever came of the create has ended.
-        let over = sent + self.longest_life() < self.now();
-        match self.search(credential, batch.id, sent - CLOCK_SKEW).await {
-            Ok(Some(remote)) => {
-                tracing::info!(batch = %batch.id, remote = %remote.id, "adopted");
-                self.adopt(batch, remote).await
-            }
-            Ok(None) => {
-                if let Some(pause) = self.search_again(&batch, sent) {
-                    return self.save(&batch, self.now() + pause).await;
-                }
-                // Without its file, a batch that shows up later fails validation
-                // and costs nothing: only then may there be another.
-                if let Some(file) = &batch.input_file
-                    && let Err(error) = self.provider.delete_file(credential, file).await
-                    && (error.is_transient() || !over)
-                {
-                    return self.try_later(batch, error).await;
-                }
-                tracing::warn!(batch = %batch.id, "no batch came of the create; starting over");
-                batch.input_file = None;
-                batch.create_sent = None;
-                self.advance(&mut batch, BatchEvent::StartOver, self.now())
-                    .await
-            }
-            Err(error) if over && !error.is_transient() => {
-                tracing::error!(batch = %batch.id, %error, "the provider does not tell what came of the create");
-                self.dissolve(batch).await
-            }
-            Err(error) => self.try_later(batch, error).await,
-        }
-    }
-
-    /// None where a batch whose create was `sent` then will not show any more.
-    fn search_again(&self, batch: &Batch, sent: Timestamp) -> Option<Duration> {
-        let pause = retry::search_again(sent.until(self.now()), &self.settings.submit)?;
-        Some(match self.is_wanted(batch.id) {
-            // Found late it is cancelled late, and a rescue waits for that.
-            true => pause.min(self.settings.watch.poll_interval),
-            false => pause,
-        })
-    }
-
-    async fn search(
-        &self,
-        credential: &Credential,
-        tag: BatchId,
-        since: Timestamp,
-    ) -> Result<Option<RemoteBatch>, ProviderError> {
-        let mut after: Option<String> = None;
-        loop {
-            let page = self.provider.batches(credential, after.as_deref()).await?;
-            let last = page.batches.last().map(|remote| remote.id.clone());
-            let past = page
-                .batches
-                .last()
-                .is_some_and(|last| last.created.is_some_and(|created| created < since));
-            if let Some(found) = page
-                .batches
-                .into_iter()
-                .find(|remote| remote.tag == Some(tag))
-            {
-                return Ok(Some(found));
-            }
-            if past || !page.has_more || last.is_none() || last == after {
-                return Ok(None);
-            }
-            after = last;
-        }
-    }
-
     /// A step that failed: again after a pause, or, where the provider will never
     /// take this batch, each line by itself.
     async fn try_later(
@@ -278,10 +219,11 @@ impl Engine {
         mut batch: Batch,
         error: ProviderError,
     ) -> Result<(), StoreError> {
+        self.heard(batch.credential, &error);
         let hopeless = matches!(
             error,
             ProviderError::Refused {
-                status: 400 | 401 | 403 | 404 | 413 | 415 | 422,
+                status: 400 | 403 | 404 | 413 | 415 | 422,
                 ..
             }
         );
@@ -291,7 +233,29 @@ impl Engine {
         }
         let settings = &self.settings.submit;
         let pause = self.count_failure(&mut batch, &error, settings.retry_base, settings.retry_max);
-        self.save(&batch, self.now() + pause).await
+        let due = self.due_after_failure(&batch, self.now() + pause);
+        self.save(&batch, due).await
+    }
+
+    /// A file that is not taken as it is: its halves may be (WIRE.md §1).
+    async fn part_refused(
+        self: &Arc<Self>,
+        batch: Batch,
+        error: ProviderError,
+    ) -> Result<(), StoreError> {
+        let lines = self.lines_of(batch.id).await?;
+        match self.halve(&batch, &lines).await? {
+            true => self.dissolve(batch).await,
+            false => self.try_later(batch, error).await,
+        }
+    }
+
+    /// Where its key is refused, when that is tried again, and a little later.
+    pub(super) fn due_after_failure(&self, batch: &Batch, due: Timestamp) -> Timestamp {
+        match self.refusal(batch.credential) {
+            Some(refusal) if !self.is_wanted(batch.id) => due.max(refusal.look + REFUSED_AGAIN),
+            _ => due,
+        }
     }
 
     /// Notes that a step of the batch failed; returns the pause before the next try.
@@ -352,6 +316,16 @@ impl Engine {
             tracked.due = due;
         }
     }
+}
+
+fn is_about_its_lines(error: &ProviderError) -> bool {
+    matches!(
+        error,
+        ProviderError::Refused {
+            status: 400 | 413 | 422,
+            ..
+        }
+    )
 }
 
 /// The provider holds as many tokens of ours as it allows (WIRE.md §1).

@@ -261,6 +261,10 @@ impl Summary {
         self.remotes.mention(tenant)
     }
 
+    pub fn open_of(&self, tenant: TenantId) -> u64 {
+        self.open.of(tenant)
+    }
+
     pub fn has_work(&self, tenant: TenantId) -> bool {
         self.open.has_any(tenant)
             || self.remotes.contains(&tenant)

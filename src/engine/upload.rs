@@ -38,7 +38,7 @@ impl Engine {
             window: Window::default(),
         };
         Upload {
-            name: format!("offpeak-{}.jsonl", batch.id),
+            name: file_name(batch),
             length: file
                 .lines
                 .as_slice()
@@ -52,6 +52,11 @@ impl Engine {
             .boxed(),
         }
     }
+}
+
+/// No other batch's, of whichever server.
+pub(super) fn file_name(batch: &Batch) -> String {
+    format!("offpeak-{}.jsonl", batch.id)
 }
 
 struct File {

@@ -105,6 +105,7 @@ impl Engine {
             }
             Err(error) => return self.look_later(batch, error).await,
         };
+        self.key_works(batch.credential);
         batch.tries = 0;
         batch.provider_status = Some(remote.status_text.clone());
         if remote.status.is_terminal() {
@@ -211,7 +212,8 @@ impl Engine {
             settings.poll_interval,
             settings.poll_max,
         );
-        let due = self.now() + pause;
+        self.heard(batch.credential, &error);
+        let due = self.due_after_failure(&batch, self.now() + pause);
         self.summary.lock().track(batch, due);
         Ok(())
     }

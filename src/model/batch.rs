@@ -48,6 +48,12 @@ pub struct Batch {
     /// Failed tries of the current step, for backing off.
     pub tries: u32,
     pub last_error: Option<String>,
+    /// Set where the provider may have made, or did make, a batch of the same lines
+    /// beside this one's: it is looked for, cancelled, and what it billed is booked.
+    /// It has no lines of its own.
+    pub twin_of: Option<BatchId>,
+    /// The batch that failed without naming its bad lines, and of which this is a part.
+    pub part_of: Option<BatchId>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -62,8 +68,10 @@ pub enum BatchState {
     Cancelling,
     /// Every line of it is durable or back in a queue.
     Settled,
-    /// It never reached the provider; its lines went back.
+    /// It never reached the provider, or never showed; its lines went back.
     Abandoned,
+    /// A twin whose create was given up; it may show all the same.
+    Lost,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,11 +99,11 @@ impl BatchState {
         match (self, event) {
             (S::Filling, E::Seal) => Ok(S::Sealed),
             (S::Sealed, E::Upload) => Ok(S::Uploaded),
-            (S::Uploaded, E::Submit) => Ok(S::Submitted),
+            (S::Uploaded | S::Lost, E::Submit) => Ok(S::Submitted),
             (S::Uploaded, E::StartOver) => Ok(S::Sealed),
             (S::Submitted | S::Cancelling, E::Cancel) => Ok(S::Cancelling),
             (S::Submitted | S::Cancelling, E::Settle) => Ok(S::Settled),
-            (S::Filling | S::Sealed | S::Uploaded, E::Abandon) => Ok(S::Abandoned),
+            (S::Filling | S::Sealed | S::Uploaded | S::Lost, E::Abandon) => Ok(S::Abandoned),
             (state, event) => Err(Illegal { state, event }),
         }
     }
@@ -112,6 +120,56 @@ impl Batch {
         self.tries = 0;
         self.last_error = None;
         Ok(())
+    }
+
+    /// A new batch for some lines of this one, which failed as a part of `whole`
+    /// without naming its bad lines.
+    pub fn part(&self, id: BatchId, whole: BatchId, now: Timestamp) -> Batch {
+        Batch {
+            id,
+            state: BatchState::Filling,
+            reason: format!("a part of {whole}, whose bad lines are looked for"),
+            input_file: None,
+            create_sent: None,
+            part_of: Some(whole),
+            ..self.renewed(now)
+        }
+    }
+
+    /// The twin that the provider may have made, or did make, under `name`: the input
+    /// file of a create that was given up, or a second batch's own id. The same name
+    /// gives the same id, so that it is written down once.
+    pub fn twin(&self, name: &str, state: BatchState, now: Timestamp) -> Batch {
+        Batch {
+            id: self.id.twin(name),
+            state,
+            reason: "a second batch of the same lines".to_owned(),
+            twin_of: Some(self.id),
+            part_of: None,
+            ..self.renewed(now)
+        }
+    }
+
+    /// For the same destination, with nothing of its course yet.
+    fn renewed(&self, now: Timestamp) -> Batch {
+        Batch {
+            created: now,
+            lines: 0,
+            bytes: 0,
+            inputs: 0,
+            tokens: None,
+            earliest_deadline: Timestamp::MAX,
+            provider_id: None,
+            submitted: None,
+            cancel_sent: None,
+            provider_status: None,
+            settled: None,
+            answered: 0,
+            litter: Vec::new(),
+            tries: 0,
+            last_error: None,
+            ..self.clone()
+        }
     }
 }
 
@@ -163,6 +221,18 @@ mod tests {
                     None,
                     Some(S::Submitted),
                     Some(S::Sealed),
+                    None,
+                    None,
+                    Some(S::Abandoned),
+                ],
+            ),
+            (
+                S::Lost,
+                [
+                    None,
+                    None,
+                    Some(S::Submitted),
+                    None,
                     None,
                     None,
                     Some(S::Abandoned),

@@ -97,6 +97,18 @@ timed_id! {
     BatchId, "ob_"
 }
 
+impl BatchId {
+    /// The id of a second batch of the same lines, told from others by `name`: as
+    /// old as this one, and always the same.
+    pub fn twin(&self, name: &str) -> BatchId {
+        let mut hash = blake3::Hasher::new();
+        hash.update(&self.0).update(name.as_bytes());
+        let mut random = [0; 16];
+        random.copy_from_slice(&hash.finalize().as_bytes()[..16]);
+        BatchId::new(self.born(), u128::from_be_bytes(random))
+    }
+}
+
 impl RequestId {
     /// The webhook event of this request's ending. One request ends once, so
     /// the id is the same at every delivery.
@@ -205,6 +217,14 @@ mod tests {
     fn carries_its_birth() {
         let born = Timestamp::from_millis(1_763_832_346_120);
         assert_eq!(RequestId::new(born, u128::MAX).born(), born);
+    }
+
+    #[test]
+    fn twins_are_told_apart() {
+        let id = BatchId::new(Timestamp::from_secs(1), 7);
+        let (one, other) = (id.twin("file-1"), id.twin("file-2"));
+        assert!(one != id && one != other);
+        assert_eq!((one, one.born()), (id.twin("file-1"), id.born()));
     }
 
     #[test]

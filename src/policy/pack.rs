@@ -29,6 +29,9 @@ pub struct Settings {
     pub max_lines: u32,
     pub max_bytes: u64,
     pub max_embedding_inputs: u64,
+    /// Batches that are made of the halves of one that failed without naming its bad
+    /// lines, and of their halves, at most.
+    pub max_parts: u32,
     pub creates_per_hour: u32,
     /// The share of the creates that is kept for retries.
     pub creates_reserve: f64,

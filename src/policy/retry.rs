@@ -48,6 +48,9 @@ pub struct LiveSettings {
     pub give_up_after: Duration,
 }
 
+/// A batch that runs unseen for a day is looked for about a dozen times.
+const LONGEST_LOOK_OUT: Duration = Duration::from_secs(6 * 3600);
+
 impl LiveSettings {
     /// The same for the flex tier, whose capacity is another.
     pub fn flex(&self) -> LiveSettings {
@@ -65,6 +68,10 @@ pub struct SubmitSettings {
     /// How long a batch whose create was lost may take to show in the list.
     #[serde(with = "crate::model::time::human")]
     pub visibility_window: Duration,
+    /// Between two looks at the provider's list for batches that came of our creates
+    /// beside those that we know of.
+    #[serde(with = "crate::model::time::human")]
+    pub audit_interval: Duration,
     #[serde(with = "crate::model::time::human")]
     pub retry_base: Duration,
     #[serde(with = "crate::model::time::human")]
@@ -120,6 +127,12 @@ pub fn search_again(age: Duration, settings: &SubmitSettings) -> Option<Duration
     (!left.is_zero()).then_some(pause)
 }
 
+/// How long until the list is read again for a batch whose create was sent `age` ago
+/// and was given up: as long again, six hours at most.
+pub fn look_out_again(age: Duration, settings: &SubmitSettings) -> Duration {
+    age.min(LONGEST_LOOK_OUT).max(settings.visibility_window)
+}
+
 /// Statuses that say nothing about the call itself.
 pub fn is_retryable(status: u16) -> bool {
     matches!(status, 408 | 409 | 429 | 500..)
@@ -164,6 +177,7 @@ mod tests {
     fn a_lost_create_is_looked_for_less_and_less_and_at_the_end() {
         let settings = |window, most| SubmitSettings {
             visibility_window: Duration::from_secs(window),
+            audit_interval: Duration::ZERO,
             retry_base: Duration::from_secs(1),
             retry_max: Duration::from_secs(most),
             max_concurrent: 4,

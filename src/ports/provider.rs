@@ -50,6 +50,14 @@ pub trait Provider: Send + Sync + 'static {
         file: &str,
     ) -> Result<BoxStream<'static, Result<String, ProviderError>>, ProviderError>;
 
+    /// The input files that were uploaded under this name, among those since then.
+    async fn files_named(
+        &self,
+        by: &Credential,
+        name: &str,
+        since: Timestamp,
+    ) -> Result<Vec<String>, ProviderError>;
+
     /// Deleting what is gone is a success.
     async fn delete_file(&self, by: &Credential, file: &str) -> Result<(), ProviderError>;
 

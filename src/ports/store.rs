@@ -144,6 +144,8 @@ pub trait Store: Send + Sync + 'static {
 
     async fn put_batch(&self, batch: &Batch) -> Result<(), StoreError>;
 
+    async fn batch(&self, id: BatchId) -> Result<Option<Batch>, StoreError>;
+
     /// Open batches, and ended ones with litter or that ended after `since`.
     async fn batches(&self, since: Timestamp) -> Result<Vec<Batch>, StoreError>;
 
@@ -154,6 +156,18 @@ pub trait Store: Send + Sync + 'static {
     async fn credential(&self, id: CredentialId) -> Result<Option<Vec<u8>>, StoreError>;
 
     async fn drop_credential(&self, id: CredentialId) -> Result<(), StoreError>;
+
+    /// What the vault is made of, sealed with the master key.
+    async fn vault_roots(&self) -> Result<Option<Vec<u8>>, StoreError>;
+
+    async fn put_vault_roots(&self, sealed: Bytes) -> Result<(), StoreError>;
+
+    /// Changes whose key is whose, and what is sealed, in one write. A credential that
+    /// has been dropped meanwhile stays dropped.
+    async fn move_tenant(&self, moving: TenantMove) -> Result<(), StoreError>;
+
+    /// Fingerprints of keys that were moved, and whose they are.
+    async fn tenants(&self) -> Result<Vec<(TenantId, TenantId)>, StoreError>;
 
     // ---- what was learned
 
@@ -240,6 +254,15 @@ pub struct Admission {
     pub body_digest: CallDigest,
     /// An idempotency key whose request finished before this instant is free.
     pub idempotency_horizon: Timestamp,
+}
+
+/// A tenant's move to another key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenantMove {
+    /// Fingerprints of keys, and whose they are from here on.
+    pub keys: Vec<(TenantId, TenantId)>,
+    /// What is sealed under these names from here on.
+    pub credentials: Vec<(CredentialId, Bytes)>,
 }
 
 /// How long answers were seen to take.

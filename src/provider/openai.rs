@@ -20,7 +20,7 @@ use super::{
     upload,
 };
 use crate::{
-    model::{endpoint::Endpoint, id::BatchId},
+    model::{endpoint::Endpoint, id::BatchId, time::Timestamp},
     ports::{
         BackgroundCall, Credential, LiveCall, LiveReply, Organization, Provider, ProviderError,
         RemoteBatch, RemotePage, RemoteResponse, ResultLine, Upload,
@@ -35,6 +35,8 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 /// The most batches that one page may hold.
 const PAGE: usize = 100;
+/// The same of files: OpenAI's bound is 10,000, others have less.
+const FILES: usize = 100;
 const JSON: &str = "application/json";
 
 /// A provider that speaks OpenAI's wire.
@@ -180,6 +182,43 @@ impl<D: Dial> Provider for OpenAi<D> {
     ) -> Result<BoxStream<'static, Result<String, ProviderError>>, ProviderError> {
         let response = self.content(by, file).await?;
         Ok(jsonl::input_lines(self.transport.pieces(response.into_body())).boxed())
+    }
+
+    async fn files_named(
+        &self,
+        by: &Credential,
+        name: &str,
+        since: Timestamp,
+    ) -> Result<Vec<String>, ProviderError> {
+        let mut named = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let mut query = format!("purpose=batch&order=desc&limit={FILES}");
+            if let Some(after) = &after {
+                query += &format!("&after={}", utf8_percent_encode(after, ESCAPED));
+            }
+            let call = Call {
+                query: Some(query),
+                ..get("/files".to_owned())
+            };
+            let response = self.transport.control(by, call).await?;
+            let page = remote::files(&self.transport.body(response).await?)?;
+            let is_named = |file: &&remote::File| file.name.as_deref() == Some(name);
+            named.extend(
+                page.files
+                    .iter()
+                    .filter(is_named)
+                    .map(|file| file.id.clone()),
+            );
+            let Some(last) = page.files.last() else {
+                return Ok(named);
+            };
+            let past = last.created.is_some_and(|created| created < since);
+            if past || !page.has_more || after.as_ref() == Some(&last.id) {
+                return Ok(named);
+            }
+            after = Some(last.id.clone());
+        }
     }
 
     async fn delete_file(&self, by: &Credential, file: &str) -> Result<(), ProviderError> {

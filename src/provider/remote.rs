@@ -25,10 +25,7 @@ pub(super) fn batch(body: &[u8]) -> Result<RemoteBatch, ProviderError> {
 /// A list object, or a bare array, which is all there is.
 pub(super) fn page(body: &[u8]) -> Result<RemotePage, ProviderError> {
     let value = json(body)?;
-    let items = value
-        .as_array()
-        .or_else(|| value["data"].as_array())
-        .ok_or_else(|| ProviderError::Malformed("a list without `data`".to_owned()))?;
+    let items = items(&value)?;
     Ok(RemotePage {
         batches: items.iter().map(object).collect::<Result<_, _>>()?,
         has_more: value["has_more"].as_bool().unwrap_or(false),
@@ -38,6 +35,34 @@ pub(super) fn page(body: &[u8]) -> Result<RemotePage, ProviderError> {
 /// The `id` of a file object.
 pub(super) fn file_id(body: &[u8]) -> Result<String, ProviderError> {
     text(&json(body)?["id"]).ok_or_else(|| ProviderError::Malformed("a file without `id`".into()))
+}
+
+pub(super) struct Files {
+    pub files: Vec<File>,
+    pub has_more: bool,
+}
+
+pub(super) struct File {
+    pub id: String,
+    pub name: Option<String>,
+    pub created: Option<Timestamp>,
+}
+
+/// A list of files; what has no id is passed over.
+pub(super) fn files(body: &[u8]) -> Result<Files, ProviderError> {
+    let value = json(body)?;
+    let items = items(&value)?;
+    let file = |value: &Value| {
+        Some(File {
+            id: text(&value["id"])?,
+            name: text(&value["filename"]),
+            created: time(&value["created_at"]),
+        })
+    };
+    Ok(Files {
+        files: items.iter().filter_map(file).collect(),
+        has_more: value["has_more"].as_bool().unwrap_or(false),
+    })
 }
 
 /// A response object. Of a large answer only these two fields are read.
@@ -71,6 +96,11 @@ pub(super) fn response(
         request,
         body,
     })
+}
+
+fn items(value: &Value) -> Result<&Vec<Value>, ProviderError> {
+    let items = value.as_array().or_else(|| value["data"].as_array());
+    items.ok_or_else(|| ProviderError::Malformed("a list without `data`".to_owned()))
 }
 
 fn json(body: &[u8]) -> Result<Value, ProviderError> {

@@ -202,7 +202,7 @@ fn without_white_space(json: &str, mut piece: impl FnMut(&[u8])) {
 
 /// Instructions to the simulator inside a request: words such as `status=500`,
 /// `tokens=1000`, `cached=200`, `slow=3s`, `flaky=2`, `missing`, `never`, `refusal`,
-/// separated by spaces or commas. Unknown words are ignored.
+/// `invalid`, separated by spaces or commas. Unknown words are ignored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Directive {
     /// Answer with this HTTP status.
@@ -221,6 +221,8 @@ pub(super) struct Directive {
     pub never: bool,
     /// Answer with a refusal.
     pub refusal: bool,
+    /// A batch line that fails its batch's validation; in other lanes, a 400.
+    pub invalid: bool,
 }
 
 impl Directive {
@@ -237,6 +239,7 @@ impl Directive {
                 "missing" => directive.missing = true,
                 "never" => directive.never = true,
                 "refusal" => directive.refusal = true,
+                "invalid" => (directive.invalid, directive.status) = (true, Some(400)),
                 _ => {}
             }
         }

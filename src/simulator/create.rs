@@ -87,7 +87,12 @@ pub(super) async fn create(
             };
             draft.plan(&sim, &mut world, input, scan)
         }
-        (_, Some(Err(errors))) => (Scan::default(), invalid(&sim, number, now, errors)),
+        (_, Some(Err(mut errors))) => {
+            if !sim.settings.names_lines {
+                errors.iter_mut().for_each(|error| error.line = None);
+            }
+            (Scan::default(), invalid(&sim, number, now, errors))
+        }
         _ => {
             let message = format!("The file '{}' was not found.", wish.input_file_id);
             let error = whole("invalid_request", message, Some("file_id"));
@@ -103,7 +108,7 @@ pub(super) async fn create(
         org: caller.org,
         endpoint: wish.endpoint,
         input_file_id: wish.input_file_id,
-        metadata: wish.metadata,
+        metadata: wish.metadata.filter(|_| sim.settings.keeps_metadata),
         output_expires_after: wish.output_expires_after,
         model: scan.model,
         enqueued: scan.prompt_tokens,

@@ -63,6 +63,15 @@ pub enum Kind {
     ReplyLost,
     /// Have the effect, then never answer.
     HangAfter,
+    /// Cut the connection, and have the effect this much later: the call was held up
+    /// on its way.
+    Late {
+        #[serde(with = "human")]
+        by: Duration,
+    },
+    /// Have the effect twice, as where a gateway tries again, and answer as the
+    /// second time.
+    Twice,
     /// Have the effect, then answer with this status.
     StatusAfter { status: u16 },
     /// Send the body in twenty pieces over this time.

@@ -24,7 +24,7 @@ use super::{
     faults::{self, Kind, Operation},
 };
 
-/// Who calls. Files, batches and stored answers belong to the key; rate limits to
+/// Who calls. Files, batches and stored answers belong to the key, or to its project; rate limits to
 /// the organization.
 #[derive(Debug, Clone)]
 pub(super) struct Caller {
@@ -67,21 +67,27 @@ pub(super) async fn front(State(sim): State<Sim>, mut request: Request, next: Ne
     let mut org = None;
     let response = match before(&sim, kind.as_ref()).await {
         Some(response) => response,
-        None => match authenticate(request.headers()) {
+        None => match authenticate(&sim, request.headers()) {
             Err(error) => error.into_response(),
             Ok(caller) => {
                 org = Some(caller.org.clone());
                 request.extensions_mut().insert(caller);
                 request.extensions_mut().insert(Struck(kind.clone()));
-                let response = next.run(request).await;
-                after(&sim, kind, response).await
+                match kind {
+                    Some(Kind::Late { by }) => later(sim.clone(), request, next, by),
+                    Some(Kind::Twice) => twice(request, next).await,
+                    kind => {
+                        let response = next.run(request).await;
+                        after(&sim, kind, response).await
+                    }
+                }
             }
         },
     };
     sign(response, &sim, number, org, began)
 }
 
-fn authenticate(headers: &HeaderMap) -> Result<Caller, ApiError> {
+fn authenticate(sim: &Simulator, headers: &HeaderMap) -> Result<Caller, ApiError> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let bearer = text("authorization").and_then(|value| value.strip_prefix("Bearer "));
     let key = bearer
@@ -93,7 +99,7 @@ fn authenticate(headers: &HeaderMap) -> Result<Caller, ApiError> {
                        Authorization header using Bearer auth (i.e. Authorization: Bearer YOUR_KEY).";
         return Err(ApiError::new(StatusCode::UNAUTHORIZED, None, message));
     }
-    if key.starts_with("sk-bad") {
+    if key.starts_with("sk-bad") || sim.revoked.lock().contains(key) {
         let message = "Incorrect API key provided: sk-bad***.";
         return Err(ApiError::new(
             StatusCode::UNAUTHORIZED,
@@ -101,7 +107,14 @@ fn authenticate(headers: &HeaderMap) -> Result<Caller, ApiError> {
             message,
         ));
     }
-    let id = key_id(key);
+    // Keys of one project, which own what they make together: `sk-acme.web.one`,
+    // `sk-acme.web.two`.
+    let project = key.rsplit_once('.').map(|(project, _)| project);
+    let id = key_id(
+        project
+            .filter(|project| project.contains('.'))
+            .unwrap_or(key),
+    );
     // Keys of one organization: `sk-acme.one`, `sk-acme.two`.
     let shared = key
         .strip_prefix("sk-")
@@ -130,6 +143,29 @@ async fn before(sim: &Simulator, kind: Option<&Kind>) -> Option<Response> {
         }
         _ => None,
     }
+}
+
+/// The caller hears nothing of it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it happens at its own time, or never where the simulator ends before"
+)]
+fn later(sim: Sim, request: Request, next: Next, by: Duration) -> Response {
+    tokio::spawn(async move {
+        sim.clock.sleep(by).await;
+        next.run(request).await
+    });
+    cut()
+}
+
+async fn twice(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let Ok(body) = body.collect().await.map(|body| body.to_bytes()) else {
+        return cut();
+    };
+    let request = || Request::from_parts(parts.clone(), Body::from(body.clone()));
+    next.clone().run(request()).await;
+    next.run(request()).await
 }
 
 /// Plays the faults that spoil the reply to a call that had its effect.

@@ -61,7 +61,7 @@ mod tests;
 mod validate;
 mod world;
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -85,6 +85,8 @@ pub struct Simulator {
     clock: Clock,
     world: Mutex<World>,
     faults: Mutex<Script>,
+    /// Keys that are refused with 401.
+    revoked: Mutex<HashSet<String>>,
 }
 
 impl Simulator {
@@ -95,6 +97,7 @@ impl Simulator {
             clock: Clock::new(start, settings.speed),
             world: Mutex::new(World::new(settings.clone(), start)),
             faults: Mutex::default(),
+            revoked: Mutex::default(),
             settings,
         })
     }
@@ -136,6 +139,11 @@ impl Simulator {
     /// Arms a fault, behind those armed already.
     pub fn inject(&self, fault: Fault) {
         self.faults.lock().add(fault);
+    }
+
+    /// From here on the key is refused with 401.
+    pub fn revoke(&self, key: &str) {
+        self.revoked.lock().insert(key.to_owned());
     }
 
     /// Disarms all faults.

@@ -24,6 +24,8 @@ pub struct Settings {
     pub shuffle: bool,
     pub log_requests: bool,
     pub keep_bodies: bool,
+    pub keeps_metadata: bool,
+    pub names_lines: bool,
     pub latency: Latency,
     pub limits: Limits,
     /// The models that exist, with their prices.

@@ -212,6 +212,10 @@ impl Scanner<'_> {
                 message.to_owned(),
             ));
         }
+        if body.directive().invalid {
+            let message = "The simulator was told to find this line invalid.";
+            return Err(("invalid_value", Some("body.metadata"), message.to_owned()));
+        }
         let model = body.text("model").ok_or_else(|| missing("body.model"))?;
         if !self.settings.models.contains_key(&model) {
             let message =

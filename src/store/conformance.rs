@@ -21,7 +21,8 @@ use crate::{
     },
     ports::{
         Admission, Admitted, Content, Delivery, DeliveryStatus, Ending, Idempotent, Learned,
-        LearnedKey, LedgerEntry, Relocation, Replan, Settled, Store, StoreError, Unbooked,
+        LearnedKey, LedgerEntry, Relocation, Replan, Settled, Store, StoreError, TenantMove,
+        Unbooked,
     },
 };
 
@@ -158,6 +159,8 @@ fn batch(request: &Request, n: u64) -> Batch {
         litter: Vec::new(),
         tries: 0,
         last_error: None,
+        twin_of: None,
+        part_of: None,
     }
 }
 
@@ -187,6 +190,15 @@ fn from_queue(request: &Request, to: Place) -> Relocation {
 pub async fn admit(store: &dyn Store, request: &Request, body: &[u8]) {
     let admitted = store.admit(admission(request, body)).await.unwrap();
     assert_eq!(admitted, Admitted::New);
+}
+
+/// With a credential that opens.
+pub async fn admit_with(store: &dyn Store, request: &Request, body: &[u8], credential: Bytes) {
+    let admission = Admission {
+        credential,
+        ..admission(request, body)
+    };
+    assert_eq!(store.admit(admission).await.unwrap(), Admitted::New);
 }
 
 pub async fn settle(
@@ -893,6 +905,37 @@ async fn shadow_rows_are_written_over_and_removed(store: &dyn Store) {
     assert_eq!(store.shadow().await.unwrap(), [(key(1), row(2))]);
 }
 
+async fn a_tenant_moves_in_one_write(store: &dyn Store) {
+    let asked = request(1, 1);
+    admit(store, &asked, b"1").await;
+    let dropped = CredentialId([9; 16]);
+    let keys = vec![
+        (TenantId([7; 16]), asked.key.tenant),
+        (asked.key.tenant, TenantId([8; 16])),
+    ];
+    let moving = TenantMove {
+        keys: keys.clone(),
+        credentials: vec![
+            (asked.credential, Bytes::from_static(b"sealed anew")),
+            (dropped, Bytes::from_static(b"of a credential that is gone")),
+        ],
+    };
+    store.move_tenant(moving).await.unwrap();
+    let mut known = store.tenants().await.unwrap();
+    known.sort_by_key(|(print, tenant)| (tenant != &asked.key.tenant, *print));
+    assert_eq!(known, keys);
+    let sealed = store.credential(asked.credential).await.unwrap();
+    assert_eq!(sealed.as_deref(), Some(&b"sealed anew"[..]));
+    assert_eq!(store.credential(dropped).await.unwrap(), None);
+}
+
+async fn a_batch_is_found_by_its_id(store: &dyn Store) {
+    let one = batch(&request(1, 1), 1);
+    assert_eq!(store.batch(one.id).await.unwrap(), None);
+    store.put_batch(&one).await.unwrap();
+    assert_eq!(store.batch(one.id).await.unwrap(), Some(one));
+}
+
 macro_rules! conformance {
     ($($test:ident)*) => {
         mod in_memory {
@@ -933,6 +976,8 @@ conformance! {
     what_is_old_is_purged_and_the_feed_says_so
     batches_stay_while_somebody_needs_them
     credentials_are_kept_until_they_are_dropped
+    a_tenant_moves_in_one_write
+    a_batch_is_found_by_its_id
     what_was_learned_is_written_over_and_forgotten
     shadow_rows_are_written_over_and_removed
 }

@@ -23,7 +23,7 @@ mod kv;
 mod memory;
 mod open;
 mod reads;
-mod records;
+pub(crate) mod records;
 mod sled;
 mod staging;
 #[cfg(test)]
@@ -34,7 +34,7 @@ mod writer;
 use self::{
     changes::{admit, attempts, deliveries, places, purge, settle},
     kv::{Kv, again},
-    records::{batch, credential, learned, orphan, shadow},
+    records::{batch, credential, learned, meta, orphan, shadow, tenant},
     staging::{Staging, Step},
     writer::{Horizon, Writer},
 };
@@ -51,7 +51,8 @@ use crate::{
     },
     ports::{
         Admission, Admitted, Delivery, DeliveryStatus, Ending, FeedPage, Head, Idempotent, Learned,
-        LearnedKey, LedgerEntry, Relocation, Replan, Settled, Store, StoreError, Stored, Unbooked,
+        LearnedKey, LedgerEntry, Relocation, Replan, Settled, Store, StoreError, Stored,
+        TenantMove, Unbooked,
     },
 };
 
@@ -344,6 +345,10 @@ impl<K: Kv> Store for KvStore<K> {
             .await
     }
 
+    async fn batch(&self, id: BatchId) -> Result<Option<Batch>, StoreError> {
+        self.read(1, move |kv| reads::batch(kv, id)).await
+    }
+
     async fn batches(&self, since: Timestamp) -> Result<Vec<Batch>, StoreError> {
         self.read(usize::MAX, move |kv| reads::batches(kv, since))
             .await
@@ -359,6 +364,36 @@ impl<K: Kv> Store for KvStore<K> {
 
     async fn drop_credential(&self, id: CredentialId) -> Result<(), StoreError> {
         self.put(credential::key(id), None).await
+    }
+
+    async fn vault_roots(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(1, |kv| reads::vault_roots(kv)).await
+    }
+
+    async fn put_vault_roots(&self, sealed: bytes::Bytes) -> Result<(), StoreError> {
+        let value = meta::encode(&sealed.to_vec());
+        self.put(meta::roots_key(), Some(value)).await
+    }
+
+    async fn move_tenant(&self, moving: TenantMove) -> Result<(), StoreError> {
+        self.change(move |staging| {
+            let mut step = Step::default();
+            for (print, tenant) in moving.keys {
+                step.put(tenant::key(print), tenant::encode(tenant));
+            }
+            for (id, sealed) in moving.credentials {
+                let name = credential::key(id);
+                if staging.get(&name)?.is_some() {
+                    step.put(name, credential::encode(&sealed));
+                }
+            }
+            staging.stage(step)
+        })
+        .await
+    }
+
+    async fn tenants(&self) -> Result<Vec<(TenantId, TenantId)>, StoreError> {
+        self.read(usize::MAX, |kv| reads::tenants(kv)).await
     }
 
     async fn put_learned(&self, learned: Learned) -> Result<(), StoreError> {

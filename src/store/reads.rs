@@ -10,7 +10,7 @@ use super::{
         attempt, batch, chunk, credential, delivery, destination, feed, idempotency, learned,
         ledger, line, live, meta, orphan, placed, queue,
         request::{self, Payload},
-        shadow, unbooked,
+        shadow, tenant, unbooked,
     },
 };
 use crate::{
@@ -217,6 +217,18 @@ pub fn shadow(kv: &impl Kv) -> Read<Vec<(ShadowKey, ShadowRow)>> {
 
 pub fn destinations(kv: &impl Kv) -> Read<Vec<Destination>> {
     all(kv, &destination::all(), usize::MAX, destination::decode)
+}
+
+pub fn vault_roots(kv: &impl Kv) -> Read<Option<Vec<u8>>> {
+    one(kv, &meta::roots_key(), meta::decode)
+}
+
+pub fn tenants(kv: &impl Kv) -> Read<Vec<(TenantId, TenantId)>> {
+    all(kv, &tenant::all(), usize::MAX, tenant::decode)
+}
+
+pub fn batch(kv: &impl Kv, id: BatchId) -> Read<Option<Batch>> {
+    one(kv, &batch::key(id), batch::decode)
 }
 
 pub fn credential(kv: &impl Kv, id: CredentialId) -> Read<Option<Vec<u8>>> {

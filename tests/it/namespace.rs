@@ -1,6 +1,8 @@
 //! Offpeak's own paths on real sockets: the whole server before the simulated
 //! provider.
 
+mod credential;
+
 use std::{io, time::Duration};
 
 use axum::{Router, extract::State, routing::post};
@@ -74,6 +76,7 @@ async fn serve(flags: &[(&str, &str)]) -> Served {
     let secrets = Secrets {
         master_key: None,
         admin_token: Some(Secret::new(OPERATOR)),
+        ..Secrets::default()
     };
     let app = App::start(Settings::read(&config).unwrap(), secrets);
     let app = app.await.unwrap();

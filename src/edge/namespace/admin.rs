@@ -107,6 +107,8 @@ struct Status {
     live: Vec<ScopeView>,
     /// Tenants whose rescues do not fit into their budget any more.
     rescue_budgets_spent: usize,
+    /// Keys that the provider refuses with 401: their work waits.
+    refused_keys: Vec<RefusedView>,
     /// Why the upstream may be the wrong one.
     upstream_warning: Option<String>,
     /// Earliest deadline first.
@@ -119,6 +121,28 @@ struct Requests {
     queued: u64,
     in_batches: u64,
     live: u64,
+}
+
+#[derive(Serialize)]
+struct RefusedView {
+    tenant: Shown<TenantId>,
+    credential: Shown<CredentialId>,
+    since: Shown<Timestamp>,
+    tried_again_at: Shown<Timestamp>,
+    open_requests: u64,
+}
+
+fn refused_keys(engine: &Engine) -> Vec<RefusedView> {
+    let refused = engine.refusals_of(None).into_iter();
+    refused
+        .map(|(destination, refusal)| RefusedView {
+            tenant: Shown(destination.tenant),
+            credential: Shown(destination.credential),
+            since: Shown(refusal.since),
+            tried_again_at: Shown(refusal.look),
+            open_requests: engine.open_requests(destination.tenant),
+        })
+        .collect()
 }
 
 /// What the provider limits together.
@@ -172,6 +196,7 @@ fn tell(engine: &Engine) -> Result<Response, ApiError> {
         },
         open_batches: batches.len(),
         rescue_budgets_spent: engine.rescue_budgets_spent(),
+        refused_keys: refused_keys(engine),
         upstream_warning: engine.upstream_doubt(),
         live: engine.live_scopes().into_iter().map(scope_view).collect(),
         batches: batches

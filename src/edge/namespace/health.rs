@@ -62,6 +62,7 @@ fn tell(engine: &Engine, started: Instant) -> Response {
         states,
         paused: engine.is_paused(),
         rescue_budgets_spent: engine.rescue_budgets_spent() as u64,
+        refused_keys: engine.refusals_of(None).len() as u64,
         disk_bytes: engine.disk_bytes(),
         uptime: started.elapsed(),
         version: env!("CARGO_PKG_VERSION"),
@@ -77,6 +78,7 @@ struct Facts {
     states: BTreeMap<BatchState, u64>,
     paused: bool,
     rescue_budgets_spent: u64,
+    refused_keys: u64,
     disk_bytes: u64,
     uptime: Duration,
     version: &'static str,
@@ -84,10 +86,11 @@ struct Facts {
 
 impl Facts {
     fn to_text(&self) -> String {
-        const OPEN: [(BatchState, &str); 5] = [
+        const OPEN: [(BatchState, &str); 6] = [
             (BatchState::Filling, "filling"),
             (BatchState::Sealed, "sealed"),
             (BatchState::Uploaded, "uploaded"),
+            (BatchState::Lost, "lost"),
             (BatchState::Submitted, "submitted"),
             (BatchState::Cancelling, "cancelling"),
         ];
@@ -133,6 +136,11 @@ impl Facts {
             &one(self.rescue_budgets_spent),
         );
         gauge(
+            "offpeak_refused_keys",
+            "Keys that the provider refuses with 401, and for which work waits.",
+            &one(self.refused_keys),
+        );
+        gauge(
             "offpeak_disk_bytes",
             "Bytes that the store takes on disk, as last measured.",
             &one(self.disk_bytes),
@@ -167,6 +175,7 @@ mod tests {
             states: [(BatchState::Submitted, 1)].into(),
             paused: true,
             rescue_budgets_spent: 2,
+            refused_keys: 1,
             disk_bytes: 4096,
             uptime: Duration::from_millis(61_500),
             version: "1.2.3",

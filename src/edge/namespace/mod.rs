@@ -3,6 +3,7 @@
 //! (`/healthz`, `/readyz`, `/metrics`). docs/http-api.md tells it to users.
 
 mod admin;
+mod credential;
 mod cross_site;
 mod cursor;
 mod health;
@@ -76,6 +77,10 @@ fn tenants() -> Router<Arc<Edge>> {
         .route("/offpeak/v1/shadow", get(shadow))
         .route("/offpeak/v1/turnaround", get(turnaround))
         .route("/offpeak/v1/webhook-secret", get(webhook_secret))
+        .route(
+            "/offpeak/v1/credential",
+            get(credential::show).post(credential::move_here),
+        )
 }
 
 /// Who asks: the same credential as the calls themselves. Without a key it is

@@ -54,6 +54,31 @@ pub struct SavingsQuery {
     pub by_hour: bool,
 }
 
+/// `POST /offpeak/v1/credential?…`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MoveQuery {
+    /// The previous key goes on being the tenant's.
+    pub keep_previous: bool,
+}
+
+impl MoveQuery {
+    pub fn parse(query: Option<&str>) -> Result<Self, BadQuery> {
+        let mut asked = MoveQuery::default();
+        for (name, value) in pairs(query)? {
+            match (name.as_str(), value.as_str()) {
+                ("keep_previous", "true") => asked.keep_previous = true,
+                ("keep_previous", "false") => {}
+                ("keep_previous", _) => {
+                    let message = "`keep_previous` is `true` or `false`.".to_owned();
+                    return Err(bad("keep_previous", message));
+                }
+                _ => return Err(unknown(&name)),
+            }
+        }
+        Ok(asked)
+    }
+}
+
 /// The most requests on one page.
 pub const MAX_LIST: usize = 100;
 const DEFAULT_LIST: usize = 20;

@@ -49,6 +49,9 @@ impl Engine {
         permit.ended(self.now(), reply.ended());
         let Call { attempt, known, .. } = call;
         match reply {
+            Reply::Answered(answer) if answer.status == 401 => {
+                self.answered(request, attempt, answer, None, &known).await
+            }
             Reply::Answered(answer) if answer.status < 400 => {
                 self.flex_tells(request, false);
                 self.answered(request, attempt, answer, None, &known).await

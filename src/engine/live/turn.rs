@@ -76,7 +76,10 @@ impl Engine {
         }
         let queues = self.summary.lock().live_queues();
         let mut next = Next::OnSignal;
-        for queue in queues.keys().filter(|queue| queue.on_late == OnLate::Fail) {
+        for (queue, account) in &queues {
+            if queue.on_late != OnLate::Fail && !self.is_refused(account.credential) {
+                continue;
+            }
             let failed = self.fail_overdue(*queue, now).await;
             next = next.sooner(self.or_soon("failing what is late", failed));
         }
@@ -87,6 +90,9 @@ impl Engine {
         let (mut candidates, later) = self.due_again(&queues, &mut ladders, now);
         next = next.sooner(later);
         for (queue, account) in queues {
+            if self.is_refused(account.credential) {
+                continue;
+            }
             if self.waits_behind_others(&queue) {
                 // Whoever of the tenant ends signals.
                 continue;
@@ -277,6 +283,9 @@ impl Engine {
             let Some(account) = queues.get(&queue).cloned() else {
                 continue;
             };
+            if self.is_refused(account.credential) {
+                continue;
+            }
             candidates.push(Candidate {
                 entry,
                 attempt,
@@ -315,7 +324,7 @@ impl Engine {
         }
     }
 
-    /// `Offpeak-On-Late: fail`, at the deadline, whatever its scope is doing. What
+    /// `Offpeak-On-Late: fail`, or a key that is refused: at the deadline, whatever its scope is doing. What
     /// is on its way ends by its own time limit.
     async fn fail_overdue(
         self: &Arc<Self>,

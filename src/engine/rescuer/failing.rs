@@ -1,9 +1,10 @@
-//! `Offpeak-On-Late: fail`: ends at the deadline.
+//! What ends at its deadline: `Offpeak-On-Late: fail`, and whatever the key that is to
+//! pay for it is refused for.
 
 use std::sync::Arc;
 
 use crate::{
-    engine::{Engine, drive::Next, settling::error_body, summary::Tracked},
+    engine::{Engine, drive::Next, refusals::paused, settling::error_body, summary::Tracked},
     model::request::{Cohort, Entry, OnLate, State},
     ports::StoreError,
 };
@@ -14,7 +15,12 @@ impl Engine {
     pub(super) async fn fail_turn(self: &Arc<Self>) -> Next {
         let (cohorts, batches) = {
             let summary = self.summary.lock();
-            let fails = |cohort: &Cohort| cohort.on_late == OnLate::Fail;
+            let destinations = &summary.destinations;
+            let fails = |cohort: &Cohort| {
+                let destination = destinations.get(&cohort.destination);
+                cohort.on_late == OnLate::Fail
+                    || destination.is_some_and(|it| self.is_refused(it.credential))
+            };
             let cohorts = summary.queue.keys().copied().filter(|cohort| fails(cohort));
             let open =
                 |tracked: &&Tracked| tracked.batch.state.is_open() && fails(&tracked.batch.cohort);
@@ -74,12 +80,19 @@ impl Engine {
                 let Some(head) = self.store.head(entry.key).await? else {
                     continue;
                 };
+                let places = self.places_of(&head.request);
+                if let Some(refusal) = self.refusal(head.request.credential) {
+                    let reason = format!("the deadline passed while {}", paused(&refusal));
+                    let (state, body) = (State::Failed, refusal.body);
+                    endings.push(self.own_ending(&head.request, places, state, 401, reason, body));
+                    continue;
+                }
                 let message = "The deadline passed before the provider answered, and the \
                     call asked to fail rather than to be late (Offpeak-On-Late: fail).";
                 let body = error_body(message, "timeout_error", None, Some("deadline_exceeded"));
                 endings.push(self.own_ending(
                     &head.request,
-                    self.places_of(&head.request),
+                    places,
                     State::Failed,
                     504,
                     "the deadline passed (Offpeak-On-Late: fail)".into(),

@@ -39,6 +39,8 @@ pub(in crate::engine) struct Tracked {
     pub watched: Watched,
     /// When it is to be left, as last thought out.
     pub stay: Option<Stayed>,
+    /// The provider may hold an input file of it whose upload nobody heard the end of.
+    pub stray_file: bool,
     /// The provider holds its tokens no more.
     pub released: bool,
     /// All that the rescuer wanted back has gone already.
@@ -67,14 +69,16 @@ pub(in crate::engine) struct Stayed {
 impl Tracked {
     fn new(batch: Batch, scope: ScopeKey, due: Timestamp) -> Tracked {
         Tracked {
-            batch,
             scope,
             due,
-            wanted: false,
+            // Nobody asked for a second batch of the same lines.
+            wanted: batch.twin_of.is_some(),
+            batch,
             afresh: false,
             heard: None,
             watched: Watched::FromItsStart,
             stay: None,
+            stray_file: false,
             released: false,
             emptied: false,
         }
@@ -97,6 +101,7 @@ impl Tracked {
     fn is_coming_back(&self) -> bool {
         self.wanted
             && !self.emptied
+            && self.batch.twin_of.is_none()
             && self.batch.state.is_open()
             && self.batch.cohort.on_late == OnLate::Rescue
     }
@@ -229,12 +234,24 @@ impl Summary {
         }
     }
 
+    /// The next step of every open batch of the credential.
+    pub fn due_now(&mut self, credential: CredentialId, now: Timestamp) {
+        for tracked in self.batches.tracked.values_mut() {
+            if tracked.batch.credential == credential && tracked.batch.state.is_open() {
+                tracked.due = tracked.due.min(now);
+            }
+        }
+    }
+
     /// Tracks one that was found when we started.
     pub fn track_again(&mut self, batch: Batch, due: Timestamp) {
-        let (id, was_sent) = (batch.id, batch.create_sent.is_some());
+        let (id, state, was_sent) = (batch.id, batch.state, batch.create_sent.is_some());
         self.track(batch, due);
-        if was_sent && let Some(tracked) = self.batches.get_mut(&id) {
-            tracked.watched = Watched::NotYet;
+        if let Some(tracked) = self.batches.get_mut(&id) {
+            tracked.stray_file = state == BatchState::Sealed;
+            if was_sent {
+                tracked.watched = Watched::NotYet;
+            }
         }
     }
 
@@ -250,7 +267,8 @@ impl Summary {
         let running = self
             .batches
             .of_scope(scope)
-            .filter(|tracked| tracked.batch.state == BatchState::Submitted);
+            .filter(|tracked| tracked.batch.state == BatchState::Submitted)
+            .filter(|tracked| tracked.batch.twin_of.is_none());
         let ages = running.map(|tracked| {
             let age = tracked.batch.created.until(now);
             (age, 1.0 - tracked.heard.unwrap_or(0.0))

@@ -62,6 +62,11 @@ impl Open {
         }
     }
 
+    /// Requests of the tenant's.
+    pub fn of(&self, tenant: TenantId) -> u64 {
+        self.tenants.get(&tenant).map_or(0, |load| load.requests)
+    }
+
     pub fn has_any(&self, tenant: TenantId) -> bool {
         self.tenants.contains_key(&tenant)
     }

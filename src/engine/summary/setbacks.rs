@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use crate::model::{batch::Batch, request::Cohort, time::Timestamp};
+use crate::model::{batch::Batch, id::BatchId, request::Cohort, time::Timestamp};
 
 use super::Summary;
 
@@ -13,6 +13,8 @@ pub(super) struct Setbacks {
     returned: HashMap<Cohort, Returned>,
     /// How many of its batches were left for a fresh one.
     left: HashMap<Cohort, u32>,
+    /// Batches that were made of the halves of one that failed, and of their halves.
+    parts: HashMap<BatchId, u32>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -23,6 +25,8 @@ struct Returned {
 
 /// A cohort that has been quiet for so long begins anew.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
+/// Longer than any batch takes to fail.
+const HALVED_WITHIN: Duration = Duration::from_secs(48 * 3600);
 
 impl Setbacks {
     /// Before then no batch of the cohort is created.
@@ -62,6 +66,24 @@ impl Summary {
         let left = &mut self.setbacks.left;
         left.retain(|cohort, _| cohort.bucket.start + FORGIVEN_AFTER > now);
         *left.entry(batch.cohort).or_default() += 1;
+    }
+
+    /// Counts two more parts of the `whole`, unless they would be more than `most`.
+    /// Old ones are forgotten.
+    pub fn may_halve(&mut self, whole: BatchId, most: u32, now: Timestamp) -> bool {
+        let parts = &mut self.setbacks.parts;
+        parts.retain(|whole, _| whole.born() + HALVED_WITHIN > now);
+        let made = parts.get(&whole).copied().unwrap_or(0);
+        if made + 2 > most {
+            return false;
+        }
+        parts.insert(whole, made + 2);
+        true
+    }
+
+    /// A part that was found when we started.
+    pub fn count_part(&mut self, whole: BatchId) {
+        *self.setbacks.parts.entry(whole).or_default() += 1;
     }
 
     /// How many batches of the cohort were left for a fresh one.

@@ -113,6 +113,8 @@ fn batch(number: u8, cohort: Cohort) -> Batch {
         litter: Vec::new(),
         tries: 0,
         last_error: None,
+        twin_of: None,
+        part_of: None,
     }
 }
 

@@ -16,6 +16,7 @@ pub fn settings() -> Settings {
         max_lines: 50_000,
         max_bytes: 190_000_000,
         max_embedding_inputs: 50_000,
+        max_parts: 64,
         creates_per_hour: 2_000,
         creates_reserve: 0.1,
         enqueued_tokens: BTreeMap::new(),

@@ -11,6 +11,7 @@
 //! | `B` | [`batch`] | id |
 //! | `N` | [`destination`] | id |
 //! | `K` | [`credential`] | id |
+//! | `U` | [`tenant`] | fingerprint of a key |
 //! | `F`, `P` | [`feed`], and how far it is purged | tenant, sequence; tenant |
 //! | `W`, `D` | [`delivery`]: due, status | due, tenant, id; tenant, id |
 //! | `T`, `X` | [`attempt`], and the open ones | tenant, id, attempt |
@@ -42,7 +43,14 @@ pub mod request;
 #[cfg(test)]
 pub mod samples;
 pub mod shadow;
+pub mod tenant;
 pub mod unbooked;
+
+#[cfg(any(test, fuzzing))]
+mod fuzz;
+
+#[cfg(any(test, fuzzing))]
+pub use fuzz::fuzz;
 
 use super::codec::{Fields, Key};
 use crate::{

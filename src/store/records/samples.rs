@@ -134,6 +134,7 @@ pub fn batch() -> impl Strategy<Value = Batch> {
         BatchState::Cancelling,
         BatchState::Settled,
         BatchState::Abandoned,
+        BatchState::Lost,
     ]);
     let names = any::<([u8; 16], [u8; 16], [u8; 16])>();
     let texts = any::<(Option<String>, Option<String>, Option<String>, Vec<String>)>();
@@ -173,6 +174,8 @@ pub fn batch() -> impl Strategy<Value = Batch> {
                 litter: texts.3,
                 tries: 1,
                 last_error: None,
+                twin_of: None,
+                part_of: None,
             },
         )
 }

@@ -214,36 +214,10 @@ async fn a_batch_that_never_ends_is_cancelled_and_in_the_end_given_up() {
                 lost_files: !obeys,
                 unaccounted: !obeys,
                 endless: !obeys,
+                twins: false,
             })
             .await;
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_bad_line_loses_only_itself() {
-    let world = World::new().await;
-    let good = world.ask_many(4, |n| ask(format!("q{n}"))).await;
-    let mut bad = ask("bad");
-    bad.body = Some(r#"{"model":"gpt-4o-mini"}"#.into());
-    let bad = world.ask(&bad).await;
-    let outcome = world.outcome(bad).await;
-    assert_eq!((outcome.state, outcome.status), (State::Failed, 400));
-    world.all_done(&good).await.iter().for_each(succeeded);
-    assert_eq!(world.sim.bill().calls(Lane::Batch), 4);
-    world.finish().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_batch_that_fails_as_a_whole_is_taken_apart() {
-    let world = World::new().await;
-    let code = "invalid_request".into();
-    world.fault(Operation::CreateBatch, Kind::Fail { code });
-    let keys = world.ask_many(3, |n| ask(format!("q{n}"))).await;
-    for outcome in world.all_done(&keys).await {
-        succeeded(&outcome);
-        assert_eq!(outcome.source, LIVE);
-    }
-    world.finish().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -352,6 +352,9 @@ impl Store for Mortal<dyn Store> {
         let name = format!("batch {} {:?}", batch.id, batch.state);
         commit!(self, name, self.inner.put_batch(batch))
     }
+    async fn batch(&self, id: BatchId) -> Result<Option<Batch>, StoreError> {
+        self.life.hear(self.inner.batch(id)).await
+    }
     async fn batches(&self, since: Timestamp) -> Result<Vec<Batch>, StoreError> {
         self.life.hear(self.inner.batches(since)).await
     }
@@ -365,6 +368,22 @@ impl Store for Mortal<dyn Store> {
         let name = "drop credential".into();
         let dropped = self.inner.drop_credential(id);
         commit!(self, name, self.trouble.befall("drop_credential", dropped))
+    }
+    async fn vault_roots(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.life.hear(self.inner.vault_roots()).await
+    }
+    async fn put_vault_roots(&self, sealed: bytes::Bytes) -> Result<(), StoreError> {
+        commit!(
+            self,
+            "vault roots".into(),
+            self.inner.put_vault_roots(sealed)
+        )
+    }
+    async fn move_tenant(&self, moving: TenantMove) -> Result<(), StoreError> {
+        commit!(self, "move tenant".into(), self.inner.move_tenant(moving))
+    }
+    async fn tenants(&self) -> Result<Vec<(TenantId, TenantId)>, StoreError> {
+        self.life.hear(self.inner.tenants()).await
     }
     async fn put_learned(&self, learned: Learned) -> Result<(), StoreError> {
         commit!(self, "learned".into(), self.inner.put_learned(learned))
@@ -476,6 +495,16 @@ impl Provider for Mortal<dyn Provider> {
         file: &str,
     ) -> Result<BoxStream<'static, Result<String, ProviderError>>, ProviderError> {
         self.life.hear(self.inner.input_lines(by, file)).await
+    }
+    async fn files_named(
+        &self,
+        by: &Credential,
+        name: &str,
+        since: Timestamp,
+    ) -> Result<Vec<String>, ProviderError> {
+        self.life
+            .hear(self.inner.files_named(by, name, since))
+            .await
     }
     async fn delete_file(&self, by: &Credential, file: &str) -> Result<(), ProviderError> {
         effect!(self, "delete file".into(), self.inner.delete_file(by, file))

@@ -12,9 +12,10 @@ use super::{
 };
 
 const KILLED: Allow = Allow {
-    lost_files: true,
+    lost_files: false,
     unaccounted: true,
     endless: false,
+    twins: false,
 };
 
 async fn work(world: &World) {

@@ -65,9 +65,10 @@ async fn day(seed: u64) -> Vec<String> {
     world.note_all("sk-test").await;
     world.note_all("sk-other").await;
     let allow = Allow {
-        lost_files: true,
+        lost_files: false,
         unaccounted: true,
         endless: false,
+        twins: false,
     };
     world.finish_allowing(allow).await;
     for request in world.sim.log().requests {

@@ -293,9 +293,10 @@ async fn who_must_be_live_goes_into_no_batch() {
 #[tokio::test(start_paused = true)]
 async fn a_kill_on_the_way_from_flex_to_a_batch_loses_nothing() {
     let killed = Allow {
-        lost_files: true,
+        lost_files: false,
         unaccounted: true,
         endless: false,
+        twins: false,
     };
     for steps in 1..16 {
         let mut world = short_of_flex(|_, _| {}).await;

@@ -23,7 +23,6 @@ use offpeak::{
         id::{RequestKey, TenantId},
         ledger::LedgerRow,
         request::{Outcome, Source, State},
-        secret::Secret,
         time::Timestamp,
     },
     ports::{Clock, Content, Provider, Store},
@@ -31,7 +30,7 @@ use offpeak::{
     simulator::{self, Fault, Kind, Operation, Simulator},
     store::{
         MemoryStore,
-        vault::{MasterKey, Vault},
+        vault::{Roots, Vault},
     },
 };
 use parking_lot::Mutex;
@@ -78,6 +77,8 @@ pub struct Allow {
     pub unaccounted: bool,
     /// The provider's batches may never end.
     pub endless: bool,
+    /// The provider may make two batches of the same lines.
+    pub twins: bool,
 }
 
 impl Allow {
@@ -85,6 +86,7 @@ impl Allow {
         lost_files: false,
         unaccounted: true,
         endless: false,
+        twins: false,
     };
 }
 
@@ -196,8 +198,7 @@ impl World {
         change(&mut settings, &mut provider);
         let sim = Simulator::new(provider, clock.now());
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        let key = MasterKey::parse(&Secret::new("11".repeat(32))).unwrap();
-        let vault = Arc::new(Vault::new(&key));
+        let vault = Arc::new(Vault::new(&Roots::from([0x11; 32])));
         let hooks = Arc::new(Hooks::default());
         let line = Line::to(sim.clone());
         let life = Life::new(clock.clone(), steps);
@@ -511,7 +512,7 @@ impl World {
         let log = self.sim.log();
         let two = log.overlapping();
         assert!(
-            allow.endless || two.is_empty(),
+            allow.endless || allow.twins || two.is_empty(),
             "two batches at a time: {two:?}"
         );
         let running = |status: &str| {
@@ -530,6 +531,20 @@ impl World {
             for key in keys {
                 assert_eq!(self.files(&key).await, "[]", "files left at the provider");
             }
+        }
+    }
+
+    /// Deletes all of a key's files at the provider, as somebody else with it might.
+    pub async fn remove_files(&self, key: &str) {
+        let files: Vec<serde_json::Value> = serde_json::from_str(&self.files(key).await).unwrap();
+        for file in files {
+            let path = format!("/v1/files/{}", file["id"].as_str().unwrap());
+            let request = http::Request::delete(path)
+                .header("authorization", format!("Bearer {key}"))
+                .body(Body::empty())
+                .unwrap();
+            let response = self.sim.router().oneshot(request).await.unwrap();
+            assert!(response.status().is_success());
         }
     }
 

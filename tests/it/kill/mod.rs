@@ -9,8 +9,10 @@ mod full_disk;
 mod hooks;
 mod load;
 mod log;
+mod master_key;
 mod process;
 mod provider;
+mod redacted;
 mod stop;
 mod unreachable;
 

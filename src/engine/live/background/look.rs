@@ -148,6 +148,7 @@ impl Engine {
         error: ProviderError,
     ) -> Result<(), StoreError> {
         tracing::warn!(id = %look.request.key.id, %error, "a background response was not seen");
+        self.heard(look.request.credential, &error);
         let is_gone = matches!(
             error,
             ProviderError::Refused {

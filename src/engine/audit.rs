@@ -1,0 +1,195 @@
+//! Second batches of our lines that nobody asked for: a gateway on the way, or the
+//! provider itself, can make two of one create. They are found in the provider's
+//! list now and then, cancelled, and what they billed is booked (DESIGN.md §4.2).
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+
+use crate::{
+    model::{
+        batch::{Batch, BatchState},
+        id::CredentialId,
+        time::Timestamp,
+    },
+    ports::{Credential, ProviderError, RemoteBatch, StoreError},
+};
+
+use super::{Engine, submitter::CLOCK_SKEW};
+
+/// Creates that no audit has covered yet, by credential.
+#[derive(Default)]
+pub(super) struct Audits {
+    creates: Mutex<HashMap<CredentialId, Span>>,
+}
+
+#[derive(Clone, Copy)]
+struct Span {
+    first: Timestamp,
+    last: Timestamp,
+    /// Before then the list is not read again.
+    due: Timestamp,
+}
+
+impl Audits {
+    /// A create was sent.
+    pub fn created(&self, credential: CredentialId, sent: Timestamp, due: Timestamp) {
+        let mut creates = self.creates.lock();
+        let span = creates.entry(credential).or_insert(Span {
+            first: sent,
+            last: sent,
+            due,
+        });
+        span.first = span.first.min(sent);
+        span.last = span.last.max(sent);
+    }
+
+    /// When the oldest create of the credential was sent that no audit has covered.
+    fn oldest(&self, credential: CredentialId) -> Option<Timestamp> {
+        self.creates.lock().get(&credential).map(|span| span.first)
+    }
+
+    /// Whose list is to be read, and back to when.
+    fn due(&self, now: Timestamp) -> Vec<(CredentialId, Timestamp)> {
+        let creates = self.creates.lock();
+        let due = creates.iter().filter(|(_, span)| span.due <= now);
+        due.map(|(credential, span)| (*credential, span.first))
+            .collect()
+    }
+
+    fn forget(&self, credential: CredentialId) {
+        self.creates.lock().remove(&credential);
+    }
+
+    fn put_off(&self, credential: CredentialId, due: Timestamp) {
+        if let Some(span) = self.creates.lock().get_mut(&credential) {
+            span.due = due;
+        }
+    }
+
+    /// What was created before `shown` has been seen, if it was there; what was
+    /// created later may show yet.
+    fn covered(&self, credential: CredentialId, shown: Timestamp) {
+        let mut creates = self.creates.lock();
+        if let Some(span) = creates.get_mut(&credential) {
+            span.first = span.first.max(shown);
+            if span.last < shown {
+                creates.remove(&credential);
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// Looks for second batches of the creates that are due.
+    pub(super) async fn audit(&self) -> Result<(), StoreError> {
+        for (id, since) in self.audits.due(self.now()) {
+            self.audit_one(id, since).await?;
+        }
+        Ok(())
+    }
+
+    /// A last look before the credential is dropped: what shows later is not seen.
+    pub(super) async fn audit_before_dropping(&self, id: CredentialId) -> Result<(), StoreError> {
+        if let Some(since) = self.audits.oldest(id) {
+            self.audit_one(id, since).await?;
+            self.audits.forget(id);
+        }
+        Ok(())
+    }
+
+    async fn audit_one(&self, id: CredentialId, since: Timestamp) -> Result<(), StoreError> {
+        let settings = &self.settings.submit;
+        let now = self.now();
+        let Ok(credential) = self.credential(id).await else {
+            self.audits.forget(id);
+            return Ok(());
+        };
+        self.audits.put_off(id, now + settings.audit_interval);
+        match self.second_batches(&credential, since).await? {
+            Ok(()) => self.audits.covered(id, now - settings.visibility_window),
+            // A key that the provider refuses tells nothing any more.
+            Err(error) if !error.is_transient() => self.audits.forget(id),
+            Err(error) => tracing::warn!(%error, "the list of batches was not audited"),
+        }
+        Ok(())
+    }
+
+    pub(super) fn audit_later(&self, credential: CredentialId, sent: Timestamp) {
+        let due = self.now() + self.settings.submit.audit_interval;
+        self.audits.created(credential, sent, due);
+    }
+
+    async fn second_batches(
+        &self,
+        credential: &Credential,
+        since: Timestamp,
+    ) -> Result<Result<(), ProviderError>, StoreError> {
+        let mut after: Option<String> = None;
+        loop {
+            let page = match self.provider.batches(credential, after.as_deref()).await {
+                Ok(page) => page,
+                Err(error) => return Ok(Err(error)),
+            };
+            for remote in &page.batches {
+                self.look_twice(remote).await?;
+            }
+            let Some(last) = page.batches.last() else {
+                return Ok(Ok(()));
+            };
+            let past = last
+                .created
+                .is_some_and(|created| created < since - CLOCK_SKEW);
+            if past || !page.has_more || after.as_deref() == Some(&last.id) {
+                return Ok(Ok(()));
+            }
+            after = Some(last.id.clone());
+        }
+    }
+
+    /// Writes down a batch that came of a create of ours beside the one we know of.
+    async fn look_twice(&self, remote: &RemoteBatch) -> Result<(), StoreError> {
+        let Some(batch) = self.batch_of(remote).await? else {
+            return Ok(());
+        };
+        // What came of a create that is still being looked for, or was given up, is
+        // the submitter's to find.
+        let is_known = batch.provider_id.as_ref() == Some(&remote.id);
+        if is_known || batch.provider_id.is_none() {
+            return Ok(());
+        }
+        if let Some(file) = &remote.input_file
+            && self.store.batch(batch.id.twin(file)).await?.is_some()
+        {
+            return Ok(());
+        }
+        let now = self.now();
+        let mut twin = batch.twin(&remote.id, BatchState::Submitted, now);
+        if self.store.batch(twin.id).await?.is_some() {
+            return Ok(());
+        }
+        tracing::warn!(batch = %batch.id, remote = %remote.id, "one create made two batches; the second is cancelled");
+        // The input file is the first one's, too.
+        twin.input_file = None;
+        twin.provider_id = Some(remote.id.clone());
+        twin.provider_status = Some(remote.status_text.clone());
+        twin.submitted = Some(now);
+        self.save(&twin, now).await?;
+        self.signals.watcher.notify_one();
+        Ok(())
+    }
+
+    /// Ours that this came of, by its tag, or where the provider has forgotten that, by
+    /// its input file.
+    async fn batch_of(&self, remote: &RemoteBatch) -> Result<Option<Batch>, StoreError> {
+        if let Some(tag) = remote.tag {
+            return self.store.batch(tag).await;
+        }
+        let is_its = |batch: &Batch| {
+            batch.twin_of.is_none()
+                && batch.input_file.is_some()
+                && batch.input_file == remote.input_file
+        };
+        Ok(self.tracked(is_its).pop())
+    }
+}

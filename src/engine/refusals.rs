@@ -1,0 +1,271 @@
+//! Keys that the provider refuses with 401. What such a key was to pay for waits: the
+//! key may be mended, or its tenant move to another one ([`super::moving`]). What is
+//! still waiting at its deadline ends with the provider's own answer.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::{
+    model::{
+        id::{CredentialId, TenantId},
+        request::Destination,
+        time::Timestamp,
+    },
+    ports::{ProviderError, StoreError},
+};
+
+use super::Engine;
+
+/// The first wait before a refused key is tried again; it doubles.
+const FIRST_LOOK: Duration = Duration::from_secs(60);
+const LONGEST_LOOK: Duration = Duration::from_secs(30 * 60);
+/// A key that was not refused for so long begins anew.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(3600);
+
+/// By credential; only those that work waits for.
+#[derive(Default)]
+pub(super) struct Refusals {
+    known: Mutex<HashMap<CredentialId, Refusal>>,
+}
+
+/// What the provider said of a key.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    pub since: Timestamp,
+    /// The body of its 401.
+    pub body: Bytes,
+    /// When the key is tried again.
+    pub look: Timestamp,
+    looks: u32,
+    /// It was let through again, and has not been refused since.
+    doubtful: bool,
+}
+
+impl Refusals {
+    /// True where that is news.
+    fn refuse(&self, credential: CredentialId, body: Bytes, now: Timestamp) -> bool {
+        let mut known = self.known.lock();
+        known.retain(|_, refusal| !refusal.doubtful || refusal.look + FORGIVEN_AFTER > now);
+        let refusal = known.entry(credential).or_insert(Refusal {
+            since: now,
+            body: Bytes::new(),
+            look: now,
+            looks: 0,
+            doubtful: true,
+        });
+        let is_news = refusal.doubtful;
+        if is_news {
+            refusal.since = now;
+            refusal.put_off(now);
+        }
+        refusal.body = body;
+        refusal.doubtful = false;
+        is_news
+    }
+
+    fn of(&self, credential: CredentialId) -> Option<Refusal> {
+        let known = self.known.lock();
+        let refusal = known.get(&credential)?;
+        (!refusal.doubtful).then(|| refusal.clone())
+    }
+
+    fn due(&self, now: Timestamp) -> Vec<CredentialId> {
+        let known = self.known.lock();
+        let due = known
+            .iter()
+            .filter(|(_, refusal)| !refusal.doubtful && refusal.look <= now);
+        due.map(|(credential, _)| *credential).collect()
+    }
+
+    fn put_off(&self, credential: CredentialId, now: Timestamp) {
+        if let Some(refusal) = self.known.lock().get_mut(&credential) {
+            refusal.put_off(now);
+        }
+    }
+
+    /// Nothing has shown yet that it works: refused again, it waits longer.
+    fn doubt(&self, credential: CredentialId) -> bool {
+        let mut known = self.known.lock();
+        let refusal = known.get_mut(&credential);
+        refusal.is_some_and(|refusal| !std::mem::replace(&mut refusal.doubtful, true))
+    }
+
+    pub fn forget(&self, credential: CredentialId) -> bool {
+        let refusal = self.known.lock().remove(&credential);
+        refusal.is_some_and(|refusal| !refusal.doubtful)
+    }
+}
+
+impl Refusal {
+    fn put_off(&mut self, now: Timestamp) {
+        let pause = FIRST_LOOK.saturating_mul(1 << self.looks.min(10));
+        self.look = now + pause.min(LONGEST_LOOK);
+        self.looks += 1;
+    }
+}
+
+/// Why what it was to pay for waits.
+pub(super) fn paused(refusal: &Refusal) -> String {
+    format!(
+        "paused: the provider refuses the key with 401 (since {})",
+        refusal.since
+    )
+}
+
+/// The provider refuses the key itself.
+pub(super) fn is_of_the_key(error: &ProviderError) -> bool {
+    matches!(error, ProviderError::Refused { status: 401, .. })
+}
+
+impl Engine {
+    /// What the provider said of the key, where it refuses it.
+    pub(super) fn refusal(&self, credential: CredentialId) -> Option<Refusal> {
+        self.refusals.of(credential)
+    }
+
+    pub(super) fn is_refused(&self, credential: CredentialId) -> bool {
+        let known = self.refusals.known.lock();
+        known.get(&credential).is_some_and(|it| !it.doubtful)
+    }
+
+    /// What each of the tenant's keys that are refused was told, since when, and how
+    /// much waits for it.
+    pub fn refusals_of(&self, tenant: Option<TenantId>) -> Vec<(Destination, Refusal)> {
+        let summary = self.summary.lock();
+        let mut told: HashMap<CredentialId, (Destination, Refusal)> = HashMap::new();
+        for destination in summary.destinations.values() {
+            let asked = tenant.is_none_or(|tenant| tenant == destination.tenant);
+            if asked && let Some(refusal) = self.refusals.of(destination.credential) {
+                let row = (destination.clone(), refusal);
+                told.entry(destination.credential).or_insert(row);
+            }
+        }
+        let mut told: Vec<_> = told.into_values().collect();
+        told.sort_by_key(|(destination, refusal)| (refusal.since, destination.credential));
+        told
+    }
+
+    /// A control call failed: where the key is to blame, its work waits.
+    pub(super) fn heard(&self, credential: CredentialId, error: &ProviderError) {
+        if let ProviderError::Refused {
+            status: 401, body, ..
+        } = error
+        {
+            self.key_refused(credential, body.clone());
+        }
+    }
+
+    pub(super) fn key_refused(&self, credential: CredentialId, body: Bytes) {
+        let has_work = {
+            let summary = self.summary.lock();
+            let mut destinations = summary.destinations.values();
+            destinations.any(|destination| destination.credential == credential)
+        };
+        // Anybody may present keys that do not exist.
+        if has_work && self.refusals.refuse(credential, body, self.now()) {
+            tracing::warn!(%credential, "the provider refuses a key with 401: the work that it was to pay for waits, until the key works again or its tenant moves to another (POST /offpeak/v1/credential)");
+            self.signals.rescuer.notify_one();
+            self.signals.live.notify_one();
+        }
+    }
+
+    pub(super) fn key_works(&self, credential: CredentialId) {
+        if self.refusals.forget(credential) {
+            self.go_on_with(credential);
+        }
+    }
+
+    /// The credential's work goes on.
+    pub(super) fn go_on_with(&self, credential: CredentialId) {
+        tracing::info!(%credential, "the provider takes the key again; its work goes on");
+        let now = self.now();
+        self.summary.lock().due_now(credential, now);
+        for signal in [
+            &self.signals.packer,
+            &self.signals.submitter,
+            &self.signals.watcher,
+            &self.signals.rescuer,
+            &self.signals.live,
+        ] {
+            signal.notify_one();
+        }
+    }
+
+    /// Tries the keys whose time has come.
+    pub(super) async fn try_refused_keys(self: &Arc<Self>) -> Result<(), StoreError> {
+        for id in self.refusals.due(self.now()) {
+            let model = {
+                let summary = self.summary.lock();
+                let mut destinations = summary.destinations.values();
+                let of_it = destinations.find(|destination| destination.credential == id);
+                of_it.map(|destination| destination.model.clone())
+            };
+            let (Some(model), Ok(credential)) = (model, self.credential(id).await) else {
+                // Dropped with its work.
+                self.refusals.forget(id);
+                continue;
+            };
+            match self.provider.model(&credential, &model).await {
+                Ok(_) => self.key_works(id),
+                Err(error) if is_of_the_key(&error) => self.refusals.put_off(id, self.now()),
+                // Some upstreams have no such path: whether the key works is not told.
+                Err(ProviderError::Refused { status, .. }) if status < 500 && status != 429 => {
+                    if self.refusals.doubt(id) {
+                        self.go_on_with(id);
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "a refused key was not tried");
+                    self.refusals.put_off(id, self.now());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: CredentialId = CredentialId([1; 16]);
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_secs(1_000_000 + seconds)
+    }
+
+    #[test]
+    fn looks_come_less_and_less_often() {
+        let refusals = Refusals::default();
+        assert!(refusals.refuse(KEY, Bytes::new(), at(0)));
+        assert!(!refusals.refuse(KEY, Bytes::new(), at(1)), "known");
+        let mut now = at(0);
+        let mut pauses = Vec::new();
+        for _ in 0..7 {
+            let look = refusals.of(KEY).unwrap().look;
+            assert_eq!(refusals.due(look), [KEY]);
+            pauses.push(now.until(look).as_secs() / 60);
+            now = look;
+            refusals.put_off(KEY, now);
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
+    }
+
+    #[test]
+    fn let_through_in_doubt_and_refused_again_it_waits_longer() {
+        let refusals = Refusals::default();
+        refusals.refuse(KEY, Bytes::new(), at(0));
+        assert!(refusals.doubt(KEY));
+        assert!(!refusals.doubt(KEY), "once");
+        assert!(refusals.of(KEY).is_none());
+        assert!(refusals.refuse(KEY, Bytes::new(), at(100)));
+        let refusal = refusals.of(KEY).unwrap();
+        assert_eq!((refusal.since, refusal.look), (at(100), at(220)));
+        // After a quiet hour it begins anew.
+        refusals.doubt(KEY);
+        refusals.refuse(KEY, Bytes::new(), at(5_000));
+        assert_eq!(refusals.of(KEY).unwrap().look, at(5_060));
+    }
+}

@@ -1,0 +1,155 @@
+//! What came of a create whose reply was lost: the provider's list tells.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    engine::{Engine, refusals::is_of_the_key},
+    model::{
+        batch::{Batch, BatchEvent, BatchState},
+        time::Timestamp,
+    },
+    policy::retry,
+    ports::{Credential, ProviderError, RemoteBatch, StoreError},
+};
+
+/// How far before the create's sending the list is searched: clocks differ.
+pub(in crate::engine) const CLOCK_SKEW: Duration = Duration::from_secs(300);
+
+impl Engine {
+    /// After a lost reply or a crash: lists back to the create's sending, adopts
+    /// what is found, and starts over with a new file only after the visibility
+    /// window.
+    pub(super) async fn find_created(
+        self: &Arc<Self>,
+        mut batch: Batch,
+        credential: &Credential,
+    ) -> Result<(), StoreError> {
+        let sent = batch.create_sent.unwrap_or(batch.created);
+        // By then, whatever came of the create has ended.
+        let over = sent + self.longest_life() < self.now();
+        match self.search(credential, &batch, sent - CLOCK_SKEW).await {
+            Ok(Some(remote)) => {
+                tracing::info!(batch = %batch.id, remote = %remote.id, "adopted");
+                self.adopt(batch, remote).await
+            }
+            Ok(None) => {
+                if let Some(pause) = self.search_again(&batch, sent) {
+                    return self.save(&batch, self.now() + pause).await;
+                }
+                // Without its file, a batch that is made from here on fails
+                // validation and costs nothing: only then may there be another.
+                if let Some(file) = &batch.input_file
+                    && let Err(error) = self.provider.delete_file(credential, file).await
+                    && (error.is_transient() || !over)
+                {
+                    return self.try_later(batch, error).await;
+                }
+                tracing::warn!(batch = %batch.id, "no batch came of the create; starting over");
+                self.give_up_create(&batch, sent).await?;
+                batch.input_file = None;
+                batch.create_sent = None;
+                self.advance(&mut batch, BatchEvent::StartOver, self.now())
+                    .await
+            }
+            Err(error) if over && !error.is_transient() => {
+                tracing::error!(batch = %batch.id, %error, "the provider does not tell what came of the create");
+                self.dissolve(batch).await
+            }
+            Err(error) => self.try_later(batch, error).await,
+        }
+    }
+
+    /// A batch that was made before its file was deleted, and does not show, runs and
+    /// is billed: it is looked out for.
+    async fn give_up_create(&self, batch: &Batch, sent: Timestamp) -> Result<(), StoreError> {
+        let Some(file) = &batch.input_file else {
+            return Ok(());
+        };
+        let now = self.now();
+        let lost = batch.twin(file, BatchState::Lost, now);
+        self.save(&lost, now + self.look_out_again(sent)).await
+    }
+
+    /// Looks for a batch whose create was given up, less and less often, until it
+    /// must have ended.
+    pub(super) async fn look_out(
+        self: &Arc<Self>,
+        lost: Batch,
+        credential: &Credential,
+    ) -> Result<(), StoreError> {
+        let sent = lost.create_sent.unwrap_or(lost.created);
+        match self.search(credential, &lost, sent - CLOCK_SKEW).await {
+            Ok(Some(remote)) => {
+                tracing::warn!(batch = ?lost.twin_of, remote = %remote.id, "a create that was given up had made a batch; it is cancelled");
+                self.adopt(lost, remote).await
+            }
+            Ok(None) if sent + self.longest_life() < self.now() => self.forget_lost(lost).await,
+            Ok(None) => {
+                let due = self.now() + self.look_out_again(sent);
+                self.save(&lost, due).await
+            }
+            Err(error) if !error.is_transient() && !is_of_the_key(&error) => {
+                self.forget_lost(lost).await
+            }
+            Err(_) if sent + self.longest_life() < self.now() => self.forget_lost(lost).await,
+            Err(error) => self.try_later(lost, error).await,
+        }
+    }
+
+    async fn forget_lost(&self, mut lost: Batch) -> Result<(), StoreError> {
+        self.advance(&mut lost, BatchEvent::Abandon, self.now())
+            .await
+    }
+
+    fn look_out_again(&self, sent: Timestamp) -> Duration {
+        let settings = &self.settings.submit;
+        retry::look_out_again(sent.until(self.now()), settings)
+    }
+
+    /// None where a batch whose create was `sent` then will not show any more.
+    fn search_again(&self, batch: &Batch, sent: Timestamp) -> Option<Duration> {
+        let pause = retry::search_again(sent.until(self.now()), &self.settings.submit)?;
+        Some(match self.is_wanted(batch.id) {
+            // Found late it is cancelled late, and a rescue waits for that.
+            true => pause.min(self.settings.watch.poll_interval),
+            false => pause,
+        })
+    }
+
+    async fn search(
+        &self,
+        credential: &Credential,
+        batch: &Batch,
+        since: Timestamp,
+    ) -> Result<Option<RemoteBatch>, ProviderError> {
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.provider.batches(credential, after.as_deref()).await?;
+            let last = page.batches.last().map(|remote| remote.id.clone());
+            let past = page
+                .batches
+                .last()
+                .is_some_and(|last| last.created.is_some_and(|created| created < since));
+            let found = page
+                .batches
+                .into_iter()
+                .find(|remote| came_of(remote, batch));
+            if found.is_some() {
+                return Ok(found);
+            }
+            if past || !page.has_more || last.is_none() || last == after {
+                return Ok(None);
+            }
+            after = last;
+        }
+    }
+}
+
+/// Whether this create of ours made it. An input file is for one create; its tag
+/// alone is not: the batch may have been started over.
+fn came_of(remote: &RemoteBatch, batch: &Batch) -> bool {
+    match (&remote.input_file, &batch.input_file) {
+        (Some(theirs), Some(ours)) => theirs == ours,
+        _ => batch.twin_of.is_none() && remote.tag == Some(batch.id),
+    }
+}

@@ -1,0 +1,53 @@
+//! `U | fingerprint of a key`: whose key it is, where it is not the tenant that the
+//! fingerprint itself names. Value: the [`TenantId`].
+//!
+//! Born when a tenant moves to another key: two a move. They stay.
+
+use bytes::Bytes;
+
+use super::super::{
+    codec::{Fields, Key, Kind, seal, unseal},
+    kv::Span,
+};
+use crate::{model::id::TenantId, ports::StoreError};
+
+pub const KIND: Kind = Kind {
+    tag: b'U',
+    name: "tenant",
+};
+
+pub fn key(print: TenantId) -> Vec<u8> {
+    Key::of(KIND).raw(&print.0).done()
+}
+
+pub fn all() -> Span {
+    Span::prefix(&[KIND.tag])
+}
+
+pub fn encode(tenant: TenantId) -> Bytes {
+    seal(&tenant)
+}
+
+pub fn decode(key: &[u8], value: &Bytes) -> Result<(TenantId, TenantId), StoreError> {
+    let mut fields = Fields::of(KIND, key)?;
+    let print = TenantId(fields.array()?);
+    fields.end()?;
+    Ok((print, unseal(KIND, key, value)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn round_trip(print: [u8; 16], tenant: [u8; 16]) {
+            let (print, tenant) = (TenantId(print), TenantId(tenant));
+            let name = key(print);
+            prop_assert!(all().from < name && name < all().to);
+            prop_assert_eq!(decode(&name, &encode(tenant))?, (print, tenant));
+        }
+    }
+}
