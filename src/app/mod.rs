@@ -66,6 +66,7 @@ pub struct App {
     /// Tells the edge.
     stopping: CancellationToken,
     address: SocketAddr,
+    admin_address: Option<SocketAddr>,
     grace: Duration,
 }
 
@@ -147,16 +148,19 @@ impl App {
             upstream_events,
         );
         let stopping = edge.stopping.clone();
-        let listen = edge::server::Settings {
-            listen: settings.server.listen,
-            workers: settings.server.workers,
-            drain_grace: settings.server.shutdown_grace,
+        let listen = settings.server.server();
+        let routers = edge::routers(&Arc::new(edge), listen.admin_listen.is_some());
+        let server = Server::new(listen, passthrough, routers)
+            .map_err(|(address, error)| StartError::Listen { address, error })?;
+        let bound = |error| StartError::Listen {
+            address: settings.server.listen,
+            error,
         };
-        let address = listen.listen;
-        let bound = |error| StartError::Listen { address, error };
-        let server =
-            Server::new(listen, passthrough, edge::router(Arc::new(edge))).map_err(bound)?;
         let address = server.address().map_err(bound)?;
+        let admin_address = server.admin_address().map_err(bound)?;
+        if let Some(admin) = admin_address {
+            tracing::info!("operators are served at http://{admin}, and only there");
+        }
         for warning in warnings {
             tracing::warn!("{warning}");
         }
@@ -165,6 +169,7 @@ impl App {
             engine,
             stopping,
             address,
+            admin_address,
             grace: settings.server.shutdown_grace,
         })
     }
@@ -172,6 +177,11 @@ impl App {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where operators are served, where that is elsewhere.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
     }
 
     /// Serves until `stop`; then answers what it can within the grace period.

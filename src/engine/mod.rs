@@ -74,7 +74,7 @@ pub use settings::{
 };
 pub use settling::error_body;
 pub use shadow::{Coding, Excerpt, Passed};
-pub use summary::Counts;
+pub use summary::{Counts, Full};
 pub use taps::{Tap, TapEvent};
 pub use turnaround::{Believed, Turnaround};
 pub use waiters::Waiter;

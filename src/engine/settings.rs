@@ -32,6 +32,11 @@ pub struct AdmissionSettings {
     pub max_body_bytes: u64,
     /// Open requests, over which new ones are answered as `on_full` says.
     pub max_open: u64,
+    /// The same of one tenant.
+    pub max_open_per_tenant: u64,
+    /// Bytes of the lines of all open requests.
+    pub max_open_bytes: u64,
+    pub max_open_bytes_per_tenant: u64,
     pub on_full: OnFull,
     /// Check a credential's first use of a model upstream.
     pub model_check: bool,

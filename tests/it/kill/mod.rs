@@ -4,10 +4,12 @@
 mod backup;
 mod caller;
 mod crash;
+mod crowd;
 mod data_dir;
 mod full_disk;
 mod hooks;
 mod load;
+mod log;
 mod master_key;
 mod process;
 mod provider;
