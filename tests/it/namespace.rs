@@ -2,6 +2,7 @@
 //! provider.
 
 mod credential;
+mod probes;
 mod webhooks;
 
 use std::{io, sync::Arc, time::Duration};

@@ -28,6 +28,7 @@ const MARK: usize = 8;
 
 const LIST: u8 = b'l';
 const FEED: u8 = b'f';
+const FEED_PAD: u8 = b'p';
 
 impl ListCursor {
     pub fn encode(self) -> String {
@@ -39,14 +40,32 @@ impl ListCursor {
     }
 }
 
+/// The place is counted over all tenants: read by one of them it would tell how much
+/// the others have asked. So it is encrypted, with the tenant's mark of it in the place
+/// of a nonce (as SIV modes do), and only what was given out to the tenant decrypts.
 impl FeedCursor {
-    pub fn encode(self) -> String {
-        encode(FEED, &self.0.to_be_bytes())
+    pub fn encode(self, mark: impl Fn(&[u8]) -> [u8; 16]) -> String {
+        let place = self.0.to_be_bytes();
+        let given = shortened(mark(&[&[FEED], &place[..]].concat()));
+        let pad = shortened(mark(&[&[FEED_PAD], &given[..]].concat()));
+        encode(FEED, &[given, xor(place, pad)].concat())
     }
 
-    pub fn decode(text: &str) -> Option<Self> {
-        decode(FEED, text).map(|bytes| FeedCursor(u64::from_be_bytes(bytes)))
+    pub fn decode(text: &str, mark: impl Fn(&[u8]) -> [u8; 16]) -> Option<Self> {
+        let bytes: [u8; 2 * MARK] = decode(FEED, text)?;
+        let (given, hidden) = bytes.split_first_chunk::<MARK>()?;
+        let pad = shortened(mark(&[&[FEED_PAD], &given[..]].concat()));
+        let cursor = FeedCursor(u64::from_be_bytes(xor(hidden.try_into().ok()?, pad)));
+        (cursor.encode(mark) == text).then_some(cursor)
     }
+}
+
+fn shortened(mark: [u8; 16]) -> [u8; MARK] {
+    std::array::from_fn(|at| mark[at])
+}
+
+fn xor(a: [u8; MARK], b: [u8; MARK]) -> [u8; MARK] {
+    std::array::from_fn(|at| a[at] ^ b[at])
 }
 
 impl HookCursor {
@@ -98,15 +117,30 @@ mod tests {
 
     use super::*;
 
+    fn mark_of(tenant: u8) -> impl Fn(&[u8]) -> [u8; 16] {
+        move |cursor| {
+            let mut mark = [0; 16];
+            let hash = blake3::hash(&[&[tenant], cursor].concat());
+            mark.copy_from_slice(&hash.as_bytes()[..16]);
+            mark
+        }
+    }
+
     proptest! {
         #[test]
         fn out_and_back(id: [u8; 16], sequence: u64) {
             let list = ListCursor(RequestId::from_bytes(id));
             prop_assert_eq!(ListCursor::decode(&list.encode()), Some(list));
             let feed = FeedCursor(sequence);
-            prop_assert_eq!(FeedCursor::decode(&feed.encode()), Some(feed));
-            prop_assert_eq!(FeedCursor::decode(&list.encode()), None);
-            prop_assert_eq!(ListCursor::decode(&feed.encode()), None);
+            let (ours, theirs) = (mark_of(1), mark_of(2));
+            let text = feed.encode(&ours);
+            prop_assert_eq!(FeedCursor::decode(&text, &ours), Some(feed));
+            prop_assert_eq!(FeedCursor::decode(&text, &theirs), None);
+            prop_assert_eq!(FeedCursor::decode(&list.encode(), &ours), None);
+            prop_assert_eq!(ListCursor::decode(&text), None);
+            let shown = URL_SAFE_NO_PAD.decode(&text).unwrap();
+            let place = sequence.to_be_bytes();
+            prop_assert!(!shown.windows(8).any(|window| window == place), "in the clear");
         }
 
         #[test]
@@ -128,16 +162,17 @@ mod tests {
 
         #[test]
         fn anything_else_is_none(text in ".{0,40}") {
-            if let Some(cursor) = FeedCursor::decode(&text) {
-                prop_assert_eq!(cursor.encode(), text);
-            }
+            prop_assert_eq!(FeedCursor::decode(&text, mark_of(1)), None);
         }
     }
 
     #[test]
     fn a_shortened_cursor_is_none() {
-        let text = FeedCursor(7).encode();
-        assert_eq!(FeedCursor::decode(&text[..text.len() - 1]), None);
-        assert_eq!(FeedCursor::decode(""), None);
+        let text = FeedCursor(7).encode(mark_of(1));
+        assert_eq!(
+            FeedCursor::decode(&text[..text.len() - 1], mark_of(1)),
+            None
+        );
+        assert_eq!(FeedCursor::decode("", mark_of(1)), None);
     }
 }
