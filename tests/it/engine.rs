@@ -15,6 +15,7 @@ mod cancels;
 mod capacity;
 mod crashes;
 mod erased;
+mod every_step;
 mod full_disk;
 mod hints;
 mod house;

@@ -193,8 +193,11 @@ mod tests {
         let mut written = BTreeSet::new();
         for entry in fs::read_dir(directory).unwrap() {
             let text = fs::read_to_string(entry.unwrap().path()).unwrap();
-            for (at, _) in text.match_indices("    tag: b'") {
-                written.insert(text.as_bytes()[at + "    tag: b'".len()]);
+            for line in text
+                .lines()
+                .filter_map(|line| line.strip_prefix("    tag: b'"))
+            {
+                written.insert(line.as_bytes()[0]);
             }
         }
         let listed: BTreeSet<u8> = KINDS.iter().map(|kind| kind.tag).collect();

@@ -310,6 +310,18 @@ impl World {
         }
     }
 
+    pub async fn try_erase(&mut self, key: RequestKey, steps: Option<u32>) {
+        let life = self.life.clone();
+        let died = tokio::select! {
+            biased;
+            () = life.ended() => true,
+            erased = self.engine.erase(key) => erased.is_err(),
+        };
+        if died {
+            self.restart(steps).await;
+        }
+    }
+
     pub fn diary(&self) -> Vec<String> {
         let mut diary = self.diary.clone();
         diary.extend(self.life.diary());

@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, StatusCode};
 use offpeak::model::id::RequestId;
 use serde_json::{Value, json};
 
-use super::{KEY, Served, serve};
+use super::{Served, serve};
 
 const OTHER: &str = "sk-namespace-other";
 const TAG: &str = "a-secret-project";
