@@ -91,6 +91,10 @@ impl Engine {
 
     /// Those due by `now` are in hand, or wait for what says so itself.
     async fn next_due_after(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        let first = self.store.next_delivery().await?;
+        if first.is_none_or(|due| due > now) {
+            return Ok(first);
+        }
         let tenant = TenantId([u8::MAX; 16]);
         let id = RequestId::new(now, u128::MAX);
         let behind = Some((now, RequestKey { tenant, id }));
