@@ -22,7 +22,7 @@ pub use self::{
     },
     store::{
         Admission, Admitted, Content, Delivery, DeliveryStatus, Ending, FeedEntry, FeedPage, Head,
-        Idempotent, Learned, LearnedKey, LedgerEntry, Relocation, Replan, Settled, Store,
+        Idempotent, KeyOwner, Learned, LearnedKey, LedgerEntry, Relocation, Replan, Settled, Store,
         StoreError, Stored, TenantMove, Unbooked,
     },
     vault::{Credential, Unopened, Vault},

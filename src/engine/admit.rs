@@ -140,7 +140,13 @@ impl Engine {
             .await
             .map_err(|(status, body)| AdmitError::Provider { status, body })?;
 
-        let _gate = self.credentials.gate.read().await;
+        let gate = self.credentials.gate.read().await;
+        if self.has_moved(&call.caller) {
+            // As whoever it is now.
+            drop(gate);
+            let caller = self.caller((*call.caller.presented).clone());
+            return Box::pin(self.admit_now(Call { caller, ..call })).await;
+        }
         let admission = self.prepare(&call, digest, idempotency, body_digest)?;
         self.commit(call, admission).await
     }

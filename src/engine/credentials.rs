@@ -42,6 +42,11 @@ impl Credentials {
         self.opened.lock().insert(id, opened);
     }
 
+    /// Work of it was taken in, or is under way.
+    pub fn knows(&self, id: CredentialId) -> bool {
+        self.opened.lock().contains_key(&id)
+    }
+
     pub fn forget(&self, id: CredentialId) {
         self.opened.lock().remove(&id);
     }

@@ -90,7 +90,9 @@ impl Engine {
                 .collect()
         };
         for (tenant, credential) in idle {
-            self.audit_before_dropping(credential).await?;
+            if !self.audit_before_dropping(credential).await? {
+                continue;
+            }
             // Admissions wait for one of them at most.
             let _gate = self.credentials.gate.write().await;
             if self.summary.lock().has_work(tenant) {

@@ -66,7 +66,7 @@ pub use credentials::Caller;
 pub use hold::Hold;
 pub use inflight::Gauges;
 pub use live::LiveScope;
-pub use moving::{MoveError, Moved};
+pub use moving::{Move, MoveError, Moved};
 pub use refusals::Refusal;
 pub use scope::Owner;
 pub use settings::{

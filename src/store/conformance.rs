@@ -24,9 +24,9 @@ use crate::{
         time::Timestamp,
     },
     ports::{
-        Admission, Admitted, Content, Delivery, DeliveryStatus, Ending, Idempotent, Learned,
-        LearnedKey, LedgerEntry, Relocation, Replan, Settled, Store, StoreError, TenantMove,
-        Unbooked,
+        Admission, Admitted, Content, Delivery, DeliveryStatus, Ending, Idempotent, KeyOwner,
+        Learned, LearnedKey, LedgerEntry, Relocation, Replan, Settled, Store, StoreError,
+        TenantMove, Unbooked,
     },
 };
 
@@ -1059,9 +1059,10 @@ async fn a_tenant_moves_in_one_write(store: &dyn Store) {
     let asked = request(1, 1);
     admit(store, &asked, b"1").await;
     let dropped = CredentialId([9; 16]);
+    let owner = |tenant, kept| KeyOwner { tenant, kept };
     let keys = vec![
-        (TenantId([7; 16]), asked.key.tenant),
-        (asked.key.tenant, TenantId([8; 16])),
+        (TenantId([7; 16]), owner(asked.key.tenant, false)),
+        (asked.key.tenant, owner(TenantId([8; 16]), true)),
     ];
     let moving = TenantMove {
         keys: keys.clone(),
@@ -1072,7 +1073,7 @@ async fn a_tenant_moves_in_one_write(store: &dyn Store) {
     };
     store.move_tenant(moving).await.unwrap();
     let mut known = store.tenants().await.unwrap();
-    known.sort_by_key(|(print, tenant)| (tenant != &asked.key.tenant, *print));
+    known.sort_by_key(|(_, owner)| owner.kept);
     assert_eq!(known, keys);
     let sealed = store.credential(asked.credential).await.unwrap();
     assert_eq!(sealed.as_deref(), Some(&b"sealed anew"[..]));

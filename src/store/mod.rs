@@ -71,9 +71,9 @@ use crate::{
         time::Timestamp,
     },
     ports::{
-        Admission, Admitted, Delivery, DeliveryStatus, Ending, FeedPage, Head, Idempotent, Learned,
-        LearnedKey, LedgerEntry, Relocation, Replan, Settled, Store, StoreError, Stored,
-        TenantMove, Unbooked,
+        Admission, Admitted, Delivery, DeliveryStatus, Ending, FeedPage, Head, Idempotent,
+        KeyOwner, Learned, LearnedKey, LedgerEntry, Relocation, Replan, Settled, Store, StoreError,
+        Stored, TenantMove, Unbooked,
     },
 };
 
@@ -413,8 +413,8 @@ impl<K: Kv> Store for KvStore<K> {
     async fn move_tenant(&self, moving: TenantMove) -> Result<(), StoreError> {
         self.change(move |staging| {
             let mut step = Step::default();
-            for (print, tenant) in moving.keys {
-                step.put(tenant::key(print), tenant::encode(tenant));
+            for (print, owner) in moving.keys {
+                step.put(tenant::key(print), tenant::encode(&owner));
             }
             for (id, sealed) in moving.credentials {
                 let name = credential::key(id);
@@ -427,7 +427,7 @@ impl<K: Kv> Store for KvStore<K> {
         .await
     }
 
-    async fn tenants(&self) -> Result<Vec<(TenantId, TenantId)>, StoreError> {
+    async fn tenants(&self) -> Result<Vec<(TenantId, KeyOwner)>, StoreError> {
         self.read(usize::MAX, |kv| reads::tenants(kv)).await
     }
 

@@ -25,8 +25,8 @@ use crate::{
         time::Timestamp,
     },
     ports::{
-        Content, Delivery, DeliveryStatus, FeedPage, Head, Idempotent, Learned, StoreError, Stored,
-        Unbooked,
+        Content, Delivery, DeliveryStatus, FeedPage, Head, Idempotent, KeyOwner, Learned,
+        StoreError, Stored, Unbooked,
     },
 };
 
@@ -234,7 +234,7 @@ pub fn vault_roots(kv: &impl Kv) -> Read<Option<Vec<u8>>> {
     one(kv, &meta::roots_key(), meta::decode)
 }
 
-pub fn tenants(kv: &impl Kv) -> Read<Vec<(TenantId, TenantId)>> {
+pub fn tenants(kv: &impl Kv) -> Read<Vec<(TenantId, KeyOwner)>> {
     all(kv, &tenant::all(), usize::MAX, tenant::decode)
 }
 

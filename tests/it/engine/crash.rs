@@ -388,7 +388,7 @@ impl Store for Mortal<dyn Store> {
     async fn move_tenant(&self, moving: TenantMove) -> Result<(), StoreError> {
         commit!(self, "move tenant".into(), self.inner.move_tenant(moving))
     }
-    async fn tenants(&self) -> Result<Vec<(TenantId, TenantId)>, StoreError> {
+    async fn tenants(&self) -> Result<Vec<(TenantId, KeyOwner)>, StoreError> {
         self.life.hear(self.inner.tenants()).await
     }
     async fn put_learned(&self, learned: Learned) -> Result<(), StoreError> {
