@@ -107,6 +107,11 @@ pub enum OpenError {
     )]
     Damaged { dir: PathBuf, what: String },
     #[error(
+        "there is no database in {dir}, and beside it are {}",
+        damage::told(found)
+    )]
+    Leftovers { dir: PathBuf, found: Vec<String> },
+    #[error(
         "the database in {dir} has format {found}, this version knows up to {known}: run the version that wrote it"
     )]
     Newer {

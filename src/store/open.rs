@@ -53,6 +53,10 @@ impl SledStore {
             dir: dir.clone(),
             error,
         };
+        let found = damage::leftovers(&settings.data_dir).map_err(io)?;
+        if !found.is_empty() {
+            return Err(OpenError::Leftovers { dir, found });
+        }
         fs::create_dir_all(&dir).map_err(io)?;
         let mark = watermark::read(&dir).map_err(io)?;
         if let Some(what) = damage::torn_tail(&dir, mark).map_err(io)? {
