@@ -110,10 +110,7 @@ impl App {
         let warnings = settings.warnings();
         let dir = settings.store.data_dir.clone();
         let store: Arc<dyn Store> = Arc::new(SledStore::open(&settings.store)?);
-        let master = match &secrets.master_key {
-            Some(key) => MasterKey::parse(key)?,
-            None => MasterKey::load_or_create(&dir)?,
-        };
+        let master = master_key(secrets.master_key.as_ref(), &dir, &*store).await?;
         let previous = match &secrets.previous_master_key {
             Some(key) => Some(MasterKey::parse(key)?),
             None => MasterKey::load_previous(&dir)?,
@@ -205,6 +202,25 @@ impl App {
         self.engine.stop(left).await;
         served
     }
+}
+
+/// Without one from the environment: from the data directory. Where something was sealed
+/// with one, none is made: it would be in the way of the one that has to be brought back.
+async fn master_key(
+    given: Option<&Secret>,
+    dir: &Path,
+    store: &dyn Store,
+) -> Result<MasterKey, StartError> {
+    if let Some(key) = given {
+        return Ok(MasterKey::parse(key)?);
+    }
+    if !vault::is_sealed(store).await? {
+        return Ok(MasterKey::load_or_create(dir)?);
+    }
+    MasterKey::load(dir)?.ok_or_else(|| StartError::Vault {
+        dir: dir.to_path_buf(),
+        locked: Locked::NoKey,
+    })
 }
 
 /// Without one from the environment: derived from the master key, and written to
