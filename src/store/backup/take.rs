@@ -65,8 +65,7 @@ pub fn take<K: Kv>(
     let mut recorded = recording.end(&**kv).map_err(StoreError::Io)?;
     loop {
         let mut part = Vec::with_capacity(SPILL);
-        let spill = recorded.spill.by_ref().take(SPILL as u64);
-        let mut spill = spill;
+        let mut spill = recorded.spill.by_ref().take(SPILL as u64);
         spill.read_to_end(&mut part).map_err(StoreError::Io)?;
         if part.is_empty() {
             break;
