@@ -127,6 +127,14 @@ pub enum OpenError {
         found: u32,
         known: u32,
     },
+    #[error(
+        "the database in {dir} has format {found}, this version reads {known} and would have to change it: let the version that wrote it take the backup, or copy the data directory while no server runs on it"
+    )]
+    Unchanged {
+        dir: PathBuf,
+        found: u32,
+        known: u32,
+    },
     #[error("the database in {dir} cannot be opened: {error}")]
     Io {
         dir: PathBuf,
@@ -143,6 +151,8 @@ pub struct KvStore<K> {
     redo: Redo,
     /// Where a backup may keep what it cannot have in memory.
     spill: PathBuf,
+    /// Bytes of the disk that it leaves free.
+    reserve: u64,
 }
 
 /// Requests whose moves are one change: two operations each make one commit.
@@ -642,17 +652,18 @@ impl<K: Kv> Store for KvStore<K> {
 
     async fn backup(&self, out: mpsc::Sender<io::Result<Bytes>>) {
         let (kv, redo, spill) = (self.kv.clone(), self.redo.clone(), self.spill.clone());
-        let told = out.clone();
-        let take = move || backup::take(&kv, &redo, &spill, out);
+        let (reserve, told) = (self.reserve, out.clone());
+        let take = move || backup::take(&kv, &redo, &spill, reserve, out);
         let taken = tokio::task::spawn_blocking(take).await;
         let failed = match taken {
             Ok(Ok(())) => return,
-            Ok(Err(error)) => error.to_string(),
-            Err(died) => died.to_string(),
+            Ok(Err(StoreError::Io(error))) => error,
+            Ok(Err(error)) => io::Error::other(error.to_string()),
+            Err(died) => io::Error::other(died),
         };
         tracing::error!(error = %failed, "a backup broke off");
         // Who has gone away needs no answer.
-        let _ = told.send(Err(io::Error::other(failed))).await;
+        let _ = told.send(Err(failed)).await;
     }
 
     async fn disk_bytes(&self) -> Result<u64, StoreError> {
