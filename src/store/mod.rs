@@ -159,6 +159,8 @@ pub struct KvStore<K> {
 const MOVES: usize = 100;
 /// Requests that one change settles or purges, so that others get their turn.
 const ENDINGS: usize = 50;
+/// Ledger rows that one purge looks at.
+const LEDGER: usize = 512;
 /// Entries that a caller's own thread may read.
 const SHORT: usize = 64;
 
@@ -595,8 +597,13 @@ impl<K: Kv> Store for KvStore<K> {
     }
 
     async fn purge_turned_off(&self, horizon: Timestamp) -> Result<(), StoreError> {
-        self.change(move |staging| deliveries::purge_turned_off(staging, horizon))
-            .await
+        let read = move |kv: &K| reads::turned_off_before(kv, horizon);
+        let off = self.read(usize::MAX, read).await?;
+        let forget = move |staging: &mut Staging<K>, name: Bytes| {
+            deliveries::forget_turned_off(staging, &name, horizon)
+        };
+        let done = self.in_turns(off, MOVES, forget).await;
+        done.into_iter().collect()
     }
 
     async fn hook_secrets(&self, tenant: TenantId) -> Result<Secrets, StoreError> {
@@ -645,9 +652,21 @@ impl<K: Kv> Store for KvStore<K> {
             .await
     }
 
-    async fn purge_ledger(&self, hour: u32, limit: usize) -> Result<usize, StoreError> {
-        self.change(move |staging| purge::purge_ledger(staging, hour, limit))
-            .await
+    async fn purge_ledger(
+        &self,
+        hour: u32,
+        from: Option<TenantId>,
+    ) -> Result<Option<TenantId>, StoreError> {
+        let read = move |kv: &K| reads::old_ledger(kv, hour, from, LEDGER);
+        let (old, next) = self.read(LEDGER, read).await?;
+        let remove = |staging: &mut Staging<K>, name: Bytes| {
+            let mut step = Step::default();
+            step.delete(name.to_vec());
+            staging.stage(step)
+        };
+        let done = self.in_turns(old, MOVES, remove).await;
+        done.into_iter().collect::<Result<(), _>>()?;
+        Ok(next)
     }
 
     async fn backup(&self, out: mpsc::Sender<io::Result<Bytes>>) {
