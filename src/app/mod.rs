@@ -110,10 +110,14 @@ impl App {
         let warnings = settings.warnings();
         let dir = settings.store.data_dir.clone();
         let store: Arc<dyn Store> = Arc::new(SledStore::open(&settings.store)?);
-        let master = master_key(secrets.master_key.as_ref(), &dir, &*store).await?;
         let previous = match &secrets.previous_master_key {
             Some(key) => Some(MasterKey::parse(key)?),
             None => MasterKey::load_previous(&dir)?,
+        };
+        let master = match &secrets.master_key {
+            Some(key) => MasterKey::parse(key)?,
+            None if previous.is_some() => MasterKey::load_or_create(&dir)?,
+            None => kept_key(&dir, &*store).await?,
         };
         let vault = vault::unlock(&*store, &master, previous.as_ref()).await;
         let vault = vault.map_err(|locked| StartError::Vault {
@@ -204,16 +208,9 @@ impl App {
     }
 }
 
-/// Without one from the environment: from the data directory. Where something was sealed
-/// with one, none is made: it would be in the way of the one that has to be brought back.
-async fn master_key(
-    given: Option<&Secret>,
-    dir: &Path,
-    store: &dyn Store,
-) -> Result<MasterKey, StartError> {
-    if let Some(key) = given {
-        return Ok(MasterKey::parse(key)?);
-    }
+/// The master key of the data directory. Where something was sealed with one, none is
+/// made: it would be in the way of the one that has to be brought back.
+async fn kept_key(dir: &Path, store: &dyn Store) -> Result<MasterKey, StartError> {
     if !vault::is_sealed(store).await? {
         return Ok(MasterKey::load_or_create(dir)?);
     }
