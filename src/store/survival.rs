@@ -167,6 +167,7 @@ fn on(disk: &Arc<Disk>, threads: bool) -> KvStore<Arc<Disk>> {
         horizon,
         redo,
         spill: env::temp_dir(),
+        reserve: 1000,
     }
 }
 
