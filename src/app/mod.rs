@@ -110,13 +110,14 @@ impl App {
         let warnings = settings.warnings();
         let dir = settings.store.data_dir.clone();
         let store: Arc<dyn Store> = Arc::new(SledStore::open(&settings.store)?);
-        let master = match &secrets.master_key {
-            Some(key) => MasterKey::parse(key)?,
-            None => MasterKey::load_or_create(&dir)?,
-        };
         let previous = match &secrets.previous_master_key {
             Some(key) => Some(MasterKey::parse(key)?),
             None => MasterKey::load_previous(&dir)?,
+        };
+        let master = match &secrets.master_key {
+            Some(key) => MasterKey::parse(key)?,
+            None if previous.is_some() => MasterKey::load_or_create(&dir)?,
+            None => kept_key(&dir, &*store).await?,
         };
         let vault = vault::unlock(&*store, &master, previous.as_ref()).await;
         let vault = vault.map_err(|locked| StartError::Vault {
@@ -205,6 +206,18 @@ impl App {
         self.engine.stop(left).await;
         served
     }
+}
+
+/// The master key of the data directory. Where something was sealed with one, none is
+/// made: it would be in the way of the one that has to be brought back.
+async fn kept_key(dir: &Path, store: &dyn Store) -> Result<MasterKey, StartError> {
+    if !vault::is_sealed(store).await? {
+        return Ok(MasterKey::load_or_create(dir)?);
+    }
+    MasterKey::load(dir)?.ok_or_else(|| StartError::Vault {
+        dir: dir.to_path_buf(),
+        locked: Locked::NoKey,
+    })
 }
 
 /// Without one from the environment: derived from the master key, and written to

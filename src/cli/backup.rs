@@ -41,7 +41,7 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
         .mode(0o600)
         .open(&partial)
         .map_err(|error| Failure::Other(format!("{}: {error}", partial.display())))?;
-    let taken = match database.then(|| SledStore::open(&settings)) {
+    let taken = match database.then(|| SledStore::open_unchanged(&settings)) {
         None | Some(Err(OpenError::InUse { .. })) => fetch(&args.url, &settings, file).await,
         Some(Ok(store)) => read(store, file).await,
         Some(Err(error)) => Err(Failure::Other(error.to_string())),
@@ -109,6 +109,10 @@ async fn fetch(url: &str, settings: &Settings, file: File) -> Result<BackupEnd, 
     let http = reqwest::Client::builder().build().map_err(failed)?;
     let reply = http.get(&url).bearer_auth(token.trim()).send().await;
     let mut reply = reply.map_err(failed)?;
+    if reply.status() == reqwest::StatusCode::CONFLICT {
+        let busy = "another backup of it is being taken: one at a time";
+        return Err(Failure::Other(format!("{url}: {busy}")));
+    }
     if !reply.status().is_success() {
         return Err(Failure::Other(format!("{url}: {}", reply.status())));
     }

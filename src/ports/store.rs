@@ -319,11 +319,18 @@ pub trait Store: Send + Sync + 'static {
     /// Removes ended batches without litter that ended before `horizon`.
     async fn purge_batches(&self, horizon: Timestamp) -> Result<(), StoreError>;
 
-    /// Removes ledger rows of hours before `hour`, at most `limit`; returns how many.
-    async fn purge_ledger(&self, hour: u32, limit: usize) -> Result<usize, StoreError>;
+    /// Removes ledger rows of hours before `hour`, of the tenants from `from` on: looks at
+    /// some hundred rows, and returns the tenant to go on with.
+    async fn purge_ledger(
+        &self,
+        hour: u32,
+        from: Option<TenantId>,
+    ) -> Result<Option<TenantId>, StoreError>;
 
     /// Sends a copy of everything, as it is between two commits when the last of it
-    /// is sent, while others read and write. An error is the last thing sent.
+    /// is sent, while others read and write. An error is the last thing sent; it is a
+    /// [`ResourceBusy`](io::ErrorKind::ResourceBusy) and the only one while another copy is
+    /// being taken.
     async fn backup(&self, out: mpsc::Sender<io::Result<Bytes>>);
 
     /// Bytes on disk.

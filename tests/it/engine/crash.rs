@@ -549,8 +549,12 @@ impl Store for Mortal<dyn Store> {
         let dropped = self.inner.drop_destination(id);
         commit!(self, "drop destination".into(), dropped)
     }
-    async fn purge_ledger(&self, hour: u32, limit: usize) -> Result<usize, StoreError> {
-        let purged = self.inner.purge_ledger(hour, limit);
+    async fn purge_ledger(
+        &self,
+        hour: u32,
+        from: Option<TenantId>,
+    ) -> Result<Option<TenantId>, StoreError> {
+        let purged = self.inner.purge_ledger(hour, from);
         commit!(self, "purge ledger".into(), purged)
     }
     async fn backup(&self, out: tokio::sync::mpsc::Sender<std::io::Result<bytes::Bytes>>) {
