@@ -21,6 +21,7 @@ mod holders;
 mod inflight;
 mod janitor;
 mod join;
+mod keys;
 mod limits;
 mod live;
 mod models;
@@ -63,6 +64,7 @@ pub use courier::event_body;
 pub use credentials::Caller;
 pub use hold::Hold;
 pub use inflight::Gauges;
+pub use keys::{IssueError, Key, KeyRefused, NewKey, REPLACED, Upstreams};
 pub use live::LiveScope;
 pub use moving::{MoveError, Moved};
 pub use refusals::Refusal;
@@ -71,7 +73,7 @@ pub use settings::{
     AdmissionSettings, HookSettings, OnFull, RetentionSettings, Settings, ShadowSettings,
 };
 pub use settling::error_body;
-pub use shadow::{Coding, Excerpt, Passed};
+pub use shadow::{Coding, Excerpt, Passed, Whose};
 pub use summary::Counts;
 pub use taps::{Tap, TapEvent};
 pub use turnaround::{Believed, Turnaround};
@@ -97,6 +99,8 @@ pub struct Parts {
     pub vault: Arc<dyn Vault>,
     pub prices: Prices,
     pub settings: Settings,
+    /// Where callers present keys that we issue; else they present the provider's.
+    pub upstreams: Option<Upstreams>,
 }
 
 pub struct Engine {
@@ -116,6 +120,8 @@ pub struct Engine {
     /// None where calls that pass through are not counted.
     shadow: Option<shadow::Shadow>,
     credentials: credentials::Credentials,
+    /// None where callers present keys of the provider's.
+    keys: Option<keys::Keys>,
     audits: audit::Audits,
     refusals: refusals::Refusals,
     tenants: moving::Tenants,
@@ -178,6 +184,7 @@ impl Engine {
             whole_pace: plans::WholePace::default(),
             shadow,
             credentials: credentials::Credentials::default(),
+            keys: parts.upstreams.map(keys::Keys::new),
             audits: audit::Audits::default(),
             refusals: refusals::Refusals::default(),
             tenants: moving::Tenants::default(),
@@ -216,6 +223,7 @@ impl Engine {
         engine.recall_tenants().await?;
         engine.recall().await?;
         engine.recover().await?;
+        engine.recall_keys().await?;
         if let Some(inbox) = inbox {
             engine.watch_passed(inbox).await?;
         }

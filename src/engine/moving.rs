@@ -131,7 +131,7 @@ impl Engine {
             || !self.store.ledger(tenant, 0).await?.is_empty())
     }
 
-    fn credentials_of(&self, tenant: TenantId) -> BTreeSet<CredentialId> {
+    pub(super) fn credentials_of(&self, tenant: TenantId) -> BTreeSet<CredentialId> {
         let summary = self.summary.lock();
         let destinations = summary.destinations.values();
         let its = destinations.filter(|destination| destination.tenant == tenant);

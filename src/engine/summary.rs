@@ -5,6 +5,7 @@
 mod batches;
 mod demand;
 mod live_queues;
+mod open_lines;
 mod overtaken;
 mod rates;
 mod setbacks;
@@ -52,6 +53,8 @@ pub(super) struct Summary {
     pub arrivals: u64,
     /// Open requests by tenant, wherever they are.
     open: HashMap<TenantId, u64>,
+    /// Their lines; those without any are not kept.
+    open_lines: HashMap<TenantId, HashMap<DestinationId, Lines>>,
     /// A request's moves can be told in another order than they were made, so
     /// that a count is below zero for a moment: these are signed.
     queued: i64,
@@ -105,6 +108,7 @@ impl Summary {
             limits: Limits::new(packing.enqueued_tokens.clone()),
             arrivals: 0,
             open: HashMap::new(),
+            open_lines: HashMap::new(),
             queued: 0,
             lines: 0,
             live: 0,
@@ -136,6 +140,7 @@ impl Summary {
     /// True where its cohort was empty before.
     pub fn admit(&mut self, place: &Place, entry: &Entry) -> bool {
         *self.open.entry(entry.key.tenant).or_default() += 1;
+        self.count_open(entry, 1);
         self.arrive(place, entry)
     }
 
@@ -156,6 +161,7 @@ impl Summary {
         self.count_firm(entry, -1);
         self.overtaken.remove(&entry.key);
         self.depart(place, entry);
+        self.count_open(entry, -1);
         if let Some(open) = self.open.get_mut(&entry.key.tenant) {
             *open -= 1;
             if *open == 0 {

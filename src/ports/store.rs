@@ -11,6 +11,7 @@ use crate::model::{
     attempt::{Attempt, AttemptId, Lane},
     batch::Batch,
     id::{BatchId, CallDigest, CredentialId, RequestId, RequestKey, TenantId},
+    issued::IssuedKey,
     ledger::{LedgerKey, LedgerRow},
     request::{Cohort, Destination, Entry, LiveQueue, Outcome, Place, Request},
     shadow::{ShadowKey, ShadowRow},
@@ -163,6 +164,14 @@ pub trait Store: Send + Sync + 'static {
 
     /// Fingerprints of keys that were moved, and whose they are.
     async fn tenants(&self) -> Result<Vec<(TenantId, TenantId)>, StoreError>;
+
+    // ---- keys that we issued
+
+    /// Writes a key, over an earlier version of the same id.
+    async fn put_issued(&self, key: &IssuedKey) -> Result<(), StoreError>;
+
+    /// All of them, the oldest first.
+    async fn issued(&self) -> Result<Vec<IssuedKey>, StoreError>;
 
     // ---- what was learned
 

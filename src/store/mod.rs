@@ -34,7 +34,7 @@ mod writer;
 use self::{
     changes::{admit, attempts, deliveries, places, purge, settle},
     kv::{Kv, again},
-    records::{batch, credential, learned, orphan, shadow, tenant},
+    records::{batch, credential, issued, learned, orphan, shadow, tenant},
     staging::{Staging, Step},
     writer::{Horizon, Writer},
 };
@@ -44,6 +44,7 @@ use crate::{
         attempt::{Attempt, AttemptId},
         batch::Batch,
         id::{BatchId, CallDigest, CredentialId, RequestId, RequestKey, TenantId},
+        issued::IssuedKey,
         ledger::{LedgerKey, LedgerRow},
         request::{Cohort, Destination, Entry, LiveQueue, Place},
         shadow::{ShadowKey, ShadowRow},
@@ -385,6 +386,15 @@ impl<K: Kv> Store for KvStore<K> {
 
     async fn tenants(&self) -> Result<Vec<(TenantId, TenantId)>, StoreError> {
         self.read(usize::MAX, |kv| reads::tenants(kv)).await
+    }
+
+    async fn put_issued(&self, key: &IssuedKey) -> Result<(), StoreError> {
+        self.put(issued::key(key.id), Some(issued::encode(key)))
+            .await
+    }
+
+    async fn issued(&self) -> Result<Vec<IssuedKey>, StoreError> {
+        self.read(usize::MAX, |kv| reads::issued_keys(kv)).await
     }
 
     async fn put_learned(&self, learned: Learned) -> Result<(), StoreError> {

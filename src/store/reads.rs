@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use super::{
     kv::{End, Kv, Span},
     records::{
-        attempt, batch, chunk, credential, delivery, destination, feed, idempotency, learned,
+        attempt, batch, chunk, credential, delivery, destination, feed, idempotency, issued, learned,
         ledger, line, live, meta, orphan, placed, queue,
         request::{self, Payload},
         shadow, tenant, unbooked,
@@ -18,6 +18,7 @@ use crate::{
         attempt::{Attempt, AttemptId},
         batch::Batch,
         id::{BatchId, CallDigest, CredentialId, RequestId, RequestKey, TenantId},
+        issued::IssuedKey,
         ledger::{LedgerKey, LedgerRow},
         request::{Cohort, Destination, Entry, LiveQueue, Place},
         shadow::{ShadowKey, ShadowRow},
@@ -221,6 +222,10 @@ pub fn destinations(kv: &impl Kv) -> Read<Vec<Destination>> {
 
 pub fn tenants(kv: &impl Kv) -> Read<Vec<(TenantId, TenantId)>> {
     all(kv, &tenant::all(), usize::MAX, tenant::decode)
+}
+
+pub fn issued_keys(kv: &impl Kv) -> Read<Vec<IssuedKey>> {
+    all(kv, &issued::all(), usize::MAX, issued::decode)
 }
 
 pub fn batch(kv: &impl Kv, id: BatchId) -> Read<Option<Batch>> {

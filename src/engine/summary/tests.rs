@@ -126,6 +126,7 @@ struct Told {
     live: BTreeMap<LiveQueue, (i64, i64)>,
     demands: String,
     open: HashMap<TenantId, u64>,
+    open_lines: BTreeMap<(TenantId, DestinationId), (i64, i64)>,
 }
 
 fn told(summary: &Summary) -> Told {
@@ -141,6 +142,11 @@ fn told(summary: &Summary) -> Told {
             .collect(),
         demands: format!("{:?}", summary.demands),
         open: summary.open.clone(),
+        open_lines: summary
+            .open_lines
+            .iter()
+            .flat_map(|(tenant, to)| to.iter().map(|(id, it)| ((*tenant, *id), (it.count, it.bytes))))
+            .collect(),
     }
 }
 

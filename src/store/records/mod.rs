@@ -11,6 +11,7 @@
 //! | `B` | [`batch`] | id |
 //! | `N` | [`destination`] | id |
 //! | `K` | [`credential`] | id |
+//! | `C` | [`issued`]: keys that we issued | id |
 //! | `U` | [`tenant`] | fingerprint of a key |
 //! | `F`, `P` | [`feed`], and how far it is purged | tenant, sequence; tenant |
 //! | `W`, `D` | [`delivery`]: due, status | due, tenant, id; tenant, id |
@@ -32,6 +33,7 @@ pub mod delivery;
 pub mod destination;
 pub mod feed;
 pub mod idempotency;
+pub mod issued;
 pub mod learned;
 pub mod ledger;
 pub mod line;

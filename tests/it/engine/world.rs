@@ -636,5 +636,6 @@ fn parts(
         vault: vault.clone(),
         prices: Prices::built_in().unwrap(),
         settings: settings.clone(),
+        upstreams: None,
     }
 }
