@@ -1,7 +1,9 @@
 //! The command line.
 
 mod demo;
+mod keys;
 mod log;
+mod remote;
 mod serve;
 mod shadow;
 mod simulate;
@@ -33,6 +35,8 @@ enum Command {
     Simulator(simulator::Args),
     /// What calls without a deadline would have saved with one, asked of a running server.
     Shadow(shadow::Args),
+    /// The keys that a running server issues to its callers (auth.mode = "keys").
+    Keys(keys::Args),
 }
 
 /// Runs the command line and returns the process's exit code.
@@ -52,6 +56,7 @@ pub fn main() -> ExitCode {
             Command::Simulate(args) => simulate::run(&args),
             Command::Simulator(args) => simulator::run(args).await,
             Command::Shadow(args) => shadow::run(args).await,
+            Command::Keys(args) => keys::run(args).await,
         }
     });
     match ran {

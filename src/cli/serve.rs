@@ -45,6 +45,11 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     let secrets = Secrets {
         master_key: secret("OFFPEAK_MASTER_KEY"),
         admin_token: secret("OFFPEAK_ADMIN_TOKEN"),
+        upstream_keys: settings
+            .auth
+            .variables()
+            .filter_map(|name| Some((name.to_owned(), secret(name)?)))
+            .collect(),
     };
     let tasks = TaskTracker::new();
     let stop = super::stop_on_signal(&tasks);

@@ -144,7 +144,12 @@ impl Engine {
     /// A tenant's way to an upstream, whatever key is there: work goes on with another
     /// one. Two tenants are two, so that neither's refusals and files are the other's;
     /// what their organization bears is learned together all the same.
-    fn credential_id(&self, tenant: TenantId, upstream: &str, at_work: &Credential) -> CredentialId {
+    fn credential_id(
+        &self,
+        tenant: TenantId,
+        upstream: &str,
+        at_work: &Credential,
+    ) -> CredentialId {
         let mut parts: Vec<&[u8]> = vec![&tenant.0, upstream.as_bytes()];
         for (name, value) in &at_work.headers {
             if !is_the_upstream_s(name) {
@@ -176,7 +181,9 @@ impl Engine {
 
     fn key_of(&self, issued: IssuedKey) -> Key {
         let now = self.now();
-        let bucket = issued.requests_per_minute.map(|rate| Bucket::new(rate, now));
+        let bucket = issued
+            .requests_per_minute
+            .map(|rate| Bucket::new(rate, now));
         Key {
             tenant: self.tenant_named(&issued.tenant),
             bucket: bucket.map(|bucket| Arc::new(Mutex::new(bucket))),
@@ -203,7 +210,8 @@ impl Engine {
                 });
                 match of_it {
                     Some(today) if today != stored => {
-                        credentials.push((id, self.vault.seal(id, &today)));
+                        let sealed = self.vault.seal(id, &today);
+                        credentials.push((id, today, sealed));
                     }
                     Some(_) => {}
                     None => {
@@ -219,11 +227,18 @@ impl Engine {
             credentials = credentials.len(),
             "an upstream has another key: what waits goes on with it"
         );
+        let sealed = credentials.iter();
         let moving = TenantMove {
             keys: Vec::new(),
-            credentials,
+            credentials: sealed
+                .map(|(id, _, sealed)| (*id, sealed.clone()))
+                .collect(),
         };
-        self.store.move_tenant(moving).await
+        self.store.move_tenant(moving).await?;
+        for (id, today, sealed) in credentials {
+            self.credentials.replace(id, today, sealed);
+        }
+        Ok(())
     }
 }
 
@@ -283,8 +298,14 @@ mod tests {
             (&[("authorization", "Bearer ofp_1")][..], Some("ofp_1")),
             (&[("authorization", "bearer  ofp_1 ")], Some("ofp_1")),
             (&[("api-key", "ofp_1")], Some("ofp_1")),
-            (&[("authorization", "Bearer"), ("api-key", "ofp_1")], Some("ofp_1")),
-            (&[("authorization", "Bearer ofp_1"), ("api-key", "x")], Some("ofp_1")),
+            (
+                &[("authorization", "Bearer"), ("api-key", "ofp_1")],
+                Some("ofp_1"),
+            ),
+            (
+                &[("authorization", "Bearer ofp_1"), ("api-key", "x")],
+                Some("ofp_1"),
+            ),
             (&[("authorization", "Basic ofp_1")], None),
             (&[("authorization", "ofp_1")], None),
             (&[("openai-project", "ofp_1")], None),

@@ -125,13 +125,36 @@ mod tests {
     #[test]
     fn months_are_the_calendar_s() {
         for (now, begins, ends) in [
-            ("2026-11-27T20:00:00.123Z", "2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z"),
-            ("2026-12-31T23:59:59.999Z", "2026-12-01T00:00:00Z", "2027-01-01T00:00:00Z"),
-            ("2028-02-01T00:00:00Z", "2028-02-01T00:00:00Z", "2028-03-01T00:00:00Z"),
-            ("2028-02-29T00:00:00Z", "2028-02-01T00:00:00Z", "2028-03-01T00:00:00Z"),
-            ("1970-01-01T00:00:00Z", "1970-01-01T00:00:00Z", "1970-02-01T00:00:00Z"),
+            (
+                "2026-11-27T20:00:00.123Z",
+                "2026-11-01T00:00:00Z",
+                "2026-12-01T00:00:00Z",
+            ),
+            (
+                "2026-12-31T23:59:59.999Z",
+                "2026-12-01T00:00:00Z",
+                "2027-01-01T00:00:00Z",
+            ),
+            (
+                "2028-02-01T00:00:00Z",
+                "2028-02-01T00:00:00Z",
+                "2028-03-01T00:00:00Z",
+            ),
+            (
+                "2028-02-29T00:00:00Z",
+                "2028-02-01T00:00:00Z",
+                "2028-03-01T00:00:00Z",
+            ),
+            (
+                "1970-01-01T00:00:00Z",
+                "1970-01-01T00:00:00Z",
+                "1970-02-01T00:00:00Z",
+            ),
         ] {
-            let expected = Month { begins: at(begins), ends: at(ends) };
+            let expected = Month {
+                begins: at(begins),
+                ends: at(ends),
+            };
             assert_eq!(Month::of(at(now)), expected, "{now}");
         }
         assert_eq!(Month::of(Timestamp::MAX).ends, Timestamp::MAX);
@@ -153,7 +176,9 @@ mod tests {
         ] {
             let mut account = Account::default();
             account.book(now, now.as_hours(), usd(paid));
-            account.enter(now, Usd::ZERO, usd(entering), usd(1_000)).unwrap();
+            account
+                .enter(now, Usd::ZERO, usd(entering), usd(1_000))
+                .unwrap();
             let entered = account.enter(now, usd(open), usd(amount), usd(100));
             let expected = match fits {
                 true => Ok(()),
@@ -173,13 +198,25 @@ mod tests {
         let (november, december) = (at("2026-11-30T23:59:59Z"), at("2026-12-01T00:00:00Z"));
         let mut account = Account::default();
         account.book(november, november.as_hours(), usd(70));
-        assert!(account.enter(november, Usd::ZERO, usd(31), usd(100)).is_err());
-        account.enter(november, Usd::ZERO, usd(30), usd(100)).unwrap();
+        assert!(
+            account
+                .enter(november, Usd::ZERO, usd(31), usd(100))
+                .is_err()
+        );
+        account
+            .enter(november, Usd::ZERO, usd(30), usd(100))
+            .unwrap();
         assert_eq!(account.paid(december), Usd::ZERO);
         // What is still coming in counts in the new month, as it will be paid there.
-        assert!(account.enter(december, Usd::ZERO, usd(71), usd(100)).is_err());
+        assert!(
+            account
+                .enter(december, Usd::ZERO, usd(71), usd(100))
+                .is_err()
+        );
         account.entered(usd(30));
-        account.enter(december, Usd::ZERO, usd(71), usd(100)).unwrap();
+        account
+            .enter(december, Usd::ZERO, usd(71), usd(100))
+            .unwrap();
         // A row of November that is told late, and a clock that was set back.
         account.book(december, november.as_hours(), usd(50));
         account.book(november, november.as_hours(), usd(50));

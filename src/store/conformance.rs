@@ -925,7 +925,10 @@ async fn an_issued_key_is_written_over_and_stays(store: &dyn Store) {
     let (older, newer) = (issued(1, at(0)), issued(2, at(1)));
     store.put_issued(&newer).await.unwrap();
     store.put_issued(&older).await.unwrap();
-    assert_eq!(store.issued().await.unwrap(), [older.clone(), newer.clone()]);
+    assert_eq!(
+        store.issued().await.unwrap(),
+        [older.clone(), newer.clone()]
+    );
     let revoked = IssuedKey {
         revoked: Some(at(5)),
         ..older

@@ -7,8 +7,8 @@ use bytes::{Bytes, BytesMut};
 use super::{
     kv::{End, Kv, Span},
     records::{
-        attempt, batch, chunk, credential, delivery, destination, feed, idempotency, issued, learned,
-        ledger, line, live, meta, orphan, placed, queue,
+        attempt, batch, chunk, credential, delivery, destination, feed, idempotency, issued,
+        learned, ledger, line, live, meta, orphan, placed, queue,
         request::{self, Payload},
         shadow, tenant, unbooked,
     },

@@ -76,6 +76,7 @@ async fn serve(flags: &[(&str, &str)]) -> Served {
     let secrets = Secrets {
         master_key: None,
         admin_token: Some(Secret::new(OPERATOR)),
+        ..Secrets::default()
     };
     let app = App::start(Settings::read(&config).unwrap(), secrets);
     let app = app.await.unwrap();

@@ -67,7 +67,7 @@ async fn flush(State(edge): State<Arc<Edge>>, _: Operator) -> Result<Response, A
 }
 
 /// A caller with the admin token.
-struct Operator;
+pub(super) struct Operator;
 
 impl FromRequestParts<Arc<Edge>> for Operator {
     type Rejection = ApiError;

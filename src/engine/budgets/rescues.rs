@@ -254,7 +254,11 @@ impl Engine {
         self.ordinary_price(model, &usage)
     }
 
-    pub(in crate::engine) fn mean_output(&self, credential: CredentialId, model: &str) -> Option<u64> {
+    pub(in crate::engine) fn mean_output(
+        &self,
+        credential: CredentialId,
+        model: &str,
+    ) -> Option<u64> {
         let model = model.into();
         let scope = self.organizations.scope(&Account { credential, model });
         self.scopes.output(&scope)

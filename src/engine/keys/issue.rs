@@ -9,13 +9,7 @@ use thiserror::Error;
 use super::{Key, Keys};
 use crate::{
     engine::Engine,
-    model::{
-        id::KeyId,
-        issued::IssuedKey,
-        money::Usd,
-        secret::Secret,
-        time::Timestamp,
-    },
+    model::{id::KeyId, issued::IssuedKey, money::Usd, secret::Secret, time::Timestamp},
     ports::StoreError,
 };
 

@@ -72,7 +72,10 @@ impl Engine {
     /// # Errors
     /// Where the call does not fit into it beside what was paid this month and what is
     /// open, at its ordinary price.
-    pub(in crate::engine) fn enter_budget(&self, call: &Call) -> Result<Option<Entering>, Exceeded> {
+    pub(in crate::engine) fn enter_budget(
+        &self,
+        call: &Call,
+    ) -> Result<Option<Entering>, Exceeded> {
         let (Some(keys), Some(key)) = (&self.keys, &call.caller.key) else {
             return Ok(None);
         };

@@ -145,7 +145,10 @@ fn told(summary: &Summary) -> Told {
         open_lines: summary
             .open_lines
             .iter()
-            .flat_map(|(tenant, to)| to.iter().map(|(id, it)| ((*tenant, *id), (it.count, it.bytes))))
+            .flat_map(|(tenant, to)| {
+                to.iter()
+                    .map(|(id, it)| ((*tenant, *id), (it.count, it.bytes)))
+            })
             .collect(),
     }
 }
