@@ -3,6 +3,7 @@
 mod bad_input;
 mod held;
 mod ids;
+mod keys;
 mod lines;
 mod shadow;
 mod streams;

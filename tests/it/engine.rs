@@ -18,6 +18,7 @@ mod erased;
 mod full_disk;
 mod house;
 mod hung;
+mod issued;
 mod ladder;
 mod lanes;
 mod learning;

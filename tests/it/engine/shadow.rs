@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use offpeak::{
-    Whose,
     engine::{Passed, Whose},
     model::{
         endpoint::Endpoint,

@@ -14,7 +14,7 @@ use offpeak::{
     config::Config,
     engine::{
         AdmissionSettings, Admitted, Counts, Engine, HookSettings, OnFull, Parts,
-        RetentionSettings, Settings,
+        RetentionSettings, Settings, Upstreams,
     },
     ledger::Prices,
     model::{
@@ -67,6 +67,8 @@ pub struct World {
     life: Arc<Life>,
     diary: Vec<String>,
     asked: Mutex<Vec<(RequestKey, String)>>,
+    /// Where callers present keys that we issue, from the next start on.
+    pub upstreams: Option<Upstreams>,
 }
 
 /// What a scenario is allowed that is otherwise a mistake.
@@ -219,6 +221,7 @@ impl World {
             life,
             diary: Vec::new(),
             asked: Mutex::default(),
+            upstreams: None,
         }
     }
 
@@ -242,7 +245,8 @@ impl World {
             let (store, hooks, line) = (&self.store, &self.hooks, &self.line);
             let (clock, vault) = (&self.clock, &self.vault);
             let (settings, life, trouble) = (&self.settings, &self.life, &self.trouble);
-            let parts = parts(settings, store, hooks, line, clock, vault, life, trouble);
+            let mut parts = parts(settings, store, hooks, line, clock, vault, life, trouble);
+            parts.upstreams = self.upstreams.clone();
             let life = self.life.clone();
             tokio::select! {
                 biased;
