@@ -11,7 +11,7 @@ use std::{
     io::Write as _,
     net::SocketAddr,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
     pin::pin,
     sync::Arc,
     time::Duration,
@@ -41,7 +41,7 @@ use crate::{
     provider::{self, OpenAi},
     store::{
         OpenError, SledStore,
-        vault::{BadMasterKey, MasterKey, Vault},
+        vault::{self, BadMasterKey, Locked, MasterKey, Vault},
     },
 };
 
@@ -50,6 +50,9 @@ use crate::{
 pub struct Secrets {
     /// `OFFPEAK_MASTER_KEY`; without it, a file in the data directory.
     pub master_key: Option<Secret>,
+    /// `OFFPEAK_PREVIOUS_MASTER_KEY`, where the master key is changed; without it, a file
+    /// in the data directory, if it is there.
+    pub previous_master_key: Option<Secret>,
     /// `OFFPEAK_ADMIN_TOKEN`; without it, a file in the data directory.
     pub admin_token: Option<Secret>,
     /// By variable: the provider's keys that `[auth.upstream]` names.
@@ -78,6 +81,8 @@ pub enum StartError {
     Read(#[from] StoreError),
     #[error(transparent)]
     MasterKey(#[from] BadMasterKey),
+    #[error("{}: {locked}", dir.display())]
+    Vault { dir: PathBuf, locked: Locked },
     #[error("the admin token file: {0}")]
     AdminToken(#[source] std::io::Error),
     #[error("upstream.base_url is no URL such as https://api.openai.com/v1: {0}")]
@@ -113,7 +118,16 @@ impl App {
             Some(key) => MasterKey::parse(key)?,
             None => MasterKey::load_or_create(&dir)?,
         };
-        let vault = Arc::new(Vault::new(&master));
+        let previous = match &secrets.previous_master_key {
+            Some(key) => Some(MasterKey::parse(key)?),
+            None => MasterKey::load_previous(&dir)?,
+        };
+        let vault = vault::unlock(&*store, &master, previous.as_ref()).await;
+        let vault = vault.map_err(|locked| StartError::Vault {
+            dir: dir.clone(),
+            locked,
+        })?;
+        let vault = Arc::new(vault);
         let admin_token = admin_token(secrets.admin_token, &dir, &vault)?;
         let upstream: Url = settings.provider.base_url.parse()?;
         let passthrough = Passthrough::new(settings.passthrough, &upstream)?;

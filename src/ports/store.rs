@@ -158,6 +158,11 @@ pub trait Store: Send + Sync + 'static {
 
     async fn drop_credential(&self, id: CredentialId) -> Result<(), StoreError>;
 
+    /// What the vault is made of, sealed with the master key.
+    async fn vault_roots(&self) -> Result<Option<Vec<u8>>, StoreError>;
+
+    async fn put_vault_roots(&self, sealed: Bytes) -> Result<(), StoreError>;
+
     /// Changes whose key is whose, and what is sealed, in one write. A credential that
     /// has been dropped meanwhile stays dropped.
     async fn move_tenant(&self, moving: TenantMove) -> Result<(), StoreError>;

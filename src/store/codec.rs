@@ -133,6 +133,13 @@ pub fn seal_with<T: Serialize + ?Sized>(record: &T, tail: &[u8]) -> Bytes {
     Bytes::from(value)
 }
 
+/// A value of any bytes, with a header that fits them.
+#[cfg(any(test, fuzzing))]
+pub fn framed(body: &[u8]) -> Bytes {
+    let sum = crc32fast::hash(body).to_le_bytes();
+    [&[VERSION][..], &sum, body].concat().into()
+}
+
 pub fn seal<T: Serialize + ?Sized>(record: &T) -> Bytes {
     seal_with(record, &[])
 }

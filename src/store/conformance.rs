@@ -193,6 +193,15 @@ pub async fn admit(store: &dyn Store, request: &Request, body: &[u8]) {
     assert_eq!(admitted, Admitted::New);
 }
 
+/// With a credential that opens.
+pub async fn admit_with(store: &dyn Store, request: &Request, body: &[u8], credential: Bytes) {
+    let admission = Admission {
+        credential,
+        ..admission(request, body)
+    };
+    assert_eq!(store.admit(admission).await.unwrap(), Admitted::New);
+}
+
 pub async fn settle(
     store: &dyn Store,
     request: &Request,

@@ -23,7 +23,7 @@ mod kv;
 mod memory;
 mod open;
 mod reads;
-mod records;
+pub(crate) mod records;
 mod sled;
 mod staging;
 #[cfg(test)]
@@ -34,7 +34,7 @@ mod writer;
 use self::{
     changes::{admit, attempts, deliveries, places, purge, settle},
     kv::{Kv, again},
-    records::{batch, credential, issued, learned, orphan, shadow, tenant},
+    records::{batch, credential, issued, learned, meta, orphan, shadow, tenant},
     staging::{Staging, Step},
     writer::{Horizon, Writer},
 };
@@ -365,6 +365,15 @@ impl<K: Kv> Store for KvStore<K> {
 
     async fn drop_credential(&self, id: CredentialId) -> Result<(), StoreError> {
         self.put(credential::key(id), None).await
+    }
+
+    async fn vault_roots(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(1, |kv| reads::vault_roots(kv)).await
+    }
+
+    async fn put_vault_roots(&self, sealed: bytes::Bytes) -> Result<(), StoreError> {
+        let value = meta::encode(&sealed.to_vec());
+        self.put(meta::roots_key(), Some(value)).await
     }
 
     async fn move_tenant(&self, moving: TenantMove) -> Result<(), StoreError> {

@@ -220,6 +220,10 @@ pub fn destinations(kv: &impl Kv) -> Read<Vec<Destination>> {
     all(kv, &destination::all(), usize::MAX, destination::decode)
 }
 
+pub fn vault_roots(kv: &impl Kv) -> Read<Option<Vec<u8>>> {
+    one(kv, &meta::roots_key(), meta::decode)
+}
+
 pub fn tenants(kv: &impl Kv) -> Read<Vec<(TenantId, TenantId)>> {
     all(kv, &tenant::all(), usize::MAX, tenant::decode)
 }

@@ -48,6 +48,12 @@ pub mod shadow;
 pub mod tenant;
 pub mod unbooked;
 
+#[cfg(any(test, fuzzing))]
+mod fuzz;
+
+#[cfg(any(test, fuzzing))]
+pub use fuzz::fuzz;
+
 use super::codec::{Fields, Key};
 use crate::{
     model::{

@@ -370,6 +370,16 @@ impl Store for Mortal<dyn Store> {
         let dropped = self.inner.drop_credential(id);
         commit!(self, name, self.trouble.befall("drop_credential", dropped))
     }
+    async fn vault_roots(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.life.hear(self.inner.vault_roots()).await
+    }
+    async fn put_vault_roots(&self, sealed: bytes::Bytes) -> Result<(), StoreError> {
+        commit!(
+            self,
+            "vault roots".into(),
+            self.inner.put_vault_roots(sealed)
+        )
+    }
     async fn move_tenant(&self, moving: TenantMove) -> Result<(), StoreError> {
         commit!(self, "move tenant".into(), self.inner.move_tenant(moving))
     }

@@ -23,7 +23,6 @@ use offpeak::{
         id::{RequestKey, TenantId},
         ledger::LedgerRow,
         request::{Outcome, Source, State},
-        secret::Secret,
         time::Timestamp,
     },
     ports::{Clock, Content, Provider, Store},
@@ -31,7 +30,7 @@ use offpeak::{
     simulator::{self, Fault, Kind, Operation, Simulator},
     store::{
         MemoryStore,
-        vault::{MasterKey, Vault},
+        vault::{Roots, Vault},
     },
 };
 use parking_lot::Mutex;
@@ -198,8 +197,7 @@ impl World {
         change(&mut settings, &mut provider);
         let sim = Simulator::new(provider, clock.now());
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        let key = MasterKey::parse(&Secret::new("11".repeat(32))).unwrap();
-        let vault = Arc::new(Vault::new(&key));
+        let vault = Arc::new(Vault::new(&Roots::from([0x11; 32])));
         let hooks = Arc::new(Hooks::default());
         let line = Line::to(sim.clone());
         let life = Life::new(clock.clone(), steps);

@@ -7,8 +7,10 @@ mod data_dir;
 mod full_disk;
 mod hooks;
 mod load;
+mod master_key;
 mod process;
 mod provider;
+mod redacted;
 mod stop;
 mod unreachable;
 
