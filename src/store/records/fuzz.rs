@@ -21,7 +21,7 @@ pub fn fuzz(data: &[u8]) {
 
 fn read(kind: u8, key: &[u8], value: &Bytes) {
     let key = |tag: codec::Kind| [&[tag.tag], key].concat();
-    match kind % 18 {
+    match kind % 19 {
         0 => {
             let key = key(attempt::KIND);
             if let Ok(read) = attempt::decode(&key, value) {
@@ -58,6 +58,13 @@ fn read(kind: u8, key: &[u8], value: &Bytes) {
         14 => drop(queue::decode(&key(queue::KIND), value)),
         15 => drop(request::decode(&key(request::KIND), value)),
         16 => drop(shadow::decode(&key(shadow::KIND), value)),
+        17 => {
+            let key = key(issued::KIND);
+            if let Ok(read) = issued::decode(&key, value) {
+                let again = issued::decode(&key, &issued::encode(&read));
+                assert_eq!(again.ok(), Some(read));
+            }
+        }
         _ => drop(unbooked::decode_call(&key(unbooked::CALL), value)),
     }
 }
