@@ -30,7 +30,7 @@ use self::auth::BadUpstreamKey;
 use crate::{
     delivery::{self, BadSender, Courier},
     edge::{
-        self, Edge,
+        self, BadUpstreamSecret, Edge, UpstreamEvents,
         passthrough::{Passthrough, SetupError},
         server::Server,
     },
@@ -57,6 +57,8 @@ pub struct Secrets {
     pub admin_token: Option<Secret>,
     /// By variable: the provider's keys that `[auth.upstream]` names.
     pub upstream_keys: HashMap<String, Secret>,
+    /// `OFFPEAK_UPSTREAM_WEBHOOK_SECRET`; without it the provider's events are not taken.
+    pub upstream_webhooks: Option<Secret>,
 }
 
 /// What the engine gets to write down what it has in hand, when the connections
@@ -70,6 +72,7 @@ pub struct App {
     /// Tells the edge.
     stopping: CancellationToken,
     address: SocketAddr,
+    admin_address: Option<SocketAddr>,
     grace: Duration,
 }
 
@@ -95,6 +98,8 @@ pub enum StartError {
     Delivery(#[from] BadSender),
     #[error(transparent)]
     UpstreamKey(#[from] BadUpstreamKey),
+    #[error(transparent)]
+    UpstreamSecret(#[from] BadUpstreamSecret),
     #[error(transparent)]
     Prices(#[from] BadPrices),
     #[error("cannot listen on {address}: {error}")]
@@ -131,6 +136,7 @@ impl App {
         let admin_token = admin_token(secrets.admin_token, &dir, &vault)?;
         let upstream: Url = settings.provider.base_url.parse()?;
         let passthrough = Passthrough::new(settings.passthrough, &upstream)?;
+        let upstream_events = UpstreamEvents::new(secrets.upstream_webhooks.as_ref())?;
         let sender = delivery::Sender::new(settings.delivery)?;
         let engine = Engine::start(Parts {
             store,
@@ -145,7 +151,11 @@ impl App {
         .await?;
         let passthrough = passthrough.watched_by(&engine);
         let passthrough = match engine.issues_keys() {
-            true => passthrough.guarded_by(&engine, settings.auth.passthrough_paths),
+            true => passthrough.guarded_by(
+                &engine,
+                settings.auth.passthrough_paths,
+                settings.edge.body_timeout,
+            ),
             false => passthrough,
         };
         let edge = Edge::new(
@@ -153,18 +163,22 @@ impl App {
             passthrough.for_another_worker(),
             settings.edge,
             admin_token,
+            upstream_events,
         );
         let stopping = edge.stopping.clone();
-        let listen = edge::server::Settings {
-            listen: settings.server.listen,
-            workers: settings.server.workers,
-            drain_grace: settings.server.shutdown_grace,
+        let listen = settings.server.server();
+        let routers = edge::routers(&Arc::new(edge), listen.admin_listen.is_some());
+        let server = Server::new(listen, passthrough, routers)
+            .map_err(|(address, error)| StartError::Listen { address, error })?;
+        let bound = |error| StartError::Listen {
+            address: settings.server.listen,
+            error,
         };
-        let address = listen.listen;
-        let bound = |error| StartError::Listen { address, error };
-        let server =
-            Server::new(listen, passthrough, edge::router(Arc::new(edge))).map_err(bound)?;
         let address = server.address().map_err(bound)?;
+        let admin_address = server.admin_address().map_err(bound)?;
+        if let Some(admin) = admin_address {
+            tracing::info!("operators are served at http://{admin}, and only there");
+        }
         for warning in warnings {
             tracing::warn!("{warning}");
         }
@@ -173,6 +187,7 @@ impl App {
             engine,
             stopping,
             address,
+            admin_address,
             grace: settings.server.shutdown_grace,
         })
     }
@@ -180,6 +195,11 @@ impl App {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where operators are served, where that is elsewhere.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
     }
 
     /// Serves until `stop`; then answers what it can within the grace period.

@@ -1,13 +1,16 @@
 //! The command line.
 
+mod backup;
 mod demo;
 mod keys;
 mod log;
 mod remote;
+mod restore;
 mod serve;
 mod shadow;
 mod simulate;
 mod simulator;
+mod store;
 
 use std::process::ExitCode;
 
@@ -37,6 +40,12 @@ enum Command {
     Shadow(shadow::Args),
     /// The keys that a running server issues to its callers (auth.mode = "keys").
     Keys(keys::Args),
+    /// Copy all that is stored into one file, while the server runs or when it does not.
+    Backup(backup::Args),
+    /// Make a data directory of a backup.
+    Restore(restore::Args),
+    /// Look at the database of a stopped server, or save what can be read of a damaged one.
+    Store(store::Args),
 }
 
 /// Runs the command line and returns the process's exit code.
@@ -57,6 +66,9 @@ pub fn main() -> ExitCode {
             Command::Simulator(args) => simulator::run(args).await,
             Command::Shadow(args) => shadow::run(args).await,
             Command::Keys(args) => keys::run(args).await,
+            Command::Backup(args) => backup::run(args).await,
+            Command::Restore(args) => restore::run(&args),
+            Command::Store(args) => store::run(&args),
         }
     });
     match ran {
@@ -76,6 +88,27 @@ enum Failure {
     Io(#[from] std::io::Error),
     #[error("{0}")]
     Other(String),
+}
+
+/// Where a command finds the data directory.
+#[derive(clap::Args)]
+struct DataDir {
+    /// Where requests, answers and generated secrets are kept [default: offpeak-data].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// The settings that the server runs with.
+    #[arg(long, value_name = "FILE")]
+    config: Option<std::path::PathBuf>,
+}
+
+impl DataDir {
+    fn settings(&self) -> Result<crate::store::Settings, ConfigError> {
+        let flags = self.data_dir.clone().map(|dir| ("store.data_dir", dir));
+        let flags: Vec<(&str, String)> = flags.into_iter().collect();
+        let config =
+            crate::config::Config::load(self.config.as_deref(), std::env::vars_os(), &flags)?;
+        config.section("store")
+    }
 }
 
 fn fail(failure: &Failure) -> ExitCode {

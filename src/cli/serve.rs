@@ -51,6 +51,7 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
             .variables()
             .filter_map(|name| Some((name.to_owned(), secret(name)?)))
             .collect(),
+        upstream_webhooks: secret("OFFPEAK_UPSTREAM_WEBHOOK_SECRET"),
     };
     let tasks = TaskTracker::new();
     let stop = super::stop_on_signal(&tasks);

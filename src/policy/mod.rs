@@ -6,6 +6,7 @@ pub mod allowance;
 pub mod backoff;
 pub mod bucket;
 pub mod budget;
+pub mod circuit;
 pub mod demand;
 pub mod fading;
 pub mod ladder;

@@ -113,8 +113,8 @@ impl ports::Vault for Vault {
         print
     }
 
-    fn webhook_secret(&self, tenant: TenantId) -> String {
-        self.webhook_secret_of(tenant, 0).expose().to_owned()
+    fn webhook_secret(&self, tenant: TenantId, number: u32) -> String {
+        self.webhook_secret_of(tenant, number).expose().to_owned()
     }
 }
 
@@ -278,7 +278,7 @@ mod tests {
             secret.expose().to_owned()
         };
         let first = secret(&vault(7), 1, 0);
-        assert_eq!(first, vault(7).webhook_secret(TenantId([1; 16])));
+        assert_eq!(first, vault(7).webhook_secret(TenantId([1; 16]), 0));
         assert_ne!(first, secret(&vault(7), 1, 1));
         assert_ne!(first, secret(&vault(7), 2, 0));
         assert_ne!(first, secret(&vault(8), 1, 0));

@@ -20,6 +20,8 @@ pub const HANG: Duration = Duration::from_secs(60);
 /// Stopped with [`TestApp::finish`], which says whether anything was left undone.
 pub struct TestApp {
     pub address: SocketAddr,
+    /// Where operators are served, where that is elsewhere.
+    pub admin_address: Option<SocketAddr>,
     pub simulator: Arc<Simulator>,
     directory: tempfile::TempDir,
     settings: Vec<(String, String)>,
@@ -73,6 +75,7 @@ impl TestApp {
         }
         let mut app = TestApp {
             address: ([127, 0, 0, 1], 0).into(),
+            admin_address: None,
             simulator,
             directory,
             settings: all,
@@ -101,6 +104,7 @@ impl TestApp {
         };
         let app = App::start(settings, secrets).await.unwrap();
         self.address = app.address();
+        self.admin_address = app.admin_address();
         self.stop = CancellationToken::new();
         self.server.spawn(app.run(self.stop.clone()));
     }

@@ -1,7 +1,7 @@
 //! Where callers present keys that we issued: what passes, and with whose key. Nothing
 //! waits here on the store; only of a key that lists its models a body is read.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use axum::body::Body as Whole;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
@@ -16,6 +16,8 @@ use crate::{
 pub(super) struct Gate {
     engine: Arc<Engine>,
     paths: Paths,
+    /// Of a body that is read, or refused.
+    most: read::Bounds,
 }
 
 /// Which calls an issued key's holder may pass to the upstream. What is not named does
@@ -95,8 +97,12 @@ impl fmt::Display for Paths {
 }
 
 impl Gate {
-    pub fn new(engine: &Arc<Engine>, paths: Paths) -> Gate {
+    pub fn new(engine: &Arc<Engine>, paths: Paths, body_timeout: Duration) -> Gate {
         Gate {
+            most: read::Bounds {
+                bytes: engine.settings().admission.max_body_bytes,
+                time: body_timeout,
+            },
             engine: engine.clone(),
             paths,
         }
@@ -111,7 +117,7 @@ impl Gate {
         &self,
         request: Request<RequestBody>,
     ) -> Result<(Request<RequestBody>, Caller), ApiError> {
-        let most = self.engine.settings().admission.max_body_bytes;
+        let most = self.most;
         let caller = match self.look(&request) {
             Ok(caller) => caller,
             Err(error) => {
@@ -129,7 +135,7 @@ impl Gate {
             let whole = read::read(read, most)
                 .await
                 .map_err(|error| match error.status() {
-                    StatusCode::PAYLOAD_TOO_LARGE => too_large(most),
+                    StatusCode::PAYLOAD_TOO_LARGE => too_large(most.bytes),
                     _ => error,
                 })?;
             if !whole.is_empty() {

@@ -4,7 +4,10 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::store::codec;
+use crate::{
+    model::{id::ReceiverId, time::Timestamp},
+    store::codec,
+};
 
 /// The first byte says which kind, the second how long the key is, without its tag. The
 /// rest is the value: as it is, and with a header that fits, so that what is behind the
@@ -21,7 +24,7 @@ pub fn fuzz(data: &[u8]) {
 
 fn read(kind: u8, key: &[u8], value: &Bytes) {
     let key = |tag: codec::Kind| [&[tag.tag], key].concat();
-    match kind % 19 {
+    match kind % 23 {
         0 => {
             let key = key(attempt::KIND);
             if let Ok(read) = attempt::decode(&key, value) {
@@ -39,7 +42,10 @@ fn read(kind: u8, key: &[u8], value: &Bytes) {
         }
         2 => drop(chunk::decode(&key(chunk::KIND), value)),
         3 => drop(credential::decode(&key(credential::KIND), value)),
-        4 => drop(delivery::decode_due(&key(delivery::DUE), value)),
+        4 => {
+            let named = |_| Ok((ReceiverId([0; 16]), Timestamp::ZERO));
+            drop(delivery::decode_due(&key(delivery::DUE), value, named));
+        }
         5 => drop(delivery::decode_status(&key(delivery::STATUS), value)),
         6 => {
             let key = key(destination::KIND);
@@ -58,7 +64,11 @@ fn read(kind: u8, key: &[u8], value: &Bytes) {
         14 => drop(queue::decode(&key(queue::KIND), value)),
         15 => drop(request::decode(&key(request::KIND), value)),
         16 => drop(shadow::decode(&key(shadow::KIND), value)),
-        17 => {
+        17 => drop(receiver::decode(&key(receiver::KIND), value)),
+        18 => drop(hook_secrets::decode(&key(hook_secrets::KIND), value)),
+        19 => drop(delivery::decode_backlog(&key(delivery::BACKLOG), value)),
+        20 => drop(tenant::decode(&key(tenant::KIND), value)),
+        21 => {
             let key = key(issued::KIND);
             if let Ok(read) = issued::decode(&key, value) {
                 let again = issued::decode(&key, &issued::encode(&read));

@@ -108,6 +108,9 @@ pub fn settings() -> Settings {
             endpoints: Vec::new(),
             max_body_bytes: 16 << 20,
             max_open: 1_000_000,
+            max_open_per_tenant: 1_000_000,
+            max_open_bytes: u64::MAX,
+            max_open_bytes_per_tenant: u64::MAX,
             on_full: OnFull::Reject,
             model_check: false,
             model_cache: 10 * MINUTE,
@@ -121,6 +124,7 @@ pub fn settings() -> Settings {
         live: section(&config, "live"),
         webhook: HookSettings {
             max_concurrent: 32,
+            max_per_endpoint: 8,
             horizon: 72 * HOUR,
             first_retry: 5 * SECOND,
             max_inline_bytes: 262_144,
@@ -128,6 +132,7 @@ pub fn settings() -> Settings {
         },
         retention: RetentionSettings {
             results: 7 * 24 * HOUR,
+            ledger: 400 * 24 * HOUR,
             sweep_interval: MINUTE,
         },
         shadow: section(&config, "shadow"),
@@ -309,6 +314,18 @@ impl World {
         }
     }
 
+    pub async fn try_erase(&mut self, key: RequestKey, steps: Option<u32>) {
+        let life = self.life.clone();
+        let died = tokio::select! {
+            biased;
+            () = life.ended() => true,
+            erased = self.engine.erase(key) => erased.is_err(),
+        };
+        if died {
+            self.restart(steps).await;
+        }
+    }
+
     pub fn diary(&self) -> Vec<String> {
         let mut diary = self.diary.clone();
         diary.extend(self.life.diary());
@@ -461,6 +478,7 @@ impl World {
         counts.open() > 0
             || self.batches().await.iter().any(open)
             || self.store.next_delivery().await.unwrap().is_some()
+            || !self.store.backlogs(None, 1).await.unwrap().is_empty()
             || self.engine.gauges().in_hand > 0
             || self.engine.gauges().backing_off > 0
     }

@@ -1,15 +1,19 @@
 //! The binary as a process, on real sockets: killed, stopped, refused its data
 //! directory, out of disk, and without a provider.
 
+mod backup;
 mod caller;
 mod crash;
+mod crowd;
 mod data_dir;
 mod full_disk;
 mod hooks;
 mod load;
+mod log;
 mod master_key;
 mod process;
 mod provider;
+mod proxied;
 mod redacted;
 mod stop;
 mod unreachable;
