@@ -69,7 +69,7 @@ use crate::{
 };
 
 /// All kinds.
-pub const KINDS: [Kind; 28] = [
+pub const KINDS: [Kind; 29] = [
     request::KIND,
     chunk::KIND,
     chunk::JOURNAL,
@@ -97,6 +97,7 @@ pub const KINDS: [Kind; 28] = [
     learned::KIND,
     shadow::KIND,
     tenant::KIND,
+    issued::KIND,
     meta::KIND,
 ];
 
