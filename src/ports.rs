@@ -34,6 +34,6 @@ use crate::model::time::Timestamp;
 pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
 
-    /// Uniform in `0..=u128::MAX`.
+    /// Uniform in `0..=u128::MAX`, and not to be guessed: keys are made of it.
     fn random(&self) -> u128;
 }

@@ -176,6 +176,10 @@ impl Engine {
 
     /// Whether the caller's key has moved since it was read.
     pub(super) fn has_moved(&self, caller: &Caller) -> bool {
+        // Keys that we issued do not move.
+        if caller.key.is_some() {
+            return false;
+        }
         let print = self.print(&caller.presented);
         self.tenants.of(print).unwrap_or(print) != caller.tenant
     }
@@ -212,7 +216,7 @@ impl Engine {
             || !self.store.ledger(tenant, 0).await?.is_empty())
     }
 
-    fn credentials_of(&self, tenant: TenantId) -> BTreeSet<CredentialId> {
+    pub(super) fn credentials_of(&self, tenant: TenantId) -> BTreeSet<CredentialId> {
         let summary = self.summary.lock();
         let destinations = summary.destinations.values();
         let its = destinations.filter(|destination| destination.tenant == tenant);

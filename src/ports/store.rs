@@ -16,6 +16,7 @@ use crate::model::{
         BatchId, CallDigest, CredentialId, DestinationId, ReceiverId, RequestId, RequestKey,
         TenantId,
     },
+    issued::IssuedKey,
     ledger::{LedgerKey, LedgerRow},
     request::{Cohort, Destination, Entry, LiveQueue, Outcome, Place, Request},
     shadow::{ShadowKey, ShadowRow},
@@ -180,6 +181,14 @@ pub trait Store: Send + Sync + 'static {
 
     /// Fingerprints of keys that were moved, and whose they are.
     async fn tenants(&self) -> Result<Vec<(TenantId, KeyOwner)>, StoreError>;
+
+    // ---- keys that we issued
+
+    /// Writes a key, over an earlier version of the same id.
+    async fn put_issued(&self, key: &IssuedKey) -> Result<(), StoreError>;
+
+    /// All of them, the oldest first.
+    async fn issued(&self) -> Result<Vec<IssuedKey>, StoreError>;
 
     // ---- what was learned
 

@@ -15,6 +15,7 @@ use crate::{
             BatchId, CallDigest, CredentialId, DestinationId, ReceiverId, RequestId, RequestKey,
             TenantId,
         },
+        issued::{IssuedKey, samples::issued},
         ledger::{LedgerKey, LedgerRow},
         request::{
             Bucket, Cohort, Destination, Entry, Framing, Guarantee, LiveQueue, OnLate, Outcome,
@@ -1080,6 +1081,22 @@ async fn a_tenant_moves_in_one_write(store: &dyn Store) {
     assert_eq!(store.credential(dropped).await.unwrap(), None);
 }
 
+async fn an_issued_key_is_written_over_and_stays(store: &dyn Store) {
+    let (older, newer) = (issued(1, at(0)), issued(2, at(1)));
+    store.put_issued(&newer).await.unwrap();
+    store.put_issued(&older).await.unwrap();
+    assert_eq!(
+        store.issued().await.unwrap(),
+        [older.clone(), newer.clone()]
+    );
+    let revoked = IssuedKey {
+        revoked: Some(at(5)),
+        ..older
+    };
+    store.put_issued(&revoked).await.unwrap();
+    assert_eq!(store.issued().await.unwrap(), [revoked, newer]);
+}
+
 async fn a_batch_is_found_by_its_id(store: &dyn Store) {
     let one = batch(&request(1, 1), 1);
     assert_eq!(store.batch(one.id).await.unwrap(), None);
@@ -1131,6 +1148,7 @@ conformance! {
     credentials_are_kept_until_they_are_dropped
     a_tenant_moves_in_one_write
     a_batch_is_found_by_its_id
+    an_issued_key_is_written_over_and_stays
     what_was_learned_is_written_over_and_forgotten
     shadow_rows_are_written_over_and_removed
 }

@@ -51,7 +51,9 @@ pub use self::{
 use self::{
     changes::{admit, attempts, deliveries, places, purge, settle},
     kv::{Kv, again},
-    records::{batch, credential, destination, learned, meta, orphan, receiver, shadow, tenant},
+    records::{
+        batch, credential, destination, issued, learned, meta, orphan, receiver, shadow, tenant,
+    },
     redo::Redo,
     staging::{Staging, Step},
     writer::{Horizon, Writer},
@@ -65,6 +67,7 @@ use crate::{
             BatchId, CallDigest, CredentialId, DestinationId, ReceiverId, RequestId, RequestKey,
             TenantId,
         },
+        issued::IssuedKey,
         ledger::{LedgerKey, LedgerRow},
         request::{Cohort, Destination, Entry, LiveQueue, Place},
         shadow::{ShadowKey, ShadowRow},
@@ -446,6 +449,15 @@ impl<K: Kv> Store for KvStore<K> {
 
     async fn tenants(&self) -> Result<Vec<(TenantId, KeyOwner)>, StoreError> {
         self.read(usize::MAX, |kv| reads::tenants(kv)).await
+    }
+
+    async fn put_issued(&self, key: &IssuedKey) -> Result<(), StoreError> {
+        self.put(issued::key(key.id), Some(issued::encode(key)))
+            .await
+    }
+
+    async fn issued(&self) -> Result<Vec<IssuedKey>, StoreError> {
+        self.read(usize::MAX, |kv| reads::issued_keys(kv)).await
     }
 
     async fn put_learned(&self, learned: Learned) -> Result<(), StoreError> {

@@ -91,6 +91,13 @@ pub async fn move_here(
 ) -> Result<Response, ApiError> {
     let asked = query::moving(query.as_deref())?;
     let caller = auth::caller(&edge, &parts.headers, &parts.uri)?;
+    if edge.engine.issues_keys() {
+        let message = "This server issues the keys that it is called with, and its operator \
+                       keeps the provider's. For another key: `offpeak keys create --tenant` \
+                       with the name of this one's tenant, then `offpeak keys revoke`.";
+        let status = StatusCode::CONFLICT;
+        return Err(ApiError::invalid(status, "keys_are_issued", message));
+    }
     if !auth::names_key(&caller.presented) {
         let message = "Send the key to move to: `Authorization: Bearer NEW_KEY`.";
         return Err(ApiError::unauthorized(message));

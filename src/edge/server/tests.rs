@@ -1,9 +1,9 @@
 mod patience;
 
-use axum::{Extension, routing::any};
-use http::Request;
 use super::*;
 use crate::edge::testing::{self, Proxy, Wire, start};
+use axum::{Extension, routing::any};
+use http::Request;
 
 const GET: &str = "GET /v1/models HTTP/1.1\r\nhost: us\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
