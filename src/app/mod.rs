@@ -1,6 +1,8 @@
 //! The composition root: the only place that names concrete adapters.
 
 mod clock;
+#[cfg(debug_assertions)]
+mod rehearsal;
 mod settings;
 mod warnings;
 

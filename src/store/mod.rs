@@ -24,6 +24,8 @@ mod memory;
 mod open;
 mod reads;
 mod records;
+#[cfg(debug_assertions)]
+pub mod rehearsal;
 mod sled;
 mod staging;
 #[cfg(test)]

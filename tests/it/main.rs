@@ -10,5 +10,6 @@ mod sdk;
 mod settings;
 mod simulate;
 mod simulator;
+mod torture;
 mod wire;
 mod workloads;

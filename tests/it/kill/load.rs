@@ -214,6 +214,6 @@ impl Feed {
 }
 
 /// Its bytes are in the order of the feed.
-fn decoded(cursor: &str) -> Vec<u8> {
+pub fn decoded(cursor: &str) -> Vec<u8> {
     URL_SAFE_NO_PAD.decode(cursor).unwrap()
 }

@@ -1,14 +1,15 @@
 //! The binary as a process, on real sockets: killed, stopped, refused its data
 //! directory, out of disk, and without a provider.
 
-mod caller;
+pub mod caller;
 mod crash;
 mod data_dir;
+pub mod disk;
 mod full_disk;
-mod hooks;
-mod load;
-mod process;
-mod provider;
+pub mod hooks;
+pub mod load;
+pub mod process;
+pub mod provider;
 mod stop;
 mod unreachable;
 
@@ -16,11 +17,23 @@ use std::{future::Future, time::Duration};
 
 /// How long anything may take that must happen. Not a measure of speed: it only
 /// turns waiting for ever into a failure.
-const PATIENCE: Duration = Duration::from_secs(100);
+pub const PATIENCE: Duration = Duration::from_secs(100);
 
-async fn soon<T>(what: &str, happens: impl Future<Output = T>) -> T {
+pub async fn soon<T>(what: &str, happens: impl Future<Output = T>) -> T {
     match tokio::time::timeout(PATIENCE, happens).await {
         Ok(happened) => happened,
         Err(_) => panic!("{what}: not within {PATIENCE:?}"),
     }
+}
+
+/// A number in the environment.
+pub fn number_from(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
+}
+
+pub fn nano_usd(text: &str) -> u64 {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    assert!(fraction.len() <= 9, "{text}");
+    format!("{whole}{fraction:0<9}").parse().unwrap()
 }
