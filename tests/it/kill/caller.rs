@@ -76,9 +76,14 @@ impl Call {
     }
 
     /// The simulator's steering words, in place of the ordinary ones.
-    pub fn steered(mut self, words: &str) -> Self {
+    pub fn steered(self, words: &str) -> Self {
+        self.with("metadata", json!({"sim": words}))
+    }
+
+    /// With this field in its body.
+    pub fn with(mut self, name: &str, value: Value) -> Self {
         let mut body: Value = serde_json::from_str(&self.body).unwrap();
-        body["metadata"] = json!({"sim": words});
+        body[name] = value;
         self.body = body.to_string();
         self
     }
@@ -91,11 +96,8 @@ impl Call {
     }
 
     /// A longer question.
-    pub fn padded(mut self, bytes: usize) -> Self {
-        let mut body: Value = serde_json::from_str(&self.body).unwrap();
-        body["user"] = "x".repeat(bytes).into();
-        self.body = body.to_string();
-        self
+    pub fn padded(self, bytes: usize) -> Self {
+        self.with("user", "x".repeat(bytes).into())
     }
 
     pub fn path(&self) -> &'static str {

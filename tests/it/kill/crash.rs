@@ -18,8 +18,8 @@ use super::{
     caller::{Call, Client, Mode},
     hooks::Hooks,
     load::{Done, Feed, KEYS, Load},
-    process::{Revived, Setup, Up},
     nano_usd, number_from,
+    process::{Revived, Setup, Up},
     provider::{Point, Provider, quick},
     soon,
 };

@@ -59,7 +59,11 @@ pub async fn check_ledger(load: &Load, provider: &Provider) -> Money {
 /// A tenant's bill, and the dearest that one call of its can have been.
 fn billed(provider: &Provider, key: &str) -> (u64, u64) {
     let bill = provider.simulator.bill();
-    let rows: Vec<_> = bill.rows.iter().filter(|row| row.key == key_id(key)).collect();
+    let rows: Vec<_> = bill
+        .rows
+        .iter()
+        .filter(|row| row.key == key_id(key))
+        .collect();
     let dearest = rows.iter().map(|row| row.nano_usd / row.calls * 2).max();
     let sum = rows.iter().map(|row| row.nano_usd).sum();
     (sum, dearest.unwrap_or_default())
@@ -157,8 +161,12 @@ pub fn check_runs(load: &Load, log: &Log, kept: &Kept) {
         let explained = answered + of_state(AttemptState::Late);
         let lost = of_state(AttemptState::Unaccounted);
         if !(explained..=explained + lost).contains(&ran) || of_state(AttemptState::Open) > 0 {
-            let what = format!("it ran {ran} times, not {explained} to {}", explained + lost);
-            load.register.violation(Some(&requests[0].0), format!("{what}: {plan:?}"));
+            let what = format!(
+                "it ran {ran} times, not {explained} to {}",
+                explained + lost
+            );
+            load.register
+                .violation(Some(&requests[0].0), format!("{what}: {plan:?}"));
         }
     }
 }
@@ -178,20 +186,25 @@ pub async fn check_webhooks(load: &Load, hooks: &Hooks) -> usize {
         wanted.keys().find(|id| !came.contains_key(*id)).cloned()
     };
     if !until(async || missing().is_none()).await {
-        load.register.violation(missing().as_deref(), "its webhook did not come");
+        load.register
+            .violation(missing().as_deref(), "its webhook did not come");
     }
     let mut ids: HashMap<String, String> = HashMap::new();
     for (request, received) in hooks.by_request() {
         let Some(number) = wanted.get(&request) else {
-            load.register.violation(Some(&request), "a webhook that nobody asked for");
+            load.register
+                .violation(Some(&request), "a webhook that nobody asked for");
             continue;
         };
         let plan = load.register.plan(*number);
         for hook in &received {
             let other = ids.insert(hook.id.clone(), request.clone());
-            let told = load
-                .register
-                .books(|books| books.requests.get(&request).and_then(|known| known.told.clone()));
+            let told = load.register.books(|books| {
+                books
+                    .requests
+                    .get(&request)
+                    .and_then(|known| known.told.clone())
+            });
             let kind = match plan.fate {
                 _ if told.as_ref().is_some_and(|told| told.status == 200) => "succeeded",
                 Fate::Cancelled => "cancelled",

@@ -121,7 +121,10 @@ async fn all_of(store: &SledStore) -> Result<Kept, StoreError> {
         open += kept.tenant(store, tenant, &places).await?;
     }
     if open != places.len() {
-        let what = format!("{open} requests are open, and {} have a place", places.len());
+        let what = format!(
+            "{open} requests are open, and {} have a place",
+            places.len()
+        );
         kept.breaches.push(what);
     }
     for batch in &kept.batches {
@@ -147,7 +150,8 @@ impl Kept {
         for batch in &self.batches {
             let lines = store.lines(batch.id, None, usize::MAX).await?;
             if !batch.state.is_open() && !lines.is_empty() {
-                self.breaches.push(format!("lines in an ended batch: {batch:?}"));
+                self.breaches
+                    .push(format!("lines in an ended batch: {batch:?}"));
             }
             for entry in &lines {
                 found.push((entry.key, "request placed in a batch"));
@@ -184,7 +188,8 @@ impl Kept {
                 _ => {
                     open += 1;
                     if !places.contains_key(&key) {
-                        self.breaches.push(format!("{} is open, and nowhere", key.id));
+                        self.breaches
+                            .push(format!("{} is open, and nowhere", key.id));
                     }
                     false
                 }

@@ -258,7 +258,10 @@ impl Load {
 
     /// The files that the provider has of a key.
     pub async fn files(&self, provider: &Up, key: &str) -> Vec<Value> {
-        let reply = self.client.get(provider, key, "/v1/files?limit=10000", 0).await;
+        let reply = self
+            .client
+            .get(provider, key, "/v1/files?limit=10000", 0)
+            .await;
         let list: Option<Value> = reply
             .ok()
             .and_then(|reply| serde_json::from_str(&reply.body).ok());
@@ -332,7 +335,10 @@ impl Feed {
         };
         let (id, cursor) = (word("id"), word("cursor"));
         if self.cursor.as_deref().map(decoded) >= Some(decoded(cursor)) {
-            register.violation(Some(id), format!("the cursor {cursor} is behind {:?}", self.cursor));
+            register.violation(
+                Some(id),
+                format!("the cursor {cursor} is behind {:?}", self.cursor),
+            );
         }
         self.cursor = Some(cursor.to_owned());
         register.in_feed(number, id);

@@ -110,6 +110,10 @@ impl Plan {
                 Fate::Answered | Fate::Cancelled | Fate::Deleted => "tokens=40",
             });
         }
+        if mode == Mode::Background {
+            // Offpeak may add that itself, and the answer is another one then.
+            call = call.with("store", true.into());
+        }
         call.headers.push(("offpeak-on-late", on_late.to_owned()));
         if mode == Mode::Webhook {
             call.headers.push(("offpeak-webhook", hook.to_owned()));

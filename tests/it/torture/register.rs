@@ -10,6 +10,9 @@ use super::{
     plan::{BULK, Plan, Told},
 };
 
+/// Characters of a violation that are shown at once; its story tells all.
+const SHOWN: usize = 600;
+
 /// Requests, by their ids, and calls, by their numbers.
 pub struct Register {
     seed: u64,
@@ -81,7 +84,8 @@ impl Register {
     pub fn violation(&self, request: Option<&str>, what: impl Into<String>) {
         let mut books = self.books.lock();
         let (cycle, what) = (books.cycle, what.into());
-        println!("VIOLATION in cycle {cycle}: {what} ({request:?})");
+        let shown: String = what.chars().take(SHOWN).collect();
+        println!("VIOLATION in cycle {cycle}: {shown} ({request:?})");
         books.violations.push(Violation {
             cycle,
             what,
@@ -96,11 +100,19 @@ impl Register {
             let first = !std::mem::replace(&mut request.acknowledged, true);
             let other = (request.number != number).then_some(request.number);
             books.acknowledged += u64::from(first);
-            books.calls.entry(number).or_default().requests.insert(id.to_owned());
+            books
+                .calls
+                .entry(number)
+                .or_default()
+                .requests
+                .insert(id.to_owned());
             other
         });
         if let Some(other) = other {
-            self.violation(Some(id), format!("it is of call {other}, and told to {number}"));
+            self.violation(
+                Some(id),
+                format!("it is of call {other}, and told to {number}"),
+            );
         }
     }
 
@@ -120,7 +132,10 @@ impl Register {
             before
         });
         if let Some(before) = before.filter(|before| *before != told) {
-            self.violation(Some(id), format!("{by} tells {told:?}, another told {before:?}"));
+            self.violation(
+                Some(id),
+                format!("{by} tells {told:?}, another told {before:?}"),
+            );
         }
     }
 
@@ -219,7 +234,10 @@ impl Register {
                 let most = plan.most_requests(call.breaks, call.hang_ups);
                 if !(1..=most).contains(&made) {
                     let id = call.requests.first().cloned();
-                    found.push((id, format!("{plan:?} made {made} requests, not 1 to {most}")));
+                    found.push((
+                        id,
+                        format!("{plan:?} made {made} requests, not 1 to {most}"),
+                    ));
                 }
             }
             for (id, request) in &books.requests {

@@ -30,7 +30,9 @@ pub struct Report {
 impl Report {
     pub fn never_struck(&self) -> Vec<&'static str> {
         let states = STATES.into_iter();
-        states.filter(|state| self.coverage.of(state) == 0).collect()
+        states
+            .filter(|state| self.coverage.of(state) == 0)
+            .collect()
     }
 }
 
@@ -48,7 +50,10 @@ impl fmt::Display for Report {
         row("---", "---".into())?;
         row("cycles", self.cycles.to_string())?;
         row("requests acknowledged", self.acknowledged.to_string())?;
-        row("requests in all (some 202s were lost)", self.requests.to_string())?;
+        row(
+            "requests in all (some 202s were lost)",
+            self.requests.to_string(),
+        )?;
         row("webhooks", self.webhooks.to_string())?;
         row("**violations**", format!("**{}**", self.violations))?;
         for (kind, times) in &self.strikes.0 {
@@ -70,7 +75,10 @@ impl fmt::Display for Report {
         }
         row("input files left to expire", self.files_left.to_string())?;
         let (first, last) = self.resident;
-        row("resident, MiB: at first, in the end", format!("{first}, {last}"))?;
+        row(
+            "resident, MiB: at first, in the end",
+            format!("{first}, {last}"),
+        )?;
         let disk = match self.full_disks {
             true => "yes",
             false => "SKIPPED",

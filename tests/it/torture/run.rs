@@ -29,7 +29,6 @@ use crate::kill::{
     load::KEYS,
     process::{Refusal, Revived, Setup},
     provider::{Provider, SEED},
-    soon,
 };
 
 const ADMIN: &str = "the operators' token";
@@ -83,7 +82,8 @@ const LAW: &[(&str, &str)] = &[
     ("OFFPEAK_UPSTREAM__READ_TIMEOUT", "3s"),
     ("OFFPEAK_UPSTREAM__UPLOAD_TIMEOUT", "3s"),
     ("OFFPEAK_SUBMIT__AUDIT_INTERVAL", "2s"),
-    ("OFFPEAK_LADDER__BACKGROUND_MAY_STORE", "true"),
+    // A batch is old at once where the clock was set.
+    ("OFFPEAK_WATCH__POLL_MAX", "500ms"),
     ("OFFPEAK_LADDER__BATCH__MEDIAN", "1s"),
     ("OFFPEAK_LADDER__BATCH__P90", "3s"),
     ("OFFPEAK_LADDER__FLEX__MEDIAN", "300ms"),
@@ -331,22 +331,29 @@ impl Run {
 
     /// Until all callers have gone, all requests have ended and all of it was told.
     async fn see_out(&mut self) {
-        while let Some(ended) = soon("the callers", self.callers.join_next()).await {
-            ended.unwrap();
-        }
         let load = &self.load;
+        let callers = &mut self.callers;
         let mut told = String::new();
         let idle = books::until(async || {
+            while let Some(ended) = callers.try_join_next() {
+                ended.unwrap();
+            }
             let status = load.get_json(ADMIN, "/offpeak/admin/status").await;
             told = status.to_string();
             let is_lost = |batch: &serde_json::Value| batch["state"] == "lost";
-            status["requests"]["open"] == 0
-                && status["batches"].as_array().is_some_and(|open| open.iter().all(is_lost))
+            callers.is_empty()
+                && status["requests"]["open"] == 0
+                && status["batches"]
+                    .as_array()
+                    .is_some_and(|open| open.iter().all(is_lost))
                 && load.register.open() == 0
         });
         if !idle.await {
-            let what = format!("{} are open, and {told}", load.register.open());
+            let callers = callers.len();
+            let open = load.register.open();
+            let what = format!("{callers} callers and {open} requests wait, and {told}");
             load.register.violation(None, what);
+            load.register.check_calls();
         }
     }
 

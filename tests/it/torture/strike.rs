@@ -1,12 +1,8 @@
 //! How a life of the process ends.
 
 use std::{
-    collections::BTreeMap,
-    fs,
-    os::unix::process::ExitStatusExt as _,
-    path::Path,
-    process::ExitStatus,
-    time::Duration,
+    collections::BTreeMap, fs, os::unix::process::ExitStatusExt as _, path::Path,
+    process::ExitStatus, time::Duration,
 };
 
 use offpeak::store::rehearsal::Point as Commit;
