@@ -1,7 +1,7 @@
 //! What goes wrong while a process lives: at the provider, with the clock, with the
 //! disk.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{fmt, fs, path::Path, sync::Arc, time::Duration};
 
 use offpeak::simulator::{Fault, Kind, Operation};
 use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
@@ -16,7 +16,6 @@ const LAG: Duration = Duration::from_millis(500);
 const MINUTES: std::ops::Range<i64> = -29..30;
 
 /// The troubles of one life.
-#[derive(Debug)]
 pub struct Troubles {
     faults: Vec<Fault>,
     /// While it runs: after so long the wall stands there.
@@ -77,6 +76,26 @@ impl Troubles {
             }
         };
         tokio::join!(step, outage, full);
+    }
+}
+
+impl fmt::Display for Troubles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for fault in &self.faults {
+            let kind = serde_json::to_value(&fault.kind).unwrap_or_default();
+            let kind = kind["kind"].as_str().unwrap_or_default();
+            write!(f, ", {} {:?} {kind}", fault.times, fault.on)?;
+        }
+        if let Some((_, minutes)) = self.step {
+            write!(f, ", the wall at {minutes:+} min")?;
+        }
+        if self.outage.is_some() {
+            f.write_str(", an outage")?;
+        }
+        if let Some((.., left)) = self.full {
+            write!(f, ", {} MiB left", left >> 20)?;
+        }
+        Ok(())
     }
 }
 
