@@ -61,6 +61,16 @@ impl Load {
         })
     }
 
+    /// Waits until no more than so many bulk calls are left, for a few seconds at most.
+    pub async fn bulk_down_to(&self, left: usize) {
+        for _ in 0..40 {
+            if self.bulk.available_permits() <= left {
+                return;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
     /// Callers take no new call.
     pub fn end(&self) {
         self.over.store(true, Ordering::Relaxed);

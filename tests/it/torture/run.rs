@@ -8,7 +8,7 @@ use std::{
 };
 
 use offpeak::{simulator::Settings, store::rehearsal::DIRECTORY};
-use rand::{SeedableRng, rngs::StdRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rustix::process::Signal;
 use tokio::{task::JoinSet, time::Instant};
 
@@ -194,7 +194,13 @@ impl Run {
                     books::check_ledger(&self.load, &self.provider),
                 );
             };
-            let striking = strike.carry_out(&self.load.server, &trap);
+            let left = self.chance.random_range(0..BULK);
+            let striking = async {
+                if strike.is_patient() {
+                    self.load.bulk_down_to(left).await;
+                }
+                strike.carry_out(&self.load.server, &trap).await
+            };
             tokio::pin!(happening, striking);
             tokio::select! {
                 ended = &mut striking => ended,

@@ -40,7 +40,8 @@ impl Strike {
             // Some of them before the server is up.
             55..92 => Strike::Commit(
                 *Commit::ALL.choose(chance).unwrap(),
-                chance.random_range(1..300),
+                // Of the first ten as often as of the next hundred.
+                10f64.powf(chance.random_range(0.0..3.3)) as u32,
             ),
             _ => Strike::Stop(Duration::from_millis(chance.random_range(300..2000))),
         }
@@ -72,6 +73,11 @@ impl Strike {
                 }
             }
         }
+    }
+
+    /// Whether it waits until the load of its cycle is on its way.
+    pub fn is_patient(&self) -> bool {
+        !matches!(self, Strike::Commit(..))
     }
 
     /// Ends the process that runs. The kind that it was in the end, or how it ended

@@ -36,7 +36,7 @@ impl Troubles {
         Troubles {
             faults: (0..number).map(|_| fault(chance)).collect(),
             step: chance
-                .random_ratio(1, 4)
+                .random_ratio(1, 6)
                 .then(|| (millis(chance, 0..1500), minutes(chance))),
             outage: chance
                 .random_ratio(1, 10)
@@ -119,16 +119,15 @@ pub async fn relieve(provider: &Provider, disk: Option<&Disk>) {
 
 /// Between two lives the wall is set, now and then.
 pub fn between_lives(chance: &mut StdRng, rehearsal: &Path) {
-    if chance.random_ratio(1, 4) {
+    if chance.random_ratio(1, 6) {
         set_clock(rehearsal, minutes(chance));
     }
 }
 
 fn minutes(chance: &mut StdRng) -> i64 {
-    // As often a little as much.
-    match chance.random_ratio(1, 2) {
-        true => chance.random_range(-2..3),
-        false => chance.random_range(MINUTES),
+    match chance.random_ratio(1, 3) {
+        true => chance.random_range(MINUTES),
+        false => chance.random_range(-2..3),
     }
 }
 
