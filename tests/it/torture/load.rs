@@ -172,9 +172,9 @@ impl Load {
         // The status of a stream that had begun is no status of its request.
         let is_streamed = plan.call.mode == Mode::Stream && reply.status == StatusCode::OK;
         if is_streamed && !answer["error"].is_null() {
-            told.status = match plan.fate {
-                Fate::Refused | Fate::Poison => 400,
-                _ => 504,
+            told.status = match told.code.as_str() {
+                "deadline_exceeded" => 504,
+                _ => 400,
             };
         }
         if let Some(id) = id {
