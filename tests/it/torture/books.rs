@@ -11,7 +11,12 @@ use offpeak::{
 };
 use serde_json::Value;
 
-use super::{coverage::Kept, load::Load, plan::Fate, register::Erasure};
+use super::{
+    coverage::Kept,
+    load::Load,
+    plan::Fate,
+    register::{Erasure, Request},
+};
 use crate::kill::{
     PATIENCE, caller::Mode, hooks::Hooks, load::KEYS, nano_usd, process::Up, provider::Provider,
 };
@@ -96,6 +101,44 @@ pub async fn until(mut condition: impl AsyncFnMut() -> bool) -> bool {
         }
     };
     tokio::time::timeout(PATIENCE, trying).await.is_ok()
+}
+
+/// The list of requests tells what all others tell.
+pub async fn check_list(load: &Load) {
+    let mut listed: HashMap<String, Option<u64>> = HashMap::new();
+    for key in KEYS {
+        let mut next = String::new();
+        loop {
+            let path = format!("/offpeak/v1/requests?limit=100{next}");
+            let page = load.get_json(key, &path).await;
+            for row in page["data"].as_array().into_iter().flatten() {
+                let id = row["id"].as_str().unwrap_or_default().to_owned();
+                listed.insert(id, row["status_code"].as_u64());
+            }
+            if page["has_more"] != true {
+                break;
+            }
+            next = format!("&after={}", page["next"].as_str().unwrap_or_default());
+        }
+    }
+    let differing: Vec<String> = load.register.books(|books| {
+        let differs = |id: &String, request: &Request| {
+            let told = request.told.as_ref().map(|told| u64::from(told.status));
+            match request.erasure {
+                Erasure::None => listed.get(id) != Some(&told),
+                _ => listed.contains_key(id),
+            }
+        };
+        let requests = books.requests.iter();
+        requests
+            .filter(|(id, request)| differs(id, request))
+            .map(|(id, _)| id.clone())
+            .collect()
+    });
+    for id in differing {
+        let what = format!("the list tells {:?}", listed.get(&id));
+        load.register.violation(Some(&id), what);
+    }
 }
 
 /// No line is in two batches at a time, but in one and its twin.

@@ -63,12 +63,14 @@ impl Load {
 
     /// Waits until no more than so many bulk calls are left, for a few seconds at most.
     pub async fn bulk_down_to(&self, left: usize) {
-        for _ in 0..40 {
-            if self.bulk.available_permits() <= left {
-                return;
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
+        let down = wait_until(|| self.bulk.available_permits() <= left);
+        let _or_not = tokio::time::timeout(PAUSE * 40, down).await;
+    }
+
+    /// The same of requests that are open, and for longer.
+    pub async fn open_down_to(&self, left: usize) {
+        let down = wait_until(|| self.register.open() <= left);
+        let _or_not = tokio::time::timeout(PAUSE * 200, down).await;
     }
 
     /// Callers take no new call.
@@ -285,6 +287,12 @@ impl Load {
             self.register.violation(None, format!("{path}: {reply:?}"));
         }
         serde_json::from_str(&reply.body).unwrap_or_default()
+    }
+}
+
+async fn wait_until(condition: impl Fn() -> bool) {
+    while !condition() {
+        tokio::time::sleep(PAUSE).await;
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::kill::{
     caller::{Call, Mode},
-    load::KEYS,
+    load::{KEYS, MODES},
 };
 
 /// Numbers from here on are of the bulk: many, asynchronous, idempotent, alike.
@@ -47,18 +47,6 @@ pub struct Told {
     pub code: String,
 }
 
-const MODES: [Mode; 10] = [
-    Mode::Held,
-    Mode::Async,
-    Mode::Stream,
-    Mode::Webhook,
-    Mode::Keyed,
-    Mode::Held,
-    Mode::Wait,
-    Mode::Embeddings,
-    Mode::Background,
-    Mode::Background,
-];
 const DEADLINES: [&str; 6] = ["3s", "4s", "6s", "9s", "15s", "30s"];
 /// The last one has a flex tier.
 const MODELS: [&str; 4] = ["gpt-4o-mini", "gpt-4.1", "gpt-5.4", "gpt-5.4"];

@@ -33,11 +33,11 @@ use crate::kill::{
 
 const ADMIN: &str = "the operators' token";
 /// Callers of every mode, and of the bulk.
-const CALLERS: (usize, usize) = (48, 4);
+const CALLERS: (usize, usize) = (48, 8);
 /// Bulk calls a cycle.
-const BULK: usize = 500;
+const BULK: usize = 700;
 /// With more requests open than this, no more bulk is asked for.
-const OPEN: usize = 2_000;
+const OPEN: usize = 2_500;
 /// Of the disk, in megabytes.
 const DISK: u32 = 768;
 /// Stories that are told.
@@ -93,6 +93,7 @@ const LAW: &[(&str, &str)] = &[
     ("OFFPEAK_LADDER__BACKGROUND-8H__P90", "1s"),
     ("OFFPEAK_LADDER__BACKGROUND-2H__MEDIAN", "300ms"),
     ("OFFPEAK_LADDER__BACKGROUND-2H__P90", "700ms"),
+    ("OFFPEAK_SUBMIT__MAX_CONCURRENT", "16"),
     ("OFFPEAK_LIVE__TIMEOUT", "3s"),
     ("OFFPEAK_LIVE__ATTEMPTS", "1000"),
     ("OFFPEAK_LIVE__RETRIES_PER_MINUTE", "100000"),
@@ -198,6 +199,7 @@ impl Run {
             let striking = async {
                 if strike.is_patient() {
                     self.load.bulk_down_to(left).await;
+                    self.load.open_down_to(OPEN / 2).await;
                 }
                 strike.carry_out(&self.load.server, &trap).await
             };
@@ -218,6 +220,10 @@ impl Run {
         self.look_at_what_is_left().await;
         trouble::between_lives(&mut self.chance, &self.rehearsal);
         self.next = Strike::draw(&mut self.chance);
+        if self.load.register.open() > OPEN / 2 && !self.next.is_patient() {
+            // A machine that lags behind gets time to catch up.
+            self.next = Strike::Instant(Duration::from_secs(1));
+        }
         self.start().await;
         let (acknowledged, violations) = self
             .load
@@ -277,6 +283,7 @@ impl Run {
         self.again_at(180, Signal::TERM).await;
         self.see_out().await;
         let money = books::check_bill(&load, &self.provider).await;
+        books::check_list(&load).await;
         let webhooks = books::check_webhooks(&load, &self.hooks).await;
         let files_left = books::check_files(&load, &self.provider).await;
         self.check_rest().await;
