@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! cargo bench --bench memory -- held [CALLS]   RSS per held call (10,000)
+//! cargo bench --bench memory -- idle [COUNT]   RSS per idle connection (14,000): both
+//!                                              ends need a descriptor each
 //! cargo bench --bench memory -- upload [MB]    peak RSS over idle while an input
 //!                                              file is assembled and uploaded (200)
 //! ```
@@ -17,7 +19,7 @@ use offpeak::{
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     process::{Child, Command},
     task::JoinSet,
 };
@@ -37,8 +39,9 @@ async fn main() {
     };
     match arguments.first().map(String::as_str) {
         Some("held") => held(number(10_000)).await,
+        Some("idle") => idle(number(14_000)).await,
         Some("upload") => upload(number(200)).await,
-        _ => println!("say what to measure: held [CALLS] | upload [MB]"),
+        _ => println!("say what to measure: held [CALLS] | idle [COUNT] | upload [MB]"),
     }
 }
 
@@ -55,6 +58,25 @@ async fn held(calls: usize) {
         (after - before) as f64 / calls as f64
     );
     drop((warm, held));
+}
+
+/// RSS per connection that waits for a request: one that never made any, and one that did.
+async fn idle(count: usize) {
+    let server = Server::start(&[("OFFPEAK_SERVER__IDLE_TIMEOUT", "1h")]).await;
+    let warm = server.connect(64, true).await;
+    let before = server.rss_kb();
+    let fresh = server.connect(count / 2, false).await;
+    let between = server.rss_kb();
+    let used = server.connect(count / 2, true).await;
+    let after = server.rss_kb();
+    let each = |from, to| (to - from) as f64 / (count / 2) as f64;
+    println!(
+        "{count} idle connections: {:.2} KB each that never made a request, {:.2} KB each that \
+         made one ({before} KB before, {after} KB with all)",
+        each(before, between),
+        each(between, after),
+    );
+    drop((warm, fresh, used));
 }
 
 /// Peak RSS while a batch's file is read from the store and sent.
@@ -163,6 +185,34 @@ impl Server {
         }
         while self.open().await < open + calls {
             tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        streams
+    }
+
+    /// Opens this many connections and waits until the server has all of them.
+    async fn connect(&self, count: usize, used: bool) -> Vec<TcpStream> {
+        const PER_SOURCE: usize = 20_000;
+        let mut streams = Vec::with_capacity(count);
+        for number in 0..count {
+            // A source address has so many ports and no more.
+            let source = [127, 0, 1, 1 + (number / PER_SOURCE) as u8];
+            let socket = TcpSocket::new_v4().expect("a socket");
+            socket.bind((source, 0).into()).expect("a source address");
+            let mut stream = socket.connect(self.address).await.expect("a connection");
+            if used {
+                stream
+                    .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+                    .await
+                    .expect("sent");
+                let mut answer = [0; 512];
+                let read = stream.read(&mut answer).await.expect("an answer");
+                assert!(answer[..read].starts_with(b"HTTP/1.1 200"));
+            }
+            streams.push(stream);
+        }
+        // Connections are dealt out in turn: these are behind all others.
+        for _ in 0..4 {
+            self.own("GET", "/healthz").await;
         }
         streams
     }

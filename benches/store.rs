@@ -83,6 +83,7 @@ fn open(dir: &Path) -> Arc<SledStore> {
         data_dir: dir.to_path_buf(),
         cache_bytes,
         reserve_bytes: 64 << 20,
+        verify_at_start: true,
     };
     Arc::new(SledStore::open(&settings).expect("the store opens"))
 }

@@ -34,6 +34,8 @@ pub mod config;
 pub mod delivery;
 pub mod edge;
 pub mod engine;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod ledger;
 pub mod model;
 pub mod policy;

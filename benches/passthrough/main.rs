@@ -6,7 +6,7 @@ use std::{process::ExitCode, time::Duration};
 use clap::Parser;
 use offpeak::edge::{
     passthrough::{self, Passthrough},
-    server::{self, Server},
+    server::{self, Routers, Server, Timeouts},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -50,8 +50,21 @@ async fn serve(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         listen: arguments.listen,
         workers: arguments.workers,
         drain_grace: Duration::from_secs(5),
+        admin_listen: None,
+        max_connections: 10_000,
+        // As config/default.toml has them.
+        timeouts: Timeouts {
+            head: Duration::from_secs(30),
+            idle: Duration::from_secs(120),
+            write: Duration::from_secs(120),
+            body_idle: Duration::from_secs(60),
+        },
     };
-    let server = Server::new(settings, passthrough, axum::Router::new())?;
+    let routers = Routers {
+        callers: axum::Router::new(),
+        operators: axum::Router::new(),
+    };
+    let server = Server::new(settings, passthrough, routers).map_err(|(_, error)| error)?;
     server.run(CancellationToken::new()).await?;
     Ok(())
 }

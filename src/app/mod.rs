@@ -11,7 +11,7 @@ use std::{
     io::Write as _,
     net::SocketAddr,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
     pin::pin,
     sync::Arc,
     time::Duration,
@@ -28,7 +28,7 @@ pub use settings::{Listen, Settings};
 use crate::{
     delivery::{self, BadSender, Courier},
     edge::{
-        self, Edge,
+        self, BadUpstreamSecret, Edge, UpstreamEvents,
         passthrough::{Passthrough, SetupError},
         server::Server,
     },
@@ -39,7 +39,7 @@ use crate::{
     provider::{self, OpenAi},
     store::{
         OpenError, SledStore,
-        vault::{BadMasterKey, MasterKey, Vault},
+        vault::{self, BadMasterKey, Locked, MasterKey, Vault},
     },
 };
 
@@ -48,8 +48,13 @@ use crate::{
 pub struct Secrets {
     /// `OFFPEAK_MASTER_KEY`; without it, a file in the data directory.
     pub master_key: Option<Secret>,
+    /// `OFFPEAK_PREVIOUS_MASTER_KEY`, where the master key is changed; without it, a file
+    /// in the data directory, if it is there.
+    pub previous_master_key: Option<Secret>,
     /// `OFFPEAK_ADMIN_TOKEN`; without it, a file in the data directory.
     pub admin_token: Option<Secret>,
+    /// `OFFPEAK_UPSTREAM_WEBHOOK_SECRET`; without it the provider's events are not taken.
+    pub upstream_webhooks: Option<Secret>,
 }
 
 /// What the engine gets to write down what it has in hand, when the connections
@@ -63,6 +68,7 @@ pub struct App {
     /// Tells the edge.
     stopping: CancellationToken,
     address: SocketAddr,
+    admin_address: Option<SocketAddr>,
     grace: Duration,
 }
 
@@ -74,6 +80,8 @@ pub enum StartError {
     Read(#[from] StoreError),
     #[error(transparent)]
     MasterKey(#[from] BadMasterKey),
+    #[error("{}: {locked}", dir.display())]
+    Vault { dir: PathBuf, locked: Locked },
     #[error("the admin token file: {0}")]
     AdminToken(#[source] std::io::Error),
     #[error("upstream.base_url is no URL such as https://api.openai.com/v1: {0}")]
@@ -84,6 +92,8 @@ pub enum StartError {
     Passthrough(#[from] SetupError),
     #[error("webhook: {0}")]
     Delivery(#[from] BadSender),
+    #[error(transparent)]
+    UpstreamSecret(#[from] BadUpstreamSecret),
     #[error(transparent)]
     Prices(#[from] BadPrices),
     #[error("cannot listen on {address}: {error}")]
@@ -106,10 +116,20 @@ impl App {
             Some(key) => MasterKey::parse(key)?,
             None => MasterKey::load_or_create(&dir)?,
         };
-        let vault = Arc::new(Vault::new(&master));
+        let previous = match &secrets.previous_master_key {
+            Some(key) => Some(MasterKey::parse(key)?),
+            None => MasterKey::load_previous(&dir)?,
+        };
+        let vault = vault::unlock(&*store, &master, previous.as_ref()).await;
+        let vault = vault.map_err(|locked| StartError::Vault {
+            dir: dir.clone(),
+            locked,
+        })?;
+        let vault = Arc::new(vault);
         let admin_token = admin_token(secrets.admin_token, &dir, &vault)?;
         let upstream: Url = settings.provider.base_url.parse()?;
         let passthrough = Passthrough::new(settings.passthrough, &upstream)?;
+        let upstream_events = UpstreamEvents::new(secrets.upstream_webhooks.as_ref())?;
         let sender = delivery::Sender::new(settings.delivery)?;
         let engine = Engine::start(Parts {
             store,
@@ -127,18 +147,22 @@ impl App {
             passthrough.for_another_worker(),
             settings.edge,
             admin_token,
+            upstream_events,
         );
         let stopping = edge.stopping.clone();
-        let listen = edge::server::Settings {
-            listen: settings.server.listen,
-            workers: settings.server.workers,
-            drain_grace: settings.server.shutdown_grace,
+        let listen = settings.server.server();
+        let routers = edge::routers(&Arc::new(edge), listen.admin_listen.is_some());
+        let server = Server::new(listen, passthrough, routers)
+            .map_err(|(address, error)| StartError::Listen { address, error })?;
+        let bound = |error| StartError::Listen {
+            address: settings.server.listen,
+            error,
         };
-        let address = listen.listen;
-        let bound = |error| StartError::Listen { address, error };
-        let server =
-            Server::new(listen, passthrough, edge::router(Arc::new(edge))).map_err(bound)?;
         let address = server.address().map_err(bound)?;
+        let admin_address = server.admin_address().map_err(bound)?;
+        if let Some(admin) = admin_address {
+            tracing::info!("operators are served at http://{admin}, and only there");
+        }
         for warning in warnings {
             tracing::warn!("{warning}");
         }
@@ -147,6 +171,7 @@ impl App {
             engine,
             stopping,
             address,
+            admin_address,
             grace: settings.server.shutdown_grace,
         })
     }
@@ -154,6 +179,11 @@ impl App {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where operators are served, where that is elsewhere.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
     }
 
     /// Serves until `stop`; then answers what it can within the grace period.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::{
     config::{Config, ConfigError},
@@ -24,12 +24,34 @@ pub struct Settings {
 #[serde(deny_unknown_fields)]
 pub struct Listen {
     pub listen: SocketAddr,
+    /// Where operators are served, and nowhere else; none serves them at `listen`.
+    #[serde(deserialize_with = "address_or_none")]
+    pub admin_listen: Option<SocketAddr>,
     /// Threads that serve connections; 0 is one a core.
     pub workers: usize,
     #[serde(with = "crate::model::time::human")]
     pub shutdown_grace: Duration,
     /// Where callers reach this server; empty: at `listen`.
     pub public_url: String,
+    pub max_connections: usize,
+    #[serde(with = "crate::model::time::human")]
+    pub head_timeout: Duration,
+    #[serde(with = "crate::model::time::human")]
+    pub idle_timeout: Duration,
+    #[serde(with = "crate::model::time::human")]
+    pub write_timeout: Duration,
+    #[serde(with = "crate::model::time::human")]
+    pub body_idle_timeout: Duration,
+    #[serde(with = "crate::model::time::human")]
+    pub body_timeout: Duration,
+}
+
+fn address_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(from)?;
+    match text.as_str() {
+        "" => Ok(None),
+        address => address.parse().map(Some).map_err(D::Error::custom),
+    }
 }
 
 impl Listen {
@@ -39,6 +61,37 @@ impl Listen {
             url => url.to_owned(),
         }
     }
+
+    /// What the edge's server is made from.
+    pub fn server(&self) -> edge::server::Settings {
+        edge::server::Settings {
+            listen: self.listen,
+            admin_listen: self.admin_listen,
+            workers: self.workers,
+            drain_grace: self.shutdown_grace,
+            max_connections: self.max_connections,
+            timeouts: edge::server::Timeouts {
+                head: self.head_timeout,
+                idle: self.idle_timeout,
+                write: self.write_timeout,
+                body_idle: self.body_idle_timeout,
+            },
+        }
+    }
+
+    /// A key that would let nobody in.
+    fn closed(&self) -> Option<&'static str> {
+        let timeouts = [
+            ("server.head_timeout", self.head_timeout),
+            ("server.idle_timeout", self.idle_timeout),
+            ("server.write_timeout", self.write_timeout),
+            ("server.body_idle_timeout", self.body_idle_timeout),
+            ("server.body_timeout", self.body_timeout),
+        ];
+        let mut none = timeouts.iter().filter(|(_, timeout)| timeout.is_zero());
+        let none = none.next().map(|(key, _)| *key);
+        none.or((self.max_connections == 0).then_some("server.max_connections"))
+    }
 }
 
 impl Settings {
@@ -46,6 +99,10 @@ impl Settings {
     /// Names the section and key that a module does not accept.
     pub fn read(config: &Config) -> Result<Settings, ConfigError> {
         let server: Listen = config.section("server")?;
+        if let Some(key) = server.closed() {
+            let reason = "expected more than zero: nobody could be served".to_owned();
+            return Err(config.refuse(key, reason));
+        }
         let delivery: delivery::Settings = config.section("webhook")?;
         let engine = engine::Settings {
             admission: config.section("admission")?,
@@ -59,6 +116,7 @@ impl Settings {
             shadow: config.section("shadow")?,
             webhook: engine::HookSettings {
                 max_concurrent: u32::try_from(delivery.max_concurrent).unwrap_or(u32::MAX),
+                max_per_endpoint: u32::try_from(delivery.max_per_endpoint).unwrap_or(u32::MAX),
                 horizon: delivery.horizon,
                 first_retry: delivery.first_retry,
                 max_inline_bytes: delivery.max_inline_bytes as u64,
@@ -80,6 +138,7 @@ impl Settings {
             edge: edge::Settings {
                 deadline,
                 hold: config.section("hold")?,
+                body_timeout: server.body_timeout,
             },
             provider: config.section("upstream")?,
             store: config.section("store")?,

@@ -11,7 +11,8 @@ impl Settings {
     pub fn warnings(&self) -> Vec<String> {
         let upstream = self.provider.base_url.parse().ok();
         let upstream = upstream.and_then(|url| without_path(&url));
-        [upstream, beyond_loopback(self.server.listen)]
+        let admin = self.server.admin_listen.and_then(admin_beyond_loopback);
+        [upstream, beyond_loopback(self.server.listen), admin]
             .into_iter()
             .flatten()
             .collect()
@@ -48,6 +49,16 @@ fn beyond_loopback(listen: SocketAddr) -> Option<String> {
             "server.listen is {listen}, which is not loopback: callers' keys cross the \
              network unencrypted unless TLS ends in front of it, and whoever reaches it \
              can call the upstream, without a key if that asks for none"
+        )
+    })
+}
+
+fn admin_beyond_loopback(listen: SocketAddr) -> Option<String> {
+    (!listen.ip().is_loopback()).then(|| {
+        format!(
+            "server.admin_listen is {listen}, which is not loopback: the admin token crosses \
+             the network unencrypted unless TLS ends in front of it, and whoever reaches it \
+             reads /metrics"
         )
     })
 }
@@ -90,6 +101,8 @@ mod tests {
             let warning = beyond_loopback(listen.parse().unwrap());
             assert_eq!(warning.is_some(), warned, "{listen}");
             assert!(warning.is_none_or(|warning| warning.contains(listen)));
+            let admin = admin_beyond_loopback(listen.parse().unwrap());
+            assert_eq!(admin.is_some(), warned, "{listen}");
         }
     }
 }

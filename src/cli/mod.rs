@@ -1,11 +1,14 @@
 //! The command line.
 
+mod backup;
 mod demo;
 mod log;
+mod restore;
 mod serve;
 mod shadow;
 mod simulate;
 mod simulator;
+mod store;
 
 use std::process::ExitCode;
 
@@ -33,6 +36,12 @@ enum Command {
     Simulator(simulator::Args),
     /// What calls without a deadline would have saved with one, asked of a running server.
     Shadow(shadow::Args),
+    /// Copy all that is stored into one file, while the server runs or when it does not.
+    Backup(backup::Args),
+    /// Make a data directory of a backup.
+    Restore(restore::Args),
+    /// Look at the database of a stopped server, or save what can be read of a damaged one.
+    Store(store::Args),
 }
 
 /// Runs the command line and returns the process's exit code.
@@ -52,6 +61,9 @@ pub fn main() -> ExitCode {
             Command::Simulate(args) => simulate::run(&args),
             Command::Simulator(args) => simulator::run(args).await,
             Command::Shadow(args) => shadow::run(args).await,
+            Command::Backup(args) => backup::run(args).await,
+            Command::Restore(args) => restore::run(&args),
+            Command::Store(args) => store::run(&args),
         }
     });
     match ran {
@@ -71,6 +83,27 @@ enum Failure {
     Io(#[from] std::io::Error),
     #[error("{0}")]
     Other(String),
+}
+
+/// Where a command finds the data directory.
+#[derive(clap::Args)]
+struct DataDir {
+    /// Where requests, answers and generated secrets are kept [default: offpeak-data].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// The settings that the server runs with.
+    #[arg(long, value_name = "FILE")]
+    config: Option<std::path::PathBuf>,
+}
+
+impl DataDir {
+    fn settings(&self) -> Result<crate::store::Settings, ConfigError> {
+        let flags = self.data_dir.clone().map(|dir| ("store.data_dir", dir));
+        let flags: Vec<(&str, String)> = flags.into_iter().collect();
+        let config =
+            crate::config::Config::load(self.config.as_deref(), std::env::vars_os(), &flags)?;
+        config.section("store")
+    }
 }
 
 fn fail(failure: &Failure) -> ExitCode {

@@ -44,7 +44,9 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     let secret = |name: &str| std::env::var(name).ok().map(Secret::new);
     let secrets = Secrets {
         master_key: secret("OFFPEAK_MASTER_KEY"),
+        previous_master_key: secret("OFFPEAK_PREVIOUS_MASTER_KEY"),
         admin_token: secret("OFFPEAK_ADMIN_TOKEN"),
+        upstream_webhooks: secret("OFFPEAK_UPSTREAM_WEBHOOK_SECRET"),
     };
     let tasks = TaskTracker::new();
     let stop = super::stop_on_signal(&tasks);

@@ -65,7 +65,7 @@ async fn ask(url: &str, key: &str) -> Result<Value, Failure> {
 }
 
 /// reqwest's own words say neither "refused" nor "no URL".
-fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+pub fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;

@@ -7,8 +7,10 @@ use tokio_util::task::TaskTracker;
 use super::{Failure, log};
 use crate::{
     app::SystemClock,
-    simulator::{Settings, Simulator, serve},
+    simulator::{Hook, Settings, Simulator, serve},
 };
+
+const SECRET: &str = "SIMULATOR_WEBHOOK_SECRET";
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -25,6 +27,10 @@ pub struct Args {
     /// The median time of a batch line, before `--speed`: `7m`.
     #[arg(long, value_parser = humantime::parse_duration)]
     turnaround: Option<Duration>,
+    /// Where `batch.completed` and the like are sent when a batch ends, signed with the
+    /// secret in SIMULATOR_WEBHOOK_SECRET: `http://127.0.0.1:8080/offpeak/webhooks/openai`.
+    #[arg(long, value_name = "URL")]
+    webhook_url: Option<String>,
     /// Settings that differ from the defaults; every key is in src/simulator/default.toml.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -47,6 +53,12 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
         listener.local_addr()?
     );
     let simulator = Simulator::new(settings, SystemClock::new().now());
+    if let Some(url) = &args.webhook_url {
+        let secret = std::env::var(SECRET).unwrap_or_default();
+        let hook = Hook::new(url, &secret)
+            .map_err(|error| Failure::Other(format!("{SECRET}: {error}")))?;
+        tasks.spawn(simulator.clone().tell(hook, stop.clone()));
+    }
     serve(listener, simulator, stop).await;
     Ok(ExitCode::SUCCESS)
 }

@@ -45,12 +45,16 @@ impl Deliver for Courier {
                 };
             }
         };
-        let secret = secret.unwrap_or_else(|| Secret::new(self.vault.webhook_secret(event.tenant)));
+        let own = |number: &u32| Secret::new(self.vault.webhook_secret(event.tenant, *number));
+        let secrets = match secret {
+            Some(secret) => vec![secret],
+            None => event.secrets.iter().map(own).collect(),
+        };
         let attempt = Attempt {
             url: &url,
             webhook_id: &event.id,
             body: event.body,
-            secrets: &[secret],
+            secrets: &secrets,
             now: event.now,
         };
         in_words(self.sender.deliver(attempt).await)
@@ -59,19 +63,20 @@ impl Deliver for Courier {
 
 fn in_words(outcome: Outcome) -> HookOutcome {
     match outcome {
-        Outcome::Delivered { .. } => HookOutcome::Delivered,
+        Outcome::Delivered { status } => HookOutcome::Delivered { status },
         Outcome::Retry {
             status,
             reason,
             retry_after,
         } => HookOutcome::Retry {
+            status,
             reason: match status {
                 Some(status) => format!("{reason} ({status})"),
                 None => reason.to_string(),
             },
             after: retry_after,
         },
-        Outcome::Gone => HookOutcome::GiveUp {
+        Outcome::Gone => HookOutcome::Gone {
             reason: "the receiver answered 410: it wants no more of these".to_owned(),
         },
         Outcome::Refused { reason } => HookOutcome::GiveUp {

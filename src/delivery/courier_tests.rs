@@ -24,12 +24,13 @@ use crate::{
 
 const OF_ENDPOINT: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 const OF_TENANT: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const BEFORE: &str = "whsec_AAAAAAAAAAAAAAAAAAAAAAAA";
 const BODY: &[u8] = br#"{"object":"event"}"#;
 
-/// Knows one tenant's secret; delivery asks a vault for nothing else.
-struct OneSecret;
+/// Knows one tenant's two secrets; delivery asks a vault for nothing else.
+struct TwoSecrets;
 
-impl Vault for OneSecret {
+impl Vault for TwoSecrets {
     fn seal(&self, _: CredentialId, _: &Credential) -> Bytes {
         panic!("delivery seals nothing")
     }
@@ -42,9 +43,10 @@ impl Vault for OneSecret {
         panic!("delivery needs no fingerprints")
     }
 
-    fn webhook_secret(&self, tenant: TenantId) -> String {
+    fn webhook_secret(&self, tenant: TenantId, number: u32) -> String {
         assert_eq!(tenant, TenantId([1; 16]));
-        OF_TENANT.to_owned()
+        let secrets = [BEFORE, OF_TENANT];
+        secrets[number as usize].to_owned()
     }
 }
 
@@ -59,10 +61,11 @@ fn courier(origin: &str) -> Courier {
         horizon: Duration::from_secs(60),
         first_retry: Duration::from_secs(1),
         max_concurrent: 1,
+        max_per_endpoint: 1,
         max_inline_bytes: 1024,
         endpoints: BTreeMap::from([("nightly".to_owned(), endpoint)]),
     });
-    Courier::new(sender.unwrap(), Arc::new(OneSecret))
+    Courier::new(sender.unwrap(), Arc::new(TwoSecrets))
 }
 
 fn event(target: &str) -> HookEvent {
@@ -72,6 +75,7 @@ fn event(target: &str) -> HookEvent {
         id: "evt_1".to_owned(),
         now: Timestamp::from_secs(1_763_832_346),
         body: Bytes::from_static(BODY),
+        secrets: vec![1, 0],
     }
 }
 
@@ -96,10 +100,12 @@ async fn signs_with_the_endpoints_secret_or_the_tenants() {
             headers_of(&String::from_utf8(seen).unwrap())
         };
         let (outcome, headers) = tokio::join!(courier.deliver(event(target)), serve);
-        assert_eq!(outcome, HookOutcome::Delivered);
+        assert_eq!(outcome, HookOutcome::Delivered { status: 204 });
         assert_eq!(headers["webhook-timestamp"], "1763832346");
         assert!(verifies(right, &headers, BODY));
         assert!(!verifies(wrong, &headers, BODY));
+        // The one before the tenant's own signs on for a while.
+        assert_eq!(verifies(BEFORE, &headers, BODY), right == OF_TENANT);
     }
 }
 
@@ -144,24 +150,25 @@ fn outcomes_in_words() {
             retry_after: after,
         })
     };
-    let expected = |reason: &str| HookOutcome::Retry {
+    let expected = |status, reason: &str| HookOutcome::Retry {
+        status,
         reason: reason.to_owned(),
         after,
     };
     assert_eq!(
         retry(Some(503), Failure::Status),
-        expected("the receiver answered with a status other than 2xx (503)")
+        expected(
+            Some(503),
+            "the receiver answered with a status other than 2xx (503)"
+        )
     );
     assert_eq!(
         retry(None, Failure::Timeout),
-        expected("the receiver did not answer in time")
+        expected(None, "the receiver did not answer in time")
     );
-    for outcome in [
-        Outcome::Gone,
-        Outcome::Refused {
-            reason: Refused::PlainHttp,
-        },
-    ] {
-        assert!(matches!(in_words(outcome), HookOutcome::GiveUp { .. }));
-    }
+    let refused = Outcome::Refused {
+        reason: Refused::PlainHttp,
+    };
+    assert!(matches!(in_words(refused), HookOutcome::GiveUp { .. }));
+    assert!(matches!(in_words(Outcome::Gone), HookOutcome::Gone { .. }));
 }

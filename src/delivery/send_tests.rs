@@ -1,7 +1,11 @@
 //! On real sockets of this machine.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+};
 
+use parking_lot::Mutex;
 use reqwest::dns::{Addrs, Name, Resolving};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -21,6 +25,7 @@ fn settings(allow: &[String]) -> Settings {
         horizon: Duration::from_secs(60),
         first_retry: Duration::from_secs(1),
         max_concurrent: 1,
+        max_per_endpoint: 1,
         max_inline_bytes: 1024,
     }
 }
@@ -279,6 +284,109 @@ async fn a_name_that_leads_inside_is_refused_when_resolved() {
             ),
             "{entry}: {outcome:?}"
         );
+    }
+}
+
+/// Gives the addresses of each look-up in turn, all on one port.
+struct Changing {
+    port: u16,
+    answers: Mutex<VecDeque<Vec<&'static str>>>,
+}
+
+impl Resolve for Changing {
+    fn resolve(&self, _: Name) -> Resolving {
+        let answer = self.answers.lock().pop_front().expect("one look-up more");
+        let port = self.port;
+        let found = answer
+            .into_iter()
+            .map(move |ip| SocketAddr::new(ip.parse().unwrap(), port));
+        Box::pin(std::future::ready(Ok(Box::new(found) as Addrs)))
+    }
+}
+
+/// The operator's network stands for the public one: what is outside of it is
+/// refused at the connection that would have gone there, however the name was
+/// answered before.
+#[tokio::test]
+async fn a_name_that_is_rebound_is_refused_at_the_next_connection() {
+    let allowed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = allowed.local_addr().unwrap().port();
+    let inside = TcpListener::bind(("127.0.0.2", port)).await.unwrap();
+    let url = Url::parse(&format!("https://hooks.example:{port}/")).unwrap();
+    let answers = [
+        vec!["127.0.0.1"],
+        vec!["127.0.0.2"],
+        vec!["127.0.0.2", "10.0.0.1", "127.0.0.1"],
+        vec!["::ffff:127.0.0.1", "64:ff9b::7f00:1"],
+    ];
+    let resolver = Changing {
+        port,
+        answers: Mutex::new(answers.into()),
+    };
+    let sender = Sender::with_resolver(settings(&["127.0.0.1/32".into()]), Arc::new(resolver));
+    let sender = sender.unwrap();
+    for expected in ["taken", "loopback", "taken", "NAT64"] {
+        let hang_up = async {
+            if expected == "taken" {
+                drop(allowed.accept().await.unwrap());
+            }
+        };
+        let (outcome, ()) = tokio::join!(deliver(&sender, &url), hang_up);
+        match outcome {
+            // It was called, and spoke no TLS.
+            Outcome::Retry {
+                reason: Failure::Connect,
+                ..
+            } => assert_eq!(expected, "taken"),
+            Outcome::Refused {
+                reason: Refused::Address { kind },
+            } => assert_eq!(kind, expected),
+            other => panic!("{expected}: {other:?}"),
+        }
+    }
+    assert_untouched(&inside);
+    assert_untouched(&allowed);
+}
+
+/// What a receiver sends is bounded in bytes, decoded or not, and in time.
+#[tokio::test]
+async fn bombs_and_drips() {
+    let retry = |reason| Outcome::Retry {
+        status: None,
+        reason,
+        retry_after: None,
+    };
+    let gzip = "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n";
+    let header = format!("x-filler: {}\r\n", "x".repeat(1000));
+    let chunk = format!("400\r\n{}\r\n", "\0".repeat(1024));
+    for (head, again, pause, expected) in [
+        (gzip, chunk.as_str(), 0, Outcome::Delivered { status: 200 }),
+        ("HTTP/1.1 200 OK\r\n", &header, 0, retry(Failure::Broken)),
+        ("HTTP/1.1 200 OK\r\n", "x", 10, retry(Failure::Timeout)),
+        (
+            "",
+            "HTTP/1.1 100 Continue\r\n\r\n",
+            10,
+            retry(Failure::Timeout),
+        ),
+    ] {
+        let (listener, url, _) = receiver().await;
+        let mut settings = settings(&[url.origin().ascii_serialization()]);
+        settings.timeout = Duration::from_millis(match pause {
+            0 => 20_000,
+            _ => 300,
+        });
+        let sender = Sender::new(settings).unwrap();
+        let serve = async {
+            let (mut socket, _) = accept(&listener).await;
+            socket.write_all(head.as_bytes()).await.unwrap();
+            // Ends only because the sender hangs up.
+            while socket.write_all(again.as_bytes()).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+            }
+        };
+        let (outcome, ()) = tokio::join!(deliver(&sender, &url), serve);
+        assert_eq!(outcome, expected, "{again:.30}");
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Settings {
     pub first_retry: Duration,
     /// Attempts at the same time; the engine keeps to it.
     pub max_concurrent: usize,
+    /// Of them, those on one endpoint.
+    pub max_per_endpoint: usize,
     /// Bytes of an answer that travel in the event; a larger one is replaced
     /// by its `result_url`.
     pub max_inline_bytes: usize,
@@ -73,6 +75,12 @@ pub(super) fn resolve_target(
     if text.len() > LONGEST_URL {
         return Err(BadTarget::TooLong);
     }
+    // The parser drops tabs and newlines and takes `\\` for `/`; no other that
+    // looks at the URL has to agree with it on that.
+    let is_odd = |c: char| c.is_control() || c.is_whitespace() || c == '\\';
+    if text.contains(is_odd) {
+        return Err(BadTarget::OddCharacter);
+    }
     let url = Url::parse(text).map_err(|_| BadTarget::NotAUrl)?;
     guard.check_url(&url)?;
     Ok(Target {
@@ -89,6 +97,8 @@ pub enum BadTarget {
     UnknownName { name: String },
     #[error("the webhook is neither the name of a configured endpoint nor an https URL")]
     NotAUrl,
+    #[error("the webhook URL holds white space, a control character or a backslash")]
+    OddCharacter,
     #[error("the webhook URL is longer than {LONGEST_URL} bytes")]
     TooLong,
     #[error(transparent)]
@@ -116,6 +126,7 @@ mod tests {
             horizon = "72h"
             first_retry = "5s"
             max_concurrent = 32
+            max_per_endpoint = 8
             max_inline_bytes = 262144
             [endpoints.nightly]
             url = "https://hooks.example.com/nightly"
@@ -161,7 +172,36 @@ mod tests {
             ("", BadTarget::NotAUrl),
             ("//example.com/x", BadTarget::NotAUrl),
             ("https://", BadTarget::NotAUrl),
-            ("two words", BadTarget::NotAUrl),
+            ("two words", BadTarget::OddCharacter),
+            ("https://exa\tmple.com/", BadTarget::OddCharacter),
+            (
+                "https://example.com/\nhost: inside",
+                BadTarget::OddCharacter,
+            ),
+            ("https://127.0.0\r\n.1/", BadTarget::OddCharacter),
+            ("https://example.com/\u{0}", BadTarget::OddCharacter),
+            ("https://example.com\\@127.0.0.1/", BadTarget::OddCharacter),
+            ("https:\\\\127.0.0.1\\", BadTarget::OddCharacter),
+            ("https://example.com\u{2028}/", BadTarget::OddCharacter),
+            ("https://[fe80::1%25eth0]/", BadTarget::NotAUrl),
+            ("https://[fe80::1%eth0]/", BadTarget::NotAUrl),
+            ("https://[::1/", BadTarget::NotAUrl),
+            ("https://example.com:99999/", BadTarget::NotAUrl),
+            ("https://example.com:-1/", BadTarget::NotAUrl),
+            ("https://256.1.1.1/", BadTarget::NotAUrl),
+            ("https://08.1.1.1/", BadTarget::NotAUrl),
+            ("https://1.2.3.4.5/", BadTarget::NotAUrl),
+            ("https://0x7f.0.0.0x100/", BadTarget::NotAUrl),
+            ("https://xn--a/", BadTarget::NotAUrl),
+            ("https://exa%00mple.com/", BadTarget::NotAUrl),
+            (
+                "https:127.0.0.1/",
+                BadTarget::Refused(Refused::Address { kind: "loopback" }),
+            ),
+            (
+                "https:////127.0.0.1/",
+                BadTarget::Refused(Refused::Address { kind: "loopback" }),
+            ),
             (
                 "http://example.com/",
                 BadTarget::Refused(Refused::PlainHttp),

@@ -64,7 +64,8 @@ pub fn live_only(
 /// Asks for behaviour that a batch line cannot ask for.
 pub const OPENAI_BETA: HeaderName = HeaderName::from_static("openai-beta");
 
-static ALLOWED: [HeaderName; 4] = [
+/// What decides where work runs.
+pub static ALLOWED: [HeaderName; 4] = [
     header::AUTHORIZATION,
     HeaderName::from_static("api-key"),
     HeaderName::from_static("openai-organization"),

@@ -22,7 +22,7 @@ use super::{Edge, passthrough::Passthrough, poll, read, route::DEADLINE_ALIAS, s
 /// Every path that is not Offpeak's own.
 pub async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> Response {
     let (mut parts, body) = request.into_parts();
-    let most = edge.engine.settings().admission.max_body_bytes;
+    let most = edge.body_bounds();
     let way = match Way::of(&edge, &mut parts) {
         Ok(way) => way,
         Err(error) => {

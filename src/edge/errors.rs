@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::deadline;
 use crate::{
-    engine::{AdmitError, FeedError, Refused, error_body},
+    engine::{AdmitError, FeedError, Full, Refused, error_body},
     model::{body::Refusal, deadline::BadDeadline},
     ports::StoreError,
 };
@@ -221,18 +221,7 @@ impl From<Refused> for ApiError {
                  Send the same body, or a new key.",
             )
             .param("Idempotency-Key"),
-            Refused::QueueFull { open, retry_after } => ApiError {
-                kind: "rate_limit_error",
-                ..ApiError::invalid(
-                    StatusCode::TOO_MANY_REQUESTS,
-                    "queue_full",
-                    format!(
-                        "Offpeak's queue is full: {open} calls are waiting. \
-                         Send the call later, or without a deadline."
-                    ),
-                )
-                .retry_after(retry_after)
-            },
+            Refused::QueueFull(full) => queue_full(full),
             Refused::NotFirm => ApiError {
                 kind: "rate_limit_error",
                 ..ApiError::invalid(
@@ -254,12 +243,33 @@ impl From<Refused> for ApiError {
                 ),
             )
             .param("Offpeak-Deadline"),
-            Refused::PassThrough => ApiError::server(
+            Refused::PassThrough(_) => ApiError::server(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "queue_full",
                 refused.to_string(),
             ),
         }
+    }
+}
+
+fn queue_full(full: Full) -> ApiError {
+    let whose = match full.of_tenant {
+        true => "As many of this key's calls wait as it may have",
+        false => "Offpeak's queue is full",
+    };
+    let (requests, bytes) = (full.requests, full.bytes);
+    let code = match full.of_tenant {
+        true => "tenant_queue_full",
+        false => "queue_full",
+    };
+    let message = format!(
+        "{whose}: {requests} calls of {bytes} bytes are waiting. \
+         Send the call later, or without a deadline."
+    );
+    ApiError {
+        kind: "rate_limit_error",
+        ..ApiError::invalid(StatusCode::TOO_MANY_REQUESTS, code, message)
+            .retry_after(full.retry_after)
     }
 }
 
@@ -313,10 +323,13 @@ mod tests {
             (dead.status.as_u16(), dead.code),
             (503, Some("storage_failed"))
         );
-        let full = Refused::QueueFull {
-            open: 3,
+        let full = Refused::QueueFull(Full {
+            of_tenant: false,
+            of_bytes: false,
+            requests: 3,
+            bytes: 9,
             retry_after: Duration::from_millis(1200),
-        };
+        });
         let response = ApiError::from(full).into_response();
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()[header::RETRY_AFTER], "2");

@@ -23,7 +23,7 @@ mod stub;
 #[cfg(test)]
 mod testing;
 
-use std::{any::Any, sync::Arc};
+use std::{any::Any, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{engine::Engine, model::secret::Secret};
+pub use namespace::{BadUpstreamSecret, UpstreamEvents};
 use passthrough::Passthrough;
 
 /// What the router's handlers share.
@@ -44,6 +45,7 @@ pub struct Edge {
     pub settings: Settings,
     /// Opens `/offpeak/admin/…`.
     pub admin_token: Secret,
+    pub upstream_events: UpstreamEvents,
     /// Cancelled when the process begins to stop: who waits for nothing in
     /// particular is answered, and no more work is asked for.
     pub stopping: CancellationToken,
@@ -53,6 +55,8 @@ pub struct Edge {
 pub struct Settings {
     pub deadline: deadline::Settings,
     pub hold: hold::Settings,
+    /// From the head of a call with a deadline to the last byte of its body.
+    pub body_timeout: Duration,
 }
 
 impl Edge {
@@ -61,25 +65,43 @@ impl Edge {
         passthrough: Passthrough,
         settings: Settings,
         admin_token: Secret,
+        upstream_events: UpstreamEvents,
     ) -> Self {
         Edge {
             engine,
             passthrough,
             settings,
             admin_token,
+            upstream_events,
             stopping: CancellationToken::new(),
+        }
+    }
+
+    /// How much of a body is read by ourselves.
+    fn body_bounds(&self) -> read::Bounds {
+        read::Bounds {
+            bytes: self.engine.settings().admission.max_body_bytes,
+            time: self.settings.body_timeout,
         }
     }
 }
 
-/// What [`route::route`] does not send straight through. Bodies are bounded where
-/// they are read, and nowhere else.
-pub fn router(edge: Arc<Edge>) -> Router {
-    Router::new()
-        .merge(namespace::routes())
-        .fallback(calls::handle)
-        .layer(CatchPanicLayer::custom(panicked))
-        .with_state(edge)
+/// What answers where nothing passes straight through. `apart`: operators are served
+/// by a listener of their own, and nowhere else. Bodies are bounded where they are
+/// read, and nowhere else.
+pub fn routers(edge: &Arc<Edge>, apart: bool) -> server::Routers {
+    let callers = match apart {
+        true => namespace::callers(edge),
+        false => namespace::everybody(edge),
+    };
+    let guarded = |router: Router<Arc<Edge>>| {
+        let router = router.layer(CatchPanicLayer::custom(panicked));
+        router.with_state(edge.clone())
+    };
+    server::Routers {
+        callers: guarded(callers.fallback(calls::handle)),
+        operators: guarded(namespace::operators(edge)),
+    }
 }
 
 fn panicked(_: Box<dyn Any + Send>) -> Response {

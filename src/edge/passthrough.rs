@@ -8,7 +8,7 @@
 //! end here (so `Upgrade` does too), and `Expect: 100-continue` is answered
 //! here, when the upstream begins to take the body.
 //!
-//! Nothing but connecting has a time limit. A caller who leaves closes the
+//! Nothing but connecting and silence within the caller's body has a time limit. A caller who leaves closes the
 //! upstream's connection; an upstream that breaks off mid-answer breaks the
 //! caller's connection off, never ending the answer cleanly.
 
@@ -16,6 +16,7 @@ mod body;
 mod connection;
 mod headers;
 mod target;
+mod upload;
 mod watch;
 
 use std::{sync::Arc, time::Duration};
@@ -33,10 +34,11 @@ use crate::engine::Engine;
 pub use self::{
     body::{Body, BoxError, RequestBody, UpstreamBody},
     target::{BadBase, Target},
+    upload::{Stalled, Upload},
 };
 use self::{
     connection::{Connection, Pool},
-    headers::strip_hop_by_hop,
+    headers::{has_plain_coding, strip_hop_by_hop},
     watch::Watch,
 };
 
@@ -159,6 +161,9 @@ impl Passthrough {
         if request.method() == Method::CONNECT {
             return Err(Failure::Tunnel);
         }
+        if !has_plain_coding(request.headers()) {
+            return Err(Failure::Coding);
+        }
         if let Some(uri) = self.target.map(request.uri()).map_err(Failure::Path)? {
             *request.uri_mut() = uri;
         }
@@ -244,10 +249,14 @@ enum Failure {
     NotHttp(String),
     #[error("the request's body broke off or is malformed: {0}")]
     RequestBody(String),
+    #[error("{0}. Send the call again")]
+    Stalled(String),
     #[error("the request's path cannot be sent upstream: {0}")]
     Path(http::Error),
     #[error("CONNECT is not served here")]
     Tunnel,
+    #[error("this Transfer-Encoding is not understood. Accepted: chunked")]
+    Coding,
 }
 
 impl From<hyper::Error> for Failure {
@@ -256,6 +265,7 @@ impl From<hyper::Error> for Failure {
         match () {
             () if error.is_canceled() => Failure::Unreachable(cause),
             () if error.is_parse() => Failure::NotHttp(cause),
+            () if Stalled::is_in(&error) => Failure::Stalled(cause),
             () if error.is_user() => Failure::RequestBody(cause),
             () => Failure::Disconnected(cause),
         }
@@ -279,11 +289,21 @@ impl Failure {
                 "invalid_request_error",
                 "unreadable_body",
             ),
+            Failure::Stalled(_) => (
+                Status::REQUEST_TIMEOUT,
+                "invalid_request_error",
+                "request_timeout",
+            ),
             Failure::Path(_) => (Status::URI_TOO_LONG, "invalid_request_error", "bad_path"),
             Failure::Tunnel => (
                 Status::METHOD_NOT_ALLOWED,
                 "invalid_request_error",
                 "method_not_supported",
+            ),
+            Failure::Coding => (
+                Status::NOT_IMPLEMENTED,
+                "invalid_request_error",
+                "unsupported_transfer_encoding",
             ),
         };
         tracing::debug!(%status, code, "{self}");

@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     passthrough::{self, Passthrough},
-    server::{self, Server},
+    server::{self, Routers, Server, Timeouts},
 };
 
 /// A hang is a failure: nothing in these tests takes long.
-const HANG: Duration = Duration::from_secs(30);
+pub const HANG: Duration = Duration::from_secs(30);
 
 /// A running server, stopped when dropped.
 pub struct Proxy {
@@ -52,18 +52,38 @@ pub fn proxy_to(base: &str) -> Proxy {
 }
 
 pub fn start(base: &str, deferred: axum::Router, drain_grace: Duration) -> Proxy {
-    let settings = passthrough::Settings {
+    start_with(base, deferred, settings(drain_grace))
+}
+
+/// One worker, and patience for all that a test may take.
+pub fn settings(drain_grace: Duration) -> server::Settings {
+    server::Settings {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        admin_listen: None,
+        workers: 1,
+        drain_grace,
+        max_connections: 1_000,
+        timeouts: Timeouts {
+            head: HANG,
+            idle: HANG,
+            write: HANG,
+            body_idle: HANG,
+        },
+    }
+}
+
+pub fn start_with(base: &str, deferred: axum::Router, settings: server::Settings) -> Proxy {
+    let passing = passthrough::Settings {
         connect_timeout: HANG,
         idle_timeout: HANG,
         max_idle: 8,
     };
-    let passthrough = Passthrough::new(settings, &base.parse().unwrap()).unwrap();
-    let settings = server::Settings {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        workers: 1,
-        drain_grace,
+    let passthrough = Passthrough::new(passing, &base.parse().unwrap()).unwrap();
+    let routers = Routers {
+        callers: deferred,
+        operators: axum::Router::new(),
     };
-    let server = Server::new(settings, passthrough, deferred).unwrap();
+    let server = Server::new(settings, passthrough, routers).unwrap();
     let address = server.address().unwrap();
     let stop = CancellationToken::new();
     let mut running = JoinSet::new();
@@ -97,6 +117,21 @@ impl Wire {
     pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
         let written = timeout(HANG, self.stream.write_all(bytes.as_ref())).await;
         written.expect("a hang").unwrap();
+    }
+
+    /// Writes all of `bytes`, or hears that nobody takes them.
+    pub async fn try_write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let written = timeout(HANG, self.stream.write_all(bytes)).await;
+        written.expect("a hang")
+    }
+
+    pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.try_write(bytes)
+    }
+
+    /// Whether anything comes within `time`, the connection's end included.
+    pub async fn has_more(&mut self, time: Duration) -> bool {
+        timeout(time, self.stream.readable()).await.is_ok()
     }
 
     pub async fn write_chunk(&mut self, bytes: &[u8]) {

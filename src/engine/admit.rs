@@ -17,7 +17,12 @@ use crate::{
     ports::{self, Admission, StoreError},
 };
 
-use super::{Caller, Engine, Hold, scope::ScopeKey, settings::OnFull, summary::Asked};
+use super::{
+    Caller, Engine, Hold,
+    scope::ScopeKey,
+    settings::OnFull,
+    summary::{Asked, Full, Summary},
+};
 
 /// A call that asks to be deferred, read and found fit for a batch line.
 pub struct Call {
@@ -69,11 +74,11 @@ pub enum AdmitError {
 pub enum Refused {
     #[error("this Idempotency-Key was used with a different request body")]
     IdempotencyReused,
-    #[error("the queue is full: {open} calls are waiting")]
-    QueueFull { open: u64, retry_after: Duration },
+    #[error("the queue is full: {} calls are waiting", .0.requests)]
+    QueueFull(Full),
     /// `admission.on_full = "live"`: pass the call through.
     #[error("the queue is full: the call goes through at full price")]
-    PassThrough,
+    PassThrough(Full),
     #[error("the deadline could only be met with luck")]
     NotFirm,
     /// The same, and nothing is in its way.
@@ -121,7 +126,12 @@ impl Engine {
                 return Ok(admitted);
             }
         }
-        self.check_room().await?;
+        // Before the provider is asked; what counts is asked again when it is taken in.
+        let (tenant, bytes) = (call.caller.tenant, call.line_bytes.into());
+        let room = |summary: &mut Summary| {
+            summary.has_room_for(tenant, bytes, &self.settings.admission, self.now())
+        };
+        room(&mut self.summary.lock()).map_err(|full| self.full(full))?;
         self.check_firm(&call)?;
         self.check_key(&call.caller, &call.model)
             .await
@@ -148,7 +158,18 @@ impl Engine {
         let hold = self.begin_hold(&request, call.retry, place);
         // The queue is shared with the packer: counted before it can be seen, so
         // that no turn finds a line that was never counted.
-        let first = self.summary.lock().admit(&place, &request.entry());
+        let (entry, now) = (request.entry(), self.now());
+        let counted =
+            self.summary
+                .lock()
+                .admit_within(&place, &entry, &self.settings.admission, now);
+        let first = match counted {
+            Ok(first) => first,
+            Err(full) => {
+                self.let_go(&request);
+                return Err(self.full(full).into());
+            }
+        };
         match self.store.admit(admission).await {
             Ok(ports::Admitted::New) => {
                 self.wake_for(&place, first, &request);
@@ -196,9 +217,13 @@ impl Engine {
         });
     }
 
-    fn withdraw(&self, request: &Request, place: &Place) {
+    fn let_go(&self, request: &Request) {
         self.taps.take(request.key);
         self.holders.forget(request.key, request.digest);
+    }
+
+    fn withdraw(&self, request: &Request, place: &Place) {
+        self.let_go(request);
         self.summary.lock().exit(place, &request.entry());
     }
 
@@ -325,16 +350,10 @@ impl Engine {
         )
     }
 
-    async fn check_room(&self) -> Result<(), AdmitError> {
-        let settings = &self.settings.admission;
-        let open = self.summary.lock().open();
-        match (open >= settings.max_open, settings.on_full) {
-            (false, _) => Ok(()),
-            (true, OnFull::Live) => Err(Refused::PassThrough.into()),
-            (true, OnFull::Reject) => {
-                let retry_after = self.settings.packing.linger.max(Duration::from_secs(1));
-                Err(Refused::QueueFull { open, retry_after }.into())
-            }
+    fn full(&self, full: Full) -> Refused {
+        match self.settings.admission.on_full {
+            OnFull::Live => Refused::PassThrough(full),
+            OnFull::Reject => Refused::QueueFull(full),
         }
     }
 

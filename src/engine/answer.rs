@@ -1,8 +1,10 @@
 //! What may be asked about requests.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
+use bytes::Bytes;
 use thiserror::Error;
+use tokio::sync::mpsc;
 
 use crate::{
     model::{
@@ -12,7 +14,7 @@ use crate::{
         request::{Outcome, Place, Request, State},
         time::Timestamp,
     },
-    ports::{Delivery, DeliveryStatus, FeedPage, Head, StoreError, Stored},
+    ports::{DeliveryStatus, FeedPage, Head, StoreError, Stored},
 };
 
 use super::{Engine, Waiter, refusals::paused};
@@ -157,39 +159,6 @@ impl Engine {
         Ok(page)
     }
 
-    /// Sends the webhook again. False where the request has none, or is open.
-    pub async fn redeliver(self: &Arc<Self>, key: RequestKey) -> Result<bool, StoreError> {
-        let Some(head) = self.store.head(key).await? else {
-            return Ok(false);
-        };
-        if head.outcome.is_none() || head.request.webhook.is_none() {
-            return Ok(false);
-        }
-        let now = self.now();
-        let earlier = match self.store.delivery_status(key).await? {
-            Some(DeliveryStatus::Pending { next, tries, .. }) => Delivery {
-                due: next,
-                key,
-                tries,
-                first_due: now,
-            },
-            _ => Delivery {
-                due: now,
-                key,
-                tries: 0,
-                first_due: now,
-            },
-        };
-        let pending = DeliveryStatus::Pending {
-            next: now,
-            tries: earlier.tries,
-            last: None,
-        };
-        self.store.record_delivery(earlier, pending).await?;
-        self.signals.courier.notify_one();
-        Ok(true)
-    }
-
     pub async fn ledger(
         &self,
         tenant: TenantId,
@@ -197,13 +166,12 @@ impl Engine {
         self.store.ledger(tenant, 0).await
     }
 
-    pub fn webhook_secret(&self, tenant: TenantId) -> String {
-        self.vault.webhook_secret(tenant)
-    }
-
-    /// Whether a webhook target may be used.
-    pub fn check_webhook(&self, target: &str) -> Result<(), String> {
-        self.deliver.check(target)
+    /// A copy of all that is stored, as it is taken.
+    pub fn backup(self: &Arc<Self>) -> mpsc::Receiver<io::Result<Bytes>> {
+        let (out, taken) = mpsc::channel(4);
+        let store = self.store.clone();
+        self.tasks.spawn(async move { store.backup(out).await });
+        taken
     }
 
     /// When a pending request is worth asking for again.

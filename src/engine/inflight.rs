@@ -24,6 +24,8 @@ pub struct Gauges {
     pub backing_off: usize,
     /// Requests whose acknowledgement is not on the wire yet.
     pub unflushed: usize,
+    /// Receivers of webhooks that are called, waited for, or failed last.
+    pub receivers: usize,
 }
 
 pub(super) struct Inflight<K> {

@@ -3,20 +3,28 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use crate::{
     model::{
         batch::Batch,
-        id::{CredentialId, TenantId},
+        id::{CredentialId, DestinationId, TenantId},
+        request::Destination,
     },
     ports::StoreError,
 };
 
 use super::{Engine, drive::Next};
 
+/// Receivers of webhooks that are off stay so for a month; then they are asked again.
+const OFF: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Requests removed in one write.
 const PURGE: usize = 48;
+
+/// What a tenant has spent counts for its budgets this long, and its destinations tell
+/// at the next start that it is there.
+const BUDGETED_HOURS: u32 = 48;
 
 impl Engine {
     pub(super) async fn janitor_turn(self: &Arc<Self>) -> Result<Next, StoreError> {
@@ -29,6 +37,13 @@ impl Engine {
             }
         }
         self.store.purge_batches(horizon).await?;
+        self.store.purge_turned_off(now - OFF).await?;
+        let kept = now - retention.ledger;
+        while self.store.purge_ledger(kept.as_hours(), PURGE).await? == PURGE {
+            if self.stop.is_cancelled() {
+                return Ok(Next::OnSignal);
+            }
+        }
         for (key, digest) in self.holders.orphans_before(horizon) {
             if self.store.head(key).await?.is_none() {
                 self.holders.forget(key, digest);
@@ -84,9 +99,29 @@ impl Engine {
             if self.store.credential(credential).await?.is_some() {
                 self.store.drop_credential(credential).await?;
             }
+            let since = self.now().as_hours().saturating_sub(BUDGETED_HOURS);
+            if self.store.ledger(tenant, since).await?.is_empty() {
+                self.forget_destinations(credential).await?;
+            }
             self.credentials.forget(credential);
             self.refusals.forget(credential);
             self.forget_organization(credential).await?;
+        }
+        Ok(())
+    }
+
+    /// Nothing goes there; the next call writes them down again.
+    async fn forget_destinations(&self, credential: CredentialId) -> Result<(), StoreError> {
+        let idle: Vec<DestinationId> = {
+            let mut summary = self.summary.lock();
+            let of = |destination: &Destination| destination.credential == credential;
+            let idle = summary.destinations.values().filter(|one| of(one));
+            let idle = idle.map(|destination| destination.id).collect();
+            summary.destinations.retain(|_, one| !of(one));
+            idle
+        };
+        for id in idle {
+            self.store.drop_destination(id).await?;
         }
         Ok(())
     }

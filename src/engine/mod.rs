@@ -13,9 +13,11 @@ mod budgets;
 mod cancel;
 mod courier;
 mod credentials;
+mod damaged;
 mod drive;
 mod fill;
 mod harvester;
+mod hints;
 mod hold;
 mod holders;
 mod inflight;
@@ -59,7 +61,7 @@ pub use admit::{AdmitError, Admitted, Call, Refused};
 pub use answer::{FeedError, View};
 pub use budgets::BudgetView;
 pub use cancel::{Cancelled, Erased};
-pub use courier::event_body;
+pub use courier::{Redelivered, Resting, Tested, event_body};
 pub use credentials::Caller;
 pub use hold::Hold;
 pub use inflight::Gauges;
@@ -72,7 +74,7 @@ pub use settings::{
 };
 pub use settling::error_body;
 pub use shadow::{Coding, Excerpt, Passed};
-pub use summary::Counts;
+pub use summary::{Counts, Full};
 pub use taps::{Tap, TapEvent};
 pub use turnaround::{Believed, Turnaround};
 pub use waiters::Waiter;
@@ -84,7 +86,7 @@ use crate::{
         id::{RequestId, RequestKey, TenantId},
         time::Timestamp,
     },
-    policy::retry::LiveSettings,
+    policy::{circuit, retry::LiveSettings},
     ports::{Clock, Deliver, Provider, Store, StoreError, Vault},
 };
 
@@ -125,6 +127,10 @@ pub struct Engine {
     taps: taps::Taps,
     signals: drive::Signals,
     inflight: Inflights,
+    receivers: Arc<courier::Receivers>,
+    search: Mutex<courier::Search>,
+    test_calls: courier::TestCalls,
+    hints: hints::Hints,
     /// Each harvest holds some megabytes of answers.
     harvests: Semaphore,
     backlog: live::Backlog,
@@ -187,6 +193,16 @@ impl Engine {
             taps: taps::Taps::default(),
             signals: drive::Signals::default(),
             inflight: Inflights::default(),
+            receivers: courier::Receivers::new(
+                circuit::Bounds {
+                    most: parts.settings.webhook.max_per_endpoint,
+                    backoff: parts.settings.webhook.backoff(),
+                },
+                parts.settings.webhook.max_concurrent.max(1),
+            ),
+            search: Mutex::default(),
+            test_calls: courier::TestCalls::default(),
+            hints: hints::Hints::default(),
             harvests: Semaphore::new(HARVESTS),
             backlog: live::Backlog::default(),
             backoffs: live::Backoffs::default(),
@@ -264,6 +280,7 @@ impl Engine {
             taps: self.taps.len(),
             backing_off: self.backoffs.len(),
             unflushed: self.unflushed.len(),
+            receivers: self.receivers.len(),
         }
     }
 

@@ -33,6 +33,7 @@ impl Engine {
         }
         self.account_for_the_unseen().await?;
         self.count_rescues().await?;
+        self.resume_backlogs().await?;
         self.disk_bytes
             .store(self.store.disk_bytes().await?, Ordering::Relaxed);
         let counts = self.counts();
@@ -110,6 +111,21 @@ impl Engine {
             for entry in &page {
                 summary.enter(&Place::Line(batch.id), entry);
             }
+        }
+    }
+
+    /// Receivers of webhooks that deliveries wait for.
+    async fn resume_backlogs(&self) -> Result<(), StoreError> {
+        let mut after = None;
+        loop {
+            let fronts = self.store.backlogs(after, PAGE).await?;
+            let Some(last) = fronts.last() else {
+                return Ok(());
+            };
+            after = Some(last.receiver);
+            fronts
+                .iter()
+                .for_each(|front| self.receivers.resumes(front));
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::policy::{
+    backoff::Backoff,
     ladder, pack, poll, rescue,
     retry::{LiveSettings, SubmitSettings},
 };
@@ -31,6 +32,11 @@ pub struct AdmissionSettings {
     pub max_body_bytes: u64,
     /// Open requests, over which new ones are answered as `on_full` says.
     pub max_open: u64,
+    /// The same of one tenant.
+    pub max_open_per_tenant: u64,
+    /// Bytes of the lines of all open requests.
+    pub max_open_bytes: u64,
+    pub max_open_bytes_per_tenant: u64,
     pub on_full: OnFull,
     /// Check a credential's first use of a model upstream.
     pub model_check: bool,
@@ -53,6 +59,8 @@ pub enum OnFull {
 #[derive(Clone, Debug)]
 pub struct HookSettings {
     pub max_concurrent: u32,
+    /// Attempts on one receiver at the same time.
+    pub max_per_endpoint: u32,
     /// Give up this long after the first try.
     pub horizon: Duration,
     pub first_retry: Duration,
@@ -60,6 +68,15 @@ pub struct HookSettings {
     pub max_inline_bytes: u64,
     /// Where this server is reached from outside, for those URLs.
     pub public_url: String,
+}
+
+impl HookSettings {
+    pub fn backoff(&self) -> Backoff {
+        Backoff {
+            first_retry: self.first_retry,
+            horizon: self.horizon,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -76,6 +93,9 @@ pub struct RetentionSettings {
     /// Finished requests are kept this long.
     #[serde(with = "crate::model::time::human")]
     pub results: Duration,
+    /// What was paid and saved is told for this long.
+    #[serde(with = "crate::model::time::human")]
+    pub ledger: Duration,
     #[serde(with = "crate::model::time::human")]
     pub sweep_interval: Duration,
 }

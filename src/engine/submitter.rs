@@ -20,7 +20,7 @@ use crate::{
     ports::{Credential, ProviderError, RemoteBatch, StoreError},
 };
 
-use super::{Engine, drive::Next, settling::error_code, summary::Summary};
+use super::{Engine, drive::Next, settling::error_code, summary::Summary, upload::Spoiled};
 
 /// What is not at the provider, as far as we know.
 const HERE: [BatchState; 3] = [BatchState::Sealed, BatchState::Uploaded, BatchState::Lost];
@@ -122,11 +122,13 @@ impl Engine {
         }
         if batch.state == BatchState::Sealed {
             let lines = self.lines_of(batch.id).await?;
-            match self
-                .provider
-                .upload(&credential, self.upload_of(&batch, lines))
-                .await
-            {
+            let spoiled = Spoiled::default();
+            let upload = self.upload_of(&batch, lines.clone(), spoiled.clone());
+            let uploaded = self.provider.upload(&credential, upload).await;
+            let spoiled = std::mem::take(&mut *spoiled.lock());
+            self.give_up_lines(Place::Line(batch.id), &lines, spoiled)
+                .await?;
+            match uploaded {
                 Ok(file) => {
                     batch.input_file = Some(file);
                     self.keep(&mut batch, BatchEvent::Upload, self.now())

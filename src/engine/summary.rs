@@ -5,6 +5,7 @@
 mod batches;
 mod demand;
 mod live_queues;
+mod open;
 mod overtaken;
 mod rates;
 mod setbacks;
@@ -32,14 +33,17 @@ use super::{
     inflight::{Mention, Mentions},
     limits::Limits,
     scope::Organizations,
+    settings::AdmissionSettings,
 };
 
+pub use self::open::Full;
 pub(super) use self::{
     batches::{Batches, Stayed, Tracked, Watched},
     demand::Asked,
 };
 use self::{
-    demand::Demands, live_queues::Lines, overtaken::Overtaken, rates::Rates, setbacks::Setbacks,
+    demand::Demands, live_queues::Lines, open::Open, overtaken::Overtaken, rates::Rates,
+    setbacks::Setbacks,
 };
 
 pub(super) struct Summary {
@@ -50,8 +54,7 @@ pub(super) struct Summary {
     pub limits: Limits,
     /// Cohorts that were empty, and are not: who has just come.
     pub arrivals: u64,
-    /// Open requests by tenant, wherever they are.
-    open: HashMap<TenantId, u64>,
+    open: Open,
     /// A request's moves can be told in another order than they were made, so
     /// that a count is below zero for a moment: these are signed.
     queued: i64,
@@ -104,7 +107,7 @@ impl Summary {
             batches: Batches::default(),
             limits: Limits::new(packing.enqueued_tokens.clone()),
             arrivals: 0,
-            open: HashMap::new(),
+            open: Open::default(),
             queued: 0,
             lines: 0,
             live: 0,
@@ -134,8 +137,8 @@ impl Summary {
 
     /// Counts a new request in, after its promise.
     /// True where its cohort was empty before.
-    pub fn admit(&mut self, place: &Place, entry: &Entry) -> bool {
-        *self.open.entry(entry.key.tenant).or_default() += 1;
+    fn admit(&mut self, place: &Place, entry: &Entry) -> bool {
+        self.open.enter(entry);
         self.arrive(place, entry)
     }
 
@@ -156,12 +159,7 @@ impl Summary {
         self.count_firm(entry, -1);
         self.overtaken.remove(&entry.key);
         self.depart(place, entry);
-        if let Some(open) = self.open.get_mut(&entry.key.tenant) {
-            *open -= 1;
-            if *open == 0 {
-                self.open.remove(&entry.key.tenant);
-            }
-        }
+        self.open.exit(entry);
     }
 
     fn arrive(&mut self, place: &Place, entry: &Entry) -> bool {
@@ -209,9 +207,40 @@ impl Summary {
             .is_some_and(|waiting| waiting.is_full(settings))
     }
 
-    /// All open requests. Asked at every admission.
-    pub fn open(&self) -> u64 {
-        (self.queued + self.lines + self.live).max(0) as u64
+    /// Whether one more of the tenant's has room, of so many bytes.
+    ///
+    /// # Errors
+    /// As `admission` bounds it.
+    pub fn has_room_for(
+        &mut self,
+        tenant: TenantId,
+        bytes: u64,
+        admission: &AdmissionSettings,
+        now: Timestamp,
+    ) -> Result<(), Full> {
+        self.open.room(tenant, bytes, admission, now)
+    }
+
+    /// Counts a new request in, after its promise, if it still has room; else its
+    /// promise is taken back. True where its cohort was empty before.
+    ///
+    /// # Errors
+    /// As [`Summary::has_room_for`].
+    pub fn admit_within(
+        &mut self,
+        place: &Place,
+        entry: &Entry,
+        admission: &AdmissionSettings,
+        now: Timestamp,
+    ) -> Result<bool, Full> {
+        let room = self.has_room_for(entry.key.tenant, entry.line_bytes.into(), admission, now);
+        match room {
+            Ok(()) => Ok(self.admit(place, entry)),
+            Err(full) => {
+                self.count_firm(entry, -1);
+                Err(full)
+            }
+        }
     }
 
     pub fn counts(&self) -> Counts {
@@ -233,11 +262,11 @@ impl Summary {
     }
 
     pub fn open_of(&self, tenant: TenantId) -> u64 {
-        self.open.get(&tenant).copied().unwrap_or(0)
+        self.open.of(tenant)
     }
 
     pub fn has_work(&self, tenant: TenantId) -> bool {
-        self.open.contains_key(&tenant)
+        self.open.has_any(tenant)
             || self.remotes.contains(&tenant)
             || self.batches.of_tenant(&tenant).any(|tracked| {
                 let batch = &tracked.batch;

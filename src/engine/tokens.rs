@@ -48,7 +48,13 @@ impl Engine {
     }
 
     async fn count_some(&self, model: &str, lines: &[Entry]) -> Result<Vec<u64>, StoreError> {
-        let loads = lines.iter().map(|line| self.store.load(line.key));
+        let loads = lines.iter().map(|line| async {
+            match self.store.load(line.key).await {
+                // It ends when its line is to be written.
+                Err(StoreError::Corrupt(_)) => Ok(None),
+                loaded => loaded,
+            }
+        });
         let bodies: Vec<_> = try_join_all(loads)
             .await?
             .into_iter()

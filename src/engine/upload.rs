@@ -9,6 +9,7 @@ use std::{io, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use parking_lot::Mutex;
 
 use crate::{
     model::{
@@ -19,7 +20,7 @@ use crate::{
         line,
         request::Entry,
     },
-    ports::{Content, Store, Upload},
+    ports::{Content, Store, StoreError, Stored, Upload},
 };
 
 use super::Engine;
@@ -30,9 +31,11 @@ const WINDOW: usize = 8 << 20;
 const PIECE: usize = 64 * 1024;
 
 impl Engine {
-    pub(super) fn upload_of(&self, batch: &Batch, lines: Vec<Entry>) -> Upload {
+    /// Lines that cannot be read end it, and are told to `spoiled`.
+    pub(super) fn upload_of(&self, batch: &Batch, lines: Vec<Entry>, spoiled: Spoiled) -> Upload {
         let file = File {
             store: self.store.clone(),
+            spoiled,
             endpoint: batch.endpoint,
             lines: lines.into_iter(),
             window: Window::default(),
@@ -59,8 +62,12 @@ pub(super) fn file_name(batch: &Batch) -> String {
     format!("offpeak-{}.jsonl", batch.id)
 }
 
+/// Lines that could not be read, and why.
+pub(super) type Spoiled = Arc<Mutex<Vec<(RequestKey, String)>>>;
+
 struct File {
     store: Arc<dyn Store>,
+    spoiled: Spoiled,
     endpoint: Endpoint,
     lines: std::vec::IntoIter<Entry>,
     window: Window,
@@ -74,6 +81,22 @@ impl File {
         Ok(self.window.piece())
     }
 
+    async fn open_body(&self, key: RequestKey) -> io::Result<Bytes> {
+        match self.store.load(key).await {
+            Ok(Some(Stored {
+                content: Content::Open { body },
+                ..
+            })) => Ok(body),
+            Ok(_) => Err(io::Error::other("a line ended while it was uploaded")),
+            Err(error) => {
+                if let StoreError::Corrupt(why) = &error {
+                    self.spoiled.lock().push((key, why.clone()));
+                }
+                Err(io::Error::other(error))
+            }
+        }
+    }
+
     async fn read_window(&mut self) -> io::Result<()> {
         let mut window = Window::default();
         let mut compact = Vec::new();
@@ -81,7 +104,7 @@ impl File {
             let Some(entry) = self.lines.next() else {
                 break;
             };
-            let body = open_body(&*self.store, entry.key).await?;
+            let body = self.open_body(entry.key).await?;
             compact.clear();
             body::batch_body(&body, &mut compact).map_err(io::Error::other)?;
             window.push(entry, self.endpoint, &compact);
@@ -141,17 +164,5 @@ impl Window {
             self.out += 1;
         }
         Bytes::from(piece)
-    }
-}
-
-async fn open_body(store: &dyn Store, key: RequestKey) -> io::Result<Bytes> {
-    match store
-        .load(key)
-        .await
-        .map_err(io::Error::other)?
-        .map(|stored| stored.content)
-    {
-        Some(Content::Open { body }) => Ok(body),
-        _ => Err(io::Error::other("a line ended while it was uploaded")),
     }
 }

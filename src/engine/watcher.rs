@@ -41,7 +41,13 @@ impl Engine {
             let Some(batch) = self.batch_in(id, &watched) else {
                 continue;
             };
-            self.summary.lock().polls(credential).take(now);
+            {
+                let mut summary = self.summary.lock();
+                summary.polls(credential).take(now);
+                if let Some(tracked) = summary.batches.get_mut(&id) {
+                    tracked.hinted = false;
+                }
+            }
             let engine = self.clone();
             self.tasks.spawn(async move {
                 if let Err(error) = engine.look(batch).await {
@@ -197,7 +203,8 @@ impl Engine {
             return;
         };
         // Wanted back since it was looked at: its cancel is not put off.
-        let due = match tracked.wanted && batch.state == BatchState::Submitted {
+        let wanted = tracked.wanted && batch.state == BatchState::Submitted;
+        let due = match wanted || tracked.hinted {
             true => now,
             false => now + poll::interval(looked_for(tracked, now), &self.settings.watch),
         };

@@ -150,9 +150,32 @@ fingerprint! {
     DestinationId
 }
 fingerprint! {
+    /// Who takes a tenant's webhooks: the target without its query, which callers
+    /// put the names of their own things in.
+    ReceiverId
+}
+fingerprint! {
     /// Two calls with the same digest are the same call sent again: tenant,
     /// endpoint, body and `Idempotency-Key`.
     CallDigest
+}
+
+impl ReceiverId {
+    /// `target` is a configured endpoint's name, or a URL.
+    pub fn of(tenant: TenantId, target: &str) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&tenant.0);
+        hasher.update(without_query(target).as_bytes());
+        let mut id = [0; 16];
+        hasher.finalize_xof().fill(&mut id);
+        ReceiverId(id)
+    }
+}
+
+/// A target as its receiver is named.
+pub fn without_query(target: &str) -> &str {
+    let target = target.trim();
+    target.split(['?', '#']).next().unwrap_or(target)
 }
 
 /// A request is only ever looked up together with its tenant, so another
@@ -191,6 +214,21 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_receiver_is_a_tenants_target_without_its_query() {
+        let of = |tenant, target| ReceiverId::of(TenantId([tenant; 16]), target);
+        let one = of(1, "https://example.com/hook");
+        for same in [
+            " https://example.com/hook ",
+            "https://example.com/hook?job=7",
+            "https://example.com/hook#top?x",
+        ] {
+            assert_eq!(of(1, same), one, "{same}");
+        }
+        assert_ne!(of(1, "https://example.com/hook/"), one);
+        assert_ne!(of(2, "https://example.com/hook"), one);
+    }
 
     proptest! {
         #[test]

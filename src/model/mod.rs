@@ -6,6 +6,7 @@ pub mod batch;
 pub mod body;
 pub mod deadline;
 pub mod endpoint;
+pub mod hook;
 pub mod id;
 pub mod ledger;
 pub mod line;

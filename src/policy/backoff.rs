@@ -73,10 +73,14 @@ impl Backoff {
         if now >= horizon {
             return None;
         }
+        Some((now + self.pause(attempt, retry_after, chance)).min(horizon))
+    }
+
+    /// The wait after failed attempt number `attempt`, without an end.
+    pub fn pause(&self, attempt: u32, retry_after: Option<Duration>, chance: u128) -> Duration {
         let growth = self.growth();
         let asked = retry_after.unwrap_or_default().min(growth.longest);
-        let next = now + growth.delay(attempt, chance).max(asked);
-        Some(next.min(horizon))
+        growth.delay(attempt, chance).max(asked)
     }
 
     fn growth(&self) -> Growth {

@@ -4,6 +4,7 @@
 
 pub mod backoff;
 pub mod budget;
+pub mod circuit;
 pub mod demand;
 pub mod fading;
 pub mod ladder;

@@ -23,16 +23,26 @@ pub struct HookEvent {
     pub id: String,
     pub now: Timestamp,
     pub body: Bytes,
+    /// Numbers of the tenant's secrets that sign it, the current one first.
+    pub secrets: Vec<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HookOutcome {
-    Delivered,
+    Delivered {
+        status: u16,
+    },
     Retry {
+        /// What it answered, where it did.
+        status: Option<u16>,
         reason: String,
         after: Option<Duration>,
     },
-    /// Never again: the target is gone or not allowed.
+    /// 410: the receiver wants no more events at all.
+    Gone {
+        reason: String,
+    },
+    /// Never again: the target is not allowed.
     GiveUp {
         reason: String,
     },

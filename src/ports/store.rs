@@ -1,16 +1,21 @@
 //! The durable truth, and what is written to it and read from it.
 
-use std::{io, ops::Bound};
+use std::{io, ops::Bound, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use tokio::sync::mpsc;
 
 use crate::model::{
     attempt::{Attempt, AttemptId, Lane},
     batch::Batch,
-    id::{BatchId, CallDigest, CredentialId, RequestId, RequestKey, TenantId},
+    hook::{Secrets, TurnedOff},
+    id::{
+        BatchId, CallDigest, CredentialId, DestinationId, ReceiverId, RequestId, RequestKey,
+        TenantId,
+    },
     ledger::{LedgerKey, LedgerRow},
     request::{Cohort, Destination, Entry, LiveQueue, Outcome, Place, Request},
     shadow::{ShadowKey, ShadowRow},
@@ -51,6 +56,10 @@ pub trait Store: Send + Sync + 'static {
     /// Moves a request between places because another lane was chosen for it: place
     /// and record in one write. False where it was not at `from`.
     async fn replan(&self, replan: Replan) -> Result<bool, StoreError>;
+
+    /// Takes a request whose record cannot be read out of its place. False where it
+    /// was not there.
+    async fn set_aside(&self, entry: Entry, place: Place) -> Result<bool, StoreError>;
 
     /// Ends requests: record, answer, feed entry, webhook and ledger in one write
     /// each. A request ends once; later endings report the first one's outcome
@@ -151,11 +160,19 @@ pub trait Store: Send + Sync + 'static {
 
     async fn destinations(&self) -> Result<Vec<Destination>, StoreError>;
 
+    /// The next admission there writes it again.
+    async fn drop_destination(&self, id: DestinationId) -> Result<(), StoreError>;
+
     // ---- credentials
 
     async fn credential(&self, id: CredentialId) -> Result<Option<Vec<u8>>, StoreError>;
 
     async fn drop_credential(&self, id: CredentialId) -> Result<(), StoreError>;
+
+    /// What the vault is made of, sealed with the master key.
+    async fn vault_roots(&self) -> Result<Option<Vec<u8>>, StoreError>;
+
+    async fn put_vault_roots(&self, sealed: Bytes) -> Result<(), StoreError>;
 
     /// Changes whose key is whose, and what is sealed, in one write. A credential that
     /// has been dropped meanwhile stays dropped.
@@ -193,18 +210,39 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<FeedPage, StoreError>;
 
-    /// Deliveries due by `now`, the longest due first.
+    /// Deliveries due by `now` and in no backlog, the longest due first, from after
+    /// `after`.
     async fn due_deliveries(
         &self,
         now: Timestamp,
+        after: Option<(Timestamp, RequestKey)>,
         limit: usize,
     ) -> Result<Vec<Delivery>, StoreError>;
 
-    /// The next instant at which a delivery is due.
+    /// The next instant at which a delivery is due that is in no backlog.
     async fn next_delivery(&self) -> Result<Option<Timestamp>, StoreError>;
 
-    /// Records a try: takes the delivery off the due index, and puts it back
-    /// where `status` says that it is still pending.
+    /// Moves deliveries off the due index into the backlogs of their receivers,
+    /// those that are still where they were.
+    async fn shelve_deliveries(&self, deliveries: Vec<Delivery>) -> Result<(), StoreError>;
+
+    /// A receiver's backlog by the ends of its requests, from after `after`.
+    async fn backlog(
+        &self,
+        receiver: ReceiverId,
+        after: Option<(Timestamp, RequestKey)>,
+        limit: usize,
+    ) -> Result<Vec<Delivery>, StoreError>;
+
+    /// The front of each backlog, of the receivers behind `after`.
+    async fn backlogs(
+        &self,
+        after: Option<ReceiverId>,
+        limit: usize,
+    ) -> Result<Vec<Delivery>, StoreError>;
+
+    /// Records a try: takes the delivery off the due index and out of its backlog,
+    /// and puts it back on the index where `status` says that it is still pending.
     async fn record_delivery(
         &self,
         delivery: Delivery,
@@ -212,6 +250,56 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<(), StoreError>;
 
     async fn delivery_status(&self, key: RequestKey) -> Result<Option<DeliveryStatus>, StoreError>;
+
+    /// A tenant's deliveries, newest request first, those before `before`.
+    async fn deliveries(
+        &self,
+        tenant: TenantId,
+        before: Option<RequestId>,
+        limit: usize,
+    ) -> Result<Vec<(RequestId, DeliveryStatus)>, StoreError>;
+
+    /// A tenant's dead letters by receiver, of all or of one, from after `after`.
+    async fn dead_letters(
+        &self,
+        tenant: TenantId,
+        receiver: Option<ReceiverId>,
+        after: Option<(ReceiverId, RequestId)>,
+        limit: usize,
+    ) -> Result<Vec<(ReceiverId, RequestId)>, StoreError>;
+
+    // ---- receivers of webhooks
+
+    async fn turn_off(&self, off: TurnedOff) -> Result<(), StoreError>;
+
+    async fn turn_on(&self, tenant: TenantId, receiver: ReceiverId) -> Result<(), StoreError>;
+
+    async fn turned_off(
+        &self,
+        tenant: TenantId,
+        receiver: ReceiverId,
+    ) -> Result<Option<TurnedOff>, StoreError>;
+
+    /// A tenant's receivers that are off.
+    async fn all_turned_off(
+        &self,
+        tenant: TenantId,
+        limit: usize,
+    ) -> Result<Vec<TurnedOff>, StoreError>;
+
+    /// Forgets those turned off before `horizon`.
+    async fn purge_turned_off(&self, horizon: Timestamp) -> Result<(), StoreError>;
+
+    /// Which secrets sign a tenant's webhooks.
+    async fn hook_secrets(&self, tenant: TenantId) -> Result<Secrets, StoreError>;
+
+    /// [`Secrets::rotate`], in one write.
+    async fn rotate_hook_secret(
+        &self,
+        tenant: TenantId,
+        now: Timestamp,
+        overlap: Duration,
+    ) -> Result<Secrets, StoreError>;
 
     // ---- money
 
@@ -230,6 +318,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// Removes ended batches without litter that ended before `horizon`.
     async fn purge_batches(&self, horizon: Timestamp) -> Result<(), StoreError>;
+
+    /// Removes ledger rows of hours before `hour`, at most `limit`; returns how many.
+    async fn purge_ledger(&self, hour: u32, limit: usize) -> Result<usize, StoreError>;
+
+    /// Sends a copy of everything, as it is between two commits when the last of it
+    /// is sent, while others read and write. An error is the last thing sent.
+    async fn backup(&self, out: mpsc::Sender<io::Result<Bytes>>);
 
     /// Bytes on disk.
     async fn disk_bytes(&self) -> Result<u64, StoreError>;
@@ -395,6 +490,9 @@ pub struct Delivery {
     /// Tries before this one.
     pub tries: u32,
     pub first_due: Timestamp,
+    pub receiver: ReceiverId,
+    /// When its request ended.
+    pub ended: Timestamp,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -414,6 +512,17 @@ pub enum DeliveryStatus {
         tries: u32,
         last: String,
     },
+}
+
+impl DeliveryStatus {
+    /// As callers see it.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            DeliveryStatus::Pending { .. } => "pending",
+            DeliveryStatus::Delivered { .. } => "delivered",
+            DeliveryStatus::Dead { .. } => "dead",
+        }
+    }
 }
 
 #[derive(Debug, Error)]

@@ -16,8 +16,8 @@ pub trait Vault: Send + Sync + 'static {
     /// A fingerprint keyed by this installation; `domain` keeps uses apart.
     fn fingerprint(&self, domain: &str, parts: &[&[u8]]) -> [u8; 16];
 
-    /// The tenant's signing secret for webhooks, `whsec_…`.
-    fn webhook_secret(&self, tenant: TenantId) -> String;
+    /// The tenant's signing secret of this number for webhooks, `whsec_…`.
+    fn webhook_secret(&self, tenant: TenantId, number: u32) -> String;
 }
 
 /// The headers and query that authorise a call and decide where it runs.

@@ -32,7 +32,7 @@ type Pieces = BoxStream<'static, Result<Bytes, ProviderError>>;
 ///
 /// `framed`: whether the transfer itself tells a cut from an end. Where it does
 /// not, a file that ends inside a line was cut.
-pub(super) fn results(
+pub(crate) fn results(
     pieces: Pieces,
     file: String,
     framed: bool,

@@ -15,7 +15,7 @@
 pub mod connect;
 pub mod settings;
 
-mod jsonl;
+pub(crate) mod jsonl;
 mod lanes;
 mod openai;
 mod remote;

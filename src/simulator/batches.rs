@@ -87,6 +87,7 @@ pub(super) async fn cancel(
     let reply = reply(job, now);
     world.open.remove(&(before, index));
     world.open.insert((done, index));
+    sim.changed.notify_one();
     Ok(reply)
 }
 

@@ -28,6 +28,11 @@ impl Clock {
         self.start + self.origin.elapsed().mul_f64(self.speed)
     }
 
+    /// The callers' own time.
+    pub fn wall(&self) -> Timestamp {
+        self.start + self.origin.elapsed()
+    }
+
     /// How long a simulated duration takes on the callers' clocks. Durations
     /// that callers are told to wait (`Retry-After`, resets) are given in this.
     pub fn real(&self, simulated: Duration) -> Duration {

@@ -123,6 +123,7 @@ pub(super) async fn create(
     world.job_ids.insert(id, index);
     let reply = reply(&job, now);
     world.jobs.push(job);
+    sim.changed.notify_one();
     Ok(reply)
 }
 

@@ -26,6 +26,9 @@
 //! made, only it sees. Keys `sk-ORG.NAME` share the organization ORG, and with it
 //! the rate limits; other keys have their own.
 //!
+//! **Webhooks.** [`Simulator::tell`] sends `batch.completed|failed|expired|cancelled`,
+//! signed, when a batch ends.
+//!
 //! **Own paths**, without a key: `GET /sim/bill` ([`Bill`]), `GET /sim/log`
 //! ([`Log`]), `POST|GET|DELETE /sim/faults` (one [`Fault`] or a list), `POST
 //! /sim/reset`.
@@ -44,6 +47,7 @@ mod error;
 mod faults;
 mod files;
 mod front;
+mod hooks;
 mod job;
 mod live;
 mod log;
@@ -64,6 +68,7 @@ mod world;
 use std::{collections::HashSet, sync::Arc};
 
 use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Notify;
 
 use crate::model::time::Timestamp;
 
@@ -71,6 +76,7 @@ pub use self::{
     bill::{Bill, Lane, Row},
     faults::{Fault, Kind, Operation},
     front::key_id,
+    hooks::{BadHook, Hook},
     log::{Log, LoggedBatch, LoggedRequest},
     serve::{serve, serve_connection},
     settings::{BadSettings, Latency, Limits, Model, Settings},
@@ -85,6 +91,8 @@ pub struct Simulator {
     clock: Clock,
     world: Mutex<World>,
     faults: Mutex<Script>,
+    /// A batch was made or cancelled.
+    changed: Notify,
     /// Keys that are refused with 401.
     revoked: Mutex<HashSet<String>>,
 }
@@ -97,6 +105,7 @@ impl Simulator {
             clock: Clock::new(start, settings.speed),
             world: Mutex::new(World::new(settings.clone(), start)),
             faults: Mutex::default(),
+            changed: Notify::new(),
             revoked: Mutex::default(),
             settings,
         })

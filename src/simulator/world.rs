@@ -33,6 +33,8 @@ pub(super) struct World {
     pub job_ids: HashMap<String, usize>,
     /// Batches that are not settled, by the instant at which they will be.
     pub open: BTreeSet<(Timestamp, usize)>,
+    /// Batches that have ended and that nobody was told of yet.
+    pub ended: Vec<usize>,
     expiring: BTreeSet<(Timestamp, u64)>,
     pub chats: HashMap<(String, String), Value>,
     pub responses: Responses,
@@ -83,6 +85,7 @@ impl World {
             jobs: Vec::new(),
             job_ids: HashMap::new(),
             open: BTreeSet::new(),
+            ended: Vec::new(),
             expiring: BTreeSet::new(),
             chats: HashMap::new(),
             responses: Responses::default(),
@@ -247,6 +250,7 @@ impl World {
             settled.error_file_id = Some(String::new());
         }
         self.jobs[index].settled = Some(settled);
+        self.ended.push(index);
     }
 }
 

@@ -13,7 +13,8 @@ use crate::{model::time::Timestamp, ports::StoreError};
 
 /// The layout of values. A value of another version is refused.
 const VERSION: u8 = 1;
-const HEADER: usize = 5;
+/// Bytes before a value's record: its version and its checksum.
+pub const HEADER: usize = 5;
 
 /// A kind of record: the first byte of its keys, and its name in messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +134,13 @@ pub fn seal_with<T: Serialize + ?Sized>(record: &T, tail: &[u8]) -> Bytes {
     Bytes::from(value)
 }
 
+/// A value of any bytes, with a header that fits them.
+#[cfg(any(test, fuzzing))]
+pub fn framed(body: &[u8]) -> Bytes {
+    let sum = crc32fast::hash(body).to_le_bytes();
+    [&[VERSION][..], &sum, body].concat().into()
+}
+
 pub fn seal<T: Serialize + ?Sized>(record: &T) -> Bytes {
     seal_with(record, &[])
 }
@@ -154,6 +162,16 @@ pub fn unseal<T: DeserializeOwned>(kind: Kind, key: &[u8], value: &Bytes) -> Res
     match unseal_with(kind, key, value)? {
         (record, tail) if tail.is_empty() => Ok(record),
         _ => Err(kind.corrupt(key, "bytes are left behind the record")),
+    }
+}
+
+/// Whether a value of any kind is as it was written.
+pub fn is_sound(value: &[u8]) -> bool {
+    match value.split_first_chunk::<HEADER>() {
+        Some(([version, sum @ ..], body)) => {
+            *version == VERSION && u32::from_le_bytes(*sum) == crc32fast::hash(body)
+        }
+        None => false,
     }
 }
 

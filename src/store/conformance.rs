@@ -10,7 +10,11 @@ use crate::{
         attempt::{Attempt, AttemptId, AttemptState, Lane},
         batch::{Batch, BatchEvent, BatchState},
         endpoint::Endpoint,
-        id::{BatchId, CallDigest, CredentialId, DestinationId, RequestId, RequestKey, TenantId},
+        hook::TurnedOff,
+        id::{
+            BatchId, CallDigest, CredentialId, DestinationId, ReceiverId, RequestId, RequestKey,
+            TenantId,
+        },
         ledger::{LedgerKey, LedgerRow},
         request::{
             Bucket, Cohort, Destination, Entry, Framing, Guarantee, LiveQueue, OnLate, Outcome,
@@ -179,7 +183,7 @@ fn attempt(id: AttemptId, state: AttemptState) -> Attempt {
     }
 }
 
-fn from_queue(request: &Request, to: Place) -> Relocation {
+pub fn from_queue(request: &Request, to: Place) -> Relocation {
     Relocation {
         entry: request.entry(),
         from: Place::Queue(request.cohort),
@@ -190,6 +194,15 @@ fn from_queue(request: &Request, to: Place) -> Relocation {
 pub async fn admit(store: &dyn Store, request: &Request, body: &[u8]) {
     let admitted = store.admit(admission(request, body)).await.unwrap();
     assert_eq!(admitted, Admitted::New);
+}
+
+/// With a credential that opens.
+pub async fn admit_with(store: &dyn Store, request: &Request, body: &[u8], credential: Bytes) {
+    let admission = Admission {
+        credential,
+        ..admission(request, body)
+    };
+    assert_eq!(store.admit(admission).await.unwrap(), Admitted::New);
 }
 
 pub async fn settle(
@@ -733,11 +746,13 @@ async fn webhooks_are_due_until_they_are_delivered(store: &dyn Store) {
         key: hooked(1).key,
         tries: 0,
         first_due: at(1),
+        receiver: ReceiverId::of(hooked(1).key.tenant, "billing"),
+        ended: at(1),
     };
     assert_eq!(store.next_delivery().await.unwrap(), Some(at(1)));
-    assert_eq!(store.due_deliveries(at(0), 9).await.unwrap(), []);
-    assert_eq!(store.due_deliveries(at(1), 9).await.unwrap(), [first]);
-    assert_eq!(store.due_deliveries(at(2), 9).await.unwrap().len(), 2);
+    assert_eq!(store.due_deliveries(at(0), None, 9).await.unwrap(), []);
+    assert_eq!(store.due_deliveries(at(1), None, 9).await.unwrap(), [first]);
+    assert_eq!(store.due_deliveries(at(2), None, 9).await.unwrap().len(), 2);
 
     let failed = DeliveryStatus::Pending {
         next: at(60),
@@ -754,14 +769,20 @@ async fn webhooks_are_due_until_they_are_delivered(store: &dyn Store) {
         tries: 1,
         ..first
     };
-    assert_eq!(store.due_deliveries(at(60), 9).await.unwrap()[1], again);
+    assert_eq!(
+        store.due_deliveries(at(60), None, 9).await.unwrap()[1],
+        again
+    );
     let sent = DeliveryStatus::Delivered {
         at: at(61),
         tries: 2,
     };
     // Told of the first due time, it takes off the later one too.
     store.record_delivery(first, sent.clone()).await.unwrap();
-    assert_eq!(store.due_deliveries(at(99), 9).await.unwrap().len(), 1);
+    assert_eq!(
+        store.due_deliveries(at(99), None, 9).await.unwrap().len(),
+        1
+    );
     assert_eq!(store.delivery_status(first.key).await.unwrap(), Some(sent));
 
     assert_eq!(store.purge(at(3), 9).await.unwrap(), 2);
@@ -774,6 +795,144 @@ async fn webhooks_are_due_until_they_are_delivered(store: &dyn Store) {
     };
     store.record_delivery(again, gone).await.unwrap();
     assert_eq!(store.next_delivery().await.unwrap(), None);
+}
+
+async fn a_delivery_waits_in_one_place(store: &dyn Store) {
+    let hooked = |t, n, target: &str| Request {
+        webhook: Some(target.into()),
+        ..request(t, n)
+    };
+    let tenant = TenantId([1; 16]);
+    for n in 0..5 {
+        let target = format!("https://example.com/hook?n={n}");
+        admit(store, &hooked(1, n, &target), b"1").await;
+        settle(store, &hooked(1, n, &target), at(n), b"a").await;
+        admit(store, &hooked(2, n, &target), b"1").await;
+        settle(store, &hooked(2, n, &target), at(n), b"a").await;
+    }
+    let receiver = ReceiverId::of(tenant, "https://example.com/hook");
+    let due = store.due_deliveries(at(9), None, 99).await.unwrap();
+    assert_eq!(due.len(), 10);
+    let after = due.get(3).map(|it| (it.due, it.key));
+    assert_eq!(
+        store.due_deliveries(at(9), after, 99).await.unwrap(),
+        due[4..]
+    );
+
+    // Into the backlog, once; what has left its place meanwhile stays where it is.
+    let own: Vec<_> = due.iter().filter(|it| it.receiver == receiver).collect();
+    let own: Vec<Delivery> = own.into_iter().copied().collect();
+    assert_eq!(own.len(), 5);
+    let sent = DeliveryStatus::Delivered {
+        at: at(9),
+        tries: 1,
+    };
+    store.record_delivery(own[0], sent).await.unwrap();
+    for _ in 0..2 {
+        store.shelve_deliveries(own.clone()).await.unwrap();
+        assert_eq!(store.backlog(receiver, None, 9).await.unwrap(), own[1..]);
+        assert_eq!(
+            store.due_deliveries(at(9), None, 99).await.unwrap().len(),
+            5
+        );
+    }
+    let after = Some((own[2].ended, own[2].key));
+    assert_eq!(store.backlog(receiver, after, 9).await.unwrap(), own[3..]);
+    assert_eq!(store.backlogs(None, 9).await.unwrap(), own[1..2]);
+    assert_eq!(store.backlogs(Some(receiver), 9).await.unwrap(), []);
+
+    // A try takes it out; a failed one puts it back on the index.
+    let status = |key| store.delivery_status(key);
+    let again = DeliveryStatus::Pending {
+        next: at(60),
+        tries: 1,
+        last: None,
+    };
+    store.record_delivery(own[1], again).await.unwrap();
+    assert_eq!(store.backlog(receiver, None, 9).await.unwrap(), own[2..]);
+    let then = store.due_deliveries(at(60), after, 99).await.unwrap();
+    assert_eq!(then.last().unwrap().key, own[1].key);
+
+    // Dead letters are found by receiver, until they are sent again or erased.
+    let dead = |key: RequestKey| (receiver, key.id);
+    let ends = DeliveryStatus::Dead {
+        at: at(61),
+        tries: 2,
+        last: "410".into(),
+    };
+    for tried in &own[1..4] {
+        store.record_delivery(*tried, ends.clone()).await.unwrap();
+    }
+    assert_eq!(store.backlog(receiver, None, 9).await.unwrap(), own[4..]);
+    let letters = async |of, after, limit| store.dead_letters(tenant, of, after, limit).await;
+    let all = [dead(own[1].key), dead(own[2].key), dead(own[3].key)];
+    assert_eq!(letters(None, None, 9).await.unwrap(), all);
+    assert_eq!(
+        letters(Some(receiver), Some(all[0]), 1).await.unwrap(),
+        all[1..2]
+    );
+    let other = ReceiverId::of(tenant, "other");
+    assert_eq!(letters(Some(other), None, 9).await.unwrap(), []);
+    let foreign = TenantId([2; 16]);
+    let none = store.dead_letters(foreign, Some(receiver), None, 9).await;
+    assert_eq!(none.unwrap(), []);
+    let again = DeliveryStatus::Pending {
+        next: at(70),
+        tries: 0,
+        last: None,
+    };
+    store.record_delivery(own[1], again.clone()).await.unwrap();
+    assert_eq!(letters(None, None, 9).await.unwrap(), all[1..]);
+    assert!(store.erase(own[2].key).await.unwrap());
+    assert_eq!(letters(None, None, 9).await.unwrap(), all[2..]);
+    // And those of a backlog go with their request.
+    assert!(store.erase(own[4].key).await.unwrap());
+    assert_eq!(store.backlogs(None, 9).await.unwrap(), []);
+
+    let listed = store.deliveries(tenant, None, 9).await.unwrap();
+    let ids: Vec<_> = listed.iter().map(|(id, _)| *id).collect();
+    assert_eq!(ids, [own[3].key.id, own[1].key.id, own[0].key.id]);
+    assert_eq!(listed[1].1, again);
+    let older = store.deliveries(tenant, Some(ids[0]), 1).await.unwrap();
+    assert_eq!(older, listed[1..2]);
+    assert_eq!(status(own[4].key).await.unwrap(), None);
+}
+
+async fn receivers_are_turned_off_and_secrets_rotated_by_tenant(store: &dyn Store) {
+    let off = |tenant: u8, target: &str, since| TurnedOff {
+        tenant: TenantId([tenant; 16]),
+        receiver: ReceiverId::of(TenantId([tenant; 16]), target),
+        target: target.into(),
+        since: at(since),
+    };
+    let (one, two, foreign) = (off(1, "a", 1), off(1, "b", 2), off(2, "a", 3));
+    for off in [&one, &two, &foreign] {
+        store.turn_off(off.clone()).await.unwrap();
+    }
+    let is_off = async |off: &TurnedOff| store.turned_off(off.tenant, off.receiver).await.unwrap();
+    assert_eq!(is_off(&one).await, Some(one.clone()));
+    assert_eq!(store.all_turned_off(one.tenant, 9).await.unwrap().len(), 2);
+    assert_eq!(store.all_turned_off(one.tenant, 1).await.unwrap().len(), 1);
+    store.turn_on(two.tenant, two.receiver).await.unwrap();
+    assert_eq!(is_off(&two).await, None);
+    store.purge_turned_off(at(3)).await.unwrap();
+    assert_eq!(is_off(&one).await, None);
+    assert_eq!(is_off(&foreign).await, Some(foreign.clone()));
+
+    let day = Duration::from_secs(86_400);
+    let secrets = store
+        .rotate_hook_secret(one.tenant, NOW, day)
+        .await
+        .unwrap();
+    assert_eq!(secrets.valid(NOW), [1, 0]);
+    assert_eq!(store.hook_secrets(one.tenant).await.unwrap(), secrets);
+    let secrets = store
+        .rotate_hook_secret(one.tenant, NOW, day)
+        .await
+        .unwrap();
+    assert_eq!(secrets.valid(NOW), [2, 1, 0]);
+    let other = store.hook_secrets(foreign.tenant).await.unwrap();
+    assert_eq!(other.valid(NOW), [0]);
 }
 
 async fn what_is_old_is_purged_and_the_feed_says_so(store: &dyn Store) {
@@ -964,6 +1123,8 @@ conformance! {
     what_is_owed_of_an_erased_request_is_booked_once
     what_was_booked_before_it_was_erased_is_not_booked_again
     webhooks_are_due_until_they_are_delivered
+    a_delivery_waits_in_one_place
+    receivers_are_turned_off_and_secrets_rotated_by_tenant
     what_is_old_is_purged_and_the_feed_says_so
     batches_stay_while_somebody_needs_them
     credentials_are_kept_until_they_are_dropped
@@ -978,6 +1139,7 @@ pub fn settings(dir: &std::path::Path) -> Settings {
         data_dir: dir.to_path_buf(),
         cache_bytes: 16 << 20,
         reserve_bytes: 1 << 20,
+        verify_at_start: true,
     }
 }
 

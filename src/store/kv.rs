@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, io};
 
 use bytes::Bytes;
 
+use super::tally::Tally;
 use crate::ports::StoreError;
 
 /// Writes that become visible, and survive, together or not at all. `None`
@@ -25,6 +26,11 @@ pub trait Kv: Send + Sync + 'static {
     fn apply(&self, batch: Batch) -> Result<(), StoreError>;
 
     fn sync(&self) -> Result<(), StoreError>;
+
+    /// What the last commit left, where that is counted.
+    fn tally(&self) -> Option<Tally> {
+        None
+    }
 
     /// Bytes it takes on disk.
     fn disk_bytes(&self) -> Result<u64, StoreError>;

@@ -10,42 +10,63 @@
 //! `kv::Kv` is sled ([`SledStore`]) or a map in memory ([`MemoryStore`]); all
 //! else is the same for both. What stands under which key is in `records`.
 
-use std::{ops::Bound, path::PathBuf, sync::Arc};
+use std::{io, ops::Bound, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use thiserror::Error;
+use tokio::sync::mpsc;
 
+mod backup;
 mod changes;
 mod codec;
 #[cfg(test)]
 mod conformance;
+mod damage;
+mod fresh;
 mod kv;
 mod memory;
+mod migrate;
 mod open;
 mod reads;
-mod records;
+pub(crate) mod records;
+mod redo;
 #[cfg(debug_assertions)]
 pub mod rehearsal;
+#[cfg(test)]
+mod retention;
 mod sled;
 mod staging;
 #[cfg(test)]
 mod survival;
+mod tally;
 pub mod vault;
+mod watermark;
 mod writer;
 
+pub use self::{
+    backup::{BadBackup, Check, End as BackupEnd, RestoreError, restore},
+    damage::{Gap, Repairs, Report, SalvageError, Salvaged, Unreadable, check, salvage},
+    memory::MemoryKv,
+    sled::SledKv,
+};
 use self::{
     changes::{admit, attempts, deliveries, places, purge, settle},
     kv::{Kv, again},
-    records::{batch, credential, learned, orphan, shadow, tenant},
+    records::{batch, credential, destination, learned, meta, orphan, receiver, shadow, tenant},
+    redo::Redo,
     staging::{Staging, Step},
     writer::{Horizon, Writer},
 };
-pub use self::{memory::MemoryKv, sled::SledKv};
 use crate::{
     model::{
         attempt::{Attempt, AttemptId},
         batch::Batch,
-        id::{BatchId, CallDigest, CredentialId, RequestId, RequestKey, TenantId},
+        hook::{Secrets, TurnedOff},
+        id::{
+            BatchId, CallDigest, CredentialId, DestinationId, ReceiverId, RequestId, RequestKey,
+            TenantId,
+        },
         ledger::{LedgerKey, LedgerRow},
         request::{Cohort, Destination, Entry, LiveQueue, Place},
         shadow::{ShadowKey, ShadowRow},
@@ -72,6 +93,8 @@ pub struct Settings {
     pub cache_bytes: u64,
     /// Bytes of the disk that admissions leave free; 32 MiB at least.
     pub reserve_bytes: u64,
+    /// Read everything at start, and compare it with what should be there.
+    pub verify_at_start: bool,
 }
 
 /// Why a store cannot be opened, and what to do.
@@ -82,7 +105,7 @@ pub enum OpenError {
     )]
     InUse { dir: PathBuf },
     #[error(
-        "the database in {dir} is damaged ({what}): restore the directory from a backup, or move it away to begin with an empty one"
+        "the database in {dir} is damaged: {what}. None of it was thrown away: `offpeak store check` tells what can be read, `offpeak store salvage` keeps that and goes on with it, `offpeak restore` brings back a backup"
     )]
     Damaged { dir: PathBuf, what: String },
     #[error(
@@ -114,6 +137,9 @@ pub struct KvStore<K> {
     writer: Writer<K>,
     kv: Arc<K>,
     horizon: Arc<Horizon>,
+    redo: Redo,
+    /// Where a backup may keep what it cannot have in memory.
+    spill: PathBuf,
 }
 
 /// Requests whose moves are one change: two operations each make one commit.
@@ -233,6 +259,11 @@ impl<K: Kv> Store for KvStore<K> {
 
     async fn replan(&self, replan: Replan) -> Result<bool, StoreError> {
         self.change(move |staging| places::replan(staging, replan))
+            .await
+    }
+
+    async fn set_aside(&self, entry: Entry, place: Place) -> Result<bool, StoreError> {
+        self.change(move |staging| places::set_aside(staging, &entry, &place))
             .await
     }
 
@@ -360,12 +391,25 @@ impl<K: Kv> Store for KvStore<K> {
         self.read(usize::MAX, |kv| reads::destinations(kv)).await
     }
 
+    async fn drop_destination(&self, id: DestinationId) -> Result<(), StoreError> {
+        self.put(destination::key(id), None).await
+    }
+
     async fn credential(&self, id: CredentialId) -> Result<Option<Vec<u8>>, StoreError> {
         self.read(1, move |kv| reads::credential(kv, id)).await
     }
 
     async fn drop_credential(&self, id: CredentialId) -> Result<(), StoreError> {
         self.put(credential::key(id), None).await
+    }
+
+    async fn vault_roots(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(1, |kv| reads::vault_roots(kv)).await
+    }
+
+    async fn put_vault_roots(&self, sealed: bytes::Bytes) -> Result<(), StoreError> {
+        let value = meta::encode(&sealed.to_vec());
+        self.put(meta::roots_key(), Some(value)).await
     }
 
     async fn move_tenant(&self, moving: TenantMove) -> Result<(), StoreError> {
@@ -434,14 +478,41 @@ impl<K: Kv> Store for KvStore<K> {
     async fn due_deliveries(
         &self,
         now: Timestamp,
+        after: Option<(Timestamp, RequestKey)>,
         limit: usize,
     ) -> Result<Vec<Delivery>, StoreError> {
-        self.read_synced(limit, move |kv| reads::due_deliveries(kv, now, limit))
-            .await
+        self.read_synced(limit, move |kv| {
+            reads::due_deliveries(kv, now, after, limit)
+        })
+        .await
     }
 
     async fn next_delivery(&self) -> Result<Option<Timestamp>, StoreError> {
         self.read(1, |kv| reads::next_delivery(kv)).await
+    }
+
+    async fn shelve_deliveries(&self, shelved: Vec<Delivery>) -> Result<(), StoreError> {
+        let shelved = self.in_turns(shelved, MOVES, deliveries::shelve).await;
+        shelved.into_iter().collect()
+    }
+
+    async fn backlog(
+        &self,
+        receiver: ReceiverId,
+        after: Option<(Timestamp, RequestKey)>,
+        limit: usize,
+    ) -> Result<Vec<Delivery>, StoreError> {
+        self.read_synced(limit, move |kv| reads::backlog(kv, receiver, after, limit))
+            .await
+    }
+
+    async fn backlogs(
+        &self,
+        after: Option<ReceiverId>,
+        limit: usize,
+    ) -> Result<Vec<Delivery>, StoreError> {
+        self.read(limit, move |kv| reads::backlogs(kv, after, limit))
+            .await
     }
 
     async fn record_delivery(
@@ -455,6 +526,78 @@ impl<K: Kv> Store for KvStore<K> {
 
     async fn delivery_status(&self, key: RequestKey) -> Result<Option<DeliveryStatus>, StoreError> {
         self.read(1, move |kv| reads::delivery_status(kv, key))
+            .await
+    }
+
+    async fn deliveries(
+        &self,
+        tenant: TenantId,
+        before: Option<RequestId>,
+        limit: usize,
+    ) -> Result<Vec<(RequestId, DeliveryStatus)>, StoreError> {
+        self.read_synced(limit, move |kv| {
+            reads::deliveries(kv, tenant, before, limit)
+        })
+        .await
+    }
+
+    async fn dead_letters(
+        &self,
+        tenant: TenantId,
+        receiver: Option<ReceiverId>,
+        after: Option<(ReceiverId, RequestId)>,
+        limit: usize,
+    ) -> Result<Vec<(ReceiverId, RequestId)>, StoreError> {
+        self.read_synced(limit, move |kv| {
+            reads::dead_letters(kv, tenant, receiver, after, limit)
+        })
+        .await
+    }
+
+    async fn turn_off(&self, off: TurnedOff) -> Result<(), StoreError> {
+        let key = receiver::key(off.tenant, off.receiver);
+        self.put(key, Some(receiver::encode(&off))).await
+    }
+
+    async fn turn_on(&self, tenant: TenantId, receiver: ReceiverId) -> Result<(), StoreError> {
+        self.put(receiver::key(tenant, receiver), None).await
+    }
+
+    async fn turned_off(
+        &self,
+        tenant: TenantId,
+        receiver: ReceiverId,
+    ) -> Result<Option<TurnedOff>, StoreError> {
+        self.read(1, move |kv| reads::turned_off(kv, tenant, receiver))
+            .await
+    }
+
+    async fn all_turned_off(
+        &self,
+        tenant: TenantId,
+        limit: usize,
+    ) -> Result<Vec<TurnedOff>, StoreError> {
+        self.read_synced(limit, move |kv| reads::all_turned_off(kv, tenant, limit))
+            .await
+    }
+
+    async fn purge_turned_off(&self, horizon: Timestamp) -> Result<(), StoreError> {
+        self.change(move |staging| deliveries::purge_turned_off(staging, horizon))
+            .await
+    }
+
+    async fn hook_secrets(&self, tenant: TenantId) -> Result<Secrets, StoreError> {
+        self.read_synced(1, move |kv| reads::hook_secrets(kv, tenant))
+            .await
+    }
+
+    async fn rotate_hook_secret(
+        &self,
+        tenant: TenantId,
+        now: Timestamp,
+        overlap: Duration,
+    ) -> Result<Secrets, StoreError> {
+        self.change(move |staging| deliveries::rotate(staging, tenant, now, overlap))
             .await
     }
 
@@ -487,6 +630,26 @@ impl<K: Kv> Store for KvStore<K> {
     async fn purge_batches(&self, horizon: Timestamp) -> Result<(), StoreError> {
         self.change(move |staging| purge::purge_batches(staging, horizon))
             .await
+    }
+
+    async fn purge_ledger(&self, hour: u32, limit: usize) -> Result<usize, StoreError> {
+        self.change(move |staging| purge::purge_ledger(staging, hour, limit))
+            .await
+    }
+
+    async fn backup(&self, out: mpsc::Sender<io::Result<Bytes>>) {
+        let (kv, redo, spill) = (self.kv.clone(), self.redo.clone(), self.spill.clone());
+        let told = out.clone();
+        let take = move || backup::take(&kv, &redo, &spill, out);
+        let taken = tokio::task::spawn_blocking(take).await;
+        let failed = match taken {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(died) => died.to_string(),
+        };
+        tracing::error!(error = %failed, "a backup broke off");
+        // Who has gone away needs no answer.
+        let _ = told.send(Err(io::Error::other(failed))).await;
     }
 
     async fn disk_bytes(&self) -> Result<u64, StoreError> {

@@ -5,17 +5,18 @@ use std::{fs, path::Path, sync::Arc};
 use super::{
     KvStore, MemoryStore, OpenError, Settings, SledStore,
     changes::payload,
+    damage,
     kv::{End, Kv, Span},
     memory::MemoryKv,
+    migrate::{self, CHUNK, FORMAT},
     records::meta,
     sled::SledKv,
     staging::{Staging, Step},
+    watermark,
     writer::{Horizon, Writer},
 };
 use crate::ports::StoreError;
 
-/// The version of the layouts in [`records`](super::records).
-const FORMAT: u32 = 2;
 /// Kept free whatever the settings say: sled fails for good once a write of its
 /// own finds the disk full. An eighth of it, two of sled's segments, is left
 /// free by every commit.
@@ -28,9 +29,11 @@ impl MemoryStore {
         let staging = Staging::new(kv.clone(), horizon.clone(), 0)
             .expect("an empty map has nothing to misread");
         KvStore {
+            redo: staging.redo(),
             writer: Writer::inline(horizon.clone(), staging),
             kv,
             horizon,
+            spill: std::env::temp_dir(),
         }
     }
 }
@@ -51,9 +54,11 @@ impl SledStore {
             error,
         };
         fs::create_dir_all(&dir).map_err(io)?;
+        let mark = watermark::read(&dir).map_err(io)?;
+        if let Some(what) = damage::torn_tail(&dir, mark).map_err(io)? {
+            return Err(OpenError::Damaged { dir, what });
+        }
         let kv = SledKv::open(&dir, settings.cache_bytes).map_err(|error| cannot(&dir, error))?;
-        let kv = Arc::new(kv);
-        let horizon = Arc::new(Horizon::new());
         let damaged = |error: StoreError| match error {
             StoreError::Io(error) => io(error),
             other => OpenError::Damaged {
@@ -61,24 +66,22 @@ impl SledStore {
                 what: other.to_string(),
             },
         };
-        let found = format(&*kv).map_err(damaged)?;
+        let found = migrated(&kv, &dir, damaged)?;
         match found {
-            Some(found) if found > FORMAT => {
-                return Err(OpenError::Newer {
-                    dir,
-                    found,
-                    known: FORMAT,
-                });
+            // Nothing was acknowledged by a version that kept no number.
+            Format::New => kv.acknowledge_none().map_err(io)?,
+            Format::Migrated => {}
+            Format::Present => {
+                let sound = damage::verify(&kv, mark, settings.verify_at_start).map_err(damaged)?;
+                let tally = sound.map_err(|what| OpenError::Damaged {
+                    dir: dir.clone(),
+                    what,
+                })?;
+                kv.resume(tally);
             }
-            Some(found) if found < FORMAT => {
-                return Err(OpenError::Older {
-                    dir,
-                    found,
-                    known: FORMAT,
-                });
-            }
-            _ => {}
         }
+        let kv = Arc::new(kv);
+        let horizon = Arc::new(Horizon::new());
         let reserve = settings.reserve_bytes.max(LEAST_RESERVE);
         let staging = Staging::new(kv.clone(), horizon.clone(), reserve);
         let mut staging = staging.map_err(damaged)?;
@@ -86,13 +89,55 @@ impl SledStore {
         kv.sync().map_err(damaged)?;
         kv.created().map_err(io)?;
         horizon.synced(horizon.applied());
+        let redo = staging.redo();
         let writer = Writer::threads(kv.clone(), horizon.clone(), staging).map_err(io)?;
         Ok(KvStore {
             writer,
             kv,
             horizon,
+            redo,
+            spill: settings.data_dir.clone(),
         })
     }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Format {
+    New,
+    /// It was written by an earlier version, and is this one's now.
+    Migrated,
+    Present,
+}
+
+fn migrated(
+    kv: &SledKv,
+    dir: &Path,
+    damaged: impl Fn(StoreError) -> OpenError,
+) -> Result<Format, OpenError> {
+    let dir = dir.to_path_buf();
+    let known = FORMAT;
+    let Some(found) = format(kv).map_err(&damaged)? else {
+        return Ok(Format::New);
+    };
+    match found {
+        FORMAT => return Ok(Format::Present),
+        _ if found > FORMAT => return Err(OpenError::Newer { dir, found, known }),
+        _ if found < migrate::OLDEST => return Err(OpenError::Older { dir, found, known }),
+        _ => {}
+    }
+    tracing::info!(
+        from = found,
+        to = FORMAT,
+        "the database is brought to this version's format"
+    );
+    // Commits of a migration are not counted; a killed one begins again from none.
+    kv.acknowledge_none()
+        .map_err(|error| damaged(StoreError::Io(error)))?;
+    let mut format = found;
+    while format < FORMAT {
+        format = migrate::advance(kv, format, CHUNK).map_err(&damaged)?;
+    }
+    Ok(Format::Migrated)
 }
 
 /// The format that the database was written in; none where it is new.
@@ -115,8 +160,8 @@ fn format<K: Kv>(kv: &K) -> Result<Option<u32>, StoreError> {
     }
 }
 
-fn prepare<K: Kv>(staging: &mut Staging<K>, found: Option<u32>) -> Result<(), StoreError> {
-    if found.is_none() {
+fn prepare<K: Kv>(staging: &mut Staging<K>, found: Format) -> Result<(), StoreError> {
+    if found == Format::New {
         let mut step = Step::default();
         step.put(meta::format_key(), meta::encode(&FORMAT));
         staging.stage(step)?;

@@ -7,8 +7,8 @@ use bytes::{Bytes, BytesMut};
 use super::{
     kv::{End, Kv, Span},
     records::{
-        attempt, batch, chunk, credential, delivery, destination, feed, idempotency, learned,
-        ledger, line, live, meta, orphan, placed, queue,
+        attempt, batch, chunk, credential, delivery, destination, feed, hook_secrets, idempotency,
+        learned, ledger, line, live, meta, orphan, placed, queue, receiver,
         request::{self, Payload},
         shadow, tenant, unbooked,
     },
@@ -17,7 +17,8 @@ use crate::{
     model::{
         attempt::{Attempt, AttemptId},
         batch::Batch,
-        id::{BatchId, CallDigest, CredentialId, RequestId, RequestKey, TenantId},
+        hook::{Secrets, TurnedOff},
+        id::{BatchId, CallDigest, CredentialId, ReceiverId, RequestId, RequestKey, TenantId},
         ledger::{LedgerKey, LedgerRow},
         request::{Cohort, Destination, Entry, LiveQueue, Place},
         shadow::{ShadowKey, ShadowRow},
@@ -134,7 +135,7 @@ pub fn by_idempotency(
 }
 
 pub fn unreleased(kv: &impl Kv) -> Read<Vec<(CallDigest, RequestKey)>> {
-    let mut held = all(kv, &orphan::all(), usize::MAX, orphan::decode)?;
+    let mut held = readable(kv, &orphan::all(), usize::MAX, orphan::decode)?;
     held.sort_by_key(|(_, request)| request.id);
     Ok(held)
 }
@@ -153,7 +154,7 @@ pub fn unbooked(kv: &impl Kv, of: Option<RequestKey>) -> Read<Vec<Unbooked>> {
 }
 
 pub fn open_attempts(kv: &impl Kv) -> Read<Vec<(RequestKey, AttemptId)>> {
-    all(kv, &attempt::all_open(), usize::MAX, attempt::decode_open)
+    readable(kv, &attempt::all_open(), usize::MAX, attempt::decode_open)
 }
 
 pub fn scan_queue(
@@ -165,12 +166,17 @@ pub fn scan_queue(
         Some((cohort, request)) => queue::all().after(&queue::key(&cohort, request)),
         None => queue::all(),
     };
-    all(kv, &span, limit, queue::decode)
+    readable(kv, &span, limit, |key, value| {
+        let entry = queue::decode(key, value).map(|(_, entry)| entry);
+        let entry = or_remade(kv, key, queue::request_of(key), entry)?;
+        Ok((entry.cohort, entry))
+    })
 }
 
 pub fn queued(kv: &impl Kv, cohort: Cohort, limit: usize) -> Read<Vec<Entry>> {
-    all(kv, &queue::of_cohort(&cohort), limit, |key, value| {
-        queue::decode(key, value).map(|(_, entry)| entry)
+    readable(kv, &queue::of_cohort(&cohort), limit, |key, value| {
+        let entry = queue::decode(key, value).map(|(_, entry)| entry);
+        or_remade(kv, key, queue::request_of(key), entry)
     })
 }
 
@@ -180,11 +186,15 @@ pub fn live(
     from: Bound<(Timestamp, RequestKey)>,
     limit: usize,
 ) -> Read<Vec<Entry>> {
-    all(kv, &live::of_queue(queue, from), limit, live::decode)
+    readable(kv, &live::of_queue(queue, from), limit, |key, value| {
+        or_remade(kv, key, live::request_of(key), live::decode(key, value))
+    })
 }
 
 pub fn scan_live(kv: &impl Kv, after: Option<Entry>, limit: usize) -> Read<Vec<Entry>> {
-    all(kv, &live::all(after.as_ref()), limit, live::decode)
+    readable(kv, &live::all(after.as_ref()), limit, |key, value| {
+        or_remade(kv, key, live::request_of(key), live::decode(key, value))
+    })
 }
 
 pub fn lines(
@@ -193,13 +203,14 @@ pub fn lines(
     after: Option<RequestId>,
     limit: usize,
 ) -> Read<Vec<Entry>> {
-    all(kv, &line::of_batch(batch, after), limit, |key, value| {
-        line::decode(key, value).map(|(_, entry)| entry)
+    readable(kv, &line::of_batch(batch, after), limit, |key, value| {
+        let entry = line::decode(key, value).map(|(_, entry)| entry);
+        or_remade(kv, key, line::request_of(key), entry)
     })
 }
 
 pub fn batches(kv: &impl Kv, since: Timestamp) -> Read<Vec<Batch>> {
-    let mut batches = all(kv, &batch::all(), usize::MAX, batch::decode)?;
+    let mut batches = readable(kv, &batch::all(), usize::MAX, batch::decode)?;
     batches.retain(|batch| {
         let ended = batch.settled.unwrap_or(batch.created);
         batch.state.is_open() || !batch.litter.is_empty() || ended > since
@@ -208,7 +219,7 @@ pub fn batches(kv: &impl Kv, since: Timestamp) -> Read<Vec<Batch>> {
 }
 
 pub fn learned(kv: &impl Kv) -> Read<Vec<Learned>> {
-    all(kv, &learned::all(), usize::MAX, learned::decode)
+    readable(kv, &learned::all(), usize::MAX, learned::decode)
 }
 
 pub fn shadow(kv: &impl Kv) -> Read<Vec<(ShadowKey, ShadowRow)>> {
@@ -216,7 +227,11 @@ pub fn shadow(kv: &impl Kv) -> Read<Vec<(ShadowKey, ShadowRow)>> {
 }
 
 pub fn destinations(kv: &impl Kv) -> Read<Vec<Destination>> {
-    all(kv, &destination::all(), usize::MAX, destination::decode)
+    readable(kv, &destination::all(), usize::MAX, destination::decode)
+}
+
+pub fn vault_roots(kv: &impl Kv) -> Read<Option<Vec<u8>>> {
+    one(kv, &meta::roots_key(), meta::decode)
 }
 
 pub fn tenants(kv: &impl Kv) -> Read<Vec<(TenantId, TenantId)>> {
@@ -248,13 +263,90 @@ pub fn feed(kv: &impl Kv, tenant: TenantId, after: u64, limit: usize) -> Read<Fe
     })
 }
 
-pub fn due_deliveries(kv: &impl Kv, now: Timestamp, limit: usize) -> Read<Vec<Delivery>> {
-    all(kv, &delivery::due_by(now), limit, delivery::decode_due)
+pub fn due_deliveries(
+    kv: &impl Kv,
+    now: Timestamp,
+    after: Option<(Timestamp, RequestKey)>,
+    limit: usize,
+) -> Read<Vec<Delivery>> {
+    let named = |key| received_by(kv, key);
+    readable(kv, &delivery::due_by(now, after), limit, |key, value| {
+        delivery::decode_due(key, value, named)
+    })
+}
+
+/// Receiver and end of a request; of an erased one, whatever.
+fn received_by(kv: &impl Kv, key: RequestKey) -> Read<(ReceiverId, Timestamp)> {
+    let head = head(kv, key)?;
+    let told = head.and_then(|head| {
+        let target = head.request.webhook?;
+        Some((ReceiverId::of(key.tenant, &target), head.outcome?.finished))
+    });
+    Ok(told.unwrap_or((ReceiverId::of(key.tenant, ""), Timestamp::ZERO)))
 }
 
 pub fn next_delivery(kv: &impl Kv) -> Read<Option<Timestamp>> {
-    let first = all(kv, &delivery::all_due(), 1, delivery::decode_due)?;
-    Ok(first.first().map(|delivery| delivery.due))
+    let first = readable(kv, &delivery::all_due(), 1, |key, _| delivery::due_of(key))?;
+    Ok(first.first().map(|(due, _)| *due))
+}
+
+pub fn backlog(
+    kv: &impl Kv,
+    receiver: ReceiverId,
+    after: Option<(Timestamp, RequestKey)>,
+    limit: usize,
+) -> Read<Vec<Delivery>> {
+    let span = delivery::backlog(receiver, after);
+    readable(kv, &span, limit, delivery::decode_backlog)
+}
+
+pub fn backlogs(kv: &impl Kv, mut after: Option<ReceiverId>, limit: usize) -> Read<Vec<Delivery>> {
+    let mut fronts = Vec::new();
+    while fronts.len() < limit {
+        let span = delivery::backlogs(after);
+        let Some(front) = all(kv, &span, 1, delivery::decode_backlog)?.pop() else {
+            break;
+        };
+        after = Some(front.receiver);
+        fronts.push(front);
+    }
+    Ok(fronts)
+}
+
+pub fn deliveries(
+    kv: &impl Kv,
+    tenant: TenantId,
+    before: Option<RequestId>,
+    limit: usize,
+) -> Read<Vec<(RequestId, DeliveryStatus)>> {
+    kv.scan(&delivery::statuses(tenant, before), End::Back, limit)?
+        .iter()
+        .map(|(key, value)| delivery::decode_stood(key, value))
+        .collect()
+}
+
+pub fn dead_letters(
+    kv: &impl Kv,
+    tenant: TenantId,
+    of: Option<ReceiverId>,
+    after: Option<(ReceiverId, RequestId)>,
+    limit: usize,
+) -> Read<Vec<(ReceiverId, RequestId)>> {
+    let span = delivery::dead(tenant, of, after);
+    all(kv, &span, limit, delivery::decode_dead)
+}
+
+pub fn turned_off(kv: &impl Kv, tenant: TenantId, of: ReceiverId) -> Read<Option<TurnedOff>> {
+    one(kv, &receiver::key(tenant, of), receiver::decode)
+}
+
+pub fn all_turned_off(kv: &impl Kv, tenant: TenantId, limit: usize) -> Read<Vec<TurnedOff>> {
+    all(kv, &receiver::of_tenant(tenant), limit, receiver::decode)
+}
+
+pub fn hook_secrets(kv: &impl Kv, tenant: TenantId) -> Read<Secrets> {
+    let secrets = one(kv, &hook_secrets::key(tenant), hook_secrets::decode)?;
+    Ok(secrets.unwrap_or_default())
 }
 
 pub fn delivery_status(kv: &impl Kv, key: RequestKey) -> Read<Option<DeliveryStatus>> {
@@ -284,4 +376,53 @@ fn all<T>(
         .iter()
         .map(|(key, value)| decode(key, value))
         .collect()
+}
+
+/// As [`all`], for what runs by itself: a record that cannot be read is told and
+/// passed over, so that those behind it are reached.
+fn readable<T>(
+    kv: &impl Kv,
+    span: &Span,
+    limit: usize,
+    decode: impl Fn(&[u8], &Bytes) -> Read<T>,
+) -> Read<Vec<T>> {
+    let mut found = Vec::new();
+    let mut span = span.clone();
+    loop {
+        let wanted = limit - found.len();
+        let page = kv.scan(&span, End::Front, wanted)?;
+        for (key, value) in &page {
+            match decode(key, value) {
+                Ok(read) => found.push(read),
+                Err(StoreError::Corrupt(damage)) => {
+                    tracing::error!(%damage, "a record is passed over");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        match page.last() {
+            Some((last, _)) if page.len() == wanted && found.len() < limit => {
+                span = span.after(last);
+            }
+            _ => return Ok(found),
+        }
+    }
+}
+
+/// What a place holds, made again of its request's record where it cannot be read.
+fn or_remade(kv: &impl Kv, name: &[u8], of: Option<RequestKey>, entry: Read<Entry>) -> Read<Entry> {
+    let (Err(StoreError::Corrupt(_)), Some(of)) = (&entry, of) else {
+        return entry;
+    };
+    let Ok(Some(head)) = head(kv, of) else {
+        return entry;
+    };
+    let remade = head.request.entry();
+    let kinds = [Place::Queue(remade.cohort), Place::Live];
+    let here = name.first() == Some(&line::KIND.tag)
+        || kinds.iter().any(|place| placed(place, &remade).0 == name);
+    match here && head.outcome.is_none() {
+        true => Ok(remade),
+        false => entry,
+    }
 }

@@ -11,16 +11,23 @@ use std::{
 };
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use rustix::fs::FlockOperation;
 
-use super::kv::{Batch, End, Kv, Pair, Span};
+use super::{
+    codec,
+    kv::{Batch, End, Kv, Pair, Span},
+    records::meta,
+    tally::Tally,
+    watermark::Watermark,
+};
 use crate::ports::StoreError;
 
 /// sled puts a page of more than a quarter of a segment into a file of its own,
 /// which it does not sync. A leaf holds up to 17 pairs: a request's record with
 /// [`chunk::BYTES`](super::records::chunk::BYTES) inline, and a long webhook, are
 /// about 10 KB each. Some ten segments are in memory while they are written.
-const SEGMENT: usize = 1024 * 1024;
+pub const SEGMENT: usize = 1024 * 1024;
 
 /// Tells how long the log was when the database was closed. sled takes a log
 /// that was cut short for one whose end was never written, and an empty one for
@@ -31,6 +38,8 @@ const CREATED: &str = "created";
 
 pub struct SledKv {
     db: sled::Db,
+    /// What the last commit wrote of all of them.
+    tally: Mutex<Tally>,
     closing: Closing,
 }
 
@@ -39,6 +48,7 @@ struct Closing {
     dir: PathBuf,
     /// sled's log once more, for the sync that sled does not make.
     log: fs::File,
+    watermark: Watermark,
 }
 
 impl SledKv {
@@ -48,7 +58,7 @@ impl SledKv {
         let config = sled::Config::new()
             .path(dir)
             .cache_capacity(cache_bytes)
-            .segment_size(segment(dir))
+            .segment_size(segment_bytes(dir))
             .flush_every_ms(None);
         check_length(dir)?;
         let db = without_panics(|| config.open())
@@ -59,12 +69,74 @@ impl SledKv {
         let closing = Closing {
             dir: dir.to_path_buf(),
             log: fs::OpenOptions::new().write(true).open(dir.join("db"))?,
+            watermark: Watermark::open(dir)?,
         };
         match fs::remove_file(dir.join(CLOSED)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}
         }
-        Ok(SledKv { db, closing })
+        let tally = Mutex::new(Tally::default());
+        Ok(SledKv { db, tally, closing })
+    }
+
+    /// What stands in the database, to count on from.
+    pub fn resume(&self, tally: Tally) {
+        *self.tally.lock() = tally;
+    }
+
+    /// A tally of all there is, and the keys whose values are not what was written.
+    /// Reads everything, on `threads` threads.
+    pub fn count(&self, threads: usize) -> Result<(Tally, Vec<Bytes>), StoreError> {
+        let kinds = Mutex::new(KINDS.rev());
+        let all = Mutex::new((Tally::default(), Vec::new()));
+        let work = || -> Result<(), StoreError> {
+            loop {
+                let Some(kind) = kinds.lock().next() else {
+                    return Ok(());
+                };
+                let (tally, spoiled) = self.count_kind(kind)?;
+                let mut all = all.lock();
+                all.0.add(&tally);
+                all.1.extend(spoiled);
+            }
+        };
+        thread::scope(|scope| {
+            let running: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(work)).collect();
+            let ended = running.into_iter().map(|thread| thread.join());
+            ended.collect::<Vec<_>>().into_iter().try_for_each(|ended| {
+                ended.unwrap_or_else(|_| Err(StoreError::Corrupt("a page cannot be read".into())))
+            })
+        })?;
+        Ok(all.into_inner())
+    }
+
+    fn count_kind(&self, kind: u8) -> Result<(Tally, Vec<Bytes>), StoreError> {
+        let mut tally = Tally::default();
+        let mut spoiled = Vec::new();
+        let own = meta::tally_key();
+        let (from, to) = ([kind], [kind + 1]);
+        let mut pairs = self.db.range(&from[..]..&to[..]);
+        let read = without_panics(|| {
+            for (number, pair) in pairs.by_ref().enumerate() {
+                let (key, value) = pair.map_err(failed)?;
+                if *key == own[..] {
+                    continue;
+                }
+                // The range looks at a page once, and what is looked at once stays in
+                // memory for long, see [`touches`].
+                self.db.get(&key).map_err(failed)?;
+                tally.enter(&key, &value);
+                if !codec::is_sound(&value) {
+                    spoiled.push(Bytes::copy_from_slice(&key));
+                }
+                if number % 64 == 0 {
+                    drop(Collect);
+                }
+            }
+            Ok(())
+        });
+        read.unwrap_or_else(|| Err(StoreError::Corrupt("its pages do not fit together".into())))?;
+        Ok((tally, spoiled))
     }
 
     /// Lets sled see how large its cache is, see [`touches`].
@@ -72,11 +144,20 @@ impl SledKv {
         (0..touches(length)).try_for_each(|_| self.db.get(key).map(drop).map_err(failed))
     }
 
+    /// From here on, a database without the number of its acknowledged commits is a
+    /// damaged one.
+    pub fn acknowledge_none(&self) -> io::Result<()> {
+        self.closing.watermark.settle(0)
+    }
+
     /// From here on, a database without records is a damaged one.
     pub fn created(&self) -> io::Result<()> {
         fs::File::create(self.closing.dir.join(CREATED))?.sync_all()
     }
 }
+
+/// The tags of all kinds of record.
+const KINDS: std::ops::RangeInclusive<u8> = 0..=u8::MAX - 1;
 
 thread_local! {
     /// This thread's panics are caught and told in other words.
@@ -101,13 +182,14 @@ fn without_panics<T>(act: impl FnOnce() -> T) -> Option<T> {
 
 /// A database keeps the segments that it was created with; sled notes their size
 /// in a line of its `conf`, and refuses another.
-fn segment(dir: &Path) -> usize {
+pub fn segment_bytes(dir: &Path) -> usize {
     let noted = fs::read(dir.join("conf")).unwrap_or_default();
     let noted = String::from_utf8_lossy(&noted);
     let size = noted
         .lines()
         .find_map(|line| line.strip_prefix("segment_size: "));
-    // What is damaged there is told by sled.
+    // What is damaged there is told by sled: the line is whole if another follows.
+    let size = size.filter(|_| noted.contains("\nuse_compression"));
     size.and_then(|size| size.parse().ok()).unwrap_or(SEGMENT)
 }
 
@@ -186,7 +268,17 @@ impl Kv for SledKv {
     fn apply(&self, batch: Batch) -> Result<(), StoreError> {
         let mut writes = sled::Batch::default();
         let mut large = Vec::new();
+        // All pages that are written are read first: one that cannot be read fails
+        // the commit before any of it is made.
+        let mut tally = *self.tally.lock();
+        tally.commits += 1;
         for (key, value) in batch {
+            if let Some(old) = self.db.get(&key).map_err(failed)? {
+                tally.leave(&key, &old);
+            }
+            if let Some(value) = &value {
+                tally.enter(&key, value);
+            }
             let length = value.as_ref().map_or(0, Bytes::len);
             if touches(length) > 0 {
                 large.push((key.clone(), length));
@@ -196,16 +288,24 @@ impl Kv for SledKv {
                 None => writes.remove(key),
             }
         }
+        writes.insert(meta::tally_key(), &meta::encode(&tally)[..]);
         let _collected = Collect;
         self.db.apply_batch(writes).map_err(failed)?;
+        *self.tally.lock() = tally;
         large
             .iter()
             .try_for_each(|(key, length)| self.touch(key, *length))
     }
 
     fn sync(&self) -> Result<(), StoreError> {
+        let commits = self.tally.lock().commits;
         self.db.flush().map_err(failed)?;
-        self.closing.log.sync_data().map_err(io_failed)
+        self.closing.log.sync_data().map_err(io_failed)?;
+        self.closing.watermark.raise(commits).map_err(io_failed)
+    }
+
+    fn tally(&self) -> Option<Tally> {
+        Some(*self.tally.lock())
     }
 
     fn disk_bytes(&self) -> Result<u64, StoreError> {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::{
     kv::{Batch, End, Kv, Pair, Span, again},
     records::meta,
+    redo::Redo,
     writer::Horizon,
 };
 use crate::ports::StoreError;
@@ -67,6 +68,8 @@ impl<T> Change<T> {
 pub struct Staging<K> {
     kv: Arc<K>,
     horizon: Arc<Horizon>,
+    /// Where backups hear of commits.
+    redo: Redo,
     batch: Batch,
     bytes: usize,
     /// The next feed sequence, and the first that is not reserved.
@@ -95,6 +98,7 @@ impl<K: Kv> Staging<K> {
         Ok(Staging {
             kv,
             horizon,
+            redo: Redo::default(),
             batch: Batch::new(),
             bytes: 0,
             sequence,
@@ -150,6 +154,16 @@ impl<K: Kv> Staging<K> {
         sequence
     }
 
+    pub fn redo(&self) -> Redo {
+        self.redo.clone()
+    }
+
+    /// Gives out feed sequences from this one on.
+    pub fn resume(&mut self, sequence: u64) {
+        self.sequence = sequence;
+        self.reserved = sequence;
+    }
+
     /// Commits what is staged.
     pub fn cut(&mut self) -> Result<(), StoreError> {
         if self.batch.is_empty() {
@@ -160,7 +174,7 @@ impl<K: Kv> Staging<K> {
         self.horizon.begin();
         let applied = self
             .roomy((self.reserve / 8).saturating_add(bytes))
-            .and_then(|()| self.kv.apply(batch));
+            .and_then(|()| self.redo.apply(&*self.kv, batch));
         // A group may hold many commits; the disk is asked once.
         self.free = self.free.saturating_sub(bytes);
         let commit = self.commit;

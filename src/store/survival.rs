@@ -24,6 +24,7 @@ use super::{
     },
     kv::{Batch, End, Kv, Pair, Span},
     memory::MemoryKv,
+    migrate,
     records::{chunk::Side, meta},
     sled::SledKv,
     staging::{Staging, Step},
@@ -155,6 +156,7 @@ fn on(disk: &Arc<Disk>, threads: bool) -> KvStore<Arc<Disk>> {
     let kv = Arc::new(disk.clone());
     let horizon = Arc::new(Horizon::new());
     let staging = Staging::new(kv.clone(), horizon.clone(), 1000).unwrap();
+    let redo = staging.redo();
     let writer = match threads {
         true => Writer::threads(kv.clone(), horizon.clone(), staging).unwrap(),
         false => Writer::inline(horizon.clone(), staging),
@@ -163,6 +165,8 @@ fn on(disk: &Arc<Disk>, threads: bool) -> KvStore<Arc<Disk>> {
         writer,
         kv,
         horizon,
+        redo,
+        spill: env::temp_dir(),
     }
 }
 
@@ -361,8 +365,8 @@ async fn a_database_with_other_segments_is_opened() {
 #[tokio::test]
 async fn a_format_of_another_version_is_refused() {
     for (format, told) in [
-        (1u32, "has format 1, this version writes 2"),
-        (3, "has format 3, this version knows up to 2"),
+        (1u32, "has format 1, this version writes 3"),
+        (4, "has format 4, this version knows up to 3"),
     ] {
         let dir = tempfile::tempdir().unwrap();
         drop(open(dir.path()));
@@ -375,11 +379,91 @@ async fn a_format_of_another_version_is_refused() {
         assert!(
             matches!(
                 (&refused, format),
-                (OpenError::Older { found: 1, .. }, 1) | (OpenError::Newer { found: 3, .. }, 3)
+                (OpenError::Older { found: 1, .. }, 1) | (OpenError::Newer { found: 4, .. }, 4)
             ),
             "{refused}"
         );
         assert!(refused.to_string().contains(told), "{refused}");
+    }
+}
+
+/// `fixtures/format-2` was written by the version before the tally.
+fn earlier(dir: &Path) {
+    let store = dir.join("store");
+    fs::create_dir_all(&store).unwrap();
+    let log = include_bytes!("fixtures/format-2/db.gz");
+    let mut unpacked = fs::File::create(store.join("db")).unwrap();
+    std::io::copy(&mut flate2::read::GzDecoder::new(&log[..]), &mut unpacked).unwrap();
+    fs::write(store.join("conf"), include_bytes!("fixtures/format-2/conf")).unwrap();
+    fs::write(
+        store.join("closed"),
+        include_bytes!("fixtures/format-2/closed"),
+    )
+    .unwrap();
+    fs::write(store.join("created"), b"").unwrap();
+}
+
+/// Twelve requests: the first five have ended, the eleventh is a line of a batch.
+async fn serves_what_the_earlier_version_wrote(store: &SledStore) {
+    for n in 0..12u64 {
+        let asked = request(1 + (n % 2) as u8, n);
+        match content(store, &asked).await {
+            Some(Content::Done { answer, .. }) if n < 5 => {
+                let length = if n == 4 { 9000 } else { 20 };
+                assert_eq!(answer, vec![b'a' + n as u8; length]);
+            }
+            Some(Content::Open { body }) if n >= 5 => assert_eq!(body, vec![n as u8; 300]),
+            other => panic!("{n}: {other:?}"),
+        }
+    }
+    let left = store.scan_queue(None, usize::MAX).await.unwrap();
+    assert_eq!(left.len(), 6);
+    let lines = store.lines(batch_id(1), None, 9).await.unwrap();
+    assert_eq!(lines, [request(1, 10).entry()]);
+    let batches = store.batches(at(0)).await.unwrap();
+    assert_eq!(batches.len(), 2, "{batches:?}");
+    assert!(batches.iter().all(|batch| batch.twin_of.is_none()));
+}
+
+#[tokio::test]
+async fn a_database_of_the_earlier_format_is_migrated() {
+    let dir = tempfile::tempdir().unwrap();
+    earlier(dir.path());
+    serves_what_the_earlier_version_wrote(&open(dir.path())).await;
+    let store = open(dir.path());
+    serves_what_the_earlier_version_wrote(&store).await;
+    admit(&store, &request(1, 99), b"more").await;
+    drop(store);
+    assert!(super::check(dir.path()).unwrap().sound);
+}
+
+#[tokio::test]
+async fn a_migration_that_was_killed_goes_on() {
+    // What is on disk after each of its commits, and before the last.
+    let mut seen = Vec::new();
+    for chunks in 0..7 {
+        let dir = tempfile::tempdir().unwrap();
+        earlier(dir.path());
+        let kv = SledKv::open(&dir.path().join("store"), 1 << 20).unwrap();
+        let mut format = 2;
+        for _ in 0..chunks {
+            format = migrate::advance(&kv, format, 10).unwrap();
+        }
+        seen.push(format);
+        let killed = tempfile::tempdir().unwrap();
+        fs::create_dir(killed.path().join("store")).unwrap();
+        for entry in fs::read_dir(dir.path().join("store")).unwrap() {
+            let entry = entry.unwrap();
+            if entry.path().is_file() {
+                let to = killed.path().join("store").join(entry.file_name());
+                fs::copy(entry.path(), to).unwrap();
+            }
+        }
+        serves_what_the_earlier_version_wrote(&open(killed.path())).await;
+        assert!(
+            super::check(killed.path()).unwrap().sound,
+            "{chunks} chunks"
+        );
     }
 }
 

@@ -1,18 +1,9 @@
 //! What the data directory keeps secret: credentials sealed at rest, keyed
-//! fingerprints, and each tenant's webhook secret, all from one master key.
+//! fingerprints, and each tenant's webhook secret.
 //!
-//! A sealed value is
-//!
-//! ```text
-//! version (1) | key id (4) | salt (24) | ChaCha20-Poly1305 ciphertext and tag (n + 16)
-//! ```
-//!
-//! Each value has its own key, derived from the master key and the salt, and
-//! uses the cipher's nonce once: a random 96-bit nonce under one key would be
-//! good for about 2³² values. The salt is a keyed hash of fresh randomness, the
-//! `aad` and the clear bytes, so that even a machine without randomness never
-//! uses one key for two values. The 29 bytes in front are authenticated
-//! together with the caller's `aad`.
+//! All of it comes from [`Roots`], random bytes that are kept in the store, sealed with
+//! the master key. So a master key can be changed: the roots are sealed anew, and what
+//! is sealed gets a new root; names and secrets that callers know stay.
 
 use std::fmt;
 
@@ -21,10 +12,6 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use bytes::Bytes;
-use ring::{
-    aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey},
-    rand::{SecureRandom, SystemRandom},
-};
 
 use crate::{
     model::{
@@ -35,80 +22,57 @@ use crate::{
 };
 
 mod master;
+mod roots;
+mod sealer;
+mod unlock;
 
 pub use master::{BadMasterKey, MasterKey};
-
-const VERSION: u8 = 1;
-const KEY_ID: usize = 4;
-const SALT: usize = 24;
-const HEADER: usize = 1 + KEY_ID + SALT;
-const TAG: usize = 16;
+pub use roots::Roots;
+use sealer::Sealer;
+pub use sealer::Unopened;
+pub use unlock::{Locked, unlock};
 
 /// Seals and opens credentials. Prints nothing of itself.
 pub struct Vault {
-    key_id: [u8; KEY_ID],
-    sealing: [u8; 32],
-    salting: [u8; 32],
+    /// The first seals; all open.
+    sealers: Vec<Sealer>,
     fingerprinting: [u8; 32],
     webhooks: [u8; 32],
-    random: SystemRandom,
 }
 
 impl Vault {
-    pub fn new(master: &MasterKey) -> Self {
-        let derive = |purpose| blake3::derive_key(purpose, master.bytes());
-        let [a, b, c, d, ..] = derive("offpeak 2026 vault key id");
+    pub fn new(roots: &Roots) -> Self {
+        let derive = |purpose| blake3::derive_key(purpose, roots.identity());
         Vault {
-            key_id: [a, b, c, d],
-            sealing: derive("offpeak 2026 vault sealing"),
-            salting: derive("offpeak 2026 vault salts"),
+            sealers: roots.sealing().iter().map(Sealer::new).collect(),
             fingerprinting: derive("offpeak 2026 vault fingerprints"),
             webhooks: derive("offpeak 2026 vault webhook secrets"),
-            random: SystemRandom::new(),
         }
     }
 
     /// Encrypts `clear`. It opens only with the same `aad`: the record it
     /// belongs to, so that a value moved to another record is found out.
     pub fn seal_bytes(&self, aad: &[u8], clear: &[u8]) -> Vec<u8> {
-        let salt = self.salt(aad, clear);
-        let mut sealed = Vec::with_capacity(HEADER + clear.len() + TAG);
-        sealed.push(VERSION);
-        sealed.extend_from_slice(&self.key_id);
-        sealed.extend_from_slice(&salt);
-        let bound = [&sealed[..], aad].concat();
-        let mut text = clear.to_vec();
-        let tag = self
-            .value_key(&salt)
-            .seal_in_place_separate_tag(once(), Aad::from(bound), &mut text)
-            .expect("a value in memory is far below the cipher's 256 GB");
-        sealed.extend_from_slice(&text);
-        sealed.extend_from_slice(tag.as_ref());
-        sealed
+        let newest = self.sealers.first().expect("there is always one");
+        newest.seal(aad, clear)
     }
 
-    /// Decrypts what [`Vault::seal_bytes`] made with the same `aad` and master key.
+    /// Decrypts what [`Vault::seal_bytes`] made with the same `aad` and roots.
     pub fn open_bytes(&self, aad: &[u8], sealed: &[u8]) -> Result<Vec<u8>, Unopened> {
-        let (header, ciphertext) = sealed
-            .split_at_checked(HEADER)
-            .filter(|(_, ciphertext)| ciphertext.len() >= TAG)
-            .ok_or(Unopened::Truncated)?;
-        if header[0] != VERSION {
-            return Err(Unopened::Version(header[0]));
+        let mut opened = Err(Unopened::OtherKey);
+        for sealer in &self.sealers {
+            opened = sealer.open(aad, sealed);
+            if opened != Err(Unopened::OtherKey) {
+                break;
+            }
         }
-        let (key_id, salt) = header[1..].split_at(KEY_ID);
-        if key_id != self.key_id {
-            return Err(Unopened::OtherKey);
-        }
-        let bound = [header, aad].concat();
-        let mut text = ciphertext.to_vec();
-        let length = self
-            .value_key(salt)
-            .open_in_place(once(), Aad::from(bound), &mut text)
-            .map_err(|_| Unopened::Forged)?
-            .len();
-        text.truncate(length);
-        Ok(text)
+        opened
+    }
+
+    /// Whether it was sealed with a root that is about to be given up.
+    fn is_stale(&self, aad: &[u8], sealed: &[u8]) -> bool {
+        let mut older = self.sealers.iter().skip(1);
+        older.any(|sealer| sealer.open(aad, sealed).is_ok())
     }
 
     /// A tenant's `whsec_…` of 32 bytes. It needs no storage; rotating it is
@@ -119,26 +83,6 @@ impl Vault {
         hasher.update(&generation.to_be_bytes());
         let encoded = STANDARD.encode(hasher.finalize().as_bytes());
         Secret::new(format!("whsec_{encoded}"))
-    }
-
-    fn salt(&self, aad: &[u8], clear: &[u8]) -> [u8; SALT] {
-        let mut fresh = [0; 32];
-        // Without it equal values of one record seal alike, and nothing worse.
-        let _ = self.random.fill(&mut fresh);
-        let mut hasher = blake3::Hasher::new_keyed(&self.salting);
-        hasher.update(&fresh);
-        framed(&mut hasher, aad);
-        hasher.update(clear);
-        let mut salt = [0; SALT];
-        hasher.finalize_xof().fill(&mut salt);
-        salt
-    }
-
-    fn value_key(&self, salt: &[u8]) -> LessSafeKey {
-        let key = blake3::keyed_hash(&self.sealing, salt);
-        let key = UnboundKey::new(&CHACHA20_POLY1305, key.as_bytes())
-            .expect("the cipher's key is as long as the hash");
-        LessSafeKey::new(key)
     }
 }
 
@@ -169,8 +113,8 @@ impl ports::Vault for Vault {
         print
     }
 
-    fn webhook_secret(&self, tenant: TenantId) -> String {
-        self.webhook_secret_of(tenant, 0).expose().to_owned()
+    fn webhook_secret(&self, tenant: TenantId, number: u32) -> String {
+        self.webhook_secret_of(tenant, number).expose().to_owned()
     }
 }
 
@@ -178,24 +122,6 @@ impl fmt::Debug for Vault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Vault([redacted])")
     }
-}
-
-/// Why a sealed value does not open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Unopened {
-    #[error("the sealed value is cut short")]
-    Truncated,
-    #[error("the sealed value has format {0}; this version reads {VERSION}")]
-    Version(u8),
-    #[error("the value was sealed with another master key")]
-    OtherKey,
-    #[error("the sealed value was changed, or belongs to another record")]
-    Forged,
-}
-
-/// The nonce of a key that seals a single value.
-fn once() -> Nonce {
-    Nonce::assume_unique_for_key([0; 12])
 }
 
 /// Hashes `bytes` with their length, so that what follows cannot be mistaken
@@ -230,8 +156,27 @@ mod tests {
     use crate::ports::Vault as _;
 
     fn vault(byte: u8) -> Vault {
-        let key = MasterKey::parse(&Secret::new(STANDARD.encode([byte; 32]))).unwrap();
-        Vault::new(&key)
+        Vault::new(&Roots::from([byte; 32]))
+    }
+
+    #[test]
+    fn an_older_root_opens_and_is_stale() {
+        let old = vault(7);
+        let sealed = old.seal_bytes(b"1", b"sk");
+        let mut roots = Roots::from([7; 32]);
+        roots.renew([8; 32]);
+        let new = Vault::new(&roots);
+        assert_eq!(new.open_bytes(b"1", &sealed).unwrap(), b"sk");
+        assert!(new.is_stale(b"1", &sealed));
+        let again = new.seal_bytes(b"1", b"sk");
+        assert!(!new.is_stale(b"1", &again));
+        assert_eq!(old.open_bytes(b"1", &again), Err(Unopened::OtherKey));
+        let (a, b) = (old.fingerprint("x", &[]), new.fingerprint("x", &[]));
+        assert_eq!(a, b, "names stay");
+        roots.forget_older();
+        let last = Vault::new(&roots);
+        assert_eq!(last.open_bytes(b"1", &sealed), Err(Unopened::OtherKey));
+        assert_eq!(last.open_bytes(b"1", &again).unwrap(), b"sk");
     }
 
     #[test]
@@ -239,7 +184,7 @@ mod tests {
         let vault = vault(7);
         for clear in [&b""[..], b"sk-live-1234", &[0xff; 10_000]] {
             let sealed = vault.seal_bytes(b"tenant/1", clear);
-            assert_eq!(sealed.len(), HEADER + clear.len() + TAG);
+            assert_eq!(sealed.len(), sealer::HEADER + clear.len() + sealer::TAG);
             assert_eq!(vault.open_bytes(b"tenant/1", &sealed).unwrap(), clear);
             assert_ne!(vault.seal_bytes(b"tenant/1", clear), sealed);
         }
@@ -256,7 +201,7 @@ mod tests {
             changed[place] ^= 1;
             let expected = match place {
                 0 => Unopened::Version(0),
-                1..=KEY_ID => Unopened::OtherKey,
+                1..=sealer::KEY_ID => Unopened::OtherKey,
                 _ => Unopened::Forged,
             };
             assert_eq!(
@@ -266,7 +211,7 @@ mod tests {
             );
         }
         for length in 0..sealed.len() {
-            let expected = match length < HEADER + TAG {
+            let expected = match length < sealer::HEADER + sealer::TAG {
                 true => Unopened::Truncated,
                 false => Unopened::Forged,
             };
@@ -333,7 +278,7 @@ mod tests {
             secret.expose().to_owned()
         };
         let first = secret(&vault(7), 1, 0);
-        assert_eq!(first, vault(7).webhook_secret(TenantId([1; 16])));
+        assert_eq!(first, vault(7).webhook_secret(TenantId([1; 16]), 0));
         assert_ne!(first, secret(&vault(7), 1, 1));
         assert_ne!(first, secret(&vault(7), 2, 0));
         assert_ne!(first, secret(&vault(8), 1, 0));

@@ -20,6 +20,8 @@ pub const HANG: Duration = Duration::from_secs(60);
 /// Stopped with [`TestApp::finish`], which says whether anything was left undone.
 pub struct TestApp {
     pub address: SocketAddr,
+    /// Where operators are served, where that is elsewhere.
+    pub admin_address: Option<SocketAddr>,
     pub simulator: Arc<Simulator>,
     directory: tempfile::TempDir,
     settings: Vec<(String, String)>,
@@ -57,6 +59,7 @@ impl TestApp {
         }
         let mut app = TestApp {
             address: ([127, 0, 0, 1], 0).into(),
+            admin_address: None,
             simulator,
             directory,
             settings: all,
@@ -74,6 +77,7 @@ impl TestApp {
         let settings = Settings::read(&config).unwrap();
         let app = App::start(settings, Secrets::default()).await.unwrap();
         self.address = app.address();
+        self.admin_address = app.admin_address();
         self.stop = CancellationToken::new();
         self.server.spawn(app.run(self.stop.clone()));
     }

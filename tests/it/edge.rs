@@ -2,9 +2,15 @@
 
 mod bad_input;
 mod held;
+mod hostile_json;
 mod ids;
+mod injection;
 mod lines;
+mod operators;
+mod paths;
+mod raw;
 mod shadow;
+mod smuggling;
 mod streams;
 mod through;
 mod turnaround;

@@ -46,6 +46,23 @@ fn every_setting_says_what_it_does() {
     assert_eq!(settings(text).count(), leaves(&table), "a key was not seen");
 }
 
+#[test]
+fn files_that_the_documents_name_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut named = 0;
+    for document in ["SECURITY.md", "ARCHITECTURE.md", "README.md"] {
+        let text = fs::read_to_string(root.join(document)).unwrap();
+        for word in text.split('`') {
+            let is_path = ["src/", "tests/", "docs/", "fuzz/", "config/", "benches/"];
+            if is_path.iter().any(|top| word.starts_with(top)) && !word.contains([' ', '{', '*']) {
+                named += 1;
+                assert!(root.join(word).exists(), "{document} names {word}");
+            }
+        }
+    }
+    assert!(named > 20, "the search finds nothing");
+}
+
 fn rust_files(directory: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(directory).unwrap() {

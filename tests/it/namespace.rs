@@ -2,8 +2,10 @@
 //! provider.
 
 mod credential;
+mod probes;
+mod webhooks;
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use axum::{Router, extract::State, routing::post};
 use http::{HeaderMap, StatusCode};
@@ -11,7 +13,7 @@ use offpeak::{
     app::{App, Secrets, Settings, SystemClock},
     config::Config,
     model::secret::Secret,
-    simulator::{self, Simulator},
+    simulator::{self, Operation, Simulator},
 };
 use reqwest::{Method, Response};
 use serde_json::{Value, json, value::RawValue};
@@ -22,11 +24,14 @@ use tokio_util::sync::CancellationToken;
 const HANG: Duration = Duration::from_secs(60);
 const KEY: &str = "sk-namespace";
 const OPERATOR: &str = "adm-namespace";
+/// The provider's webhooks are signed with it.
+const UPSTREAM: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
 /// A running server; stopped when dropped.
 struct Served {
     base: String,
     http: reqwest::Client,
+    simulator: Arc<Simulator>,
     stop: CancellationToken,
     running: JoinSet<io::Result<()>>,
     _data: tempfile::TempDir,
@@ -50,9 +55,9 @@ async fn serve(flags: &[(&str, &str)]) -> Served {
     };
     quick.latency.stalled_share = 0.0;
     let simulated = Simulator::new(quick, SystemClock::new().now());
-    let ended = stop.clone();
+    let (ended, serving) = (stop.clone(), simulated.clone());
     running.spawn(async move {
-        simulator::serve(provider, simulated, ended).await;
+        simulator::serve(provider, serving, ended).await;
         Ok(())
     });
     let ours = [
@@ -76,6 +81,8 @@ async fn serve(flags: &[(&str, &str)]) -> Served {
     let secrets = Secrets {
         master_key: None,
         admin_token: Some(Secret::new(OPERATOR)),
+        upstream_webhooks: Some(Secret::new(UPSTREAM)),
+        ..Secrets::default()
     };
     let app = App::start(Settings::read(&config).unwrap(), secrets);
     let app = app.await.unwrap();
@@ -87,6 +94,7 @@ async fn serve(flags: &[(&str, &str)]) -> Served {
     Served {
         base,
         http: http.build().unwrap(),
+        simulator: simulated,
         stop,
         running,
         _data: data,
@@ -111,6 +119,10 @@ impl Served {
 
     /// Takes a call in and returns its id.
     async fn defer(&self, question: &str, headers: &[(&str, &str)]) -> String {
+        self.defer_as(KEY, question, headers).await
+    }
+
+    async fn defer_as(&self, key: &str, question: &str, headers: &[(&str, &str)]) -> String {
         let body = json!({
             "model": "gpt-4o-mini",
             "messages": [{"role": "user", "content": question}],
@@ -118,7 +130,7 @@ impl Served {
         let mut call = self
             .http
             .post(format!("{}/v1/chat/completions", self.base))
-            .bearer_auth(KEY)
+            .bearer_auth(key)
             .header("Offpeak-Deadline", "6h")
             .header("Prefer", "respond-async")
             .json(&body);
@@ -355,13 +367,15 @@ async fn keyless(serving: &mut JoinSet<()>) -> String {
     base
 }
 
-const OF_A_TENANT: [&str; 6] = [
+const OF_A_TENANT: [&str; 8] = [
     "/offpeak/v1/requests",
     "/offpeak/v1/results",
     "/offpeak/v1/savings",
     "/offpeak/v1/shadow",
     "/offpeak/v1/turnaround",
     "/offpeak/v1/webhook-secret",
+    "/offpeak/v1/webhooks",
+    "/offpeak/v1/webhooks/endpoints",
 ];
 
 #[tokio::test]

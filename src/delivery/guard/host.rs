@@ -89,6 +89,7 @@ const NOT_PUBLIC_V6: &[(Ipv6Net, &str)] = &[
     (v6([0, 0, 0, 0], 96), "IPv4-compatible"),
     (v6([0x64, 0xff9b, 0, 0], 96), "NAT64"),
     (v6([0x64, 0xff9b, 1, 0], 48), "NAT64"),
+    (v6([0x2001, 0, 0, 0], 32), "Teredo"),
     (v6([0x2001, 0, 0, 0], 23), "reserved"),
     (v6([0x2001, 0xdb8, 0, 0], 32), "documentation"),
     (v6([0x2002, 0, 0, 0], 16), "6to4"),

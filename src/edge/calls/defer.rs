@@ -1,6 +1,6 @@
 //! A call with a deadline: read, taken in, and answered the way it asked for.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     body::Body,
@@ -63,7 +63,7 @@ async fn admit(
     deadline: Timestamp,
 ) -> Result<(Admitted, Reply), Box<Response>> {
     let refuse = |error: ApiError| Box::new(error.into_response());
-    let most = edge.engine.settings().admission.max_body_bytes;
+    let most = edge.body_bounds();
     if let Err(error) = ask::plain_body(&parts.headers) {
         read::discard(body, most).await;
         return Err(refuse(error));
@@ -77,32 +77,26 @@ async fn admit(
     let leaves = call.webhook.is_some() || !reply.held || reply.prefer.respond_async;
     match edge.engine.admit(call).await {
         Ok(admitted) => Ok((admitted, reply)),
-        Err(AdmitError::Refused(Refused::PassThrough)) if leaves => {
-            Err(refuse(queue_full(edge).into()))
+        // For who does not wait on the line: a call that is passed on could not answer
+        // it the way it asked for.
+        Err(AdmitError::Refused(Refused::PassThrough(full))) if leaves => {
+            Err(refuse(Refused::QueueFull(full).into()))
         }
-        Err(AdmitError::Refused(Refused::PassThrough)) => {
+        Err(AdmitError::Refused(Refused::PassThrough(full))) => {
             if parts.headers.contains_key(header::CONTENT_LENGTH) {
                 let length = HeaderValue::from(body.len());
                 parts.headers.insert(header::CONTENT_LENGTH, length);
             }
             let body = Body::from(body);
-            Err(Box::new(
-                through(edge, parts, body, Some("queue-full")).await,
-            ))
+            let reason = match full.of_tenant {
+                true => "tenant-queue-full",
+                false => "queue-full",
+            };
+            Err(Box::new(through(edge, parts, body, Some(reason)).await))
         }
         Err(AdmitError::Store(StoreError::Closed)) if edge.stopping.is_cancelled() => {
             Err(refuse(ApiError::shutting_down()))
         }
         Err(error) => Err(Box::new(errors::not_admitted(error))),
-    }
-}
-
-/// For who does not wait on the line: a call that is passed on could not answer
-/// it the way it asked for.
-fn queue_full(edge: &Edge) -> Refused {
-    let linger = edge.engine.settings().packing.linger;
-    Refused::QueueFull {
-        open: edge.engine.counts().open(),
-        retry_after: linger.max(Duration::from_secs(1)),
     }
 }

@@ -19,14 +19,15 @@ use crate::{
 };
 
 pub fn routes() -> Router<Arc<Edge>> {
-    let started = Instant::now();
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
-        .route(
-            "/metrics",
-            get(async move |State(edge): State<Arc<Edge>>| metrics(&edge.engine, started)),
-        )
+}
+
+pub fn metrics() -> Router<Arc<Edge>> {
+    let started = Instant::now();
+    let told = async move |State(edge): State<Arc<Edge>>| tell(&edge.engine, started);
+    Router::new().route("/metrics", get(told))
 }
 
 /// A store that takes longer to change nothing is not answering.
@@ -51,7 +52,7 @@ fn not_ready(why: &'static str) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
 }
 
-fn metrics(engine: &Engine, started: Instant) -> Response {
+fn tell(engine: &Engine, started: Instant) -> Response {
     let mut states = BTreeMap::new();
     for batch in engine.open_batches() {
         *states.entry(batch.state).or_default() += 1;

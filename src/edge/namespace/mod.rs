@@ -4,6 +4,7 @@
 
 mod admin;
 mod credential;
+mod cross_site;
 mod cursor;
 mod health;
 mod query;
@@ -13,13 +14,16 @@ mod savings;
 mod shadow;
 mod sums;
 mod turnaround;
+mod upstream_events;
 mod view;
+mod webhooks;
 
 use std::sync::Arc;
 
 use axum::{
     Router,
     extract::{FromRequestParts, RawQuery, State},
+    middleware,
     response::{IntoResponse, Response},
     routing::{any, get, post},
 };
@@ -27,12 +31,42 @@ use http::{StatusCode, header, request::Parts};
 use serde::Serialize;
 
 use self::query::BadQuery;
+pub use self::upstream_events::{BadUpstreamSecret, UpstreamEvents};
 use super::{Edge, auth, errors::ApiError};
 use crate::{engine::Engine, model::id::TenantId, ports::StoreError};
 
 /// Everything below `/offpeak/`, and the supervisor's three. Nothing that
 /// stands there falls through to the upstream.
-pub fn routes() -> Router<Arc<Edge>> {
+pub fn everybody(edge: &Arc<Edge>) -> Router<Arc<Edge>> {
+    let operators = admin::routes().merge(health::metrics());
+    own(edge, tenants().merge(operators).merge(health::routes()))
+}
+
+/// What is left of it where operators are served apart.
+pub fn callers(edge: &Arc<Edge>) -> Router<Arc<Edge>> {
+    let none = Router::new().route("/metrics", any(unknown_path));
+    own(edge, tenants().merge(none).merge(health::routes()))
+}
+
+/// What is served apart, and nothing else.
+pub fn operators(edge: &Arc<Edge>) -> Router<Arc<Edge>> {
+    let operators = admin::routes().merge(health::metrics());
+    own(edge, operators.merge(health::routes())).fallback(unknown_path)
+}
+
+fn own(edge: &Arc<Edge>, routes: Router<Arc<Edge>>) -> Router<Arc<Edge>> {
+    routes
+        .method_not_allowed_fallback(wrong_method)
+        .route("/offpeak", any(unknown_path))
+        .route("/offpeak/", any(unknown_path))
+        .route("/offpeak/{*rest}", any(unknown_path))
+        .layer(middleware::from_fn_with_state(
+            edge.clone(),
+            cross_site::guard,
+        ))
+}
+
+fn tenants() -> Router<Arc<Edge>> {
     Router::new()
         .route("/offpeak/v1/requests", get(requests::list))
         .route("/offpeak/v1/requests/{id}", get(requests::show))
@@ -45,17 +79,12 @@ pub fn routes() -> Router<Arc<Edge>> {
         .route("/offpeak/v1/savings", get(savings))
         .route("/offpeak/v1/shadow", get(shadow))
         .route("/offpeak/v1/turnaround", get(turnaround))
-        .route("/offpeak/v1/webhook-secret", get(webhook_secret))
+        .merge(webhooks::routes())
+        .merge(upstream_events::routes())
         .route(
             "/offpeak/v1/credential",
             get(credential::show).post(credential::move_here),
         )
-        .merge(admin::routes())
-        .merge(health::routes())
-        .method_not_allowed_fallback(wrong_method)
-        .route("/offpeak", any(unknown_path))
-        .route("/offpeak/", any(unknown_path))
-        .route("/offpeak/{*rest}", any(unknown_path))
 }
 
 /// Who asks: the same credential as the calls themselves. Without a key it is
@@ -68,7 +97,11 @@ impl FromRequestParts<Arc<Edge>> for Tenant {
     async fn from_request_parts(parts: &mut Parts, edge: &Arc<Edge>) -> Result<Self, ApiError> {
         let caller = auth::caller(edge, &parts.headers, &parts.uri)?;
         let tenant = caller.tenant;
-        if auth::names_key(&caller.presented) || has_called(&edge.engine, tenant).await? {
+        if auth::names_key(&caller.presented) {
+            return Ok(Tenant(tenant));
+        }
+        cross_site::check_host(&parts.headers, edge)?;
+        if has_called(&edge.engine, tenant).await? {
             return Ok(Tenant(tenant));
         }
         Err(ApiError::unauthorized(
@@ -113,21 +146,6 @@ async fn turnaround(
 ) -> Result<Response, ApiError> {
     let known = edge.engine.turnaround(Some(tenant));
     json(&turnaround::TurnaroundView::of(known))
-}
-
-async fn webhook_secret(
-    State(edge): State<Arc<Edge>>,
-    Tenant(tenant): Tenant,
-) -> Result<Response, ApiError> {
-    #[derive(Serialize)]
-    struct Secret {
-        object: &'static str,
-        secret: String,
-    }
-    json(&Secret {
-        object: "offpeak.webhook_secret",
-        secret: edge.engine.webhook_secret(tenant),
-    })
 }
 
 async fn unknown_path() -> ApiError {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use thiserror::Error;
 use url::form_urlencoded;
 
-use super::cursor::{FeedCursor, ListCursor};
+use super::cursor::ListCursor;
 use crate::model::{
     endpoint::Endpoint,
     id::RequestId,
@@ -42,7 +42,8 @@ pub struct ListQuery {
 /// `GET /offpeak/v1/results?…`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FeedQuery {
-    pub after: Option<FeedCursor>,
+    /// A cursor, which the tenant's mark decrypts.
+    pub after: Option<String>,
     pub limit: Option<usize>,
     pub wait: Option<Duration>,
 }
@@ -52,6 +53,16 @@ pub struct FeedQuery {
 pub struct SavingsQuery {
     /// Hours as well as days: there can be many.
     pub by_hour: bool,
+}
+
+/// `GET /offpeak/v1/webhooks?…`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HooksQuery {
+    /// `pending`, `delivered` or `dead`.
+    pub status: Option<&'static str>,
+    /// Read with the tenant's mark.
+    pub after: Option<String>,
+    pub limit: Option<usize>,
 }
 
 /// `POST /offpeak/v1/credential?…`
@@ -146,10 +157,7 @@ impl FeedQuery {
         let mut asked = FeedQuery::default();
         for (name, value) in pairs(query)? {
             match name.as_str() {
-                "after" => {
-                    let cursor = FeedCursor::decode(&value).ok_or_else(bad_cursor)?;
-                    asked.after = Some(cursor);
-                }
+                "after" => asked.after = Some(value),
                 "limit" => asked.limit = Some(limit(&value, MAX_FEED)?),
                 "wait" => asked.wait = Some(seconds(&value)?),
                 _ => return Err(unknown(&name)),
@@ -160,6 +168,25 @@ impl FeedQuery {
 
     pub fn limit(&self) -> usize {
         self.limit.unwrap_or(DEFAULT_FEED)
+    }
+}
+
+impl HooksQuery {
+    pub fn parse(query: Option<&str>) -> Result<Self, BadQuery> {
+        let mut asked = HooksQuery::default();
+        for (name, value) in pairs(query)? {
+            match name.as_str() {
+                "status" => asked.status = Some(delivery(&value)?),
+                "after" => asked.after = Some(value),
+                "limit" => asked.limit = Some(limit(&value, MAX_LIST)?),
+                _ => return Err(unknown(&name)),
+            }
+        }
+        Ok(asked)
+    }
+
+    pub fn limit(&self) -> usize {
+        self.limit.unwrap_or(DEFAULT_LIST)
     }
 }
 
@@ -212,6 +239,15 @@ fn status(value: &str) -> Result<State, BadQuery> {
     })
 }
 
+fn delivery(value: &str) -> Result<&'static str, BadQuery> {
+    const ALL: [&str; 3] = ["pending", "delivered", "dead"];
+    let known = ALL.into_iter().find(|known| *known == value);
+    known.ok_or_else(|| {
+        let names = ALL.join(", ");
+        bad("status", format!("`status` is one of {names}."))
+    })
+}
+
 /// With or without `/v1`, as base URLs have it or not.
 fn endpoint(value: &str) -> Result<Endpoint, BadQuery> {
     let bare = value.trim_start_matches('/');
@@ -251,7 +287,7 @@ fn seconds(value: &str) -> Result<Duration, BadQuery> {
         .ok_or_else(|| bad("wait", "`wait` is a whole number of seconds.".into()))
 }
 
-fn bad_cursor() -> BadQuery {
+pub fn bad_cursor() -> BadQuery {
     BadQuery {
         message: "This is not a cursor that Offpeak gave for this list. Pass one on as it came."
             .into(),
@@ -322,7 +358,7 @@ mod tests {
 
     #[test]
     fn refuses_what_it_does_not_understand() {
-        let feed_cursor = FeedCursor(1).encode();
+        let feed_cursor = "ZgAAAAAAAAAA";
         for (query, param, code) in [
             ("stauts=failed", None, "unknown_parameter"),
             ("status=done", Some("status"), "invalid_parameter"),
@@ -377,10 +413,9 @@ mod tests {
 
     #[test]
     fn reads_the_feeds_query() {
-        let cursor = FeedCursor(41);
-        let asked = FeedQuery::parse(Some(&format!("after={}&limit=3&wait=30", cursor.encode())));
+        let asked = FeedQuery::parse(Some("after=Zg&limit=3&wait=30"));
         let expected = FeedQuery {
-            after: Some(cursor),
+            after: Some("Zg".to_owned()),
             limit: Some(3),
             wait: Some(Duration::from_secs(30)),
         };

@@ -15,7 +15,12 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Tenant, cursor::FeedCursor, query::FeedQuery, view::Shown};
+use super::{
+    Tenant,
+    cursor::FeedCursor,
+    query::{FeedQuery, bad_cursor},
+    view::Shown,
+};
 use crate::{
     edge::{Edge, errors::ApiError, prefer::Preference, replay::Assembler},
     engine::{Engine, FeedError},
@@ -47,15 +52,23 @@ pub async fn feed(
     let wait = query.wait.or(preferred).unwrap_or_default();
     let wait = wait.min(edge.settings.hold.max_wait);
 
-    let page = next_page(&edge, tenant, &query, wait).await?;
-    let before = query.after.map_or(0, |cursor| cursor.0);
+    let mark = |cursor: &[u8]| edge.engine.cursor_mark(tenant, cursor);
+    let after = query
+        .after
+        .as_deref()
+        .map(|text| FeedCursor::decode(text, mark));
+    let after = after
+        .map(|cursor| cursor.ok_or_else(bad_cursor))
+        .transpose()?;
+    let page = next_page(&edge, tenant, (after, query.limit()), wait).await?;
+    let before = after.map_or(0, |cursor| cursor.0);
     let last = page.entries.last().map_or(before, |entry| entry.sequence);
     let body = Body::from_stream(lines_of(edge.engine.clone(), page.entries));
     let fixed = [
         (header::CONTENT_TYPE, "application/x-ndjson"),
         (header::CACHE_CONTROL, "no-store"),
     ];
-    let mut response = (fixed, [(CURSOR, FeedCursor(last).encode())], body).into_response();
+    let mut response = (fixed, [(CURSOR, FeedCursor(last).encode(mark))], body).into_response();
     if query.wait.is_none() && preferred.is_some() {
         let applied = format!("wait={}", wait.as_secs());
         if let Ok(applied) = HeaderValue::from_str(&applied) {
@@ -70,14 +83,14 @@ pub async fn feed(
 async fn next_page(
     edge: &Edge,
     tenant: TenantId,
-    query: &FeedQuery,
+    asked: (Option<FeedCursor>, usize),
     wait: Duration,
 ) -> Result<FeedPage, ApiError> {
     let until = Instant::now() + wait;
     // Before the first read, or an ending in between would wake nobody.
     let mut waiter = edge.engine.feed_waiter(tenant);
     loop {
-        let page = read(&edge.engine, tenant, query).await?;
+        let page = read(&edge.engine, tenant, asked).await?;
         if !page.entries.is_empty() || wait.is_zero() {
             return Ok(page);
         }
@@ -90,12 +103,16 @@ async fn next_page(
     }
 }
 
-async fn read(engine: &Engine, tenant: TenantId, query: &FeedQuery) -> Result<FeedPage, FeedError> {
-    let after = query.after.map_or(0, |cursor| cursor.0);
-    let page = engine.feed(tenant, after, query.limit()).await?;
+async fn read(
+    engine: &Engine,
+    tenant: TenantId,
+    (cursor, limit): (Option<FeedCursor>, usize),
+) -> Result<FeedPage, FeedError> {
+    let after = cursor.map_or(0, |cursor| cursor.0);
+    let page = engine.feed(tenant, after, limit).await?;
     // Without a cursor the feed starts at what is kept; a cursor from before the
     // first ending has missed what was removed since.
-    if query.after.is_some() && after < page.floor {
+    if cursor.is_some() && after < page.floor {
         return Err(FeedError::Expired { floor: page.floor });
     }
     Ok(page)
@@ -125,7 +142,9 @@ async fn line_of(engine: &Engine, entry: FeedEntry) -> io::Result<Option<Bytes>>
         None => Ok(None),
         Some(stored) => match stored.content {
             Content::Done { outcome, answer } => {
-                line(entry.sequence, &stored.request, &outcome, &answer).map(Some)
+                let mark = |cursor: &[u8]| engine.cursor_mark(entry.key.tenant, cursor);
+                let cursor = FeedCursor(entry.sequence).encode(mark);
+                line(cursor, &stored.request, &outcome, &answer).map(Some)
             }
             Content::Open { .. } => {
                 tracing::error!(%id, "in the feed, and open");
@@ -147,10 +166,10 @@ struct Line<'a> {
     response: &'a RawValue,
 }
 
-fn line(sequence: u64, request: &Request, outcome: &Outcome, answer: &[u8]) -> io::Result<Bytes> {
+fn line(cursor: String, request: &Request, outcome: &Outcome, answer: &[u8]) -> io::Result<Bytes> {
     let response = response(request.endpoint, outcome.framing, answer)?;
     let mut line = serde_json::to_vec(&Line {
-        cursor: FeedCursor(sequence).encode(),
+        cursor,
         id: Shown(request.key.id),
         endpoint: request.endpoint.path(),
         tag: request.tag.as_deref(),

@@ -147,8 +147,9 @@ impl<'a> From<&'a Attempt> for AttemptView<'a> {
     }
 }
 
+/// Where a webhook goes, and how that stands.
 #[derive(Serialize)]
-struct WebhookView<'a> {
+pub struct WebhookView<'a> {
     target: &'a str,
     /// `waiting` (for the request's ending), `pending`, `delivered` or `dead`.
     status: &'static str,
@@ -160,41 +161,45 @@ struct WebhookView<'a> {
     last_error: Option<&'a str>,
 }
 
+impl<'a> WebhookView<'a> {
+    pub fn new(id: RequestId, target: &'a str, delivery: Option<&'a DeliveryStatus>) -> Self {
+        let mut view = WebhookView {
+            target,
+            status: delivery.map_or("waiting", DeliveryStatus::as_str),
+            event_id: id.event(),
+            tries: 0,
+            next_try_at: None,
+            delivered_at: None,
+            given_up_at: None,
+            last_error: None,
+        };
+        match delivery {
+            None => {}
+            Some(DeliveryStatus::Pending { next, tries, last }) => {
+                view.tries = *tries;
+                view.next_try_at = Some(Shown(*next));
+                view.last_error = last.as_deref();
+            }
+            Some(DeliveryStatus::Delivered { at, tries }) => {
+                view.tries = *tries;
+                view.delivered_at = Some(Shown(*at));
+            }
+            Some(DeliveryStatus::Dead { at, tries, last }) => {
+                view.tries = *tries;
+                view.given_up_at = Some(Shown(*at));
+                view.last_error = Some(last);
+            }
+        }
+        view
+    }
+}
+
 fn webhook<'a>(
     request: &'a Request,
     delivery: Option<&'a DeliveryStatus>,
 ) -> Option<WebhookView<'a>> {
-    let mut view = WebhookView {
-        target: request.webhook.as_deref()?,
-        status: "waiting",
-        event_id: request.key.id.event(),
-        tries: 0,
-        next_try_at: None,
-        delivered_at: None,
-        given_up_at: None,
-        last_error: None,
-    };
-    match delivery {
-        None => {}
-        Some(DeliveryStatus::Pending { next, tries, last }) => {
-            view.status = "pending";
-            view.tries = *tries;
-            view.next_try_at = Some(Shown(*next));
-            view.last_error = last.as_deref();
-        }
-        Some(DeliveryStatus::Delivered { at, tries }) => {
-            view.status = "delivered";
-            view.tries = *tries;
-            view.delivered_at = Some(Shown(*at));
-        }
-        Some(DeliveryStatus::Dead { at, tries, last }) => {
-            view.status = "dead";
-            view.tries = *tries;
-            view.given_up_at = Some(Shown(*at));
-            view.last_error = Some(last);
-        }
-    }
-    Some(view)
+    let target = request.webhook.as_deref()?;
+    Some(WebhookView::new(request.key.id, target, delivery))
 }
 
 /// Tokens as the provider counted them.

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 
 use super::{
     connection::{Connection, Pool, polled_by_us},
+    upload::Upload,
     watch::Observer,
 };
 
@@ -28,10 +29,10 @@ pub enum Body<Raw = UpstreamBody> {
 }
 
 /// The body of a call on its way to the upstream.
-pub type RequestBody = Body<Incoming>;
+pub type RequestBody = Body<Upload>;
 
-impl From<Incoming> for RequestBody {
-    fn from(body: Incoming) -> Self {
+impl From<Upload> for RequestBody {
+    fn from(body: Upload) -> Self {
         Body::Raw(body)
     }
 }

@@ -2,6 +2,8 @@
 
 use http::{HeaderMap, HeaderName, header};
 
+use crate::edge::auth;
+
 /// Removes the fields of RFC 9110 §7.6.1: those that `Connection` names,
 /// `Connection` itself, and the older ones that were always of one hop.
 ///
@@ -39,16 +41,39 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 }
 
 /// What `Connection` may not name: fields that frame, address or authorise the
-/// message. The body's length or the key would be taken off it otherwise.
+/// message, or say what it is. They are meant for whoever answers (RFC 9110 §7.6.1).
 fn is_protected(name: &HeaderName) -> bool {
-    [
-        header::CONTENT_LENGTH,
-        header::TRANSFER_ENCODING,
-        header::HOST,
-        header::AUTHORIZATION,
-    ]
-    .contains(name)
+    PROTECTED.contains(name) || auth::ALLOWED.contains(name) || *name == auth::OPENAI_BETA
 }
+
+static PROTECTED: [HeaderName; 6] = [
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+    header::HOST,
+    header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
+    HeaderName::from_static("idempotency-key"),
+];
+
+/// Whether all that reads the message reads its framing alike: known codings, and
+/// `chunked` once, at their end. hyper looks at the end alone; another reader may stop
+/// at the beginning, or at a coding that it does not know.
+pub fn has_plain_coding(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let codings = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let codings: Vec<_> = codings.map(<[u8]>::trim_ascii).collect();
+    let Some((last, below)) = codings.split_last() else {
+        return true;
+    };
+    let is = |coding: &[u8], name: &str| coding.eq_ignore_ascii_case(name.as_bytes());
+    is(last, "chunked")
+        && below
+            .iter()
+            .all(|coding| CODINGS.iter().any(|known| is(coding, known)))
+}
+
+/// The transfer codings of IANA's registry that compress (RFC 9112 §7.2).
+const CODINGS: [&str; 5] = ["gzip", "x-gzip", "deflate", "compress", "x-compress"];
 
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     headers
@@ -99,6 +124,31 @@ mod tests {
             ("trailer", "x-sum"),
         ]);
         assert_eq!(left, ["authorization=Bearer k", "trailer=x-sum"]);
+    }
+
+    #[test]
+    fn a_framing_that_is_read_in_one_way() {
+        for (values, plain) in [
+            (&[][..], true),
+            (&["chunked"], true),
+            (&["Chunked"], true),
+            (&["gzip, chunked"], true),
+            (&["gzip", "chunked"], true),
+            (&["identity, chunked"], false),
+            (&["identity", "chunked"], false),
+            (&["chunked", "chunked"], false),
+            (&["chunked, chunked"], false),
+            (&[", chunked"], false),
+            (&["x, chunked"], false),
+            (&["gzip"], false),
+            (&[""], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::TRANSFER_ENCODING, value.parse().unwrap());
+            }
+            assert_eq!(has_plain_coding(&headers), plain, "{values:?}");
+        }
     }
 
     #[test]

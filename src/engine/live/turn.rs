@@ -26,7 +26,7 @@ use crate::{
     model::{
         attempt::Lane,
         id::RequestKey,
-        request::{Entry, LiveQueue, OnLate},
+        request::{Entry, LiveQueue, OnLate, Place},
         time::Timestamp,
     },
     policy::{
@@ -232,6 +232,12 @@ impl Engine {
             let ran = match way {
                 Some(way) => engine.run(entry.key, step, known, way).await,
                 None => engine.repack(&entry, step, known).await,
+            };
+            let ran = match ran {
+                Err(damage @ StoreError::Corrupt(_)) => {
+                    engine.give_up_damaged(entry, Place::Live, &damage).await
+                }
+                ran => ran,
             };
             if let Err(error) = ran {
                 tracing::error!(id = %entry.key.id, %error, "a live call");

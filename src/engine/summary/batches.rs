@@ -45,6 +45,8 @@ pub(in crate::engine) struct Tracked {
     pub released: bool,
     /// All that the rescuer wanted back has gone already.
     pub emptied: bool,
+    /// It is said to have ended, since the last look began.
+    pub hinted: bool,
 }
 
 /// Since when a batch has been looked at: what ended before that, ended nobody knows
@@ -81,6 +83,7 @@ impl Tracked {
             stray_file: false,
             released: false,
             emptied: false,
+            hinted: false,
         }
     }
 

@@ -52,7 +52,7 @@ fn scope_of(summary: &Summary, batch: &Batch) -> ScopeKey {
     summary.organizations.scope(&Account::from(batch))
 }
 
-fn entry(number: u8, firm: bool, line_bytes: u32) -> Entry {
+pub fn entry(number: u8, firm: bool, line_bytes: u32) -> Entry {
     let deadline = Timestamp::from_secs(1_000_000);
     Entry {
         key: RequestKey {
@@ -125,7 +125,7 @@ struct Told {
     queue: Vec<(Cohort, i64, i64, i64)>,
     live: BTreeMap<LiveQueue, (i64, i64)>,
     demands: String,
-    open: HashMap<TenantId, u64>,
+    open: ((u64, u64), HashMap<TenantId, (u64, u64)>),
 }
 
 fn told(summary: &Summary) -> Told {
@@ -140,7 +140,7 @@ fn told(summary: &Summary) -> Told {
             .map(|(queue, lines)| (*queue, (lines.count, lines.bytes)))
             .collect(),
         demands: format!("{:?}", summary.demands),
-        open: summary.open.clone(),
+        open: summary.open.counted(),
     }
 }
 
@@ -276,6 +276,7 @@ proptest! {
         for (number, (firm, bytes, places, ends)) in lives.into_iter().enumerate() {
             let mut entry = entry(number as u8, firm, bytes);
             entry.cohort.destination = [DESTINATION, OTHER][number % 2];
+            entry.key.tenant = [TENANT, TenantId([7; 16])][number % 3 / 2];
             let places: Vec<Place> = places.into_iter().map(|it| place(&entry, it)).collect();
             summary.enter(&places[0], &entry);
             for pair in places.windows(2) {

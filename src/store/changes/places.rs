@@ -22,12 +22,14 @@ pub fn relocate<K: Kv>(
     let Some(value) = staging.get(&from)? else {
         return Ok(false);
     };
-    // What is stored is what moves.
-    let entry = match &relocation.from {
-        Place::Queue(_) => queue::decode(&from, &value)?.1,
-        Place::Line(_) => line::decode(&from, &value)?.1,
-        Place::Live => live::decode(&from, &value)?,
+    // What is stored is what moves, or what was made of the request's own record
+    // where that cannot be read.
+    let stored = match &relocation.from {
+        Place::Queue(_) => queue::decode(&from, &value).map(|(_, entry)| entry),
+        Place::Line(_) => line::decode(&from, &value).map(|(_, entry)| entry),
+        Place::Live => live::decode(&from, &value),
     };
+    let entry = stored.unwrap_or(relocation.entry);
     let (to, value) = placed(&relocation.to, &entry);
     if from != to {
         let mut step = Step::default();
@@ -35,6 +37,22 @@ pub fn relocate<K: Kv>(
         step.put(to, value);
         staging.stage(step)?;
     }
+    Ok(true)
+}
+
+/// False where it was not there.
+pub fn set_aside<K: Kv>(
+    staging: &mut Staging<K>,
+    entry: &Entry,
+    place: &Place,
+) -> Result<bool, StoreError> {
+    let (name, _) = placed(place, entry);
+    if staging.get(&name)?.is_none() {
+        return Ok(false);
+    }
+    let mut step = Step::default();
+    step.delete(name);
+    staging.stage(step)?;
     Ok(true)
 }
 

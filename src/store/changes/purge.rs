@@ -1,4 +1,7 @@
-//! Removing finished requests with all that belongs to them, and ended batches.
+//! Removing finished requests with all that belongs to them, ended batches, and old
+//! ledger rows.
+
+use std::time::Duration;
 
 use super::{
     super::{
@@ -6,7 +9,7 @@ use super::{
         records::{
             batch,
             chunk::Side,
-            delivery, feed, idempotency, line, orphan,
+            delivery, feed, idempotency, ledger, line, orphan,
             request::{self, Done, Head},
         },
         staging::{Staging, Step},
@@ -15,7 +18,7 @@ use super::{
 };
 use crate::{
     model::{
-        id::{RequestKey, TenantId},
+        id::{ReceiverId, RequestKey, TenantId},
         time::Timestamp,
     },
     ports::{DeliveryStatus, StoreError},
@@ -114,7 +117,11 @@ fn remove<K: Kv>(
     if request.held {
         step.delete(orphan::key(request.digest, key));
     }
-    if request.webhook.is_some() {
+    if let Some(target) = &request.webhook {
+        let receiver = ReceiverId::of(key.tenant, target);
+        let ended = done.outcome.finished;
+        step.delete(delivery::backlog_key(receiver, ended, key));
+        step.delete(delivery::dead_key(receiver, key));
         let name = delivery::status_key(key);
         if let Some(value) = staging.get(&name)?
             && let DeliveryStatus::Pending { next, .. } = delivery::decode_status(&name, &value)?
@@ -129,8 +136,45 @@ fn remove<K: Kv>(
     payload::remove(staging, key, Side::Answer, head.payload)
 }
 
-/// Removes ended batches. One that still has lines or litter stays: they would
-/// be forgotten with it.
+/// Removes ledger rows of hours before `hour`, at most `limit`. Returns how many.
+pub fn purge_ledger<K: Kv>(
+    staging: &mut Staging<K>,
+    hour: u32,
+    limit: usize,
+) -> Result<usize, StoreError> {
+    let mut removed = 0;
+    let mut span = ledger::all();
+    while removed < limit {
+        let page = staging.scan(&span, limit - removed)?;
+        let Some((name, _)) = page.first() else {
+            break;
+        };
+        let (first, _) = ledger::tenant_and_hour(name)?;
+        for (name, _) in &page {
+            let (tenant, at) = ledger::tenant_and_hour(name)?;
+            if tenant != first || at >= hour {
+                // A tenant's rows stand in the order of their hours.
+                if tenant == first {
+                    span = span.after(&ledger::last_of(tenant));
+                }
+                break;
+            }
+            let mut step = Step::default();
+            step.delete(name.to_vec());
+            staging.stage(step)?;
+            removed += 1;
+            span = span.after(name);
+        }
+    }
+    Ok(removed)
+}
+
+/// How long files at the provider can outlive a batch that has ended: they are given
+/// thirty days at most.
+const LITTER: Duration = Duration::from_secs(31 * 24 * 3600);
+
+/// Removes ended batches. One that still has lines stays, and for a month one that has
+/// litter: they would be forgotten with it.
 pub fn purge_batches<K: Kv>(
     staging: &mut Staging<K>,
     horizon: Timestamp,
@@ -138,7 +182,8 @@ pub fn purge_batches<K: Kv>(
     for (name, value) in staging.scan(&batch::all(), usize::MAX)? {
         let batch = batch::decode(&name, &value)?;
         let ended = batch.settled.unwrap_or(batch.created);
-        if batch.state.is_open() || !batch.litter.is_empty() || ended >= horizon {
+        let littered = !batch.litter.is_empty() && ended + LITTER >= horizon;
+        if batch.state.is_open() || littered || ended >= horizon {
             continue;
         }
         if staging.scan(&line::of_batch(batch.id, None), 1)?.is_empty() {

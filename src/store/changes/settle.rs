@@ -12,7 +12,10 @@ use super::{
     },
     add_to_ledger, attempts, payload, places, read_request,
 };
-use crate::ports::{Delivery, DeliveryStatus, Ending, Settled, StoreError};
+use crate::{
+    model::id::ReceiverId,
+    ports::{Delivery, DeliveryStatus, Ending, Settled, StoreError},
+};
 
 pub fn settle<K: Kv>(staging: &mut Staging<K>, ending: Ending) -> Result<Settled, StoreError> {
     let Some((mut head, _)) = read_request(staging, ending.key)? else {
@@ -37,13 +40,14 @@ pub fn settle<K: Kv>(staging: &mut Staging<K>, ending: Ending) -> Result<Settled
     }
     let finished = ending.outcome.finished;
     let entry = head.request.entry();
-    let webhook = head.request.webhook.is_some();
-    if webhook {
+    if let Some(target) = &head.request.webhook {
         let due = Delivery {
             due: finished,
             key,
             tries: 0,
             first_due: finished,
+            receiver: ReceiverId::of(key.tenant, target),
+            ended: finished,
         };
         let status = DeliveryStatus::Pending {
             next: finished,
@@ -58,6 +62,7 @@ pub fn settle<K: Kv>(staging: &mut Staging<K>, ending: Ending) -> Result<Settled
         feed::key(key.tenant, sequence),
         feed::encode(key.id, finished),
     );
+    let webhook = head.request.webhook.is_some();
     head.payload = answer;
     head.done = Some(Done {
         outcome: ending.outcome,

@@ -1,7 +1,7 @@
 //! `N | id`: a destination. Value: the [`Destination`].
 //!
-//! Born with the first request that goes there. There are as many as pairs of a
-//! credential and a model, so they stay.
+//! Born with the first request that goes there; gone with its credential, when no work
+//! is left for that.
 
 use bytes::Bytes;
 

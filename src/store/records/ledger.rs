@@ -1,13 +1,14 @@
 //! `G | tenant | hour | lane | digest of model and tag`: what was paid. Value:
 //! the [`LedgerKey`] and its [`LedgerRow`].
 //!
-//! Rows only grow, and stay: a few for every hour in which something ended. Model and tag come from callers, so
+//! A few for every hour in which something ended. Rows only grow, and are purged when
+//! their hour is long past. Model and tag come from callers, so
 //! the key holds a digest of bounded length.
 
 use bytes::Bytes;
 
 use super::super::{
-    codec::{Key, Kind, seal, unseal},
+    codec::{Fields, Key, Kind, seal, unseal},
     kv::Span,
 };
 use crate::{
@@ -46,6 +47,20 @@ pub fn key(key: &LedgerKey) -> Vec<u8> {
         .byte(lane)
         .raw(&digest.finalize().as_bytes()[..16])
         .done()
+}
+
+pub fn all() -> Span {
+    Span::prefix(&[KIND.tag])
+}
+
+pub fn tenant_and_hour(key: &[u8]) -> Result<(TenantId, u32), StoreError> {
+    let mut fields = Fields::of(KIND, key)?;
+    Ok((TenantId(fields.array()?), fields.u32()?))
+}
+
+/// Behind all of a tenant's rows.
+pub fn last_of(tenant: TenantId) -> Vec<u8> {
+    Key::of(KIND).raw(&tenant.0).raw(&[u8::MAX; 22]).done()
 }
 
 /// The tenant's rows from an hour on.

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     model::{
-        id::{BatchId, RequestId, RequestKey},
+        id::{BatchId, RequestId, RequestKey, TenantId},
         request::Entry,
     },
     ports::StoreError,
@@ -44,6 +44,16 @@ pub fn of_batch(batch: BatchId, after: Option<RequestId>) -> Span {
             span.after(&passed.raw(&[u8::MAX; 16]).done())
         }
     }
+}
+
+/// The request that a key names, whatever its value says.
+pub fn request_of(key: &[u8]) -> Option<RequestKey> {
+    let (_, ends) = key.split_last_chunk::<32>()?;
+    let (id, tenant) = ends.split_first_chunk::<16>()?;
+    Some(RequestKey {
+        tenant: TenantId(*tenant.first_chunk()?),
+        id: RequestId::from_bytes(*id),
+    })
 }
 
 pub fn encode(entry: &Entry) -> Bytes {

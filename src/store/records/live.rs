@@ -14,7 +14,7 @@ use super::{
         codec::{Fields, Key, Kind, seal, unseal},
         kv::Span,
     },
-    RequestFields, guarantee, on_late, on_late_byte, rank, request_key,
+    RequestFields, guarantee, on_late, on_late_byte, rank, request, request_key,
 };
 use crate::{
     model::{
@@ -54,6 +54,12 @@ pub fn of_queue(queue: LiveQueue, from: Bound<(Timestamp, RequestKey)>) -> Span 
             ..span
         },
     }
+}
+
+/// The request that a key names, whatever its value says.
+pub fn request_of(key: &[u8]) -> Option<RequestKey> {
+    let (_, ends) = key.split_last_chunk::<32>()?;
+    request::of_bytes(ends)
 }
 
 pub fn encode(entry: &Entry) -> Bytes {

@@ -4,6 +4,10 @@
 //! - `feed`: feed sequences below this may have been used, `u64`. It is raised in
 //!   blocks, so that an ending costs no write for it and no sequence is given
 //!   out twice.
+//! - `tally`: what the database holds, see [`Tally`](super::super::tally::Tally);
+//!   written by every commit.
+//! - `migrating`: how far a migration has come, while one is under way.
+//! - `roots`: what the vault is made of, sealed with the master key, bytes.
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -25,6 +29,18 @@ pub fn format_key() -> Vec<u8> {
 
 pub fn feed_key() -> Vec<u8> {
     Key::of(KIND).raw(b"feed").done()
+}
+
+pub fn tally_key() -> Vec<u8> {
+    Key::of(KIND).raw(b"tally").done()
+}
+
+pub fn migrating_key() -> Vec<u8> {
+    Key::of(KIND).raw(b"migrating").done()
+}
+
+pub fn roots_key() -> Vec<u8> {
+    Key::of(KIND).raw(b"roots").done()
 }
 
 pub fn encode<T: Serialize>(fact: &T) -> Bytes {

@@ -14,6 +14,9 @@
 //! | `U` | [`tenant`] | fingerprint of a key |
 //! | `F`, `P` | [`feed`], and how far it is purged | tenant, sequence; tenant |
 //! | `W`, `D` | [`delivery`]: due, status | due, tenant, id; tenant, id |
+//! | `w`, `x` | [`delivery`]: backlog, dead letter | receiver, ended, tenant, id; tenant, receiver, id |
+//! | `z` | [`receiver`]: turned off | tenant, receiver |
+//! | `s` | [`hook_secrets`] | tenant |
 //! | `T`, `X` | [`attempt`], and the open ones | tenant, id, attempt |
 //! | `A` | [`unbooked`]: calls of erased requests | tenant, id, attempt |
 //! | `H` | [`unbooked`]: booked lines of erased requests | batch, tenant, id |
@@ -31,6 +34,7 @@ pub mod credential;
 pub mod delivery;
 pub mod destination;
 pub mod feed;
+pub mod hook_secrets;
 pub mod idempotency;
 pub mod learned;
 pub mod ledger;
@@ -39,6 +43,7 @@ pub mod live;
 pub mod meta;
 pub mod orphan;
 pub mod queue;
+pub mod receiver;
 pub mod request;
 #[cfg(test)]
 pub mod samples;
@@ -46,7 +51,13 @@ pub mod shadow;
 pub mod tenant;
 pub mod unbooked;
 
-use super::codec::{Fields, Key};
+#[cfg(any(test, fuzzing))]
+mod fuzz;
+
+#[cfg(any(test, fuzzing))]
+pub use fuzz::fuzz;
+
+use super::codec::{Fields, Key, Kind};
 use crate::{
     model::{
         id::{RequestId, RequestKey, TenantId},
@@ -54,6 +65,53 @@ use crate::{
     },
     ports::StoreError,
 };
+
+/// All kinds.
+pub const KINDS: [Kind; 28] = [
+    request::KIND,
+    chunk::KIND,
+    chunk::JOURNAL,
+    queue::KIND,
+    line::KIND,
+    live::KIND,
+    batch::KIND,
+    destination::KIND,
+    credential::KIND,
+    feed::KIND,
+    feed::FLOOR,
+    delivery::DUE,
+    delivery::STATUS,
+    delivery::BACKLOG,
+    delivery::DEAD,
+    receiver::KIND,
+    hook_secrets::KIND,
+    attempt::KIND,
+    attempt::OPEN,
+    unbooked::CALL,
+    unbooked::LINE,
+    ledger::KIND,
+    idempotency::KIND,
+    orphan::KIND,
+    learned::KIND,
+    shadow::KIND,
+    tenant::KIND,
+    meta::KIND,
+];
+
+pub fn kind(key: &[u8]) -> Option<Kind> {
+    let tag = key.first()?;
+    KINDS.into_iter().find(|kind| kind.tag == *tag)
+}
+
+/// A key for people: its kind, and the rest in hexadecimal digits.
+pub fn name(key: &[u8]) -> String {
+    let rest = key.iter().skip(1).map(|byte| format!("{byte:02x}"));
+    let rest: String = rest.collect();
+    match kind(key) {
+        Some(kind) => format!("{} {rest}", kind.name),
+        None => format!("unknown {:02x}{rest}", key.first().copied().unwrap_or(0)),
+    }
+}
 
 /// The key and the value that say that `entry` is at `place`.
 pub fn placed(place: &Place, entry: &Entry) -> (Vec<u8>, bytes::Bytes) {
@@ -120,4 +178,30 @@ fn request_key(fields: &mut Fields<'_>) -> Result<RequestKey, StoreError> {
         tenant: tenant(fields)?,
         id: id(fields)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs, path::Path};
+
+    use super::*;
+
+    /// What is not in the list is neither checked nor salvaged.
+    #[test]
+    fn every_kind_is_listed_once() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/records");
+        let mut written = BTreeSet::new();
+        for entry in fs::read_dir(directory).unwrap() {
+            let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+            for line in text
+                .lines()
+                .filter_map(|line| line.strip_prefix("    tag: b'"))
+            {
+                written.insert(line.as_bytes()[0]);
+            }
+        }
+        let listed: BTreeSet<u8> = KINDS.iter().map(|kind| kind.tag).collect();
+        assert_eq!(listed.len(), KINDS.len(), "two kinds have one tag");
+        assert_eq!(listed, written);
+    }
 }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     model::{
-        id::{DestinationId, RequestKey},
+        id::{DestinationId, RequestId, RequestKey, TenantId},
         request::{Bucket, Cohort, Entry},
     },
     ports::StoreError,
@@ -41,6 +41,16 @@ pub fn of_cohort(cohort: &Cohort) -> Span {
 
 pub fn all() -> Span {
     Span::prefix(&[KIND.tag])
+}
+
+/// The request that a key names, whatever its value says.
+pub fn request_of(key: &[u8]) -> Option<RequestKey> {
+    let (_, ends) = key.split_last_chunk::<32>()?;
+    let (id, tenant) = ends.split_first_chunk::<16>()?;
+    Some(RequestKey {
+        tenant: TenantId(*tenant.first_chunk()?),
+        id: RequestId::from_bytes(*id),
+    })
 }
 
 pub fn encode(entry: &Entry) -> Bytes {

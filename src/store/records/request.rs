@@ -55,6 +55,15 @@ pub fn key(key: RequestKey) -> Vec<u8> {
     Key::of(KIND).request(key).done()
 }
 
+/// What stands behind the tag of a key that names a request.
+pub fn of_bytes(bytes: &[u8]) -> Option<RequestKey> {
+    let (tenant, id) = bytes.split_first_chunk()?;
+    Some(RequestKey {
+        tenant: TenantId(*tenant),
+        id: RequestId::from_bytes(*id.first_chunk()?),
+    })
+}
+
 /// A tenant's requests, oldest first, those before `before`.
 pub fn of_tenant(tenant: TenantId, before: Option<RequestId>) -> Span {
     let span = Span::prefix(&Key::of(KIND).raw(&tenant.0).done());

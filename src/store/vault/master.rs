@@ -18,6 +18,7 @@ use super::decode_32;
 use crate::model::secret::Secret;
 
 const FILE_NAME: &str = "master.key";
+const PREVIOUS_NAME: &str = "master.key.previous";
 
 /// A key file holds one line; more than this is some other file.
 const LONGEST_FILE: u64 = 256;
@@ -44,6 +45,18 @@ impl MasterKey {
                 load(&path)
             }
             loaded => loaded,
+        }
+    }
+
+    /// Reads `master.key.previous` in `directory`, where somebody has put it to change
+    /// the key. Blocks on the disk.
+    pub fn load_previous(directory: &Path) -> Result<Option<Self>, BadMasterKey> {
+        match load(&directory.join(PREVIOUS_NAME)) {
+            Ok(key) => Ok(Some(key)),
+            Err(BadMasterKey::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
         }
     }
 

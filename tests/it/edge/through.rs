@@ -190,3 +190,39 @@ async fn a_beta_header_goes_live_and_along() {
     assert!(app.simulator.log().batches.is_empty());
     app.finish().await;
 }
+
+#[tokio::test]
+async fn one_tenant_does_not_fill_the_queue() {
+    let bound = ("OFFPEAK_ADMISSION__MAX_OPEN_PER_TENANT", "2");
+    let app = TestApp::with(&[bound]).await;
+    let mut caller = app.caller().await;
+    let headers = &[SIX_HOURS, "prefer: respond-async"];
+    for n in ["a", "b"] {
+        let answer = caller.call(CHAT, headers, chat(n, "never")).await;
+        assert_eq!(answer.status(), 202);
+    }
+    let refused = caller.call(CHAT, headers, chat("c", "")).await;
+    assert_eq!(
+        (refused.status(), refused.error_code().as_str()),
+        (429, "tenant_queue_full")
+    );
+    let seconds: u64 = refused.head.value("retry-after").parse().unwrap();
+    assert!((1..=3_600).contains(&seconds));
+    let other = &[SIX_HOURS, "authorization: Bearer sk-other"];
+    let answer = caller.call(CHAT, other, chat("another's", "")).await;
+    assert_eq!(answer.status(), 200);
+    app.finish().await;
+
+    // By bytes, and live.
+    let bytes = ("OFFPEAK_ADMISSION__MAX_OPEN_BYTES_PER_TENANT", "300");
+    let app = TestApp::with(&[bytes, ("OFFPEAK_ADMISSION__ON_FULL", "live")]).await;
+    let mut caller = app.caller().await;
+    let answer = caller.call(CHAT, headers, chat("a", "never")).await;
+    assert_eq!(answer.status(), 202);
+    let passed = caller.call(CHAT, &[SIX_HOURS], chat("b", "")).await;
+    assert_eq!(
+        (passed.status(), passed.head.value("offpeak-reason")),
+        (200, "tenant-queue-full")
+    );
+    app.finish().await;
+}

@@ -31,7 +31,7 @@ pub struct Ask {
     pub held: bool,
     pub retry: u32,
     pub stream: bool,
-    pub webhook: bool,
+    pub webhook: Option<String>,
     pub idempotency: Option<String>,
     /// Sent as it is, in place of a chat body.
     pub body: Option<String>,
@@ -50,7 +50,7 @@ pub fn ask(text: impl Into<String>) -> Ask {
         held: false,
         retry: 0,
         stream: false,
-        webhook: false,
+        webhook: None,
         idempotency: None,
         body: None,
         endpoint: Endpoint::ChatCompletions,
@@ -85,8 +85,12 @@ impl Ask {
     }
 
     pub fn webhook(self) -> Self {
+        self.webhook_to("https://hooks.example/offpeak")
+    }
+
+    pub fn webhook_to(self, target: &str) -> Self {
         Ask {
-            webhook: true,
+            webhook: Some(target.into()),
             ..self
         }
     }
@@ -148,7 +152,7 @@ impl Ask {
             deadline: engine.now() + self.within,
             on_late: self.on_late,
             tag: None,
-            webhook: self.webhook.then(|| "https://hooks.example/offpeak".into()),
+            webhook: self.webhook.clone(),
             idempotency_key: self.idempotency.clone(),
             held: self.held,
             retry: self.retry,

@@ -181,10 +181,36 @@ async fn full_is_an_answer() {
     let refused = engine.admit(ask("one too many").call(engine)).await;
     let full = matches!(
         refused,
-        Err(AdmitError::Refused(Refused::QueueFull { open: 2, .. }))
+        Err(AdmitError::Refused(Refused::QueueFull(full))) if full.requests == 2
     );
     assert!(full);
     world.finish().await;
     world.ask(&ask("room again")).await;
     world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_at_the_same_time_do_not_get_past_a_bound() {
+    // Between the first look and the last one the provider is asked.
+    let world = World::with(|settings, _| {
+        settings.admission.max_open_per_tenant = 3;
+        settings.admission.model_check = true;
+    })
+    .await;
+    let engine = world.engine();
+    let calls = (0..20).map(|n| {
+        let call = ask(format!("q{n}")).call(engine);
+        let engine = engine.clone();
+        async move { engine.admit(call).await }
+    });
+    let answers = futures_util::future::join_all(calls).await;
+    let admitted: Vec<_> = answers.into_iter().filter_map(Result::ok).collect();
+    assert_eq!(admitted.len(), 3);
+    assert_eq!(engine.counts().open(), 3);
+    world.note_all("sk-test").await;
+    drop(admitted);
+    world.finish().await;
+    // Who was refused holds nothing: no promise, and no place.
+    let gauges = engine.gauges();
+    assert_eq!((gauges.held, engine.counts().open()), (0, 0));
 }

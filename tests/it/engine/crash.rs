@@ -18,7 +18,11 @@ use offpeak::{
         attempt::{Attempt, AttemptId},
         batch::Batch,
         endpoint::Endpoint,
-        id::{BatchId, CallDigest, CredentialId, RequestId, RequestKey, TenantId},
+        hook::{Secrets, TurnedOff},
+        id::{
+            BatchId, CallDigest, CredentialId, DestinationId, ReceiverId, RequestId, RequestKey,
+            TenantId,
+        },
         ledger::{LedgerKey, LedgerRow},
         request::{Cohort, Destination, Entry, LiveQueue, Place},
         shadow::{ShadowKey, ShadowRow},
@@ -107,6 +111,8 @@ pub struct Trouble {
     writes: AtomicU64,
     /// Entries that were read of queues of live work.
     pub read_live: AtomicU64,
+    /// Deliveries that were read where they were due or waited.
+    pub read_deliveries: AtomicU64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -369,6 +375,16 @@ impl Store for Mortal<dyn Store> {
         let dropped = self.inner.drop_credential(id);
         commit!(self, name, self.trouble.befall("drop_credential", dropped))
     }
+    async fn vault_roots(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.life.hear(self.inner.vault_roots()).await
+    }
+    async fn put_vault_roots(&self, sealed: bytes::Bytes) -> Result<(), StoreError> {
+        commit!(
+            self,
+            "vault roots".into(),
+            self.inner.put_vault_roots(sealed)
+        )
+    }
     async fn move_tenant(&self, moving: TenantMove) -> Result<(), StoreError> {
         commit!(self, "move tenant".into(), self.inner.move_tenant(moving))
     }
@@ -405,12 +421,100 @@ impl Store for Mortal<dyn Store> {
     async fn due_deliveries(
         &self,
         now: Timestamp,
+        after: Option<(Timestamp, RequestKey)>,
         limit: usize,
     ) -> Result<Vec<Delivery>, StoreError> {
-        self.life.hear(self.inner.due_deliveries(now, limit)).await
+        let due = self.inner.due_deliveries(now, after, limit);
+        let due = self.life.hear(due).await?;
+        let read = &self.trouble.read_deliveries;
+        read.fetch_add(due.len() as u64, Ordering::Relaxed);
+        Ok(due)
     }
     async fn next_delivery(&self) -> Result<Option<Timestamp>, StoreError> {
         self.life.hear(self.inner.next_delivery()).await
+    }
+    async fn shelve_deliveries(&self, shelved: Vec<Delivery>) -> Result<(), StoreError> {
+        let name = format!("shelve {}", shelved.len());
+        let shelved = self.inner.shelve_deliveries(shelved);
+        commit!(self, name, self.trouble.befall("shelve", shelved))
+    }
+    async fn backlog(
+        &self,
+        receiver: ReceiverId,
+        after: Option<(Timestamp, RequestKey)>,
+        limit: usize,
+    ) -> Result<Vec<Delivery>, StoreError> {
+        let backlog = self.inner.backlog(receiver, after, limit);
+        let backlog = self.life.hear(backlog).await?;
+        let read = &self.trouble.read_deliveries;
+        read.fetch_add(backlog.len() as u64, Ordering::Relaxed);
+        Ok(backlog)
+    }
+    async fn backlogs(
+        &self,
+        after: Option<ReceiverId>,
+        limit: usize,
+    ) -> Result<Vec<Delivery>, StoreError> {
+        self.life.hear(self.inner.backlogs(after, limit)).await
+    }
+    async fn deliveries(
+        &self,
+        tenant: TenantId,
+        before: Option<RequestId>,
+        limit: usize,
+    ) -> Result<Vec<(RequestId, DeliveryStatus)>, StoreError> {
+        let deliveries = self.inner.deliveries(tenant, before, limit);
+        self.life.hear(deliveries).await
+    }
+    async fn dead_letters(
+        &self,
+        tenant: TenantId,
+        receiver: Option<ReceiverId>,
+        after: Option<(ReceiverId, RequestId)>,
+        limit: usize,
+    ) -> Result<Vec<(ReceiverId, RequestId)>, StoreError> {
+        let dead = self.inner.dead_letters(tenant, receiver, after, limit);
+        self.life.hear(dead).await
+    }
+    async fn turn_off(&self, off: TurnedOff) -> Result<(), StoreError> {
+        let name = format!("turn off {}", off.target);
+        commit!(self, name, self.inner.turn_off(off))
+    }
+    async fn turn_on(&self, tenant: TenantId, receiver: ReceiverId) -> Result<(), StoreError> {
+        commit!(self, "turn on".into(), self.inner.turn_on(tenant, receiver))
+    }
+    async fn turned_off(
+        &self,
+        tenant: TenantId,
+        receiver: ReceiverId,
+    ) -> Result<Option<TurnedOff>, StoreError> {
+        self.life
+            .hear(self.inner.turned_off(tenant, receiver))
+            .await
+    }
+    async fn all_turned_off(
+        &self,
+        tenant: TenantId,
+        limit: usize,
+    ) -> Result<Vec<TurnedOff>, StoreError> {
+        self.life
+            .hear(self.inner.all_turned_off(tenant, limit))
+            .await
+    }
+    async fn purge_turned_off(&self, horizon: Timestamp) -> Result<(), StoreError> {
+        self.life.hear(self.inner.purge_turned_off(horizon)).await
+    }
+    async fn hook_secrets(&self, tenant: TenantId) -> Result<Secrets, StoreError> {
+        self.life.hear(self.inner.hook_secrets(tenant)).await
+    }
+    async fn rotate_hook_secret(
+        &self,
+        tenant: TenantId,
+        now: Timestamp,
+        overlap: Duration,
+    ) -> Result<Secrets, StoreError> {
+        let rotated = self.inner.rotate_hook_secret(tenant, now, overlap);
+        commit!(self, "rotate".into(), rotated)
     }
     async fn record_delivery(
         &self,
@@ -418,7 +522,8 @@ impl Store for Mortal<dyn Store> {
         status: DeliveryStatus,
     ) -> Result<(), StoreError> {
         let name = format!("delivery {} {status:?}", delivery.key.id);
-        commit!(self, name, self.inner.record_delivery(delivery, status))
+        let recorded = self.inner.record_delivery(delivery, status);
+        commit!(self, name, self.trouble.befall("record_delivery", recorded))
     }
     async fn delivery_status(&self, key: RequestKey) -> Result<Option<DeliveryStatus>, StoreError> {
         self.life.hear(self.inner.delivery_status(key)).await
@@ -435,6 +540,21 @@ impl Store for Mortal<dyn Store> {
     }
     async fn purge_batches(&self, horizon: Timestamp) -> Result<(), StoreError> {
         self.life.hear(self.inner.purge_batches(horizon)).await
+    }
+    async fn set_aside(&self, entry: Entry, place: Place) -> Result<bool, StoreError> {
+        let aside = self.inner.set_aside(entry, place);
+        commit!(self, format!("set aside {}", entry.key.id), aside)
+    }
+    async fn drop_destination(&self, id: DestinationId) -> Result<(), StoreError> {
+        let dropped = self.inner.drop_destination(id);
+        commit!(self, "drop destination".into(), dropped)
+    }
+    async fn purge_ledger(&self, hour: u32, limit: usize) -> Result<usize, StoreError> {
+        let purged = self.inner.purge_ledger(hour, limit);
+        commit!(self, "purge ledger".into(), purged)
+    }
+    async fn backup(&self, out: tokio::sync::mpsc::Sender<std::io::Result<bytes::Bytes>>) {
+        self.inner.backup(out).await;
     }
     async fn disk_bytes(&self) -> Result<u64, StoreError> {
         self.life.hear(self.inner.disk_bytes()).await

@@ -94,7 +94,9 @@ fn call(random: &mut StdRng, number: usize) -> Ask {
     let mut call = ask(format!("q{number}"))
         .on_late(*on_late.choose(random).unwrap())
         .within(Duration::from_secs(random.random_range(20..30_000)));
-    call.webhook = random.random_bool(0.3);
+    if random.random_bool(0.3) {
+        call = call.webhook();
+    }
     // Nobody rescues these: they must be able to end.
     if call.on_late != OnLate::Wait {
         call = call.sim(words.choose(random).unwrap());

@@ -2,7 +2,7 @@
 //! and a pipe to the simulator that can be cut.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -107,8 +107,28 @@ impl Clock for Machine {
 /// Receives webhooks; answers as scripted, then takes everything.
 #[derive(Default)]
 pub struct Hooks {
-    seen: Mutex<Vec<(Timestamp, String, String)>>,
+    seen: Mutex<Vec<Seen>>,
     script: Mutex<VecDeque<HookOutcome>>,
+    /// What those whose target begins so answer, and how long that takes.
+    standing: Mutex<Vec<(String, HookOutcome, Duration)>>,
+    at_once: Mutex<BTreeMap<String, AtOnce>>,
+}
+
+/// One try, as it came.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub at: Timestamp,
+    pub id: String,
+    pub target: String,
+    pub body: String,
+    pub secrets: Vec<u32>,
+}
+
+/// Tries that a target sees at the same time.
+#[derive(Clone, Copy, Default)]
+struct AtOnce {
+    running: usize,
+    most: usize,
 }
 
 impl Hooks {
@@ -118,19 +138,61 @@ impl Hooks {
 
     pub fn take_everything(&self) {
         self.script.lock().clear();
+        self.standing.lock().clear();
+    }
+
+    /// From here on those whose target begins with this one answer so.
+    pub fn stand(&self, target: &str, outcome: HookOutcome, takes: Duration) {
+        let mut standing = self.standing.lock();
+        standing.retain(|(known, ..)| known != target);
+        standing.push((target.into(), outcome, takes));
+    }
+
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().clone()
+    }
+
+    /// Tries of this target, in the order of arrival.
+    pub fn seen_by(&self, target: &str) -> Vec<Seen> {
+        let seen = self.seen.lock();
+        let its = seen.iter().filter(|seen| seen.target == target);
+        its.cloned().collect()
+    }
+
+    /// The most tries that a target has seen at the same time.
+    pub fn most_at_once(&self, target: &str) -> usize {
+        let at_once = self.at_once.lock();
+        at_once.get(target).map_or(0, |at_once| at_once.most)
     }
 
     /// Event ids, in the order of arrival.
     pub fn ids(&self) -> Vec<String> {
-        self.seen.lock().iter().map(|seen| seen.1.clone()).collect()
+        self.seen
+            .lock()
+            .iter()
+            .map(|seen| seen.id.clone())
+            .collect()
     }
 
     pub fn bodies(&self) -> Vec<String> {
-        self.seen.lock().iter().map(|seen| seen.2.clone()).collect()
+        let seen = self.seen.lock();
+        seen.iter().map(|seen| seen.body.clone()).collect()
     }
 
     pub fn times(&self) -> Vec<Timestamp> {
-        self.seen.lock().iter().map(|seen| seen.0).collect()
+        self.seen.lock().iter().map(|seen| seen.at).collect()
+    }
+
+    fn answer(&self, target: &str) -> (HookOutcome, Duration) {
+        if let Some(next) = self.script.lock().pop_front() {
+            return (next, Duration::ZERO);
+        }
+        let standing = self.standing.lock();
+        let mut standing = standing.iter();
+        match standing.find(|(known, ..)| target.starts_with(known)) {
+            Some((_, outcome, takes)) => (outcome.clone(), *takes),
+            None => (HookOutcome::Delivered { status: 200 }, Duration::ZERO),
+        }
     }
 }
 
@@ -144,10 +206,26 @@ impl Deliver for Hooks {
     }
 
     async fn deliver(&self, event: HookEvent) -> HookOutcome {
-        let body = String::from_utf8_lossy(&event.body).into_owned();
-        self.seen.lock().push((event.now, event.id, body));
-        let next = self.script.lock().pop_front();
-        next.unwrap_or(HookOutcome::Delivered)
+        self.seen.lock().push(Seen {
+            at: event.now,
+            id: event.id,
+            target: event.target.clone(),
+            body: String::from_utf8_lossy(&event.body).into_owned(),
+            secrets: event.secrets,
+        });
+        {
+            let mut at_once = self.at_once.lock();
+            let at_once = at_once.entry(event.target.clone()).or_default();
+            at_once.running += 1;
+            at_once.most = at_once.most.max(at_once.running);
+        }
+        let (outcome, takes) = self.answer(&event.target);
+        if !takes.is_zero() {
+            tokio::time::sleep(takes).await;
+        }
+        let mut at_once = self.at_once.lock();
+        at_once.entry(event.target).or_default().running -= 1;
+        outcome
     }
 }
 

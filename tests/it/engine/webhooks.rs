@@ -12,6 +12,7 @@ use super::{
 
 fn retry() -> HookOutcome {
     HookOutcome::Retry {
+        status: Some(500),
         reason: "500".into(),
         after: None,
     }
@@ -75,7 +76,7 @@ async fn a_dead_letter_can_be_sent_again() {
 async fn a_target_that_is_gone_is_left_alone() {
     let world = World::new().await;
     let reason = "410".to_owned();
-    world.hooks.answer_with([HookOutcome::GiveUp { reason }]);
+    world.hooks.answer_with([HookOutcome::Gone { reason }]);
     let call = ask("late").webhook().on_late(OnLate::Fail).within(MINUTE);
     world.ask(&call).await;
     world.finish().await;

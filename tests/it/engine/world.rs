@@ -23,7 +23,6 @@ use offpeak::{
         id::{RequestKey, TenantId},
         ledger::LedgerRow,
         request::{Outcome, Source, State},
-        secret::Secret,
         time::Timestamp,
     },
     ports::{Clock, Content, Provider, Store},
@@ -31,7 +30,7 @@ use offpeak::{
     simulator::{self, Fault, Kind, Operation, Simulator},
     store::{
         MemoryStore,
-        vault::{MasterKey, Vault},
+        vault::{Roots, Vault},
     },
 };
 use parking_lot::Mutex;
@@ -107,6 +106,9 @@ pub fn settings() -> Settings {
             endpoints: Vec::new(),
             max_body_bytes: 16 << 20,
             max_open: 1_000_000,
+            max_open_per_tenant: 1_000_000,
+            max_open_bytes: u64::MAX,
+            max_open_bytes_per_tenant: u64::MAX,
             on_full: OnFull::Reject,
             model_check: false,
             model_cache: 10 * MINUTE,
@@ -120,6 +122,7 @@ pub fn settings() -> Settings {
         live: section(&config, "live"),
         webhook: HookSettings {
             max_concurrent: 32,
+            max_per_endpoint: 8,
             horizon: 72 * HOUR,
             first_retry: 5 * SECOND,
             max_inline_bytes: 262_144,
@@ -127,6 +130,7 @@ pub fn settings() -> Settings {
         },
         retention: RetentionSettings {
             results: 7 * 24 * HOUR,
+            ledger: 400 * 24 * HOUR,
             sweep_interval: MINUTE,
         },
         shadow: section(&config, "shadow"),
@@ -196,8 +200,7 @@ impl World {
         change(&mut settings, &mut provider);
         let sim = Simulator::new(provider, clock.now());
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        let key = MasterKey::parse(&Secret::new("11".repeat(32))).unwrap();
-        let vault = Arc::new(Vault::new(&key));
+        let vault = Arc::new(Vault::new(&Roots::from([0x11; 32])));
         let hooks = Arc::new(Hooks::default());
         let line = Line::to(sim.clone());
         let life = Life::new(clock.clone(), steps);
@@ -301,6 +304,18 @@ impl World {
             biased;
             () = life.ended() => true,
             cancelled = self.engine.cancel(key) => cancelled.is_err(),
+        };
+        if died {
+            self.restart(steps).await;
+        }
+    }
+
+    pub async fn try_erase(&mut self, key: RequestKey, steps: Option<u32>) {
+        let life = self.life.clone();
+        let died = tokio::select! {
+            biased;
+            () = life.ended() => true,
+            erased = self.engine.erase(key) => erased.is_err(),
         };
         if died {
             self.restart(steps).await;
@@ -459,6 +474,7 @@ impl World {
         counts.open() > 0
             || self.batches().await.iter().any(open)
             || self.store.next_delivery().await.unwrap().is_some()
+            || !self.store.backlogs(None, 1).await.unwrap().is_empty()
             || self.engine.gauges().in_hand > 0
             || self.engine.gauges().backing_off > 0
     }

@@ -111,9 +111,8 @@ async fn one_whose_database_has_other_bytes() {
     }
 }
 
-/// A few bytes may hit what is not in use, or what the start does not read, and
-/// sled takes a spoiled record for one that a crash had cut off. What is asked
-/// here is that it refuses in a sentence or serves, and never panics.
+/// A few bytes may hit what is not in use. It serves all that was acknowledged, or
+/// refuses in a sentence, and never panics.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_whose_database_has_a_few_other_bytes() {
     let dir = tempfile::tempdir().unwrap();
@@ -169,10 +168,7 @@ async fn serves(process: &Process, requests: &[String], part: u64) {
         let path = format!("/v1/chat/completions/{request}");
         let reply = client.get(&up, KEY, &path, 0).await.unwrap();
         assert!(
-            reply.status.is_success()
-                || ["storage_failed", "not_found"]
-                    .iter()
-                    .any(|code| reply.body.contains(code)),
+            reply.status.is_success(),
             "part {part}: {request} is {}: {}",
             reply.status,
             reply.body

@@ -1,15 +1,21 @@
 //! The binary as a process, on real sockets: killed, stopped, refused its data
 //! directory, out of disk, and without a provider.
 
+mod backup;
 pub mod caller;
 mod crash;
+mod crowd;
 mod data_dir;
 pub mod disk;
 mod full_disk;
 pub mod hooks;
 pub mod load;
+mod log;
+mod master_key;
 pub mod process;
 pub mod provider;
+mod proxied;
+mod redacted;
 mod stop;
 mod unreachable;
 

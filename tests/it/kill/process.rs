@@ -43,6 +43,8 @@ pub struct Setup {
     pub upstream: String,
     pub data_dir: PathBuf,
     pub environment: Vec<(String, String)>,
+    /// The most files that it may have open.
+    pub files: Option<u32>,
 }
 
 impl Setup {
@@ -52,6 +54,7 @@ impl Setup {
             upstream: upstream.to_owned(),
             data_dir: data_dir.to_owned(),
             environment: FAST.iter().map(owned).collect(),
+            files: None,
         }
     }
 
@@ -61,7 +64,16 @@ impl Setup {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_offpeak"));
+        let binary = env!("CARGO_BIN_EXE_offpeak");
+        let mut command = match self.files {
+            None => Command::new(binary),
+            Some(files) => {
+                let limited = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
+                let mut shell = Command::new("/bin/sh");
+                shell.args(["-c", &limited, binary]);
+                shell
+            }
+        };
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--upstream"])
             .arg(&self.upstream)

@@ -31,6 +31,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["model", "config", "app", "simulator", "backtest", "ledger"],
     ),
     ("app", ANYTHING),
+    ("fuzzing", ANYTHING),
     ("main", &["cli"]),
 ];
 

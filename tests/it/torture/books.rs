@@ -24,6 +24,9 @@ use crate::kill::{
 /// Between two looks at what must come about.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// How long what must come about may take, on a machine that has other work too.
+const ENDING: Duration = PATIENCE.saturating_mul(6);
+
 /// What all tenants' ledgers and bills sum up to, in nano-dollars.
 #[derive(Default, Debug)]
 pub struct Money {
@@ -100,7 +103,7 @@ pub async fn until(mut condition: impl AsyncFnMut() -> bool) -> bool {
             tokio::time::sleep(LOOK).await;
         }
     };
-    tokio::time::timeout(PATIENCE, trying).await.is_ok()
+    tokio::time::timeout(ENDING, trying).await.is_ok()
 }
 
 /// The list of requests tells what all others tell.

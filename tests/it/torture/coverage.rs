@@ -81,6 +81,8 @@ pub async fn read(data_dir: &Path, copy: &Path) -> Kept {
         data_dir: copy.to_owned(),
         cache_bytes: 16 << 20,
         reserve_bytes: 0,
+        // All of it is read, and held against what should be there.
+        verify_at_start: true,
     };
     let runtime = tokio::runtime::Handle::current();
     let reading = tokio::task::spawn_blocking(move || {

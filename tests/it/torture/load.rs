@@ -19,7 +19,6 @@ use super::{
 };
 use crate::kill::{
     caller::{Broken, Client, Mode, Reply},
-    load::decoded,
     process::{Revived, Up},
 };
 
@@ -352,12 +351,6 @@ impl Feed {
             return register.violation(None, format!("a line of the feed: {text}"));
         };
         let (id, cursor) = (word("id"), word("cursor"));
-        if self.cursor.as_deref().map(decoded) >= Some(decoded(cursor)) {
-            register.violation(
-                Some(id),
-                format!("the cursor {cursor} is behind {:?}", self.cursor),
-            );
-        }
         self.cursor = Some(cursor.to_owned());
         register.in_feed(number, id);
         let answer = &line["response"];

@@ -2,7 +2,8 @@
 //! instants, effects and commits, and given a sick provider, a clock that is set and
 //! a full disk; and nothing is lost, told twice or paid for unseen (docs/torture.md).
 //!
-//! `OFFPEAK_TORTURE_CYCLES=500 OFFPEAK_TORTURE_SEED=1` make the long one.
+//! `OFFPEAK_TORTURE_CYCLES=500 OFFPEAK_TORTURE_SEED=1` make the long one; with
+//! `OFFPEAK_TORTURE_REQUESTS=200000` it goes on until so many are acknowledged.
 
 mod books;
 mod coverage;
@@ -26,9 +27,11 @@ const LONG: u64 = 200;
 async fn nothing_is_lost_or_paid_for_unseen_whatever_happens() {
     let cycles = number_from("OFFPEAK_TORTURE_CYCLES").unwrap_or(15);
     let seed = number_from("OFFPEAK_TORTURE_SEED").unwrap_or(1);
+    let requests = number_from("OFFPEAK_TORTURE_REQUESTS").unwrap_or(0);
     let mut run = Run::begin(seed).await;
-    for cycle in 0..cycles {
-        if !run.cycle(cycle, cycles).await {
+    for cycle in 0.. {
+        let is_enough = cycle >= cycles && run.acknowledged() >= requests;
+        if is_enough || !run.cycle(cycle, cycles).await {
             break;
         }
     }

@@ -61,7 +61,7 @@ impl fmt::Display for Report {
         }
         for state in STATES {
             let times = self.coverage.of(state).to_string();
-            row(&format!("kills with a {state}"), times)?;
+            row(&format!("kills that found: {state}"), times)?;
         }
         row("batches at the provider", self.batches.to_string())?;
         row("of which second ones, cancelled", self.twins.to_string())?;

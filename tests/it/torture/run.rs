@@ -178,6 +178,11 @@ impl Run {
         }
     }
 
+    /// Requests that callers were told of.
+    pub fn acknowledged(&self) -> u64 {
+        self.load.register.books(|books| books.acknowledged)
+    }
+
     /// One life and its end. False where something is wrong, and the run is over.
     pub async fn cycle(&mut self, cycle: u64, cycles: u64) -> bool {
         self.load.register.books(|books| books.cycle = cycle);

@@ -56,3 +56,32 @@ test('a failure is delivered', async (t) => {
   assert.deepEqual([event.data.id, event.data.status_code], [stub.id, 400]);
   assert.ok(event.data.response.error.message);
 });
+
+test('a rotated secret is verified beside the one before', async (t) => {
+  const client = connect();
+  await client.chat.completions.create(chat(askAnew()), deferred({ Prefer: 'respond-async' }));
+  const { secret: old } = await ownApi(client, 'webhook-secret');
+  const { secret } = await ownApi(client, 'webhook-secret/rotate', 'POST');
+  const receiver = await receive();
+  t.after(() => receiver.close());
+
+  const target = { target: receiver.url };
+  assert.equal((await ownApi(client, 'webhooks/test', 'POST', target)).delivered, true);
+  const both = await receiver.next();
+  for (const known of [secret, old]) {
+    const event = await client.webhooks.unwrap(both.body, both.headers, known);
+    assert.equal(event.type, 'offpeak.webhook.test');
+  }
+
+  const expire = { expire_previous: true };
+  const { secret: last } = await ownApi(client, 'webhook-secret/rotate', 'POST', expire);
+  await ownApi(client, 'webhooks/test', 'POST', target);
+  const one = await receiver.next();
+  await client.webhooks.unwrap(one.body, one.headers, last);
+  for (const known of [secret, old]) {
+    await assert.rejects(
+      client.webhooks.unwrap(one.body, one.headers, known),
+      InvalidWebhookSignatureError,
+    );
+  }
+});

@@ -72,9 +72,10 @@ export async function batchLines(text) {
 }
 
 /** Calls Offpeak's own namespace with a client's key. */
-export async function ownApi(client, path, method = 'GET') {
+export async function ownApi(client, path, method = 'GET', body = undefined) {
   const response = await fetch(`${OFFPEAK_URL}/offpeak/v1/${path}`, {
     method,
+    body: body && JSON.stringify(body),
     headers: { Authorization: `Bearer ${client.apiKey}` },
   });
   if (!response.ok) throw new Error(`${path}: ${response.status} ${await response.text()}`);

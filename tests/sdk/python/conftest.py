@@ -86,12 +86,13 @@ def batch_lines(text: str) -> int:
     return sum(len(entry["batches"]) for entry in seen(text))
 
 
-def own_api(client: OpenAI, path: str, method: str = "GET") -> dict:
+def own_api(client: OpenAI, path: str, method: str = "GET", body: dict | None = None) -> dict:
     """Calls Offpeak's own namespace with a client's key."""
     request = urllib.request.Request(
         f"{OFFPEAK_URL}/offpeak/v1/{path}",
         headers={"Authorization": f"Bearer {client.api_key}"},
         method=method,
+        data=None if body is None else json.dumps(body).encode(),
     )
     with urllib.request.urlopen(request, timeout=10) as response:
         return json.load(response)

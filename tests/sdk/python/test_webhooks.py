@@ -71,3 +71,27 @@ def test_an_attempt_that_fails_is_repeated_under_the_same_id(client, question):
     for headers, body in (first, second):
         client.webhooks.unwrap(body, headers, secret=secret)
     assert lowered(first[0])["webhook-id"] == lowered(second[0])["webhook-id"]
+
+
+def test_a_rotated_secret_is_verified_beside_the_one_before(client, question):
+    client.chat.completions.with_raw_response.create(
+        **chat(question), extra_headers={**DEADLINE, "Prefer": "respond-async"}
+    )
+    old = own_api(client, "webhook-secret")["secret"]
+    new = own_api(client, "webhook-secret/rotate", "POST")["secret"]
+    assert new != old
+    with Receiver() as receiver:
+        told = own_api(client, "webhooks/test", "POST", {"target": receiver.url})
+        assert told["delivered"], told
+        headers, body = receiver.next()
+        for secret in (new, old):
+            event = client.webhooks.unwrap(body, headers, secret=secret)
+            assert event.type == "offpeak.webhook.test"
+
+        last = own_api(client, "webhook-secret/rotate", "POST", {"expire_previous": True})["secret"]
+        own_api(client, "webhooks/test", "POST", {"target": receiver.url})
+        headers, body = receiver.next()
+    client.webhooks.unwrap(body, headers, secret=last)
+    for secret in (new, old):
+        with pytest.raises(openai.InvalidWebhookSignatureError):
+            client.webhooks.unwrap(body, headers, secret=secret)

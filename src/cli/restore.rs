@@ -1,0 +1,36 @@
+//! `offpeak restore`: a data directory of a backup.
+
+use std::{fs::File, io, path::PathBuf, process::ExitCode};
+
+use super::{DataDir, Failure};
+use crate::store;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The backup; `-` reads it from standard input.
+    file: PathBuf,
+    #[command(flatten)]
+    to: DataDir,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode, Failure> {
+    let dir = args.to.settings()?.data_dir;
+    let end = match args.file.as_os_str() == "-" {
+        true => store::restore(&dir, io::stdin().lock()),
+        false => {
+            let file = File::open(&args.file)
+                .map_err(|error| Failure::Other(format!("{}: {error}", args.file.display())))?;
+            store::restore(&dir, file)
+        }
+    };
+    let end = end.map_err(|error| Failure::Other(error.to_string()))?;
+    println!(
+        "restored {} records and {} commits into {}. Start the server with the master key of \
+         the one that was backed up: without it, what is pending cannot be sent, and callers \
+         do not find what is theirs.",
+        end.pairs,
+        end.commits,
+        dir.display()
+    );
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,50 @@
+//! The descriptors that the process may have open.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Raises the soft limit of open files to the hard one, which needs no rights, and
+/// returns what holds then. Shells often give 1,024 of what may be a million.
+pub fn raise_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// The most connections of callers, where so many descriptors may be open: a quarter
+/// is left for the upstream's, the store's and the provider's.
+pub fn connections(wanted: usize, limit: u64) -> usize {
+    let most = usize::try_from(limit / 4 * 3).unwrap_or(usize::MAX);
+    if most < wanted {
+        tracing::info!(
+            "server.max_connections is {wanted}, but only {limit} files may be open: \
+             {most} connections are taken"
+        );
+    }
+    wanted.min(most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_soft_limit_becomes_the_hard_one() {
+        let raised = raise_limit();
+        let limit = getrlimit(Resource::Nofile);
+        assert_eq!(limit.current, limit.maximum);
+        assert_eq!(raised, limit.current.unwrap_or(u64::MAX));
+    }
+
+    #[test]
+    fn a_quarter_is_left_for_other_uses() {
+        assert_eq!(connections(100_000, 20_000), 15_000);
+        assert_eq!(connections(100, 20_000), 100);
+        assert_eq!(connections(100_000, u64::MAX), 100_000);
+    }
+}

@@ -1,0 +1,265 @@
+//! How much is open, of all and of each tenant, and whether one more has room.
+
+use std::{collections::HashMap, time::Duration};
+
+use crate::{
+    engine::settings::AdmissionSettings,
+    model::{id::TenantId, request::Entry, time::Timestamp},
+};
+
+/// Requests without an answer, wherever they are.
+#[derive(Debug, Default)]
+pub struct Open {
+    all: Load,
+    /// Those with any.
+    tenants: HashMap<TenantId, Load>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Load {
+    requests: u64,
+    /// Of their lines.
+    bytes: u64,
+    endings: Endings,
+}
+
+/// Why there is no room for one more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full {
+    /// A bound of the tenant's own, not of all together.
+    pub of_tenant: bool,
+    /// It is the bytes that are too many, not the requests.
+    pub of_bytes: bool,
+    pub requests: u64,
+    pub bytes: u64,
+    /// After which one more is expected to have ended: the mean time between two
+    /// endings, of those seen lately.
+    pub retry_after: Duration,
+}
+
+/// The most of one kind.
+struct Bounds {
+    requests: u64,
+    bytes: u64,
+}
+
+impl Open {
+    pub fn enter(&mut self, entry: &Entry) {
+        self.all.enter(entry);
+        self.tenants
+            .entry(entry.key.tenant)
+            .or_default()
+            .enter(entry);
+    }
+
+    pub fn exit(&mut self, entry: &Entry) {
+        self.all.exit(entry);
+        if let Some(load) = self.tenants.get_mut(&entry.key.tenant) {
+            load.exit(entry);
+            if load.requests == 0 {
+                self.tenants.remove(&entry.key.tenant);
+            }
+        }
+    }
+
+    /// Requests of the tenant's.
+    pub fn of(&self, tenant: TenantId) -> u64 {
+        self.tenants.get(&tenant).map_or(0, |load| load.requests)
+    }
+
+    pub fn has_any(&self, tenant: TenantId) -> bool {
+        self.tenants.contains_key(&tenant)
+    }
+
+    /// # Errors
+    /// Where a request of so many bytes would be one too many. The first of a tenant
+    /// always has room within the tenant's bytes, and the first of all within all's.
+    pub fn room(
+        &mut self,
+        tenant: TenantId,
+        bytes: u64,
+        settings: &AdmissionSettings,
+        now: Timestamp,
+    ) -> Result<(), Full> {
+        let all = Bounds {
+            requests: settings.max_open,
+            bytes: settings.max_open_bytes,
+        };
+        self.all.room(bytes, &all, now)?;
+        let Some(load) = self.tenants.get_mut(&tenant) else {
+            return Ok(());
+        };
+        let own = Bounds {
+            requests: settings.max_open_per_tenant,
+            bytes: settings.max_open_bytes_per_tenant,
+        };
+        load.room(bytes, &own, now).map_err(|full| Full {
+            of_tenant: true,
+            ..full
+        })
+    }
+
+    /// What equals a rescan: requests and bytes, of all and by tenant.
+    #[cfg(test)]
+    pub fn counted(&self) -> ((u64, u64), HashMap<TenantId, (u64, u64)>) {
+        let of = |load: &Load| (load.requests, load.bytes);
+        let tenants = self.tenants.iter();
+        (
+            of(&self.all),
+            tenants.map(|(tenant, load)| (*tenant, of(load))).collect(),
+        )
+    }
+}
+
+impl Load {
+    fn enter(&mut self, entry: &Entry) {
+        self.requests += 1;
+        self.bytes += u64::from(entry.line_bytes);
+    }
+
+    fn exit(&mut self, entry: &Entry) {
+        self.requests = self.requests.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(entry.line_bytes.into());
+        self.endings.count += 1;
+    }
+
+    fn room(&mut self, more: u64, bounds: &Bounds, now: Timestamp) -> Result<(), Full> {
+        self.endings.forget(now);
+        let of_bytes = self.requests > 0 && self.bytes.saturating_add(more) > bounds.bytes;
+        if self.requests < bounds.requests && !of_bytes {
+            return Ok(());
+        }
+        Err(Full {
+            of_tenant: false,
+            of_bytes: self.requests < bounds.requests,
+            requests: self.requests,
+            bytes: self.bytes,
+            retry_after: self.endings.apart(now),
+        })
+    }
+}
+
+/// How fast requests end.
+#[derive(Clone, Copy, Debug, Default)]
+struct Endings {
+    count: u64,
+    /// Since when they are counted; none until anybody asks.
+    since: Option<Timestamp>,
+}
+
+impl Endings {
+    /// How much of the past counts: half of it is forgotten when it is longer.
+    const LATELY: Duration = Duration::from_secs(10 * 60);
+    const SHORTEST: Duration = Duration::from_secs(1);
+    const LONGEST: Duration = Duration::from_secs(60 * 60);
+
+    fn forget(&mut self, now: Timestamp) {
+        let since = *self.since.get_or_insert(now);
+        let seen = now.since(since);
+        if seen > Self::LATELY {
+            self.since = Some(since + seen / 2);
+            self.count /= 2;
+        }
+    }
+
+    /// The mean time between two; where none was seen, the time that none was.
+    fn apart(&self, now: Timestamp) -> Duration {
+        let seen = self.since.map_or(Duration::ZERO, |since| now.since(since));
+        let count = u32::try_from(self.count).unwrap_or(u32::MAX).max(1);
+        (seen / count).clamp(Self::SHORTEST, Self::LONGEST)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        engine::summary::tests::entry,
+        model::id::{RequestKey, TenantId},
+    };
+
+    fn settings(requests: u64, bytes: u64) -> AdmissionSettings {
+        let defaults: toml::Table = include_str!("../../../config/default.toml")
+            .parse()
+            .unwrap();
+        let settings: AdmissionSettings = defaults["admission"].clone().try_into().unwrap();
+        AdmissionSettings {
+            max_open_per_tenant: requests,
+            max_open_bytes_per_tenant: bytes,
+            ..settings
+        }
+    }
+
+    fn of(tenant: u8, bytes: u32) -> Entry {
+        let entry = entry(tenant, false, bytes);
+        let tenant = TenantId([tenant; 16]);
+        Entry {
+            key: RequestKey {
+                tenant,
+                ..entry.key
+            },
+            ..entry
+        }
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_secs(1_000_000 + seconds)
+    }
+
+    #[test]
+    fn one_tenants_bounds_are_not_anothers() {
+        let (one, other) = (TenantId([1; 16]), TenantId([2; 16]));
+        let mut open = Open::default();
+        let settings = settings(2, 100);
+        assert_eq!(open.room(one, 1_000, &settings, at(0)), Ok(()), "the first");
+        for _ in 0..2 {
+            assert_eq!(open.room(one, 50, &settings, at(0)), Ok(()));
+            open.enter(&of(1, 50));
+        }
+        let full = open.room(one, 0, &settings, at(0)).unwrap_err();
+        assert!(full.of_tenant && !full.of_bytes);
+        assert_eq!((full.requests, full.bytes), (2, 100));
+        assert_eq!(open.room(other, 0, &settings, at(0)), Ok(()));
+        open.exit(&of(1, 50));
+        assert_eq!(open.room(one, 50, &settings, at(0)), Ok(()));
+        let full = open.room(one, 51, &settings, at(0)).unwrap_err();
+        assert!(full.of_tenant && full.of_bytes);
+        open.exit(&of(1, 50));
+        assert!(!open.has_any(one));
+
+        let few = AdmissionSettings {
+            max_open: 1,
+            ..settings
+        };
+        open.enter(&of(2, 1));
+        let full = open.room(one, 1, &few, at(0)).unwrap_err();
+        assert!(!full.of_tenant && !full.of_bytes);
+    }
+
+    #[test]
+    fn when_to_come_again_is_how_fast_requests_end() {
+        let one = TenantId([1; 16]);
+        let settings = settings(100, u64::MAX);
+        let mut open = Open::default();
+        for _ in 0..200 {
+            open.enter(&of(1, 1));
+        }
+        let asked = |open: &mut Open, seconds| {
+            let full = open.room(one, 1, &settings, at(seconds)).unwrap_err();
+            full.retry_after.as_secs_f64()
+        };
+        assert_eq!(asked(&mut open, 0), 1.0, "nothing is known");
+        assert_eq!(asked(&mut open, 60), 60.0, "none in a minute");
+        for _ in 0..12 {
+            open.exit(&of(1, 1));
+        }
+        assert_eq!(asked(&mut open, 120), 10.0);
+        assert_eq!(asked(&mut open, 600), 50.0);
+        // 6 in the 400 seconds that are left.
+        assert_eq!(asked(&mut open, 800).floor(), 66.0);
+        for _ in 0..80 {
+            open.exit(&of(1, 1));
+        }
+        assert_eq!(asked(&mut open, 800).floor(), 4.0);
+    }
+}
