@@ -2,6 +2,8 @@
 
 mod auth;
 mod clock;
+#[cfg(debug_assertions)]
+mod rehearsal;
 mod settings;
 mod warnings;
 

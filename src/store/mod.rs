@@ -31,6 +31,8 @@ mod open;
 mod reads;
 pub(crate) mod records;
 mod redo;
+#[cfg(debug_assertions)]
+pub mod rehearsal;
 #[cfg(test)]
 mod retention;
 mod sled;

@@ -11,5 +11,6 @@ mod sdk;
 mod settings;
 mod simulate;
 mod simulator;
+mod torture;
 mod wire;
 mod workloads;
