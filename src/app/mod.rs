@@ -1,10 +1,14 @@
 //! The composition root: the only place that names concrete adapters.
 
+mod auth;
 mod clock;
+#[cfg(debug_assertions)]
+mod rehearsal;
 mod settings;
 mod warnings;
 
 use std::{
+    collections::HashMap,
     fs::{OpenOptions, Permissions},
     io::Write as _,
     net::SocketAddr,
@@ -20,9 +24,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+pub use auth::{Auth, Mode};
 pub use clock::SystemClock;
 pub use settings::{Listen, Settings};
 
+use self::auth::BadUpstreamKey;
 use crate::{
     delivery::{self, BadSender, Courier},
     edge::{
@@ -51,6 +57,8 @@ pub struct Secrets {
     pub previous_master_key: Option<Secret>,
     /// `OFFPEAK_ADMIN_TOKEN`; without it, a file in the data directory.
     pub admin_token: Option<Secret>,
+    /// By variable: the provider's keys that `[auth.upstream]` names.
+    pub upstream_keys: HashMap<String, Secret>,
     /// `OFFPEAK_UPSTREAM_WEBHOOK_SECRET`; without it the provider's events are not taken.
     pub upstream_webhooks: Option<Secret>,
 }
@@ -91,6 +99,8 @@ pub enum StartError {
     #[error("webhook: {0}")]
     Delivery(#[from] BadSender),
     #[error(transparent)]
+    UpstreamKey(#[from] BadUpstreamKey),
+    #[error(transparent)]
     UpstreamSecret(#[from] BadUpstreamSecret),
     #[error(transparent)]
     Prices(#[from] BadPrices),
@@ -108,6 +118,7 @@ impl App {
     /// Whatever cannot be opened or makes no sense, said so that it can be mended.
     pub async fn start(settings: Settings, secrets: Secrets) -> Result<App, StartError> {
         let warnings = settings.warnings();
+        let upstreams = settings.auth.upstreams(&secrets.upstream_keys)?;
         let dir = settings.store.data_dir.clone();
         let store: Arc<dyn Store> = Arc::new(SledStore::open(&settings.store)?);
         let previous = match &secrets.previous_master_key {
@@ -138,9 +149,18 @@ impl App {
             vault,
             prices: Prices::built_in()?,
             settings: settings.engine,
+            upstreams,
         })
         .await?;
         let passthrough = passthrough.watched_by(&engine);
+        let passthrough = match engine.issues_keys() {
+            true => passthrough.guarded_by(
+                &engine,
+                settings.auth.passthrough_paths,
+                settings.edge.body_timeout,
+            ),
+            false => passthrough,
+        };
         let edge = Edge::new(
             engine.clone(),
             passthrough.for_another_worker(),

@@ -103,7 +103,7 @@ async fn fetch(url: &str, settings: &Settings, file: File) -> Result<BackupEnd, 
     // reqwest wants a TLS provider to be there.
     let _another_was_first = rustls::crypto::ring::default_provider().install_default();
     let failed = |error: reqwest::Error| {
-        let why = super::shadow::root_cause(&error);
+        let why = super::remote::root_cause(&error);
         Failure::Other(format!("no backup from an Offpeak at {url}: {why}"))
     };
     let http = reqwest::Client::builder().build().map_err(failed)?;

@@ -122,7 +122,9 @@ impl Engine {
             if rests && self.store.credential(credential).await?.is_none() {
                 continue;
             }
-            self.audit_before_dropping(credential).await?;
+            if !self.audit_before_dropping(credential).await? {
+                continue;
+            }
             let idle = self.store.ledger(tenant, since).await?.is_empty();
             // Admissions wait for one of them at most.
             let _gate = self.credentials.gate.write().await;

@@ -86,7 +86,8 @@ impl Engine {
                 summary.count_part(whole);
             }
             if let Some(created) = batch.submitted {
-                summary.creates(batch.credential).take(created);
+                // Where the clock was set back, it seems to be yet to come.
+                summary.creates(batch.credential).take(created.min(now));
             }
             if batch.state.is_open() || !batch.litter.is_empty() {
                 summary.track_again(batch, now);

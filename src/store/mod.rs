@@ -31,6 +31,8 @@ mod open;
 mod reads;
 pub(crate) mod records;
 mod redo;
+#[cfg(debug_assertions)]
+pub mod rehearsal;
 #[cfg(test)]
 mod retention;
 mod sled;
@@ -51,7 +53,9 @@ pub use self::{
 use self::{
     changes::{admit, attempts, deliveries, places, purge, settle},
     kv::{Kv, again},
-    records::{batch, credential, destination, learned, meta, orphan, receiver, shadow, tenant},
+    records::{
+        batch, credential, destination, issued, learned, meta, orphan, receiver, shadow, tenant,
+    },
     redo::Redo,
     staging::{Staging, Step},
     writer::{Horizon, Writer},
@@ -65,15 +69,16 @@ use crate::{
             BatchId, CallDigest, CredentialId, DestinationId, ReceiverId, RequestId, RequestKey,
             TenantId,
         },
+        issued::IssuedKey,
         ledger::{LedgerKey, LedgerRow},
         request::{Cohort, Destination, Entry, LiveQueue, Place},
         shadow::{ShadowKey, ShadowRow},
         time::Timestamp,
     },
     ports::{
-        Admission, Admitted, Delivery, DeliveryStatus, Ending, FeedPage, Head, Idempotent, Learned,
-        LearnedKey, LedgerEntry, Relocation, Replan, Settled, Store, StoreError, Stored,
-        TenantMove, Unbooked,
+        Admission, Admitted, Delivery, DeliveryStatus, Ending, FeedPage, Head, Idempotent,
+        KeyOwner, Learned, LearnedKey, LedgerEntry, Relocation, Replan, Settled, Store, StoreError,
+        Stored, TenantMove, Unbooked,
     },
 };
 
@@ -430,8 +435,8 @@ impl<K: Kv> Store for KvStore<K> {
     async fn move_tenant(&self, moving: TenantMove) -> Result<(), StoreError> {
         self.change(move |staging| {
             let mut step = Step::default();
-            for (print, tenant) in moving.keys {
-                step.put(tenant::key(print), tenant::encode(tenant));
+            for (print, owner) in moving.keys {
+                step.put(tenant::key(print), tenant::encode(&owner));
             }
             for (id, sealed) in moving.credentials {
                 let name = credential::key(id);
@@ -444,8 +449,17 @@ impl<K: Kv> Store for KvStore<K> {
         .await
     }
 
-    async fn tenants(&self) -> Result<Vec<(TenantId, TenantId)>, StoreError> {
+    async fn tenants(&self) -> Result<Vec<(TenantId, KeyOwner)>, StoreError> {
         self.read(usize::MAX, |kv| reads::tenants(kv)).await
+    }
+
+    async fn put_issued(&self, key: &IssuedKey) -> Result<(), StoreError> {
+        self.put(issued::key(key.id), Some(issued::encode(key)))
+            .await
+    }
+
+    async fn issued(&self) -> Result<Vec<IssuedKey>, StoreError> {
+        self.read(usize::MAX, |kv| reads::issued_keys(kv)).await
     }
 
     async fn put_learned(&self, learned: Learned) -> Result<(), StoreError> {

@@ -8,7 +8,7 @@ use super::{
     kv::{End, Kv, Span},
     records::{
         attempt, batch, chunk, credential, delivery, destination, feed, hook_secrets, idempotency,
-        learned, ledger, line, live, meta, orphan, placed, queue, receiver,
+        issued, learned, ledger, line, live, meta, orphan, placed, queue, receiver,
         request::{self, Payload},
         shadow, tenant, unbooked,
     },
@@ -19,14 +19,15 @@ use crate::{
         batch::Batch,
         hook::{Secrets, TurnedOff},
         id::{BatchId, CallDigest, CredentialId, ReceiverId, RequestId, RequestKey, TenantId},
+        issued::IssuedKey,
         ledger::{LedgerKey, LedgerRow},
         request::{Cohort, Destination, Entry, LiveQueue, Place},
         shadow::{ShadowKey, ShadowRow},
         time::Timestamp,
     },
     ports::{
-        Content, Delivery, DeliveryStatus, FeedPage, Head, Idempotent, Learned, StoreError, Stored,
-        Unbooked,
+        Content, Delivery, DeliveryStatus, FeedPage, Head, Idempotent, KeyOwner, Learned,
+        StoreError, Stored, Unbooked,
     },
 };
 
@@ -237,8 +238,12 @@ pub fn vault_roots(kv: &impl Kv) -> Read<Option<Vec<u8>>> {
     one(kv, &meta::roots_key(), meta::decode)
 }
 
-pub fn tenants(kv: &impl Kv) -> Read<Vec<(TenantId, TenantId)>> {
+pub fn tenants(kv: &impl Kv) -> Read<Vec<(TenantId, KeyOwner)>> {
     all(kv, &tenant::all(), usize::MAX, tenant::decode)
+}
+
+pub fn issued_keys(kv: &impl Kv) -> Read<Vec<IssuedKey>> {
+    all(kv, &issued::all(), usize::MAX, issued::decode)
 }
 
 pub fn batch(kv: &impl Kv, id: BatchId) -> Read<Option<Batch>> {

@@ -17,6 +17,8 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
+#[cfg(debug_assertions)]
+use super::rehearsal;
 use super::{
     kv::{Kv, again},
     staging::{Change, Failures, Staging},
@@ -164,7 +166,11 @@ fn sync_groups<K: Kv>(kv: &K, horizon: &Horizon, unsynced: &blocking::Receiver<G
     let _last = Last(horizon);
     while let Ok(first) = unsynced.recv() {
         let groups: Vec<Group> = std::iter::once(first).chain(unsynced.try_iter()).collect();
+        #[cfg(debug_assertions)]
+        rehearsal::pass(rehearsal::Point::Applied);
         let failure = kv.sync().err();
+        #[cfg(debug_assertions)]
+        rehearsal::pass(rehearsal::Point::Synced);
         if let Some(last) = groups.last() {
             horizon.synced(last.commits);
         }
@@ -207,6 +213,8 @@ impl Horizon {
 
     /// Before a commit is applied.
     pub fn begin(&self) {
+        #[cfg(debug_assertions)]
+        rehearsal::pass(rehearsal::Point::Begun);
         self.applied.fetch_add(1, Ordering::SeqCst);
     }
 

@@ -3,6 +3,7 @@
 mod app;
 mod edge;
 mod engine;
+mod issuing;
 mod kill;
 mod layout;
 mod namespace;
@@ -10,5 +11,6 @@ mod sdk;
 mod settings;
 mod simulate;
 mod simulator;
+mod torture;
 mod wire;
 mod workloads;

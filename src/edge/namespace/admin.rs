@@ -31,6 +31,7 @@ pub fn routes() -> Router<Arc<Edge>> {
     Router::new()
         .route("/offpeak/admin/status", get(status))
         .route("/offpeak/admin/backup", get(backup))
+        .merge(super::keys::routes())
         .route("/offpeak/admin/shadow", get(shadow))
         .route("/offpeak/admin/turnaround", get(turnaround))
         .route("/offpeak/admin/pause", post(pause))
@@ -95,7 +96,7 @@ async fn flush(State(edge): State<Arc<Edge>>, _: Operator) -> Result<Response, A
 }
 
 /// A caller with the admin token.
-struct Operator;
+pub(super) struct Operator;
 
 impl FromRequestParts<Arc<Edge>> for Operator {
     type Rejection = ApiError;

@@ -1,6 +1,6 @@
 //! What comes back from a batch, and where it goes.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use offpeak::{
     model::{
@@ -12,6 +12,7 @@ use offpeak::{
 
 use super::{
     asking::{HOUR, MINUTE, SECOND, ask},
+    life::Virtual,
     world::{Allow, LIVE, World, refusal, succeeded},
 };
 
@@ -97,6 +98,19 @@ async fn creates_wait_for_their_budget() {
     let log = world.sim.log();
     let lines: Vec<usize> = log.batches.iter().map(|batch| batch.lines).collect();
     assert_eq!(lines, [1, 1, 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_was_set_back_while_we_were_down_stops_no_creates() {
+    let mut world = World::new().await;
+    world.ask(&ask("before")).await;
+    world.pass(MINUTE).await;
+    world.clock = Arc::new(Virtual::new(world.clock.now() - 6 * HOUR, 2));
+    world.restart(None).await;
+    world.ask(&ask("after")).await;
+    world.pass(MINUTE).await;
+    assert_eq!(world.sim.log().batches.len(), 2);
+    world.finish().await;
 }
 
 /// Faults that change how a batch is told, not what is in it.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use offpeak::simulator::{answer_mark, fingerprint};
 use serde_json::{Value, json};
 
@@ -76,9 +76,14 @@ impl Call {
     }
 
     /// The simulator's steering words, in place of the ordinary ones.
-    pub fn steered(mut self, words: &str) -> Self {
+    pub fn steered(self, words: &str) -> Self {
+        self.with("metadata", json!({"sim": words}))
+    }
+
+    /// With this field in its body.
+    pub fn with(mut self, name: &str, value: Value) -> Self {
         let mut body: Value = serde_json::from_str(&self.body).unwrap();
-        body["metadata"] = json!({"sim": words});
+        body[name] = value;
         self.body = body.to_string();
         self
     }
@@ -91,11 +96,8 @@ impl Call {
     }
 
     /// A longer question.
-    pub fn padded(mut self, bytes: usize) -> Self {
-        let mut body: Value = serde_json::from_str(&self.body).unwrap();
-        body["user"] = "x".repeat(bytes).into();
-        self.body = body.to_string();
-        self
+    pub fn padded(self, bytes: usize) -> Self {
+        self.with("user", "x".repeat(bytes).into())
     }
 
     pub fn path(&self) -> &'static str {
@@ -166,12 +168,17 @@ pub struct Client {
 
 impl Client {
     pub fn new(trap: Arc<Trap>) -> Self {
+        // So that a broken connection is always this call's own.
+        Client::keeping(trap, 0)
+    }
+
+    /// One that keeps so many connections for its next calls.
+    pub fn keeping(trap: Arc<Trap>, idle: usize) -> Self {
         // reqwest wants a TLS provider to be there, for plain HTTP too.
         let _another_was_first = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
             .no_proxy()
-            // So that a broken connection is always this call's own.
-            .pool_max_idle_per_host(0)
+            .pool_max_idle_per_host(idle)
             .build()
             .unwrap();
         Client { http, trap }
@@ -188,6 +195,18 @@ impl Client {
             request = request.header("x-stainless-retry-count", tries.min(2));
         }
         self.read(request.body(call.body.clone())).await
+    }
+
+    /// A call without a body.
+    pub async fn ask(
+        &self,
+        up: &Up,
+        key: &str,
+        method: Method,
+        path: &str,
+    ) -> Result<Reply, Broken> {
+        let request = self.http.request(method, format!("{}{path}", up.base));
+        self.read(request.bearer_auth(key)).await
     }
 
     /// `wait`: the seconds of a long poll.

@@ -18,32 +18,13 @@ use super::{
     caller::{Call, Client, Mode},
     hooks::Hooks,
     load::{Done, Feed, KEYS, Load},
+    nano_usd, number_from,
     process::{Revived, Setup, Up},
-    provider::{Point, Provider, Step, quick},
+    provider::{Point, Provider, quick},
     soon,
 };
 
 const CALLERS: usize = 120;
-
-/// Every step whose loss means something.
-const POINTS: [Point; 16] = [
-    Point::Before(Step::Upload),
-    Point::After(Step::Upload),
-    Point::Before(Step::Create),
-    Point::After(Step::Create),
-    Point::After(Step::Poll),
-    Point::Before(Step::Content),
-    Point::After(Step::Content),
-    Point::Before(Step::Delete),
-    Point::After(Step::Delete),
-    Point::After(Step::Cancel),
-    Point::Before(Step::Live),
-    Point::After(Step::Live),
-    Point::Acknowledged,
-    Point::Dripped,
-    Point::Answered,
-    Point::Hooked,
-];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_to_kills_and_nothing_is_submitted_twice() {
@@ -122,15 +103,10 @@ async fn nothing_acknowledged_is_lost_to_kills_and_nothing_is_submitted_twice() 
     );
 }
 
-fn number_from(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
-}
-
 async fn kill_again_and_again(cycles: u64, seed: u64, provider: &Provider, server: &Revived) {
     let mut chance = StdRng::seed_from_u64(seed);
     for cycle in 0..cycles {
-        let point = *POINTS.choose(&mut chance).unwrap();
+        let point = *Point::ALL.choose(&mut chance).unwrap();
         let spare = chance.random_range(0..40);
         println!("kill {cycle} at {point:?} after {spare}");
         provider.trap.arm(point, spare, 1500, server.pid());
@@ -288,12 +264,6 @@ async fn check_money(load: &Load, provider: &Provider, unaccounted: usize) {
         "{paid} ≤ {} ≤ {most}",
         bill.total_nano_usd
     );
-}
-
-fn nano_usd(text: &str) -> u64 {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    assert!(fraction.len() <= 9, "{text}");
-    format!("{whole}{fraction:0<9}").parse().unwrap()
 }
 
 /// At least once for each request that asked for one, always with the same id,

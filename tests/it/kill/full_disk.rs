@@ -1,13 +1,7 @@
 //! A disk that is full: calls with a deadline are refused for the moment, what
 //! was taken in is answered, and everything else goes on.
 
-use std::{
-    fs::{self, File},
-    io::Write as _,
-    path::{Path, PathBuf},
-    process::Command,
-    sync::Arc,
-};
+use std::{fs, path::Path, sync::Arc};
 
 use http::StatusCode;
 use offpeak::simulator::Operation;
@@ -16,6 +10,7 @@ use tokio::task::JoinSet;
 
 use super::{
     caller::{Call, Client, Mode},
+    disk::Disk,
     load::Load,
     process::{Revived, Setup},
     provider::{Provider, quick},
@@ -24,63 +19,6 @@ use super::{
 
 const KEY: &str = "sk-north.one";
 const MODEL: &str = "gpt-4o-mini";
-
-/// A small disk of its own; none where this machine lets us mount nothing.
-struct Disk {
-    path: PathBuf,
-    _above: tempfile::TempDir,
-}
-
-impl Disk {
-    fn mount() -> Option<Disk> {
-        let above = tempfile::tempdir().unwrap();
-        let path = above.path().join("disk");
-        fs::create_dir(&path).unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=64m", "tmpfs"])
-            .arg(&path)
-            .output();
-        let refused = match mounted {
-            Ok(output) if output.status.success() => {
-                return Some(Disk {
-                    path,
-                    _above: above,
-                });
-            }
-            Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
-            Err(error) => error.to_string(),
-        };
-        assert_ne!(
-            std::env::var("OFFPEAK_REQUIRE_ALL").as_deref(),
-            Ok("1"),
-            "no disk of 64 MB could be mounted: {refused}"
-        );
-        println!("SKIPPED: no disk of 64 MB could be mounted: {refused}");
-        None
-    }
-
-    /// Leaves `left` bytes free.
-    fn fill(&self, left: u64) -> PathBuf {
-        let disk = rustix::fs::statvfs(&self.path).unwrap();
-        let free = disk.f_bavail * disk.f_frsize;
-        let path = self.path.join("filler");
-        let mut file = File::create(&path).unwrap();
-        for _ in 0..free.saturating_sub(left) / 4096 {
-            file.write_all(&[1; 4096]).unwrap();
-        }
-        path
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let unmounted = Command::new("umount")
-            .arg("--lazy")
-            .arg(&self.path)
-            .status();
-        assert!(unmounted.is_ok_and(|status| status.success()));
-    }
-}
 
 struct Scene {
     provider: Arc<Provider>,
@@ -163,7 +101,7 @@ impl Scene {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn within_the_reserve_only_answers_are_written() {
-    let Some(disk) = Disk::mount() else { return };
+    let Some(disk) = Disk::mount(64) else { return };
     let dir = tempfile::tempdir().unwrap();
     let scene = scene(&disk, &dir.path().join("stderr"), "0").await;
     let filler = disk.fill(38_000_000);
@@ -179,7 +117,7 @@ async fn within_the_reserve_only_answers_are_written() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_others_fill_to_the_last_byte_delays_answers_only() {
-    let Some(disk) = Disk::mount() else { return };
+    let Some(disk) = Disk::mount(64) else { return };
     let dir = tempfile::tempdir().unwrap();
     let scene = scene(&disk, &dir.path().join("stderr"), "0").await;
     let mut tasks = JoinSet::new();

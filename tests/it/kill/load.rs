@@ -23,7 +23,7 @@ pub const KEYS: [&str; 2] = ["sk-north.one", "sk-south.two"];
 const MODELS: [&str; 3] = ["gpt-4o-mini", "gpt-4.1", "gpt-5.4"];
 /// From live at once to as late as the load can wait for.
 const DEADLINES: [&str; 4] = ["3s", "5s", "8s", "12s"];
-const MODES: [Mode; 10] = [
+pub const MODES: [Mode; 10] = [
     Mode::Held,
     Mode::Async,
     Mode::Stream,

@@ -2,17 +2,18 @@
 //! directory, out of disk, and without a provider.
 
 mod backup;
-mod caller;
+pub mod caller;
 mod crash;
 mod crowd;
 mod data_dir;
+pub mod disk;
 mod full_disk;
-mod hooks;
-mod load;
+pub mod hooks;
+pub mod load;
 mod log;
 mod master_key;
-mod process;
-mod provider;
+pub mod process;
+pub mod provider;
 mod proxied;
 mod redacted;
 mod stop;
@@ -22,11 +23,23 @@ use std::{future::Future, time::Duration};
 
 /// How long anything may take that must happen. Not a measure of speed: it only
 /// turns waiting for ever into a failure.
-const PATIENCE: Duration = Duration::from_secs(100);
+pub const PATIENCE: Duration = Duration::from_secs(100);
 
-async fn soon<T>(what: &str, happens: impl Future<Output = T>) -> T {
+pub async fn soon<T>(what: &str, happens: impl Future<Output = T>) -> T {
     match tokio::time::timeout(PATIENCE, happens).await {
         Ok(happened) => happened,
         Err(_) => panic!("{what}: not within {PATIENCE:?}"),
     }
+}
+
+/// A number in the environment.
+pub fn number_from(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
+}
+
+pub fn nano_usd(text: &str) -> u64 {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    assert!(fraction.len() <= 9, "{text}");
+    format!("{whole}{fraction:0<9}").parse().unwrap()
 }

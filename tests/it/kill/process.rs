@@ -198,13 +198,21 @@ impl Revived {
     }
 
     pub async fn again(&self) {
-        let process = self.setup.start(&self.stderr).await;
+        if let Err(Refusal { code, told }) = self.try_again().await {
+            panic!("it did not start: {code:?}\n{told}");
+        }
+    }
+
+    /// Its refusal has no code where it was killed before it was up.
+    pub async fn try_again(&self) -> Result<(), Refusal> {
+        let process = self.setup.try_start(&self.stderr).await?;
         let base = process.base.as_str().into();
         *self.process.lock() = Some(process);
         self.up.send_modify(|up| {
             up.start += 1;
             up.base = base;
         });
+        Ok(())
     }
 
     pub fn pid(&self) -> Pid {

@@ -145,6 +145,28 @@ pub enum Point {
     Hooked,
 }
 
+impl Point {
+    /// Every step whose loss means something.
+    pub const ALL: [Point; 16] = [
+        Point::Before(Step::Upload),
+        Point::After(Step::Upload),
+        Point::Before(Step::Create),
+        Point::After(Step::Create),
+        Point::After(Step::Poll),
+        Point::Before(Step::Content),
+        Point::After(Step::Content),
+        Point::Before(Step::Delete),
+        Point::After(Step::Delete),
+        Point::After(Step::Cancel),
+        Point::Before(Step::Live),
+        Point::After(Step::Live),
+        Point::Acknowledged,
+        Point::Dripped,
+        Point::Answered,
+        Point::Hooked,
+    ];
+}
+
 /// Kills a process at a point that it names.
 #[derive(Default)]
 pub struct Trap {
@@ -175,6 +197,10 @@ impl Trap {
     /// Waits until it has struck.
     pub async fn sprung(&self) {
         super::soon("the trap", self.sprung.notified()).await;
+    }
+
+    pub fn disarm(&self) {
+        *self.armed.lock() = None;
     }
 
     pub fn pass(&self, point: Point) {

@@ -107,7 +107,7 @@ async fn secrets_are_nowhere() {
             .body
             .replace(QUESTION, ""),
     );
-    hooks.all_of(&[id.clone()]).await;
+    hooks.all_of(std::slice::from_ref(&id)).await;
     for path in [
         "/metrics",
         "/healthz",
