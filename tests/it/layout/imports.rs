@@ -25,10 +25,20 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("backtest", &["model", "policy", "ledger"]),
     ("config", &["model"]),
     // The simulator is a thing to run, by itself or in the demo.
-    // So is a backtest, with its prices.
+    // So is a backtest, with its prices. What a stopped server's directory holds is
+    // checked, salvaged, copied and restored without the rest of the application.
     (
         "cli",
-        &["model", "config", "app", "simulator", "backtest", "ledger"],
+        &[
+            "model",
+            "config",
+            "app",
+            "simulator",
+            "backtest",
+            "ledger",
+            "store",
+            "ports::Store",
+        ],
     ),
     ("app", ANYTHING),
     ("fuzzing", ANYTHING),
