@@ -22,7 +22,7 @@ pub use self::{
     },
     store::{
         Admission, Admitted, Content, Delivery, DeliveryStatus, Ending, FeedEntry, FeedPage, Head,
-        Idempotent, Learned, LearnedKey, LedgerEntry, Relocation, Replan, Settled, Store,
+        Idempotent, KeyOwner, Learned, LearnedKey, LedgerEntry, Relocation, Replan, Settled, Store,
         StoreError, Stored, TenantMove, Unbooked,
     },
     vault::{Credential, Unopened, Vault},
@@ -34,6 +34,6 @@ use crate::model::time::Timestamp;
 pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
 
-    /// Uniform in `0..=u128::MAX`.
+    /// Uniform in `0..=u128::MAX`, and not to be guessed: keys are made of it.
     fn random(&self) -> u128;
 }

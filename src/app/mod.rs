@@ -1,5 +1,6 @@
 //! The composition root: the only place that names concrete adapters.
 
+mod auth;
 mod clock;
 #[cfg(debug_assertions)]
 mod rehearsal;
@@ -7,6 +8,7 @@ mod settings;
 mod warnings;
 
 use std::{
+    collections::HashMap,
     fs::{OpenOptions, Permissions},
     io::Write as _,
     net::SocketAddr,
@@ -22,9 +24,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+pub use auth::{Auth, Mode};
 pub use clock::SystemClock;
 pub use settings::{Listen, Settings};
 
+use self::auth::BadUpstreamKey;
 use crate::{
     delivery::{self, BadSender, Courier},
     edge::{
@@ -53,6 +57,8 @@ pub struct Secrets {
     pub previous_master_key: Option<Secret>,
     /// `OFFPEAK_ADMIN_TOKEN`; without it, a file in the data directory.
     pub admin_token: Option<Secret>,
+    /// By variable: the provider's keys that `[auth.upstream]` names.
+    pub upstream_keys: HashMap<String, Secret>,
     /// `OFFPEAK_UPSTREAM_WEBHOOK_SECRET`; without it the provider's events are not taken.
     pub upstream_webhooks: Option<Secret>,
 }
@@ -93,6 +99,8 @@ pub enum StartError {
     #[error("webhook: {0}")]
     Delivery(#[from] BadSender),
     #[error(transparent)]
+    UpstreamKey(#[from] BadUpstreamKey),
+    #[error(transparent)]
     UpstreamSecret(#[from] BadUpstreamSecret),
     #[error(transparent)]
     Prices(#[from] BadPrices),
@@ -110,15 +118,17 @@ impl App {
     /// Whatever cannot be opened or makes no sense, said so that it can be mended.
     pub async fn start(settings: Settings, secrets: Secrets) -> Result<App, StartError> {
         let warnings = settings.warnings();
+        let upstreams = settings.auth.upstreams(&secrets.upstream_keys)?;
         let dir = settings.store.data_dir.clone();
         let store: Arc<dyn Store> = Arc::new(SledStore::open(&settings.store)?);
-        let master = match &secrets.master_key {
-            Some(key) => MasterKey::parse(key)?,
-            None => MasterKey::load_or_create(&dir)?,
-        };
         let previous = match &secrets.previous_master_key {
             Some(key) => Some(MasterKey::parse(key)?),
             None => MasterKey::load_previous(&dir)?,
+        };
+        let master = match &secrets.master_key {
+            Some(key) => MasterKey::parse(key)?,
+            None if previous.is_some() => MasterKey::load_or_create(&dir)?,
+            None => kept_key(&dir, &*store).await?,
         };
         let vault = vault::unlock(&*store, &master, previous.as_ref()).await;
         let vault = vault.map_err(|locked| StartError::Vault {
@@ -139,9 +149,18 @@ impl App {
             vault,
             prices: Prices::built_in()?,
             settings: settings.engine,
+            upstreams,
         })
         .await?;
         let passthrough = passthrough.watched_by(&engine);
+        let passthrough = match engine.issues_keys() {
+            true => passthrough.guarded_by(
+                &engine,
+                settings.auth.passthrough_paths,
+                settings.edge.body_timeout,
+            ),
+            false => passthrough,
+        };
         let edge = Edge::new(
             engine.clone(),
             passthrough.for_another_worker(),
@@ -207,6 +226,18 @@ impl App {
         self.engine.stop(left).await;
         served
     }
+}
+
+/// The master key of the data directory. Where something was sealed with one, none is
+/// made: it would be in the way of the one that has to be brought back.
+async fn kept_key(dir: &Path, store: &dyn Store) -> Result<MasterKey, StartError> {
+    if !vault::is_sealed(store).await? {
+        return Ok(MasterKey::load_or_create(dir)?);
+    }
+    MasterKey::load(dir)?.ok_or_else(|| StartError::Vault {
+        dir: dir.to_path_buf(),
+        locked: Locked::NoKey,
+    })
 }
 
 /// Without one from the environment: derived from the master key, and written to

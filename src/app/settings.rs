@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::{
+    app::auth::Auth,
     config::{Config, ConfigError},
     delivery, edge, engine, provider, store,
 };
@@ -18,6 +19,7 @@ pub struct Settings {
     pub provider: provider::Settings,
     pub store: store::Settings,
     pub delivery: delivery::Settings,
+    pub auth: Auth,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -123,6 +125,8 @@ impl Settings {
                 public_url: server.public_url(),
             },
         };
+        let auth: Auth = config.section("auth")?;
+        auth.check(config)?;
         let deadline: edge::deadline::Settings = config.section("deadline")?;
         if engine
             .shadow
@@ -145,6 +149,7 @@ impl Settings {
             server,
             engine,
             delivery,
+            auth,
         })
     }
 }

@@ -41,7 +41,7 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
         .mode(0o600)
         .open(&partial)
         .map_err(|error| Failure::Other(format!("{}: {error}", partial.display())))?;
-    let taken = match database.then(|| SledStore::open(&settings)) {
+    let taken = match database.then(|| SledStore::open_unchanged(&settings)) {
         None | Some(Err(OpenError::InUse { .. })) => fetch(&args.url, &settings, file).await,
         Some(Ok(store)) => read(store, file).await,
         Some(Err(error)) => Err(Failure::Other(error.to_string())),
@@ -103,12 +103,16 @@ async fn fetch(url: &str, settings: &Settings, file: File) -> Result<BackupEnd, 
     // reqwest wants a TLS provider to be there.
     let _another_was_first = rustls::crypto::ring::default_provider().install_default();
     let failed = |error: reqwest::Error| {
-        let why = super::shadow::root_cause(&error);
+        let why = super::remote::root_cause(&error);
         Failure::Other(format!("no backup from an Offpeak at {url}: {why}"))
     };
     let http = reqwest::Client::builder().build().map_err(failed)?;
     let reply = http.get(&url).bearer_auth(token.trim()).send().await;
     let mut reply = reply.map_err(failed)?;
+    if reply.status() == reqwest::StatusCode::CONFLICT {
+        let busy = "another backup of it is being taken: one at a time";
+        return Err(Failure::Other(format!("{url}: {busy}")));
+    }
     if !reply.status().is_success() {
         return Err(Failure::Other(format!("{url}: {}", reply.status())));
     }

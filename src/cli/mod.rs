@@ -2,7 +2,9 @@
 
 mod backup;
 mod demo;
+mod keys;
 mod log;
+mod remote;
 mod restore;
 mod serve;
 mod shadow;
@@ -36,6 +38,8 @@ enum Command {
     Simulator(simulator::Args),
     /// What calls without a deadline would have saved with one, asked of a running server.
     Shadow(shadow::Args),
+    /// The keys that a running server issues to its callers (auth.mode = "keys").
+    Keys(keys::Args),
     /// Copy all that is stored into one file, while the server runs or when it does not.
     Backup(backup::Args),
     /// Make a data directory of a backup.
@@ -61,6 +65,7 @@ pub fn main() -> ExitCode {
             Command::Simulate(args) => simulate::run(&args),
             Command::Simulator(args) => simulator::run(args).await,
             Command::Shadow(args) => shadow::run(args).await,
+            Command::Keys(args) => keys::run(args).await,
             Command::Backup(args) => backup::run(args).await,
             Command::Restore(args) => restore::run(&args),
             Command::Store(args) => store::run(&args),

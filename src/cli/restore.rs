@@ -26,8 +26,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let end = end.map_err(|error| Failure::Other(error.to_string()))?;
     println!(
         "restored {} records and {} commits into {}. Start the server with the master key of \
-         the one that was backed up: without it, what is pending cannot be sent, and callers \
-         do not find what is theirs.",
+         the one that was backed up: with another, or without one, it does not start.",
         end.pairs,
         end.commits,
         dir.display()

@@ -46,6 +46,11 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
         master_key: secret("OFFPEAK_MASTER_KEY"),
         previous_master_key: secret("OFFPEAK_PREVIOUS_MASTER_KEY"),
         admin_token: secret("OFFPEAK_ADMIN_TOKEN"),
+        upstream_keys: settings
+            .auth
+            .variables()
+            .filter_map(|name| Some((name.to_owned(), secret(name)?)))
+            .collect(),
         upstream_webhooks: secret("OFFPEAK_UPSTREAM_WEBHOOK_SECRET"),
     };
     let tasks = TaskTracker::new();

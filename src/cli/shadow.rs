@@ -3,9 +3,10 @@
 
 use std::process::ExitCode;
 
+use reqwest::Method;
 use serde_json::Value;
 
-use super::Failure;
+use super::{Failure, remote};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -35,42 +36,13 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     };
     let key = std::env::var(variable)
         .map_err(|_| Failure::Other(format!("{variable} is not set: {missing}")))?;
-    let answer = ask(&format!("{}{path}", args.url.trim_end_matches('/')), &key).await?;
+    let url = format!("{}{path}", args.url.trim_end_matches('/'));
+    let answer = remote::ask(Method::GET, &url, &key, None).await?;
     match args.json {
         true => println!("{answer}"),
         false => print!("{}", table(&answer)),
     }
     Ok(ExitCode::SUCCESS)
-}
-
-async fn ask(url: &str, key: &str) -> Result<Value, Failure> {
-    // reqwest wants a TLS provider to be there.
-    let _another_was_first = rustls::crypto::ring::default_provider().install_default();
-    let failed = |error: reqwest::Error| {
-        let why = root_cause(&error);
-        Failure::Other(format!("no answer from an Offpeak at {url}: {why}"))
-    };
-    let http = reqwest::Client::builder().build().map_err(failed)?;
-    let reply = http.get(url).bearer_auth(key).send().await;
-    let reply = reply.map_err(failed)?;
-    let status = reply.status();
-    let answer: Value = reply.json().await.map_err(failed)?;
-    match status.is_success() {
-        true => Ok(answer),
-        false => {
-            let why = answer["error"]["message"].as_str().unwrap_or_default();
-            Err(Failure::Other(format!("{url}: {status}: {why}")))
-        }
-    }
-}
-
-/// reqwest's own words say neither "refused" nor "no URL".
-pub fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 /// Column heads, and the fields below them.

@@ -95,6 +95,10 @@ fn text(report: &Report) -> String {
     for record in report.unreadable.iter().take(NAMED) {
         text += &format!("  {}: {}\n", record.record, record.why);
     }
+    if !report.roots {
+        text += "the roots of the vault are not there: without them no stored key opens, unless \
+                 an earlier version wrote this database\n";
+    }
     if report.acknowledged.is_none() {
         text += "how many commits were acknowledged is not known\n";
     }

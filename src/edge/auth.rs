@@ -4,15 +4,52 @@
 use http::{HeaderMap, HeaderName, Uri, header};
 
 use super::{Edge, errors::ApiError};
-use crate::{engine::Caller, ports::Credential};
+use crate::{
+    engine::{Caller, Engine},
+    ports::Credential,
+};
 
 /// The caller, known by fingerprints of what it presents. A caller without a
 /// key is a tenant too, for upstreams that want none.
 ///
 /// # Errors
-/// 400 where a header of the credential stands twice or is not printable.
+/// 400 where a header of the credential stands twice or is not printable. Where we
+/// issue keys, 401 for any other.
 pub fn caller(edge: &Edge, headers: &HeaderMap, uri: &Uri) -> Result<Caller, ApiError> {
-    credential(headers, uri).map(|credential| edge.engine.caller(credential))
+    Ok(edge.engine.identify(credential(headers, uri)?)?)
+}
+
+/// The caller of a call with a deadline, which counts among those that its key may make
+/// a minute; and why no batch can run it, if that is so.
+///
+/// # Errors
+/// As [`caller`]; 429 where it is one too many.
+pub fn deferring(
+    edge: &Edge,
+    headers: &HeaderMap,
+    uri: &Uri,
+) -> Result<(Caller, Option<String>), ApiError> {
+    let mut presented = credential(headers, uri)?;
+    let live_only = live_only(headers, &mut presented)?;
+    let caller = edge.engine.identify(presented)?;
+    in_turn(&edge.engine, &caller)?;
+    Ok((caller, live_only))
+}
+
+/// # Errors
+/// 429 for a call that is one too many for its key. SDKs send it again by themselves.
+pub fn in_turn(engine: &Engine, caller: &Caller) -> Result<(), ApiError> {
+    engine.take_turn(caller).map_err(|wait| {
+        let rate = caller
+            .key
+            .as_ref()
+            .and_then(|key| key.issued.requests_per_minute);
+        let message = format!(
+            "Rate limit reached: this key may make {} calls a minute.",
+            rate.unwrap_or_default()
+        );
+        ApiError::limited("rate_limit_exceeded", message).retry_after(wait)
+    })
 }
 
 /// What the call presents.
@@ -49,10 +86,7 @@ pub fn names_key(presented: &Credential) -> bool {
 ///
 /// # Errors
 /// As [`caller`].
-pub fn live_only(
-    headers: &HeaderMap,
-    credential: &mut Credential,
-) -> Result<Option<String>, ApiError> {
+fn live_only(headers: &HeaderMap, credential: &mut Credential) -> Result<Option<String>, ApiError> {
     let Some(value) = single(headers, &OPENAI_BETA)? else {
         return Ok(None);
     };

@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::deadline;
 use crate::{
-    engine::{AdmitError, FeedError, Full, Refused, error_body},
+    engine::{AdmitError, FeedError, Full, KeyRefused, Refused, error_body},
     model::{body::Refusal, deadline::BadDeadline},
     ports::StoreError,
 };
@@ -64,6 +64,19 @@ impl ApiError {
         ApiError {
             kind: "authentication_error",
             ..ApiError::invalid(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
+        }
+    }
+
+    /// 403: the key may not do that.
+    pub fn forbidden(code: &'static str, message: impl Into<String>) -> Self {
+        ApiError::invalid(StatusCode::FORBIDDEN, code, message)
+    }
+
+    /// 429: never retried, unless [`retry_after`](ApiError::retry_after) says so.
+    pub fn limited(code: &'static str, message: impl Into<String>) -> Self {
+        ApiError {
+            kind: "rate_limit_error",
+            ..ApiError::invalid(StatusCode::TOO_MANY_REQUESTS, code, message)
         }
     }
 
@@ -211,6 +224,33 @@ impl From<FeedError> for ApiError {
     }
 }
 
+impl From<KeyRefused> for ApiError {
+    fn from(refused: KeyRefused) -> Self {
+        let expired_or_revoked = |code, what: &str, at| ApiError {
+            code: Some(code),
+            ..ApiError::unauthorized(format!(
+                "This API key {what} at {at}. Ask the operator of this server for another."
+            ))
+        };
+        match refused {
+            KeyRefused::Unknown => ApiError::unauthorized(
+                "Incorrect API key provided. This server takes keys that its operator issued: \
+                 `Authorization: Bearer ofp_…`.",
+            ),
+            KeyRefused::Expired(at) => expired_or_revoked("key_expired", "expired", at),
+            KeyRefused::Revoked(at) => expired_or_revoked("key_revoked", "was revoked", at),
+            KeyRefused::NoUpstream(name) => ApiError::server(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "upstream_not_configured",
+                format!(
+                    "This API key calls with the upstream `{name}`, which this server has no \
+                     key for any more. Its operator can name it in [auth.upstream]."
+                ),
+            ),
+        }
+    }
+}
+
 impl From<Refused> for ApiError {
     fn from(refused: Refused) -> Self {
         match refused {
@@ -222,6 +262,14 @@ impl From<Refused> for ApiError {
             )
             .param("Idempotency-Key"),
             Refused::QueueFull(full) => queue_full(full),
+            Refused::Budget(exceeded) => ApiError::limited(
+                "budget_exceeded",
+                format!(
+                    "This key's budget of ${} a month does not cover the call: ${} were paid \
+                     this month, and ${} are kept for calls that are open. It is renewed at {}.",
+                    exceeded.budget, exceeded.paid, exceeded.reserved, exceeded.renewed,
+                ),
+            ),
             Refused::NotFirm => ApiError {
                 kind: "rate_limit_error",
                 ..ApiError::invalid(

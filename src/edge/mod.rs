@@ -8,6 +8,7 @@ mod calls;
 pub mod deadline;
 pub mod errors;
 pub mod hold;
+mod models;
 pub mod namespace;
 mod outcome;
 pub mod passthrough;

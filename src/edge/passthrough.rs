@@ -1,6 +1,8 @@
 //! Calls without a deadline: straight to the upstream and back, bytes as they
 //! come, with nothing read, stored or copied on the way (DESIGN.md §1). Only in shadow
-//! mode (`watch`) the end of an answer is copied aside, for what it says of its cost.
+//! mode (`watch`) the end of an answer is copied aside, for what it says of its cost; and
+//! where callers present keys that we issued (`gate`), those are looked up in memory and
+//! the upstream's put in their place.
 //!
 //! Unchanged: method, path (less the base path, see [`Target`]), query, every
 //! end-to-end header with its duplicates, body, status, reason phrase, and the
@@ -14,6 +16,7 @@
 
 mod body;
 mod connection;
+mod gate;
 mod headers;
 mod target;
 mod upload;
@@ -21,6 +24,7 @@ mod watch;
 
 use std::{sync::Arc, time::Duration};
 
+use axum::response::IntoResponse;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -29,15 +33,17 @@ use tower::ServiceExt;
 use url::Url;
 
 use super::errors;
-use crate::engine::Engine;
+use crate::engine::{Caller, Engine};
 
 pub use self::{
     body::{Body, BoxError, RequestBody, UpstreamBody},
+    gate::{BadPath, Paths},
     target::{BadBase, Target},
     upload::{Stalled, Upload},
 };
 use self::{
     connection::{Connection, Pool},
+    gate::Gate,
     headers::{has_plain_coding, strip_hop_by_hop},
     watch::Watch,
 };
@@ -63,6 +69,7 @@ pub struct Passthrough {
     settings: Settings,
     pool: Arc<Pool>,
     watch: Option<Watch>,
+    gate: Option<Arc<Gate>>,
 }
 
 /// Why nothing can be forwarded at all.
@@ -88,6 +95,7 @@ impl Passthrough {
             pool: Arc::new(Pool::new(settings.max_idle, settings.idle_timeout)),
             settings,
             watch: None,
+            gate: None,
         })
     }
 
@@ -95,6 +103,18 @@ impl Passthrough {
     pub fn watched_by(self, engine: &Arc<Engine>) -> Passthrough {
         let watch = Watch::new(engine);
         Passthrough { watch, ..self }
+    }
+
+    /// Lets only calls pass whose caller presents a key that `engine` issued, to these
+    /// paths, and puts the upstream's own in its place.
+    pub fn guarded_by(
+        self,
+        engine: &Arc<Engine>,
+        paths: Paths,
+        body_timeout: Duration,
+    ) -> Passthrough {
+        let gate = Some(Arc::new(Gate::new(engine, paths, body_timeout)));
+        Passthrough { gate, ..self }
     }
 
     /// The same upstream with connections of its own, for another thread.
@@ -108,6 +128,7 @@ impl Passthrough {
             )),
             settings: self.settings.clone(),
             watch: self.watch.clone(),
+            gate: self.gate.clone(),
         }
     }
 
@@ -120,7 +141,18 @@ impl Passthrough {
     where
         RequestBody: From<B>,
     {
-        match self.try_forward(request.map(RequestBody::from)).await {
+        let mut request = request.map(RequestBody::from);
+        let caller = match &self.gate {
+            None => None,
+            Some(gate) => match Box::pin(gate.admit(request)).await {
+                Ok((admitted, caller)) => {
+                    request = admitted;
+                    Some(caller)
+                }
+                Err(error) => return error.into_response().map(Body::Router),
+            },
+        };
+        match self.try_forward(request, caller).await {
             Ok(response) => response,
             Err(failure) => failure.into_response(),
         }
@@ -139,8 +171,10 @@ impl Passthrough {
     async fn try_forward(
         &self,
         mut request: Request<RequestBody>,
+        caller: Option<Caller>,
     ) -> Result<Response<Body>, Failure> {
-        let call = self.watch.as_ref().and_then(|watch| watch.call(&request));
+        let watch = self.watch.as_ref();
+        let call = watch.and_then(|watch| watch.call(&request, caller));
         self.prepare(&mut request)?;
         let (connection, mut response) = self.exchange(request).await?;
         let observer = call.and_then(|call| call.answered(&response));

@@ -13,7 +13,7 @@ use crate::{
         request::{Cohort, Destination, Guarantee, OnLate, Place, Request, Shape},
         time::Timestamp,
     },
-    policy::lane,
+    policy::{allowance::Exceeded, lane},
     ports::{self, Admission, StoreError},
 };
 
@@ -79,6 +79,9 @@ pub enum Refused {
     /// `admission.on_full = "live"`: pass the call through.
     #[error("the queue is full: the call goes through at full price")]
     PassThrough(Full),
+    /// The monthly budget of the caller's key.
+    #[error("the budget of {} a month does not cover the call", .0.budget)]
+    Budget(Exceeded),
     #[error("the deadline could only be met with luck")]
     NotFirm,
     /// The same, and nothing is in its way.
@@ -133,6 +136,8 @@ impl Engine {
         };
         room(&mut self.summary.lock()).map_err(|full| self.full(full))?;
         self.check_firm(&call)?;
+        // Kept until the request is counted among the open ones.
+        let _kept = self.enter_budget(&call).map_err(Refused::Budget)?;
         self.check_key(&call.caller, &call.model)
             .await
             .map_err(|(status, body)| AdmitError::Provider { status, body })?;
@@ -140,7 +145,13 @@ impl Engine {
             .await
             .map_err(|(status, body)| AdmitError::Provider { status, body })?;
 
-        let _gate = self.credentials.gate.read().await;
+        let gate = self.credentials.gate.read().await;
+        if self.has_moved(&call.caller) {
+            // As whoever it is now.
+            drop(gate);
+            let caller = self.caller((*call.caller.presented).clone());
+            return Box::pin(self.admit_now(Call { caller, ..call })).await;
+        }
         let admission = self.prepare(&call, digest, idempotency, body_digest)?;
         self.commit(call, admission).await
     }

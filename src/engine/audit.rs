@@ -15,7 +15,7 @@ use crate::{
     ports::{Credential, ProviderError, RemoteBatch, StoreError},
 };
 
-use super::{Engine, submitter::CLOCK_SKEW};
+use super::{Engine, refusals::is_of_the_key, submitter::CLOCK_SKEW};
 
 /// Creates that no audit has covered yet, by credential.
 #[derive(Default)]
@@ -61,6 +61,17 @@ impl Audits {
         self.creates.lock().remove(&credential);
     }
 
+    /// What was created since then is to be looked at another time.
+    fn forget_before(&self, credential: CredentialId, now: Timestamp) {
+        let mut creates = self.creates.lock();
+        if creates
+            .get(&credential)
+            .is_some_and(|span| span.last <= now)
+        {
+            creates.remove(&credential);
+        }
+    }
+
     fn put_off(&self, credential: CredentialId, due: Timestamp) {
         if let Some(span) = self.creates.lock().get_mut(&credential) {
             span.due = due;
@@ -90,29 +101,41 @@ impl Engine {
     }
 
     /// A last look before the credential is dropped: what shows later is not seen.
-    pub(super) async fn audit_before_dropping(&self, id: CredentialId) -> Result<(), StoreError> {
-        if let Some(since) = self.audits.oldest(id) {
-            self.audit_one(id, since).await?;
-            self.audits.forget(id);
+    /// False where nobody could look, and it is worth another try.
+    pub(super) async fn audit_before_dropping(&self, id: CredentialId) -> Result<bool, StoreError> {
+        let now = self.now();
+        let Some(since) = self.audits.oldest(id) else {
+            return Ok(true);
+        };
+        let looked = self.audit_one(id, since).await?;
+        let worth = since + self.longest_life() > now;
+        if looked || !worth {
+            self.audits.forget_before(id, now);
         }
-        Ok(())
+        Ok(looked || !worth)
     }
 
-    async fn audit_one(&self, id: CredentialId, since: Timestamp) -> Result<(), StoreError> {
+    /// False where nobody could look.
+    async fn audit_one(&self, id: CredentialId, since: Timestamp) -> Result<bool, StoreError> {
         let settings = &self.settings.submit;
         let now = self.now();
         let Ok(credential) = self.credential(id).await else {
             self.audits.forget(id);
-            return Ok(());
+            return Ok(true);
         };
         self.audits.put_off(id, now + settings.audit_interval);
         match self.second_batches(&credential, since).await? {
             Ok(()) => self.audits.covered(id, now - settings.visibility_window),
-            // A key that the provider refuses tells nothing any more.
-            Err(error) if !error.is_transient() => self.audits.forget(id),
-            Err(error) => tracing::warn!(%error, "the list of batches was not audited"),
+            // There is no such list.
+            Err(error) if !error.is_transient() && !is_of_the_key(&error) => {
+                self.audits.forget(id);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the list of batches was not audited");
+                return Ok(false);
+            }
         }
-        Ok(())
+        Ok(true)
     }
 
     pub(super) fn audit_later(&self, credential: CredentialId, sent: Timestamp) {
@@ -152,10 +175,11 @@ impl Engine {
         let Some(batch) = self.batch_of(remote).await? else {
             return Ok(());
         };
-        // What came of a create that is still being looked for, or was given up, is
-        // the submitter's to find.
+        // What came of a create that is still being looked for is the submitter's to find.
+        // One that was refused, in words that were not true, is nobody's.
         let is_known = batch.provider_id.as_ref() == Some(&remote.id);
-        if is_known || batch.provider_id.is_none() {
+        let is_looked_for = batch.provider_id.is_none() && batch.state.is_open();
+        if is_known || is_looked_for {
             return Ok(());
         }
         if let Some(file) = &remote.input_file

@@ -21,7 +21,7 @@ pub(in crate::engine) use self::{receivers::Receivers, redeliver::TestCalls};
 use super::{Engine, drive::Next};
 use crate::{
     model::{
-        id::{ReceiverId, RequestKey},
+        id::{ReceiverId, RequestId, RequestKey, TenantId},
         time::Timestamp,
     },
     ports::{Delivery, DeliveryStatus, StoreError},
@@ -84,9 +84,22 @@ impl Engine {
             }
         }
         self.serve_backlogs(now).await?;
-        let later = self.store.next_delivery().await?.filter(|due| *due > now);
+        let later = self.next_due_after(now).await?;
         let wakes = [later, self.receivers.wakes()].into_iter().flatten().min();
         Ok(next.sooner(wakes.map_or(Next::OnSignal, Next::At)))
+    }
+
+    /// Those due by `now` are in hand, or wait for what says so itself.
+    async fn next_due_after(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        let first = self.store.next_delivery().await?;
+        if first.is_none_or(|due| due > now) {
+            return Ok(first);
+        }
+        let tenant = TenantId([u8::MAX; 16]);
+        let id = RequestId::new(now, u128::MAX);
+        let behind = Some((now, RequestKey { tenant, id }));
+        let next = self.store.due_deliveries(Timestamp::MAX, behind, 1).await?;
+        Ok(next.first().map(|delivery| delivery.due))
     }
 
     /// When to look again at a delivery whose acknowledgement is still on the way:

@@ -10,14 +10,18 @@ use crate::{
     ports::{Credential, ProviderError},
 };
 
-use super::Engine;
+use super::{Engine, keys::Key};
 
 /// A caller, known by fingerprints of what it presented.
 #[derive(Clone, Debug)]
 pub struct Caller {
     pub tenant: TenantId,
     pub credential: CredentialId,
+    /// What does the work: the caller's own, or the upstream's where it presented a key
+    /// that we issued.
     pub presented: Arc<Credential>,
+    /// The key that we issued.
+    pub key: Option<Arc<Key>>,
 }
 
 #[derive(Default)]
@@ -42,13 +46,18 @@ impl Credentials {
         self.opened.lock().insert(id, opened);
     }
 
+    /// Work of it was taken in, or is under way.
+    pub fn knows(&self, id: CredentialId) -> bool {
+        self.opened.lock().contains_key(&id)
+    }
+
     pub fn forget(&self, id: CredentialId) {
         self.opened.lock().remove(&id);
     }
 }
 
 impl Engine {
-    /// Who presents this credential. The tenant is known by the key alone, so
+    /// Who presents this credential of the provider's. The tenant is known by the key alone, so
     /// that a request is found whatever organization header comes with it.
     pub fn caller(&self, presented: Credential) -> Caller {
         let print = self.print(&presented);
@@ -67,6 +76,7 @@ impl Engine {
             tenant,
             credential,
             presented: Arc::new(presented),
+            key: None,
         }
     }
 

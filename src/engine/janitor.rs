@@ -1,7 +1,7 @@
 //! Keeps house: old results, provider files, credentials that no work needs.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -11,6 +11,7 @@ use crate::{
         batch::Batch,
         id::{CredentialId, DestinationId, TenantId},
         request::Destination,
+        time::Timestamp,
     },
     ports::StoreError,
 };
@@ -26,6 +27,18 @@ const PURGE: usize = 48;
 /// at the next start that it is there.
 const BUDGETED_HOURS: u32 = 48;
 
+/// What grows old by months, and who is idle for days, is looked at this often.
+const SELDOM: Duration = Duration::from_secs(3600);
+
+/// What need not be done at every sweep.
+#[derive(Default)]
+pub(super) struct House {
+    /// When old ledger rows and receivers are looked for again.
+    old: Option<Timestamp>,
+    /// Credentials that were dropped, and when their tenants' spending is looked at again.
+    dropped: HashMap<CredentialId, Timestamp>,
+}
+
 impl Engine {
     pub(super) async fn janitor_turn(self: &Arc<Self>) -> Result<Next, StoreError> {
         let now = self.now();
@@ -37,12 +50,8 @@ impl Engine {
             }
         }
         self.store.purge_batches(horizon).await?;
-        self.store.purge_turned_off(now - OFF).await?;
-        let kept = now - retention.ledger;
-        while self.store.purge_ledger(kept.as_hours(), PURGE).await? == PURGE {
-            if self.stop.is_cancelled() {
-                return Ok(Next::OnSignal);
-            }
+        if self.house.lock().old.is_none_or(|due| due <= now) {
+            self.purge_old(now).await?;
         }
         for (key, digest) in self.holders.orphans_before(horizon) {
             if self.store.head(key).await?.is_none() {
@@ -60,6 +69,22 @@ impl Engine {
         self.disk_bytes
             .store(self.store.disk_bytes().await?, Ordering::Relaxed);
         Ok(Next::At(now + retention.sweep_interval))
+    }
+
+    async fn purge_old(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.store.purge_turned_off(now - OFF).await?;
+        let kept = now - self.settings.retention.ledger;
+        let mut from = None;
+        loop {
+            from = self.store.purge_ledger(kept.as_hours(), from).await?;
+            if from.is_none() {
+                self.house.lock().old = Some(now + SELDOM);
+                return Ok(());
+            }
+            if self.stop.is_cancelled() {
+                return Ok(());
+            }
+        }
     }
 
     /// Deletes the provider's files of a batch whose every line is durable. What
@@ -89,8 +114,18 @@ impl Engine {
             idle.map(|destination| (destination.tenant, destination.credential))
                 .collect()
         };
+        let now = self.now();
+        let since = now.as_hours().saturating_sub(BUDGETED_HOURS);
         for (tenant, credential) in idle {
-            self.audit_before_dropping(credential).await?;
+            let rests = self.house.lock().dropped.get(&credential).copied();
+            let rests = rests.is_some_and(|until| now < until);
+            if rests && self.store.credential(credential).await?.is_none() {
+                continue;
+            }
+            if !self.audit_before_dropping(credential).await? {
+                continue;
+            }
+            let idle = self.store.ledger(tenant, since).await?.is_empty();
             // Admissions wait for one of them at most.
             let _gate = self.credentials.gate.write().await;
             if self.summary.lock().has_work(tenant) {
@@ -99,9 +134,12 @@ impl Engine {
             if self.store.credential(credential).await?.is_some() {
                 self.store.drop_credential(credential).await?;
             }
-            let since = self.now().as_hours().saturating_sub(BUDGETED_HOURS);
-            if self.store.ledger(tenant, since).await?.is_empty() {
+            // It may have come and gone meanwhile.
+            if idle && self.store.ledger(tenant, since).await?.is_empty() {
                 self.forget_destinations(credential).await?;
+                self.house.lock().dropped.remove(&credential);
+            } else {
+                self.house.lock().dropped.insert(credential, now + SELDOM);
             }
             self.credentials.forget(credential);
             self.refusals.forget(credential);

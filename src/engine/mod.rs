@@ -23,6 +23,7 @@ mod holders;
 mod inflight;
 mod janitor;
 mod join;
+mod keys;
 mod limits;
 mod live;
 mod models;
@@ -65,15 +66,16 @@ pub use courier::{Redelivered, Resting, Tested, event_body};
 pub use credentials::Caller;
 pub use hold::Hold;
 pub use inflight::Gauges;
+pub use keys::{IssueError, Key, KeyRefused, NewKey, REPLACED, Upstreams};
 pub use live::LiveScope;
-pub use moving::{MoveError, Moved};
+pub use moving::{Move, MoveError, Moved};
 pub use refusals::Refusal;
 pub use scope::Owner;
 pub use settings::{
     AdmissionSettings, HookSettings, OnFull, RetentionSettings, Settings, ShadowSettings,
 };
 pub use settling::error_body;
-pub use shadow::{Coding, Excerpt, Passed};
+pub use shadow::{Coding, Excerpt, Passed, Whose};
 pub use summary::{Counts, Full};
 pub use taps::{Tap, TapEvent};
 pub use turnaround::{Believed, Turnaround};
@@ -99,6 +101,8 @@ pub struct Parts {
     pub vault: Arc<dyn Vault>,
     pub prices: Prices,
     pub settings: Settings,
+    /// Where callers present keys that we issue; else they present the provider's.
+    pub upstreams: Option<Upstreams>,
 }
 
 pub struct Engine {
@@ -118,7 +122,10 @@ pub struct Engine {
     /// None where calls that pass through are not counted.
     shadow: Option<shadow::Shadow>,
     credentials: credentials::Credentials,
+    /// None where callers present keys of the provider's.
+    keys: Option<keys::Keys>,
     audits: audit::Audits,
+    house: Mutex<janitor::House>,
     refusals: refusals::Refusals,
     tenants: moving::Tenants,
     models: models::Models,
@@ -184,7 +191,9 @@ impl Engine {
             whole_pace: plans::WholePace::default(),
             shadow,
             credentials: credentials::Credentials::default(),
+            keys: parts.upstreams.map(keys::Keys::new),
             audits: audit::Audits::default(),
+            house: Mutex::default(),
             refusals: refusals::Refusals::default(),
             tenants: moving::Tenants::default(),
             models: models::Models::default(),
@@ -232,6 +241,7 @@ impl Engine {
         engine.recall_tenants().await?;
         engine.recall().await?;
         engine.recover().await?;
+        engine.recall_keys().await?;
         if let Some(inbox) = inbox {
             engine.watch_passed(inbox).await?;
         }

@@ -5,34 +5,65 @@
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use thiserror::Error;
 
 use crate::{
-    model::id::{CredentialId, TenantId},
-    ports::{Credential, ProviderError, StoreError, TenantMove},
+    model::{
+        id::{CredentialId, TenantId},
+        time::Timestamp,
+    },
+    ports::{Credential, KeyOwner, ProviderError, StoreError, TenantMove},
 };
 
-use super::{Caller, Engine, credentials::is_key};
+use super::{Caller, Engine, credentials::is_key, refusals::KeyState};
 
 /// By the fingerprint of a key, whose it is. Keys that are not here are their own
 /// fingerprint's.
 #[derive(Default)]
 pub(super) struct Tenants {
-    moved: RwLock<HashMap<TenantId, TenantId>>,
+    moved: RwLock<HashMap<TenantId, KeyOwner>>,
+    /// How often each tenant has moved since when.
+    moves: Mutex<HashMap<TenantId, (Timestamp, u32)>>,
 }
+
+/// Moves of one tenant in a day: each leaves two small records for good.
+const MOVES: u32 = 10;
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 impl Tenants {
     pub fn of(&self, print: TenantId) -> Option<TenantId> {
+        self.owner(print).map(|owner| owner.tenant)
+    }
+
+    fn owner(&self, print: TenantId) -> Option<KeyOwner> {
         self.moved.read().get(&print).copied()
     }
 
-    pub fn know(&self, keys: impl IntoIterator<Item = (TenantId, TenantId)>) {
+    pub fn know(&self, keys: impl IntoIterator<Item = (TenantId, KeyOwner)>) {
         self.moved.write().extend(keys);
     }
+
+    /// Counts a move, unless there were too many.
+    fn may_move(&self, tenant: TenantId, now: Timestamp) -> bool {
+        let mut moves = self.moves.lock();
+        moves.retain(|_, (since, _)| *since + DAY > now);
+        let (_, count) = moves.entry(tenant).or_insert((now, 0));
+        *count += 1;
+        *count <= MOVES
+    }
+}
+
+/// How a tenant moves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Move {
+    /// Both keys are the tenant's from then on. Only the new one may move it again.
+    pub keep_previous: bool,
+    pub force: bool,
 }
 
 /// What a move came to.
@@ -52,6 +83,13 @@ pub enum MoveError {
     InUse,
     #[error("the provider refuses the new key with 401")]
     Refused { body: Bytes },
+    /// What runs at the provider could not be followed with it.
+    #[error("the new key does not see the batches that run")]
+    OtherProject,
+    #[error("the previous key is kept beside another one, which may move")]
+    Kept,
+    #[error("too many moves in a day")]
+    TooMany,
     #[error("what was sealed of the previous key does not open")]
     Unopened,
     #[error(transparent)]
@@ -60,41 +98,42 @@ pub enum MoveError {
 
 impl Engine {
     /// Moves the tenant of `previous` to the key that `caller` presents. The previous
-    /// key sees nothing of it from then on, unless it is kept.
+    /// key sees nothing of it from then on, unless it is kept. `force`: although the new
+    /// key does not see what runs at the provider.
     pub async fn move_tenant(
         self: &Arc<Self>,
         caller: &Caller,
         previous: &Credential,
-        keep_previous: bool,
+        Move {
+            keep_previous,
+            force,
+        }: Move,
     ) -> Result<Moved, MoveError> {
         let (new, old) = (self.print(&caller.presented), self.print(previous));
-        if new == old {
-            return Err(MoveError::SameKey);
+        let tenant = self.may_move(new, old).await?;
+        if !self.tenants.may_move(tenant, self.now()) {
+            return Err(MoveError::TooMany);
         }
-        let tenant = self.tenants.of(old).unwrap_or(old);
-        if !self.is_known(tenant).await? {
+        self.try_new_key(caller, tenant, force).await?;
+
+        // No work comes in for either key in between.
+        let _gate = self.credentials.gate.write().await;
+        if self.may_move(new, old).await? != tenant {
             return Err(MoveError::UnknownPrevious);
         }
-        if caller.tenant != tenant && self.is_known(caller.tenant).await? {
-            return Err(MoveError::InUse);
-        }
-        self.try_new_key(caller, tenant).await?;
-
-        // No work comes in for the old key in between.
-        let _gate = self.credentials.gate.write().await;
         let old_is_now = match keep_previous {
             true => tenant,
             false => self.nobody(old),
         };
-        let keys = vec![(new, tenant), (old, old_is_now)];
+        let owner = |tenant, kept| KeyOwner { tenant, kept };
+        let keys = vec![
+            (new, owner(tenant, false)),
+            (old, owner(old_is_now, keep_previous)),
+        ];
         let mut credentials = Vec::new();
-        for id in self.credentials_of(tenant) {
-            if self.store.credential(id).await?.is_some() {
-                let stored = self.credential(id).await.map_err(|_| MoveError::Unopened)?;
-                let with_new_key = replace_key(&stored, &caller.presented);
-                let sealed = self.vault.seal(id, &with_new_key);
-                credentials.push((id, with_new_key, sealed));
-            }
+        for (id, with_new_key) in self.with_new_key(caller, tenant).await? {
+            let sealed = self.vault.seal(id, &with_new_key);
+            credentials.push((id, with_new_key, sealed));
         }
         let sealed = credentials.iter();
         let moving = TenantMove {
@@ -115,6 +154,52 @@ impl Engine {
         Ok(Moved { open_requests })
     }
 
+    /// The tenant that the old key may take to the new one.
+    async fn may_move(&self, new: TenantId, old: TenantId) -> Result<TenantId, MoveError> {
+        if new == old {
+            return Err(MoveError::SameKey);
+        }
+        let owner = self.tenants.owner(old);
+        if owner.is_some_and(|owner| owner.kept) {
+            return Err(MoveError::Kept);
+        }
+        let tenant = owner.map_or(old, |owner| owner.tenant);
+        if !self.is_known(tenant).await? {
+            return Err(MoveError::UnknownPrevious);
+        }
+        let own = self.tenants.of(new).unwrap_or(new);
+        if own != tenant && self.is_known(own).await? {
+            return Err(MoveError::InUse);
+        }
+        Ok(tenant)
+    }
+
+    /// Whether the caller's key has moved since it was read.
+    pub(super) fn has_moved(&self, caller: &Caller) -> bool {
+        // Keys that we issued do not move.
+        if caller.key.is_some() {
+            return false;
+        }
+        let print = self.print(&caller.presented);
+        self.tenants.of(print).unwrap_or(print) != caller.tenant
+    }
+
+    /// What is sealed of the tenant, with the new key in it.
+    async fn with_new_key(
+        &self,
+        caller: &Caller,
+        tenant: TenantId,
+    ) -> Result<Vec<(CredentialId, Credential)>, MoveError> {
+        let mut credentials = Vec::new();
+        for id in self.credentials_of(tenant) {
+            if self.store.credential(id).await?.is_some() {
+                let stored = self.credential(id).await.map_err(|_| MoveError::Unopened)?;
+                credentials.push((id, replace_key(&stored, &caller.presented)));
+            }
+        }
+        Ok(credentials)
+    }
+
     /// Open requests of the tenant.
     pub fn open_requests(&self, tenant: TenantId) -> u64 {
         self.summary.lock().open_of(tenant)
@@ -131,30 +216,50 @@ impl Engine {
             || !self.store.ledger(tenant, 0).await?.is_empty())
     }
 
-    fn credentials_of(&self, tenant: TenantId) -> BTreeSet<CredentialId> {
+    pub(super) fn credentials_of(&self, tenant: TenantId) -> BTreeSet<CredentialId> {
         let summary = self.summary.lock();
         let destinations = summary.destinations.values();
         let its = destinations.filter(|destination| destination.tenant == tenant);
         its.map(|destination| destination.credential).collect()
     }
 
-    /// A key that the provider refuses would stop all that is still to be done.
-    async fn try_new_key(&self, caller: &Caller, tenant: TenantId) -> Result<(), MoveError> {
-        let model = {
-            let summary = self.summary.lock();
-            let mut destinations = summary.destinations.values();
-            let of_it = destinations.find(|destination| destination.tenant == tenant);
-            of_it.map(|destination| destination.model.clone())
-        };
-        let Some(model) = model else {
-            return Ok(());
-        };
-        match self.provider.model(&caller.presented, &model).await {
-            Err(ProviderError::Refused {
-                status: 401, body, ..
-            }) => Err(MoveError::Refused { body }),
-            _ => Ok(()),
+    /// A key that the provider refuses would stop all that is still to be done, and one
+    /// that does not see what runs would have it done a second time.
+    async fn try_new_key(
+        &self,
+        caller: &Caller,
+        tenant: TenantId,
+        force: bool,
+    ) -> Result<(), MoveError> {
+        for (id, credential) in self.with_new_key(caller, tenant).await? {
+            let (model, running) = {
+                let summary = self.summary.lock();
+                let mut destinations = summary.destinations.values();
+                let model = destinations.find(|it| it.credential == id);
+                let mut batches = summary.batches.values().map(|tracked| &tracked.batch);
+                let running = batches.find(|it| it.credential == id && it.provider_id.is_some());
+                (
+                    model.map(|destination| destination.model.clone()),
+                    running.and_then(|batch| batch.provider_id.clone()),
+                )
+            };
+            if let Some(model) = model
+                && let KeyState::Refused(body) =
+                    KeyState::of(&self.provider.model(&credential, &model).await)
+            {
+                return Err(MoveError::Refused { body });
+            }
+            if let Some(running) = running
+                && let Err(ProviderError::Refused {
+                    status: 401 | 403 | 404,
+                    ..
+                }) = self.provider.batch(&credential, &running).await
+                && !force
+            {
+                return Err(MoveError::OtherProject);
+            }
         }
+        Ok(())
     }
 
     /// A tenant that has never asked for anything.

@@ -16,7 +16,7 @@ use crate::{
     ports::{ProviderError, StoreError},
 };
 
-use super::Engine;
+use super::{Engine, settling::error_code};
 
 /// The first wait before a refused key is tried again; it doubles.
 const FIRST_LOOK: Duration = Duration::from_secs(60);
@@ -133,6 +133,9 @@ impl Engine {
     /// What each of the tenant's keys that are refused was told, since when, and how
     /// much waits for it.
     pub fn refusals_of(&self, tenant: Option<TenantId>) -> Vec<(Destination, Refusal)> {
+        if self.refusals.known.lock().is_empty() {
+            return Vec::new();
+        }
         let summary = self.summary.lock();
         let mut told: HashMap<CredentialId, (Destination, Refusal)> = HashMap::new();
         for destination in summary.destinations.values() {
@@ -147,23 +150,40 @@ impl Engine {
         told
     }
 
-    /// A control call failed: where the key is to blame, its work waits.
-    pub(super) fn heard(&self, credential: CredentialId, error: &ProviderError) {
-        if let ProviderError::Refused {
-            status: 401, body, ..
-        } = error
-        {
-            self.key_refused(credential, body.clone());
+    /// A call was answered 401. Keys of narrow permissions get that too, for what they
+    /// may not do: only a key that may not even look up its model is refused itself, and
+    /// its work waits. True where it is.
+    pub(super) async fn blame_key(&self, credential: CredentialId, body: &Bytes) -> bool {
+        if self.is_refused(credential) {
+            return true;
+        }
+        match self.try_key(credential).await {
+            Some(KeyState::Works) => false,
+            Some(KeyState::Refused(body)) => {
+                self.key_refused(credential, body);
+                self.is_refused(credential)
+            }
+            // Some upstreams have no such path.
+            Some(KeyState::Unknown) | None => {
+                self.key_refused(credential, body.clone());
+                self.is_refused(credential)
+            }
+        }
+    }
+
+    /// As [`Engine::blame_key`], of a control call that failed.
+    pub(super) async fn heard(&self, credential: CredentialId, error: &ProviderError) -> bool {
+        match error {
+            ProviderError::Refused {
+                status: 401, body, ..
+            } => self.blame_key(credential, body).await,
+            _ => false,
         }
     }
 
     pub(super) fn key_refused(&self, credential: CredentialId, body: Bytes) {
-        let has_work = {
-            let summary = self.summary.lock();
-            let mut destinations = summary.destinations.values();
-            destinations.any(|destination| destination.credential == credential)
-        };
         // Anybody may present keys that do not exist.
+        let has_work = self.credentials.knows(credential);
         if has_work && self.refusals.refuse(credential, body, self.now()) {
             tracing::warn!(%credential, "the provider refuses a key with 401: the work that it was to pay for waits, until the key works again or its tenant moves to another (POST /offpeak/v1/credential)");
             self.signals.rescuer.notify_one();
@@ -173,13 +193,13 @@ impl Engine {
 
     pub(super) fn key_works(&self, credential: CredentialId) {
         if self.refusals.forget(credential) {
+            tracing::info!(%credential, "the provider takes the key again; its work goes on");
             self.go_on_with(credential);
         }
     }
 
     /// The credential's work goes on.
     pub(super) fn go_on_with(&self, credential: CredentialId) {
-        tracing::info!(%credential, "the provider takes the key again; its work goes on");
         let now = self.now();
         self.summary.lock().due_now(credential, now);
         for signal in [
@@ -196,33 +216,59 @@ impl Engine {
     /// Tries the keys whose time has come.
     pub(super) async fn try_refused_keys(self: &Arc<Self>) -> Result<(), StoreError> {
         for id in self.refusals.due(self.now()) {
-            let model = {
-                let summary = self.summary.lock();
-                let mut destinations = summary.destinations.values();
-                let of_it = destinations.find(|destination| destination.credential == id);
-                of_it.map(|destination| destination.model.clone())
-            };
-            let (Some(model), Ok(credential)) = (model, self.credential(id).await) else {
+            match self.try_key(id).await {
                 // Dropped with its work.
-                self.refusals.forget(id);
-                continue;
-            };
-            match self.provider.model(&credential, &model).await {
-                Ok(_) => self.key_works(id),
-                Err(error) if is_of_the_key(&error) => self.refusals.put_off(id, self.now()),
-                // Some upstreams have no such path: whether the key works is not told.
-                Err(ProviderError::Refused { status, .. }) if status < 500 && status != 429 => {
+                None => {
+                    self.refusals.forget(id);
+                }
+                Some(KeyState::Works) => self.key_works(id),
+                Some(KeyState::Refused(_)) => self.refusals.put_off(id, self.now()),
+                // Whether the key works is not told.
+                Some(KeyState::Unknown) => {
                     if self.refusals.doubt(id) {
                         self.go_on_with(id);
                     }
                 }
-                Err(error) => {
-                    tracing::debug!(%error, "a refused key was not tried");
-                    self.refusals.put_off(id, self.now());
-                }
             }
         }
         Ok(())
+    }
+
+    /// Looks up a model that the key is to pay for; none where nothing is stored of it.
+    async fn try_key(&self, id: CredentialId) -> Option<KeyState> {
+        let model = {
+            let summary = self.summary.lock();
+            let mut destinations = summary.destinations.values();
+            let of_it = destinations.find(|destination| destination.credential == id);
+            of_it?.model.clone()
+        };
+        let credential = self.credential(id).await.ok()?;
+        Some(KeyState::of(
+            &self.provider.model(&credential, &model).await,
+        ))
+    }
+}
+
+/// What the look-up of a model tells of a key.
+pub(super) enum KeyState {
+    Works,
+    /// With the body of the 401.
+    Refused(Bytes),
+    Unknown,
+}
+
+impl KeyState {
+    pub fn of<T>(looked_up: &Result<T, ProviderError>) -> KeyState {
+        match looked_up {
+            Ok(_) => KeyState::Works,
+            Err(ProviderError::Refused {
+                status: 401, body, ..
+            }) => KeyState::Refused(body.clone()),
+            Err(ProviderError::Refused {
+                status: 404, body, ..
+            }) if error_code(body).as_deref() == Some("model_not_found") => KeyState::Works,
+            Err(_) => KeyState::Unknown,
+        }
     }
 }
 

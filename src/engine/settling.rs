@@ -36,7 +36,7 @@ impl Engine {
             match result {
                 Ok(one) => {
                     if matches!(one, Settled::Now { .. }) {
-                        self.budgets.book(self.now(), &ledger);
+                        self.book(&ledger);
                     }
                     self.ended(key, &one);
                     settled.push((key, one));

@@ -33,11 +33,18 @@ use super::{Caller, Engine, scope::Account};
 
 /// A call that passed through and was answered with success.
 pub struct Passed {
-    pub credential: Credential,
+    pub whose: Whose,
     pub endpoint: Endpoint,
     pub streamed: bool,
     /// None where the answer was not seen to its end, or cannot be read.
     pub answer: Option<Excerpt>,
+}
+
+/// Whose call it was. Who presents a key of the provider's is identified aside, which
+/// spares the caller's thread the hashing.
+pub enum Whose {
+    Presents(Credential),
+    Known(Box<Caller>),
 }
 
 /// Told and not yet read; more are counted as unread.
@@ -107,7 +114,7 @@ impl Engine {
         match shadow.told.try_send(passed) {
             Ok(()) => {}
             Err(TrySendError::Full(passed)) => {
-                let (row, caller) = (unread(passed.streamed), self.caller(passed.credential));
+                let (row, caller) = (unread(passed.streamed), self.caller_of(passed.whose));
                 shadow.sums.add(shadow.key(&caller, self.now(), None), &row);
             }
             Err(TrySendError::Closed(_)) => tracing::debug!("a call passed while stopping"),
@@ -180,7 +187,7 @@ impl Engine {
 
     fn count(&self, passed: Passed) {
         let Some(shadow) = &self.shadow else { return };
-        let caller = self.caller(passed.credential);
+        let caller = self.caller_of(passed.whose);
         let metered = passed.answer.map(|answer| answer.read());
         let metered = metered.unwrap_or_default();
         let model = metered.model.as_deref();
@@ -211,6 +218,13 @@ impl Engine {
         shadow
             .sums
             .add(shadow.key(&caller, self.now(), model), &row);
+    }
+
+    fn caller_of(&self, whose: Whose) -> Caller {
+        match whose {
+            Whose::Presents(credential) => self.caller(credential),
+            Whose::Known(caller) => *caller,
+        }
     }
 
     async fn write_shadow(&self) {

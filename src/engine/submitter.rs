@@ -221,14 +221,15 @@ impl Engine {
         mut batch: Batch,
         error: ProviderError,
     ) -> Result<(), StoreError> {
-        self.heard(batch.credential, &error);
-        let hopeless = matches!(
-            error,
-            ProviderError::Refused {
-                status: 400 | 403 | 404 | 413 | 415 | 422,
-                ..
-            }
-        );
+        let waits = self.heard(batch.credential, &error).await;
+        let hopeless = !waits
+            && matches!(
+                error,
+                ProviderError::Refused {
+                    status: 400 | 401 | 403 | 404 | 413 | 415 | 422,
+                    ..
+                }
+            );
         if hopeless && batch.create_sent.is_none() {
             tracing::warn!(batch = %batch.id, %error, on_late = ?batch.cohort.on_late, "the provider refuses the batch; its lines go live, at the ordinary price");
             return self.dissolve(batch).await;

@@ -6,6 +6,7 @@ mod batches;
 mod demand;
 mod live_queues;
 mod open;
+mod open_lines;
 mod overtaken;
 mod rates;
 mod setbacks;
@@ -55,6 +56,8 @@ pub(super) struct Summary {
     /// Cohorts that were empty, and are not: who has just come.
     pub arrivals: u64,
     open: Open,
+    /// Their lines by tenant; those without any are not kept.
+    open_lines: HashMap<TenantId, HashMap<DestinationId, Lines>>,
     /// A request's moves can be told in another order than they were made, so
     /// that a count is below zero for a moment: these are signed.
     queued: i64,
@@ -108,6 +111,7 @@ impl Summary {
             limits: Limits::new(packing.enqueued_tokens.clone()),
             arrivals: 0,
             open: Open::default(),
+            open_lines: HashMap::new(),
             queued: 0,
             lines: 0,
             live: 0,
@@ -139,6 +143,7 @@ impl Summary {
     /// True where its cohort was empty before.
     fn admit(&mut self, place: &Place, entry: &Entry) -> bool {
         self.open.enter(entry);
+        self.count_open(entry, 1);
         self.arrive(place, entry)
     }
 
@@ -160,6 +165,7 @@ impl Summary {
         self.overtaken.remove(&entry.key);
         self.depart(place, entry);
         self.open.exit(entry);
+        self.count_open(entry, -1);
     }
 
     fn arrive(&mut self, place: &Place, entry: &Entry) -> bool {

@@ -219,7 +219,7 @@ impl Engine {
             settings.poll_interval,
             settings.poll_max,
         );
-        self.heard(batch.credential, &error);
+        self.heard(batch.credential, &error).await;
         let due = self.due_after_failure(&batch, self.now() + pause);
         self.summary.lock().track(batch, due);
         Ok(())

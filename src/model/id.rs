@@ -97,6 +97,11 @@ timed_id! {
     BatchId, "ob_"
 }
 
+timed_id! {
+    /// A key that we issued, `ok_…`: its public name, from which nothing can be called.
+    KeyId, "ok_"
+}
+
 impl BatchId {
     /// The id of a second batch of the same lines, told from others by `name`: as
     /// old as this one, and always the same.
@@ -148,6 +153,10 @@ fingerprint! {
 fingerprint! {
     /// Where work goes: a credential, an endpoint and a model.
     DestinationId
+}
+fingerprint! {
+    /// A key that we issued, as it is stored: its keyed fingerprint.
+    KeyPrint
 }
 fingerprint! {
     /// Who takes a tenant's webhooks: the target without its query, which callers

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::model::{attempt::Lane, endpoint::Endpoint, time::human};
+use crate::model::{attempt::Lane, endpoint::Endpoint, pattern::matches, time::human};
 
 use super::turnaround::Prior;
 
@@ -86,13 +86,6 @@ impl Settings {
                 && (!stores || may_store)
         };
         Lane::ALL.into_iter().filter(offered).collect()
-    }
-}
-
-fn matches(pattern: &str, model: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some(start) => model.starts_with(start),
-        None => pattern == model,
     }
 }
 

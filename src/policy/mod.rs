@@ -2,7 +2,9 @@
 //! decision carries its reason in words, because the reason reaches headers,
 //! the API and the logs.
 
+pub mod allowance;
 pub mod backoff;
+pub mod bucket;
 pub mod budget;
 pub mod circuit;
 pub mod demand;

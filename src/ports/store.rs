@@ -16,6 +16,7 @@ use crate::model::{
         BatchId, CallDigest, CredentialId, DestinationId, ReceiverId, RequestId, RequestKey,
         TenantId,
     },
+    issued::IssuedKey,
     ledger::{LedgerKey, LedgerRow},
     request::{Cohort, Destination, Entry, LiveQueue, Outcome, Place, Request},
     shadow::{ShadowKey, ShadowRow},
@@ -179,7 +180,15 @@ pub trait Store: Send + Sync + 'static {
     async fn move_tenant(&self, moving: TenantMove) -> Result<(), StoreError>;
 
     /// Fingerprints of keys that were moved, and whose they are.
-    async fn tenants(&self) -> Result<Vec<(TenantId, TenantId)>, StoreError>;
+    async fn tenants(&self) -> Result<Vec<(TenantId, KeyOwner)>, StoreError>;
+
+    // ---- keys that we issued
+
+    /// Writes a key, over an earlier version of the same id.
+    async fn put_issued(&self, key: &IssuedKey) -> Result<(), StoreError>;
+
+    /// All of them, the oldest first.
+    async fn issued(&self) -> Result<Vec<IssuedKey>, StoreError>;
 
     // ---- what was learned
 
@@ -319,11 +328,18 @@ pub trait Store: Send + Sync + 'static {
     /// Removes ended batches without litter that ended before `horizon`.
     async fn purge_batches(&self, horizon: Timestamp) -> Result<(), StoreError>;
 
-    /// Removes ledger rows of hours before `hour`, at most `limit`; returns how many.
-    async fn purge_ledger(&self, hour: u32, limit: usize) -> Result<usize, StoreError>;
+    /// Removes ledger rows of hours before `hour`, of the tenants from `from` on: looks at
+    /// some hundred rows, and returns the tenant to go on with.
+    async fn purge_ledger(
+        &self,
+        hour: u32,
+        from: Option<TenantId>,
+    ) -> Result<Option<TenantId>, StoreError>;
 
     /// Sends a copy of everything, as it is between two commits when the last of it
-    /// is sent, while others read and write. An error is the last thing sent.
+    /// is sent, while others read and write. An error is the last thing sent; it is a
+    /// [`ResourceBusy`](io::ErrorKind::ResourceBusy) and the only one while another copy is
+    /// being taken.
     async fn backup(&self, out: mpsc::Sender<io::Result<Bytes>>);
 
     /// Bytes on disk.
@@ -346,11 +362,19 @@ pub struct Admission {
     pub idempotency_horizon: Timestamp,
 }
 
+/// Whose a key is that was moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyOwner {
+    pub tenant: TenantId,
+    /// It is kept beside the key that the tenant moved to.
+    pub kept: bool,
+}
+
 /// A tenant's move to another key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TenantMove {
     /// Fingerprints of keys, and whose they are from here on.
-    pub keys: Vec<(TenantId, TenantId)>,
+    pub keys: Vec<(TenantId, KeyOwner)>,
     /// What is sealed under these names from here on.
     pub credentials: Vec<(CredentialId, Bytes)>,
 }

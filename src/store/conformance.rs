@@ -15,6 +15,7 @@ use crate::{
             BatchId, CallDigest, CredentialId, DestinationId, ReceiverId, RequestId, RequestKey,
             TenantId,
         },
+        issued::{IssuedKey, samples::issued},
         ledger::{LedgerKey, LedgerRow},
         request::{
             Bucket, Cohort, Destination, Entry, Framing, Guarantee, LiveQueue, OnLate, Outcome,
@@ -24,9 +25,9 @@ use crate::{
         time::Timestamp,
     },
     ports::{
-        Admission, Admitted, Content, Delivery, DeliveryStatus, Ending, Idempotent, Learned,
-        LearnedKey, LedgerEntry, Relocation, Replan, Settled, Store, StoreError, TenantMove,
-        Unbooked,
+        Admission, Admitted, Content, Delivery, DeliveryStatus, Ending, Idempotent, KeyOwner,
+        Learned, LearnedKey, LedgerEntry, Relocation, Replan, Settled, Store, StoreError,
+        TenantMove, Unbooked,
     },
 };
 
@@ -1059,9 +1060,10 @@ async fn a_tenant_moves_in_one_write(store: &dyn Store) {
     let asked = request(1, 1);
     admit(store, &asked, b"1").await;
     let dropped = CredentialId([9; 16]);
+    let owner = |tenant, kept| KeyOwner { tenant, kept };
     let keys = vec![
-        (TenantId([7; 16]), asked.key.tenant),
-        (asked.key.tenant, TenantId([8; 16])),
+        (TenantId([7; 16]), owner(asked.key.tenant, false)),
+        (asked.key.tenant, owner(TenantId([8; 16]), true)),
     ];
     let moving = TenantMove {
         keys: keys.clone(),
@@ -1072,11 +1074,27 @@ async fn a_tenant_moves_in_one_write(store: &dyn Store) {
     };
     store.move_tenant(moving).await.unwrap();
     let mut known = store.tenants().await.unwrap();
-    known.sort_by_key(|(print, tenant)| (tenant != &asked.key.tenant, *print));
+    known.sort_by_key(|(_, owner)| owner.kept);
     assert_eq!(known, keys);
     let sealed = store.credential(asked.credential).await.unwrap();
     assert_eq!(sealed.as_deref(), Some(&b"sealed anew"[..]));
     assert_eq!(store.credential(dropped).await.unwrap(), None);
+}
+
+async fn an_issued_key_is_written_over_and_stays(store: &dyn Store) {
+    let (older, newer) = (issued(1, at(0)), issued(2, at(1)));
+    store.put_issued(&newer).await.unwrap();
+    store.put_issued(&older).await.unwrap();
+    assert_eq!(
+        store.issued().await.unwrap(),
+        [older.clone(), newer.clone()]
+    );
+    let revoked = IssuedKey {
+        revoked: Some(at(5)),
+        ..older
+    };
+    store.put_issued(&revoked).await.unwrap();
+    assert_eq!(store.issued().await.unwrap(), [revoked, newer]);
 }
 
 async fn a_batch_is_found_by_its_id(store: &dyn Store) {
@@ -1130,6 +1148,7 @@ conformance! {
     credentials_are_kept_until_they_are_dropped
     a_tenant_moves_in_one_write
     a_batch_is_found_by_its_id
+    an_issued_key_is_written_over_and_stays
     what_was_learned_is_written_over_and_forgotten
     shadow_rows_are_written_over_and_removed
 }

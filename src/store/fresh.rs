@@ -7,6 +7,10 @@ use std::{
 };
 
 use bytes::Bytes;
+use rustix::{
+    fs::{CWD, RenameFlags},
+    io::Errno,
+};
 
 use super::{
     kv::{Batch, Kv},
@@ -89,7 +93,27 @@ pub fn sync_all(dir: &Path) -> io::Result<()> {
 /// Gives a directory another name, durably.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)?;
-    match to.parent() {
+    sync_parent(to)
+}
+
+/// Gives `new` the name `place`, and what stands there the name `kept`, durably. At every
+/// instant one of them has the name `place`, where the file system can exchange names.
+pub fn replace(place: &Path, new: &Path, kept: &Path) -> io::Result<()> {
+    fs::rename(new, kept)?;
+    match rustix::fs::renameat_with(CWD, kept, CWD, place, RenameFlags::EXCHANGE) {
+        Ok(()) => {}
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+            fs::rename(kept, new)?;
+            fs::rename(place, kept)?;
+            fs::rename(new, place)?;
+        }
+        Err(error) => return Err(error.into()),
+    }
+    sync_parent(place)
+}
+
+fn sync_parent(of: &Path) -> io::Result<()> {
+    match of.parent() {
         Some(parent) => File::open(parent)?.sync_all(),
         None => Ok(()),
     }

@@ -53,7 +53,9 @@ pub use self::{
 use self::{
     changes::{admit, attempts, deliveries, places, purge, settle},
     kv::{Kv, again},
-    records::{batch, credential, destination, learned, meta, orphan, receiver, shadow, tenant},
+    records::{
+        batch, credential, destination, issued, learned, meta, orphan, receiver, shadow, tenant,
+    },
     redo::Redo,
     staging::{Staging, Step},
     writer::{Horizon, Writer},
@@ -67,15 +69,16 @@ use crate::{
             BatchId, CallDigest, CredentialId, DestinationId, ReceiverId, RequestId, RequestKey,
             TenantId,
         },
+        issued::IssuedKey,
         ledger::{LedgerKey, LedgerRow},
         request::{Cohort, Destination, Entry, LiveQueue, Place},
         shadow::{ShadowKey, ShadowRow},
         time::Timestamp,
     },
     ports::{
-        Admission, Admitted, Delivery, DeliveryStatus, Ending, FeedPage, Head, Idempotent, Learned,
-        LearnedKey, LedgerEntry, Relocation, Replan, Settled, Store, StoreError, Stored,
-        TenantMove, Unbooked,
+        Admission, Admitted, Delivery, DeliveryStatus, Ending, FeedPage, Head, Idempotent,
+        KeyOwner, Learned, LearnedKey, LedgerEntry, Relocation, Replan, Settled, Store, StoreError,
+        Stored, TenantMove, Unbooked,
     },
 };
 
@@ -109,6 +112,11 @@ pub enum OpenError {
     )]
     Damaged { dir: PathBuf, what: String },
     #[error(
+        "there is no database in {dir}, and beside it are {}",
+        damage::told(found)
+    )]
+    Leftovers { dir: PathBuf, found: Vec<String> },
+    #[error(
         "the database in {dir} has format {found}, this version knows up to {known}: run the version that wrote it"
     )]
     Newer {
@@ -120,6 +128,14 @@ pub enum OpenError {
         "the database in {dir} has format {found}, this version writes {known} and reads no older one: let the version that wrote it finish its work, then move the directory away to begin with an empty one"
     )]
     Older {
+        dir: PathBuf,
+        found: u32,
+        known: u32,
+    },
+    #[error(
+        "the database in {dir} has format {found}, this version reads {known} and would have to change it: let the version that wrote it take the backup, or copy the data directory while no server runs on it"
+    )]
+    Unchanged {
         dir: PathBuf,
         found: u32,
         known: u32,
@@ -140,12 +156,16 @@ pub struct KvStore<K> {
     redo: Redo,
     /// Where a backup may keep what it cannot have in memory.
     spill: PathBuf,
+    /// Bytes of the disk that it leaves free.
+    reserve: u64,
 }
 
 /// Requests whose moves are one change: two operations each make one commit.
 const MOVES: usize = 100;
 /// Requests that one change settles or purges, so that others get their turn.
 const ENDINGS: usize = 50;
+/// Ledger rows that one purge looks at.
+const LEDGER: usize = 512;
 /// Entries that a caller's own thread may read.
 const SHORT: usize = 64;
 
@@ -415,8 +435,8 @@ impl<K: Kv> Store for KvStore<K> {
     async fn move_tenant(&self, moving: TenantMove) -> Result<(), StoreError> {
         self.change(move |staging| {
             let mut step = Step::default();
-            for (print, tenant) in moving.keys {
-                step.put(tenant::key(print), tenant::encode(tenant));
+            for (print, owner) in moving.keys {
+                step.put(tenant::key(print), tenant::encode(&owner));
             }
             for (id, sealed) in moving.credentials {
                 let name = credential::key(id);
@@ -429,8 +449,17 @@ impl<K: Kv> Store for KvStore<K> {
         .await
     }
 
-    async fn tenants(&self) -> Result<Vec<(TenantId, TenantId)>, StoreError> {
+    async fn tenants(&self) -> Result<Vec<(TenantId, KeyOwner)>, StoreError> {
         self.read(usize::MAX, |kv| reads::tenants(kv)).await
+    }
+
+    async fn put_issued(&self, key: &IssuedKey) -> Result<(), StoreError> {
+        self.put(issued::key(key.id), Some(issued::encode(key)))
+            .await
+    }
+
+    async fn issued(&self) -> Result<Vec<IssuedKey>, StoreError> {
+        self.read(usize::MAX, |kv| reads::issued_keys(kv)).await
     }
 
     async fn put_learned(&self, learned: Learned) -> Result<(), StoreError> {
@@ -582,8 +611,13 @@ impl<K: Kv> Store for KvStore<K> {
     }
 
     async fn purge_turned_off(&self, horizon: Timestamp) -> Result<(), StoreError> {
-        self.change(move |staging| deliveries::purge_turned_off(staging, horizon))
-            .await
+        let read = move |kv: &K| reads::turned_off_before(kv, horizon);
+        let off = self.read(usize::MAX, read).await?;
+        let forget = move |staging: &mut Staging<K>, name: Bytes| {
+            deliveries::forget_turned_off(staging, &name, horizon)
+        };
+        let done = self.in_turns(off, MOVES, forget).await;
+        done.into_iter().collect()
     }
 
     async fn hook_secrets(&self, tenant: TenantId) -> Result<Secrets, StoreError> {
@@ -632,24 +666,37 @@ impl<K: Kv> Store for KvStore<K> {
             .await
     }
 
-    async fn purge_ledger(&self, hour: u32, limit: usize) -> Result<usize, StoreError> {
-        self.change(move |staging| purge::purge_ledger(staging, hour, limit))
-            .await
+    async fn purge_ledger(
+        &self,
+        hour: u32,
+        from: Option<TenantId>,
+    ) -> Result<Option<TenantId>, StoreError> {
+        let read = move |kv: &K| reads::old_ledger(kv, hour, from, LEDGER);
+        let (old, next) = self.read(LEDGER, read).await?;
+        let remove = |staging: &mut Staging<K>, name: Bytes| {
+            let mut step = Step::default();
+            step.delete(name.to_vec());
+            staging.stage(step)
+        };
+        let done = self.in_turns(old, MOVES, remove).await;
+        done.into_iter().collect::<Result<(), _>>()?;
+        Ok(next)
     }
 
     async fn backup(&self, out: mpsc::Sender<io::Result<Bytes>>) {
         let (kv, redo, spill) = (self.kv.clone(), self.redo.clone(), self.spill.clone());
-        let told = out.clone();
-        let take = move || backup::take(&kv, &redo, &spill, out);
+        let (reserve, told) = (self.reserve, out.clone());
+        let take = move || backup::take(&kv, &redo, &spill, reserve, out);
         let taken = tokio::task::spawn_blocking(take).await;
         let failed = match taken {
             Ok(Ok(())) => return,
-            Ok(Err(error)) => error.to_string(),
-            Err(died) => died.to_string(),
+            Ok(Err(StoreError::Io(error))) => error,
+            Ok(Err(error)) => io::Error::other(error.to_string()),
+            Err(died) => io::Error::other(died),
         };
         tracing::error!(error = %failed, "a backup broke off");
         // Who has gone away needs no answer.
-        let _ = told.send(Err(io::Error::other(failed))).await;
+        let _ = told.send(Err(failed)).await;
     }
 
     async fn disk_bytes(&self) -> Result<u64, StoreError> {

@@ -34,6 +34,7 @@ impl MemoryStore {
             kv,
             horizon,
             spill: std::env::temp_dir(),
+            reserve: 0,
         }
     }
 }
@@ -45,28 +46,47 @@ impl Default for MemoryStore {
 }
 
 impl SledStore {
-    /// Opens the database below `data_dir`, or creates it. Blocks while what was
-    /// written last is read.
+    /// Opens the database below `data_dir`, or creates it. One of an earlier version is
+    /// brought to this one's format. Blocks while it is read.
     pub fn open(settings: &Settings) -> Result<Self, OpenError> {
+        Self::opened(settings, migrated)
+    }
+
+    /// The same, where it has this version's format.
+    ///
+    /// # Errors
+    /// [`OpenError::Unchanged`] where it has an earlier one, which it keeps.
+    pub fn open_unchanged(settings: &Settings) -> Result<Self, OpenError> {
+        Self::opened(settings, |_, dir, found| {
+            Err(OpenError::Unchanged {
+                dir: dir.to_path_buf(),
+                found,
+                known: FORMAT,
+            })
+        })
+    }
+
+    fn opened(
+        settings: &Settings,
+        older: impl Fn(&SledKv, &Path, u32) -> Result<(), OpenError>,
+    ) -> Result<Self, OpenError> {
         let dir = settings.data_dir.join("store");
         let io = |error| OpenError::Io {
             dir: dir.clone(),
             error,
         };
+        let found = damage::leftovers(&settings.data_dir).map_err(io)?;
+        if !found.is_empty() {
+            return Err(OpenError::Leftovers { dir, found });
+        }
         fs::create_dir_all(&dir).map_err(io)?;
         let mark = watermark::read(&dir).map_err(io)?;
         if let Some(what) = damage::torn_tail(&dir, mark).map_err(io)? {
             return Err(OpenError::Damaged { dir, what });
         }
         let kv = SledKv::open(&dir, settings.cache_bytes).map_err(|error| cannot(&dir, error))?;
-        let damaged = |error: StoreError| match error {
-            StoreError::Io(error) => io(error),
-            other => OpenError::Damaged {
-                dir: dir.clone(),
-                what: other.to_string(),
-            },
-        };
-        let found = migrated(&kv, &dir, damaged)?;
+        let damaged = |error| unreadable(&dir, error);
+        let found = format_of(&kv, &dir, older)?;
         match found {
             // Nothing was acknowledged by a version that kept no number.
             Format::New => kv.acknowledge_none().map_err(io)?,
@@ -97,6 +117,7 @@ impl SledStore {
             horizon,
             redo,
             spill: settings.data_dir.clone(),
+            reserve,
         })
     }
 }
@@ -109,22 +130,35 @@ enum Format {
     Present,
 }
 
-fn migrated(
+fn format_of(
     kv: &SledKv,
     dir: &Path,
-    damaged: impl Fn(StoreError) -> OpenError,
+    older: impl Fn(&SledKv, &Path, u32) -> Result<(), OpenError>,
 ) -> Result<Format, OpenError> {
-    let dir = dir.to_path_buf();
     let known = FORMAT;
-    let Some(found) = format(kv).map_err(&damaged)? else {
+    let Some(found) = format(kv).map_err(|error| unreadable(dir, error))? else {
         return Ok(Format::New);
     };
+    let at = || dir.to_path_buf();
     match found {
-        FORMAT => return Ok(Format::Present),
-        _ if found > FORMAT => return Err(OpenError::Newer { dir, found, known }),
-        _ if found < migrate::OLDEST => return Err(OpenError::Older { dir, found, known }),
-        _ => {}
+        FORMAT => Ok(Format::Present),
+        _ if found > FORMAT => Err(OpenError::Newer {
+            dir: at(),
+            found,
+            known,
+        }),
+        _ if found < migrate::OLDEST => Err(OpenError::Older {
+            dir: at(),
+            found,
+            known,
+        }),
+        _ => older(kv, dir, found).map(|()| Format::Migrated),
     }
+}
+
+/// Brings it to this version's format.
+fn migrated(kv: &SledKv, dir: &Path, found: u32) -> Result<(), OpenError> {
+    let damaged = |error| unreadable(dir, error);
     tracing::info!(
         from = found,
         to = FORMAT,
@@ -135,9 +169,9 @@ fn migrated(
         .map_err(|error| damaged(StoreError::Io(error)))?;
     let mut format = found;
     while format < FORMAT {
-        format = migrate::advance(kv, format, CHUNK).map_err(&damaged)?;
+        format = migrate::advance(kv, format, CHUNK).map_err(damaged)?;
     }
-    Ok(Format::Migrated)
+    Ok(())
 }
 
 /// The format that the database was written in; none where it is new.
@@ -174,6 +208,17 @@ fn prepare<K: Kv>(staging: &mut Staging<K>, found: Format) -> Result<(), StoreEr
         );
     }
     Ok(())
+}
+
+fn unreadable(dir: &Path, error: StoreError) -> OpenError {
+    let dir = dir.to_path_buf();
+    match error {
+        StoreError::Io(error) => OpenError::Io { dir, error },
+        other => OpenError::Damaged {
+            dir,
+            what: other.to_string(),
+        },
+    }
 }
 
 fn cannot(dir: &Path, error: sled::Error) -> OpenError {

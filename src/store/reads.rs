@@ -8,7 +8,7 @@ use super::{
     kv::{End, Kv, Span},
     records::{
         attempt, batch, chunk, credential, delivery, destination, feed, hook_secrets, idempotency,
-        learned, ledger, line, live, meta, orphan, placed, queue, receiver,
+        issued, learned, ledger, line, live, meta, orphan, placed, queue, receiver,
         request::{self, Payload},
         shadow, tenant, unbooked,
     },
@@ -19,18 +19,22 @@ use crate::{
         batch::Batch,
         hook::{Secrets, TurnedOff},
         id::{BatchId, CallDigest, CredentialId, ReceiverId, RequestId, RequestKey, TenantId},
+        issued::IssuedKey,
         ledger::{LedgerKey, LedgerRow},
         request::{Cohort, Destination, Entry, LiveQueue, Place},
         shadow::{ShadowKey, ShadowRow},
         time::Timestamp,
     },
     ports::{
-        Content, Delivery, DeliveryStatus, FeedPage, Head, Idempotent, Learned, StoreError, Stored,
-        Unbooked,
+        Content, Delivery, DeliveryStatus, FeedPage, Head, Idempotent, KeyOwner, Learned,
+        StoreError, Stored, Unbooked,
     },
 };
 
 type Read<T> = Result<T, StoreError>;
+
+/// Pairs that are read at a time where there may be many.
+const PAGE: usize = 256;
 
 pub fn head(kv: &impl Kv, key: RequestKey) -> Read<Option<Head>> {
     one(kv, &request::key(key), decode_head)
@@ -234,8 +238,12 @@ pub fn vault_roots(kv: &impl Kv) -> Read<Option<Vec<u8>>> {
     one(kv, &meta::roots_key(), meta::decode)
 }
 
-pub fn tenants(kv: &impl Kv) -> Read<Vec<(TenantId, TenantId)>> {
+pub fn tenants(kv: &impl Kv) -> Read<Vec<(TenantId, KeyOwner)>> {
     all(kv, &tenant::all(), usize::MAX, tenant::decode)
+}
+
+pub fn issued_keys(kv: &impl Kv) -> Read<Vec<IssuedKey>> {
+    all(kv, &issued::all(), usize::MAX, issued::decode)
 }
 
 pub fn batch(kv: &impl Kv, id: BatchId) -> Read<Option<Batch>> {
@@ -351,6 +359,59 @@ pub fn hook_secrets(kv: &impl Kv, tenant: TenantId) -> Read<Secrets> {
 
 pub fn delivery_status(kv: &impl Kv, key: RequestKey) -> Read<Option<DeliveryStatus>> {
     one(kv, &delivery::status_key(key), delivery::decode_status)
+}
+
+/// The keys of receivers that were turned off before `horizon`.
+pub fn turned_off_before(kv: &impl Kv, horizon: Timestamp) -> Read<Vec<Bytes>> {
+    let mut before = Vec::new();
+    let mut span = receiver::all();
+    loop {
+        let page = kv.scan(&span, End::Front, PAGE)?;
+        let Some((last, _)) = page.last() else {
+            return Ok(before);
+        };
+        span = span.after(last);
+        for (name, value) in page {
+            if receiver::decode(&name, &value)?.since < horizon {
+                before.push(name);
+            }
+        }
+    }
+}
+
+/// The keys of rows of hours before `hour`, of the tenants from `from` on, and the tenant
+/// to go on with when they are gone. Looks at `limit` rows.
+pub fn old_ledger(
+    kv: &impl Kv,
+    hour: u32,
+    from: Option<TenantId>,
+    limit: usize,
+) -> Read<(Vec<Bytes>, Option<TenantId>)> {
+    let mut old = Vec::new();
+    let mut looked = 0;
+    let mut span = from.map_or_else(ledger::all, ledger::from);
+    loop {
+        // A tenant's rows stand in the order of their hours: the first tells of all.
+        let first = kv.scan(&span, End::Front, 1)?;
+        let Some((name, _)) = first.first() else {
+            return Ok((old, None));
+        };
+        let (tenant, at) = ledger::tenant_and_hour(name)?;
+        if looked >= limit {
+            return Ok((old, Some(tenant)));
+        }
+        if at >= hour {
+            looked += 1;
+        } else {
+            let rows = kv.scan(&ledger::before(tenant, hour), End::Front, limit - looked)?;
+            looked += rows.len();
+            old.extend(rows.into_iter().map(|(name, _)| name));
+            if looked >= limit {
+                return Ok((old, Some(tenant)));
+            }
+        }
+        span = span.after(&ledger::last_of(tenant));
+    }
 }
 
 pub fn ledger(kv: &impl Kv, tenant: TenantId, since: u32) -> Read<Vec<(LedgerKey, LedgerRow)>> {

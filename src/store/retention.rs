@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::conformance::{admit, at, open, request, settle};
+use super::{
+    conformance::{admit, at, open, request, settle},
+    reads,
+};
 use crate::{
     model::{
         id::TenantId,
@@ -84,9 +87,19 @@ async fn old_ledger_rows_go_and_new_ones_stay() {
             store.settle(vec![ending]).await.pop().unwrap().unwrap();
         }
     }
-    assert_eq!(store.purge_ledger(30, 40).await.unwrap(), 40);
-    assert_eq!(store.purge_ledger(30, 1000).await.unwrap(), 3 * 29 - 40);
-    assert_eq!(store.purge_ledger(30, 1000).await.unwrap(), 0);
+    let tenant = |t: u8| Some(TenantId([t; 16]));
+    let old = |hour, from, limit| {
+        let (rows, next) = reads::old_ledger(&*store.kv, hour, from, limit).unwrap();
+        (rows.len(), next)
+    };
+    assert_eq!(old(30, None, 20), (20, tenant(1)));
+    assert_eq!(old(30, None, 40), (40, tenant(2)));
+    assert_eq!(old(30, tenant(3), 40), (29, None));
+    assert_eq!(old(0, None, 2), (0, tenant(3)), "a tenant costs one row");
+    assert_eq!(store.purge_ledger(30, tenant(2)).await.unwrap(), None);
+    assert_eq!(old(30, None, 1000), (29, None), "the first tenant's");
+    assert_eq!(store.purge_ledger(30, None).await.unwrap(), None);
+    assert_eq!(old(30, None, 1000), (0, None));
     for t in 1..4u8 {
         let left = store.ledger(TenantId([t; 16]), 0).await.unwrap();
         let hours: Vec<u32> = left.iter().map(|(key, _)| key.hour).collect();

@@ -167,6 +167,7 @@ fn on(disk: &Arc<Disk>, threads: bool) -> KvStore<Arc<Disk>> {
         horizon,
         redo,
         spill: env::temp_dir(),
+        reserve: 1000,
     }
 }
 
@@ -435,6 +436,26 @@ async fn a_database_of_the_earlier_format_is_migrated() {
     admit(&store, &request(1, 99), b"more").await;
     drop(store);
     assert!(super::check(dir.path()).unwrap().sound);
+}
+
+/// For a backup before an upgrade.
+#[tokio::test]
+async fn a_database_of_the_earlier_format_can_be_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    earlier(dir.path());
+    for _ in 0..2 {
+        let refused = SledStore::open_unchanged(&settings(dir.path()));
+        let refused = refused.err().expect("it would be changed");
+        let told = refused.to_string();
+        assert!(
+            told.contains("has format 2, this version reads 3"),
+            "{told}"
+        );
+    }
+    let store = open(dir.path());
+    serves_what_the_earlier_version_wrote(&store).await;
+    drop(store);
+    assert!(SledStore::open_unchanged(&settings(dir.path())).is_ok());
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ pub use master::{BadMasterKey, MasterKey};
 pub use roots::Roots;
 use sealer::Sealer;
 pub use sealer::Unopened;
-pub use unlock::{Locked, unlock};
+pub use unlock::{Locked, is_sealed, unlock};
 
 /// Seals and opens credentials. Prints nothing of itself.
 pub struct Vault {

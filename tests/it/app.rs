@@ -1,12 +1,12 @@
 //! The whole application on real sockets: a simulator and a server on free ports,
 //! a store in a directory of its own, time short.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use offpeak::{
     app::{App, Secrets, Settings},
     config::Config,
-    model::time::Timestamp,
+    model::{secret::Secret, time::Timestamp},
     simulator::{self, Simulator},
 };
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
@@ -25,6 +25,9 @@ pub struct TestApp {
     pub simulator: Arc<Simulator>,
     directory: tempfile::TempDir,
     settings: Vec<(String, String)>,
+    /// What stands in the server's environment for `[auth.upstream]`, from its next
+    /// start on.
+    pub upstream_keys: HashMap<String, String>,
     stop: CancellationToken,
     server: JoinSet<std::io::Result<()>>,
     provider: JoinSet<()>,
@@ -43,6 +46,19 @@ impl TestApp {
 
     /// In front of another provider than the quick one.
     pub async fn against(provider: simulator::Settings, settings: &[(&str, &str)]) -> TestApp {
+        TestApp::keyed(provider, settings, &[]).await
+    }
+
+    /// With the provider's keys by their variables.
+    pub async fn with_keys(settings: &[(&str, &str)], keys: &[(&str, &str)]) -> TestApp {
+        TestApp::keyed(provider(), settings, keys).await
+    }
+
+    async fn keyed(
+        provider: simulator::Settings,
+        settings: &[(&str, &str)],
+        keys: &[(&str, &str)],
+    ) -> TestApp {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let upstream = format!("http://{}/v1", listener.local_addr().unwrap());
         let simulator = Simulator::new(provider, now());
@@ -63,6 +79,10 @@ impl TestApp {
             simulator,
             directory,
             settings: all,
+            upstream_keys: keys
+                .iter()
+                .map(|(name, key)| ((*name).to_owned(), (*key).to_owned()))
+                .collect(),
             stop: CancellationToken::new(),
             server: JoinSet::new(),
             provider: serving,
@@ -72,10 +92,17 @@ impl TestApp {
         app
     }
 
-    async fn serve(&mut self) {
+    pub async fn serve(&mut self) {
         let config = Config::load(None, self.settings.clone(), &[]).unwrap();
         let settings = Settings::read(&config).unwrap();
-        let app = App::start(settings, Secrets::default()).await.unwrap();
+        let keys = self.upstream_keys.iter();
+        let secrets = Secrets {
+            upstream_keys: keys
+                .map(|(name, key)| (name.clone(), Secret::new(key.as_str())))
+                .collect(),
+            ..Secrets::default()
+        };
+        let app = App::start(settings, secrets).await.unwrap();
         self.address = app.address();
         self.admin_address = app.admin_address();
         self.stop = CancellationToken::new();
@@ -88,10 +115,15 @@ impl TestApp {
         self.serve().await;
     }
 
-    async fn end(&mut self) {
+    pub async fn end(&mut self) {
         self.stop.cancel();
         let ended = timeout(HANG, self.server.join_next()).await;
         ended.expect("a hang").unwrap().unwrap().unwrap();
+    }
+
+    /// Everything that is kept.
+    pub fn data_dir(&self) -> &Path {
+        self.directory.path()
     }
 
     /// What an operator reads in the data directory.

@@ -5,6 +5,7 @@ mod held;
 mod hostile_json;
 mod ids;
 mod injection;
+mod keys;
 mod lines;
 mod operators;
 mod paths;

@@ -20,6 +20,7 @@ mod full_disk;
 mod hints;
 mod house;
 mod hung;
+mod issued;
 mod ladder;
 mod lanes;
 mod learning;

@@ -3,6 +3,7 @@
 mod app;
 mod edge;
 mod engine;
+mod issuing;
 mod kill;
 mod layout;
 mod namespace;

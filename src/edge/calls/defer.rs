@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     edge::{
-        Edge, ask,
+        Edge, ask, auth,
         errors::{self, ApiError},
         hold::{self, Held},
         read, stream,
@@ -64,17 +64,26 @@ async fn admit(
 ) -> Result<(Admitted, Reply), Box<Response>> {
     let refuse = |error: ApiError| Box::new(error.into_response());
     let most = edge.body_bounds();
-    if let Err(error) = ask::plain_body(&parts.headers) {
-        read::discard(body, most).await;
-        return Err(refuse(error));
-    }
+    let head = ask::plain_body(&parts.headers)
+        .and_then(|()| auth::deferring(edge, &parts.headers, &parts.uri));
+    let caller = match head {
+        Ok(caller) => caller,
+        Err(error) => {
+            read::discard(body, most).await;
+            return Err(refuse(error));
+        }
+    };
     let body = read::read(body, most).await.map_err(refuse)?;
-    let (call, reply) = prepare(edge, &parts, &body, endpoint, deadline)
+    let (call, reply) = prepare(edge, caller, &parts, &body, endpoint, deadline)
         .await
         .map_err(refuse)?;
     // The provider knows none of our ids: passed on is what it would have been sent.
     let body = call.body.clone();
-    let leaves = call.webhook.is_some() || !reply.held || reply.prefer.respond_async;
+    let key = call.caller.key.as_ref();
+    let leaves = call.webhook.is_some()
+        || !reply.held
+        || reply.prefer.respond_async
+        || key.is_some_and(|key| !key.issued.passthrough);
     match edge.engine.admit(call).await {
         Ok(admitted) => Ok((admitted, reply)),
         // For who does not wait on the line: a call that is passed on could not answer

@@ -9,9 +9,8 @@ use crate::{
     edge::{
         Edge,
         ask::{self, Ask},
-        auth,
         errors::ApiError,
-        outcome,
+        models, outcome,
         prefer::Preference,
     },
     engine::{Call, Caller},
@@ -40,6 +39,7 @@ pub struct Reply {
 /// Whatever the provider would refuse, or we cannot keep.
 pub async fn prepare(
     edge: &Edge,
+    (caller, live_only): (Caller, Option<String>),
     parts: &Parts,
     body: &Bytes,
     endpoint: Endpoint,
@@ -53,10 +53,9 @@ pub async fn prepare(
         let checked = edge.engine.check_webhook(target);
         checked.map_err(|reason| ask::bad_webhook(&reason))?;
     }
-    let mut credential = auth::credential(&parts.headers, &parts.uri)?;
+    models::check(&caller, body)?;
     let unnamed = || (!scan.names_model).then(|| "a batch line must name its model".to_owned());
-    let live_only = auth::live_only(&parts.headers, &mut credential)?.or_else(unnamed);
-    let caller = edge.engine.caller(credential);
+    let live_only = live_only.or_else(unnamed);
     let body = resolved(edge, &caller, &scan, body).await?;
     let shape = shape(&scan, endpoint);
     let reply = Reply {

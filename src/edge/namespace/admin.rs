@@ -1,6 +1,6 @@
 //! `/offpeak/admin/`: what an operator sees and does, with the admin token.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use axum::{
     Router,
@@ -9,7 +9,8 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
-use http::{HeaderMap, header, request::Parts};
+use futures_util::{StreamExt as _, stream};
+use http::{HeaderMap, StatusCode, header, request::Parts};
 use serde::Serialize;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -23,12 +24,14 @@ use crate::{
         secret::Secret,
         time::Timestamp,
     },
+    ports::StoreError,
 };
 
 pub fn routes() -> Router<Arc<Edge>> {
     Router::new()
         .route("/offpeak/admin/status", get(status))
         .route("/offpeak/admin/backup", get(backup))
+        .merge(super::keys::routes())
         .route("/offpeak/admin/shadow", get(shadow))
         .route("/offpeak/admin/turnaround", get(turnaround))
         .route("/offpeak/admin/pause", post(pause))
@@ -43,12 +46,27 @@ async fn status(State(edge): State<Arc<Edge>>, _: Operator) -> Result<Response, 
     tell(&edge.engine)
 }
 
-/// Ends without its last bytes where it fails; whoever takes it sees that.
-async fn backup(State(edge): State<Arc<Edge>>, _: Operator) -> Response {
+/// Ends without its last bytes where it fails on the way; whoever takes it sees that.
+async fn backup(State(edge): State<Arc<Edge>>, _: Operator) -> Result<Response, ApiError> {
+    let mut parts = edge.engine.backup();
+    let first = match parts.recv().await {
+        Some(Ok(first)) => first,
+        Some(Err(error)) if error.kind() == io::ErrorKind::ResourceBusy => {
+            let status = StatusCode::CONFLICT;
+            return Err(ApiError::invalid(
+                status,
+                "backup_under_way",
+                error.to_string(),
+            ));
+        }
+        Some(Err(error)) => return Err(StoreError::Io(error).into()),
+        None => return Err(ApiError::shutting_down()),
+    };
     tracing::info!("an operator takes a backup");
-    let body = Body::from_stream(ReceiverStream::new(edge.engine.backup()));
+    let rest = ReceiverStream::new(parts);
+    let body = Body::from_stream(stream::iter([Ok(first)]).chain(rest));
     let kind = [(header::CONTENT_TYPE, "application/octet-stream")];
-    (kind, body).into_response()
+    Ok((kind, body).into_response())
 }
 
 async fn shadow(State(edge): State<Arc<Edge>>, _: Operator) -> Result<Response, ApiError> {
@@ -78,7 +96,7 @@ async fn flush(State(edge): State<Arc<Edge>>, _: Operator) -> Result<Response, A
 }
 
 /// A caller with the admin token.
-struct Operator;
+pub(super) struct Operator;
 
 impl FromRequestParts<Arc<Edge>> for Operator {
     type Rejection = ApiError;

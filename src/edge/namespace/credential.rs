@@ -11,7 +11,7 @@ use http::{HeaderName, StatusCode};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{Tenant, json, query::MoveQuery, view::Shown};
+use super::{Tenant, json, query, view::Shown};
 use crate::{
     edge::{
         Edge, auth,
@@ -89,8 +89,15 @@ pub async fn move_here(
     RawQuery(query): RawQuery,
     parts: Parts,
 ) -> Result<Response, ApiError> {
-    let asked = MoveQuery::parse(query.as_deref())?;
+    let asked = query::moving(query.as_deref())?;
     let caller = auth::caller(&edge, &parts.headers, &parts.uri)?;
+    if edge.engine.issues_keys() {
+        let message = "This server issues the keys that it is called with, and its operator \
+                       keeps the provider's. For another key: `offpeak keys create --tenant` \
+                       with the name of this one's tenant, then `offpeak keys revoke`.";
+        let status = StatusCode::CONFLICT;
+        return Err(ApiError::invalid(status, "keys_are_issued", message));
+    }
     if !auth::names_key(&caller.presented) {
         let message = "Send the key to move to: `Authorization: Bearer NEW_KEY`.";
         return Err(ApiError::unauthorized(message));
@@ -104,10 +111,11 @@ pub async fn move_here(
         headers: vec![("authorization".to_owned(), previous.to_owned())],
         query: None,
     };
-    let moved = edge
-        .engine
-        .move_tenant(&caller, &previous, asked.keep_previous)
-        .await;
+    if !auth::names_key(&previous) {
+        let message = "The previous key is blank.";
+        return Err(ApiError::bad("invalid_header", message).param(PREVIOUS_SHOWN));
+    }
+    let moved = edge.engine.move_tenant(&caller, &previous, asked).await;
     match moved {
         Ok(moved) => json(&MovedView {
             object: "offpeak.credential",
@@ -137,6 +145,21 @@ fn refused(error: MoveError) -> ApiError {
         MoveError::InUse => conflict(
             "key_in_use",
             "The new key has requests of its own. Move before it is called with.",
+        ),
+        MoveError::OtherProject => conflict(
+            "other_project",
+            "The new key does not see the batches that run at the provider. Use one of the \
+             same project, or wait until they have ended, or say ?force=true: then their \
+             lines are asked again, and paid twice.",
+        ),
+        MoveError::Kept => conflict(
+            "previous_key_kept",
+            "The previous key is kept beside another. Move from that one.",
+        ),
+        MoveError::TooMany => ApiError::invalid(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many_moves",
+            "There were ten moves in a day.",
         ),
         MoveError::Unopened => ApiError::server(
             StatusCode::INTERNAL_SERVER_ERROR,

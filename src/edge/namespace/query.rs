@@ -6,6 +6,7 @@ use thiserror::Error;
 use url::form_urlencoded;
 
 use super::cursor::ListCursor;
+use crate::engine::Move;
 use crate::model::{
     endpoint::Endpoint,
     id::RequestId,
@@ -66,28 +67,28 @@ pub struct HooksQuery {
 }
 
 /// `POST /offpeak/v1/credential?…`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MoveQuery {
-    /// The previous key goes on being the tenant's.
-    pub keep_previous: bool,
-}
-
-impl MoveQuery {
-    pub fn parse(query: Option<&str>) -> Result<Self, BadQuery> {
-        let mut asked = MoveQuery::default();
-        for (name, value) in pairs(query)? {
-            match (name.as_str(), value.as_str()) {
-                ("keep_previous", "true") => asked.keep_previous = true,
-                ("keep_previous", "false") => {}
-                ("keep_previous", _) => {
-                    let message = "`keep_previous` is `true` or `false`.".to_owned();
-                    return Err(bad("keep_previous", message));
-                }
-                _ => return Err(unknown(&name)),
+pub fn moving(query: Option<&str>) -> Result<Move, BadQuery> {
+    let mut asked = Move::default();
+    for (name, value) in pairs(query)? {
+        let wanted = match name.as_str() {
+            "keep_previous" => &mut asked.keep_previous,
+            "force" => &mut asked.force,
+            _ => return Err(unknown(&name)),
+        };
+        *wanted = match value.as_str() {
+            "true" => true,
+            "false" => false,
+            _ => {
+                let shown = if name == "force" {
+                    "force"
+                } else {
+                    "keep_previous"
+                };
+                return Err(bad(shown, format!("`{name}` is `true` or `false`.")));
             }
-        }
-        Ok(asked)
+        };
     }
+    Ok(asked)
 }
 
 /// The most requests on one page.

@@ -7,9 +7,8 @@ use http::{HeaderMap, HeaderValue, Request, Response, header};
 
 use crate::{
     edge::{auth, route},
-    engine::{Coding, Engine, Passed},
+    engine::{Caller, Coding, Engine, Passed, Whose},
     model::endpoint::Endpoint,
-    ports::Credential,
 };
 
 /// Looks at calls that could have had a deadline.
@@ -19,7 +18,7 @@ pub(super) struct Watch(Arc<Engine>);
 /// A call that is looked at, until its answer's head is there.
 pub(super) struct Call {
     engine: Arc<Engine>,
-    credential: Credential,
+    whose: Whose,
     endpoint: Endpoint,
 }
 
@@ -30,8 +29,8 @@ impl Watch {
         deadline.map(|_| Watch(engine.clone()))
     }
 
-    /// None for calls that no batch takes.
-    pub fn call<B>(&self, request: &Request<B>) -> Option<Call> {
+    /// None for calls that no batch takes. `caller` presented a key that we issued.
+    pub fn call<B>(&self, request: &Request<B>, caller: Option<Caller>) -> Option<Call> {
         let headers = request.headers();
         let listed = &self.0.settings().admission.endpoints;
         let endpoint = route::deferrable(request.method(), request.uri(), listed)?;
@@ -40,7 +39,10 @@ impl Watch {
         }
         Some(Call {
             engine: self.0.clone(),
-            credential: auth::credential(headers, request.uri()).ok()?,
+            whose: match caller {
+                Some(caller) => Whose::Known(Box::new(caller)),
+                None => Whose::Presents(auth::credential(headers, request.uri()).ok()?),
+            },
             endpoint,
         })
     }
@@ -61,7 +63,7 @@ impl Call {
         };
         Some(Box::new(Observer {
             passed: Some(Passed {
-                credential: self.credential,
+                whose: self.whose,
                 endpoint: self.endpoint,
                 streamed,
                 answer,

@@ -53,9 +53,15 @@ pub struct Activity {
     leave: Notify,
 }
 
+/// Without a request, and all of the last answer is with the kernel.
 const IDLE: u8 = 0;
 const HEAD: u8 = 1;
 const BUSY: u8 = 2;
+/// Nothing more comes of the answer, but bytes of it may wait: a whole body of one
+/// frame is taken at once. Only [`Patience::write`] runs.
+const FLUSHING: u8 = 3;
+/// The same, and bytes of the next head came behind.
+const PIPELINED: u8 = 4;
 
 const FLOWING: u64 = u64::MAX;
 
@@ -76,8 +82,10 @@ impl Activity {
 
     /// Bytes came.
     pub fn received(&self) {
-        if self.phase.load(Relaxed) == IDLE {
-            self.begin(HEAD);
+        match self.phase.load(Relaxed) {
+            IDLE => self.begin(HEAD),
+            FLUSHING => self.begin(PIPELINED),
+            _ => {}
         }
     }
 
@@ -93,7 +101,16 @@ impl Activity {
         self.stuck.store(FLOWING, Relaxed);
     }
 
-    /// A request is there; until its answer is dropped.
+    /// Nothing of what is to be written is left.
+    pub fn flushed(&self) {
+        match self.phase.load(Relaxed) {
+            FLUSHING => self.begin(IDLE),
+            PIPELINED => self.begin(HEAD),
+            _ => {}
+        }
+    }
+
+    /// A request is there; until its answer is dropped, and then flushed.
     pub fn busy(self: &Arc<Self>) -> Busy {
         self.begin(BUSY);
         Busy(self.clone())
@@ -172,7 +189,7 @@ pub struct Busy(Arc<Activity>);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.begin(IDLE);
+        self.0.begin(FLUSHING);
     }
 }
 
@@ -248,8 +265,42 @@ mod tests {
         it.received();
         assert_eq!(look(&it), Verdict::LookAgain(Instant::now() + seconds(30)));
         drop(busy);
+        it.flushed();
         advance(seconds(120)).await;
         assert_eq!(look(&it), Verdict::Leave);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn until_an_answer_is_flushed_only_a_stuck_caller_is_cut() {
+        let it = activity();
+        let look = |it: &Activity| it.verdict(&PATIENCE);
+        for behind in [false, true] {
+            drop(it.busy());
+            for _ in 0..100 {
+                it.blocked();
+                advance(seconds(59)).await;
+                assert_eq!(look(&it), Verdict::LookAgain(Instant::now() + seconds(1)));
+                it.flowing();
+                assert_eq!(look(&it), Verdict::LookAgain(Instant::now() + seconds(30)));
+                assert_eq!(it.idle_for(), None, "it cannot make room for others");
+                if behind {
+                    it.received();
+                }
+            }
+            it.flushed();
+            let (begun, ends) = match behind {
+                true => (seconds(29), Verdict::SlowHead),
+                false => (seconds(119), Verdict::Leave),
+            };
+            advance(begun).await;
+            assert_eq!(look(&it), Verdict::LookAgain(Instant::now() + seconds(1)));
+            advance(seconds(1)).await;
+            assert_eq!(look(&it), ends);
+        }
+        drop(it.busy());
+        it.blocked();
+        advance(seconds(60)).await;
+        assert_eq!(look(&it), Verdict::Stuck);
     }
 
     #[tokio::test(start_paused = true)]

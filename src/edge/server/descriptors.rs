@@ -16,10 +16,15 @@ pub fn raise_limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// The most connections of callers, where so many descriptors may be open: a quarter
-/// is left for the upstream's, the store's and the provider's.
+/// Descriptors for all but callers and their calls' upstream connections: the store's
+/// files, batch and live calls, operators, listeners.
+const OTHERS: u64 = 256;
+
+/// The most connections of callers, where so many descriptors may be open: each may
+/// pass a call through, which takes another one to the upstream.
 pub fn connections(wanted: usize, limit: u64) -> usize {
-    let most = usize::try_from(limit / 4 * 3).unwrap_or(usize::MAX);
+    let most = limit.saturating_sub(OTHERS) / 2;
+    let most = usize::try_from(most).unwrap_or(usize::MAX).max(1);
     if most < wanted {
         tracing::info!(
             "server.max_connections is {wanted}, but only {limit} files may be open: \
@@ -42,8 +47,10 @@ mod tests {
     }
 
     #[test]
-    fn a_quarter_is_left_for_other_uses() {
-        assert_eq!(connections(100_000, 20_000), 15_000);
+    fn every_caller_can_have_an_upstream_connection() {
+        assert_eq!(connections(100_000, 20_000), 9_872);
+        assert_eq!(connections(100_000, 4_096), 1_920);
+        assert_eq!(connections(100_000, 64), 1);
         assert_eq!(connections(100, 20_000), 100);
         assert_eq!(connections(100_000, u64::MAX), 100_000);
     }

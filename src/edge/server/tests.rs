@@ -1,11 +1,9 @@
 mod patience;
 
-use axum::{Extension, routing::any};
-use http::Request;
-use tokio::net::TcpStream;
-
 use super::*;
 use crate::edge::testing::{self, Proxy, Wire, start};
+use axum::{Extension, routing::any};
+use http::Request;
 
 const GET: &str = "GET /v1/models HTTP/1.1\r\nhost: us\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -116,6 +114,19 @@ async fn a_stop_cuts_calls_after_the_grace_period() {
     caller.assert_closed().await;
     wire.assert_closed().await;
     proxy.ended().await;
+}
+
+#[tokio::test]
+async fn a_vanished_caller_is_noticed() {
+    let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    let _caller = TcpStream::connect(listener.local_addr().unwrap()).await;
+    let (stream, _seat) = Entrance::new(listener, For::Callers, 1).let_in().await;
+    let socket = SockRef::from(&stream);
+    assert!(socket.keepalive().unwrap());
+    let minute = Duration::from_secs(60);
+    assert_eq!(socket.tcp_keepalive_time().unwrap(), minute);
+    let probes = socket.tcp_keepalive_retries().unwrap();
+    assert_eq!(socket.tcp_keepalive_interval().unwrap() * probes, minute);
 }
 
 #[tokio::test]

@@ -47,6 +47,15 @@ impl Engine {
         Ok(())
     }
 
+    /// Counts what a ledger entry that is durable says was paid.
+    pub(in crate::engine) fn book(&self, entry: &LedgerEntry) {
+        let now = self.now();
+        self.budgets.book(now, entry);
+        if let Some(keys) = &self.keys {
+            keys.spending().book(now, entry);
+        }
+    }
+
     /// Keeps money for a call in this lane where it is a rescue and there is a budget.
     pub(in crate::engine) fn reserve(
         &self,
@@ -232,7 +241,7 @@ impl Engine {
         })
     }
 
-    fn price_of_lines(
+    pub(in crate::engine) fn price_of_lines(
         &self,
         credential: CredentialId,
         endpoint: Endpoint,
@@ -242,13 +251,21 @@ impl Engine {
     ) -> Usd {
         let output = self.mean_output(credential, model);
         let usage = ledger::expected(endpoint, bytes, lines, output);
-        self.price_in(Lane::Standard, model, &usage)
+        self.ordinary_price(model, &usage)
     }
 
-    fn mean_output(&self, credential: CredentialId, model: &str) -> Option<u64> {
+    pub(in crate::engine) fn mean_output(
+        &self,
+        credential: CredentialId,
+        model: &str,
+    ) -> Option<u64> {
         let model = model.into();
         let scope = self.organizations.scope(&Account { credential, model });
         self.scopes.output(&scope)
+    }
+
+    pub(in crate::engine) fn ordinary_price(&self, model: &str, usage: &Usage) -> Usd {
+        self.price_in(Lane::Standard, model, usage)
     }
 
     fn price_in(&self, lane: Lane, model: &str, usage: &Usage) -> Usd {

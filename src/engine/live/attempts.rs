@@ -152,7 +152,7 @@ impl Engine {
     ) -> Result<(), StoreError> {
         let account = self.store.account(key, attempt, ledger.clone());
         if account.await? {
-            self.budgets.book(self.now(), &ledger);
+            self.book(&ledger);
         }
         Ok(())
     }

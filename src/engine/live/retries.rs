@@ -39,12 +39,12 @@ impl Engine {
             _ => Why::Answered(answer.asked),
         };
         let note = format!("answered {status}");
-        if status == 401 {
-            self.key_refused(request.credential, answer.body.clone());
-            if self.now() < request.deadline && self.is_refused(request.credential) {
-                self.close(request.key, attempt, note).await?;
-                return self.try_again(request, why).await;
-            }
+        if status == 401
+            && self.blame_key(request.credential, &answer.body).await
+            && self.now() < request.deadline
+        {
+            self.close(request.key, attempt, note).await?;
+            return self.try_again(request, why).await;
         }
         let outcome = self.live_outcome(request, &attempt, known, &answer);
         let attempt = if retry::may_have_run(status) {

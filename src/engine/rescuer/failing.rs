@@ -5,11 +5,21 @@ use std::sync::Arc;
 
 use crate::{
     engine::{Engine, drive::Next, refusals::paused, settling::error_body, summary::Tracked},
-    model::request::{Cohort, Entry, OnLate, State},
+    model::{
+        id::{RequestId, RequestKey, TenantId},
+        request::{Cohort, Entry, OnLate, State},
+        time::Timestamp,
+    },
     ports::StoreError,
 };
 
 use super::PAGE;
+
+/// Before all others.
+const FIRST: RequestKey = RequestKey {
+    tenant: TenantId([0; 16]),
+    id: RequestId::MIN,
+};
 
 impl Engine {
     pub(super) async fn fail_turn(self: &Arc<Self>) -> Next {
@@ -45,16 +55,22 @@ impl Engine {
         if cohort.bucket.start > now {
             return Ok(Next::At(cohort.bucket.start));
         }
-        // At most one bucket of them, which is narrow.
-        let entries = self.store.queued(cohort, usize::MAX).await?;
-        let (due, rest): (Vec<Entry>, Vec<Entry>) =
-            entries.into_iter().partition(|entry| entry.deadline <= now);
-        self.fail_late(&due).await?;
-        Ok(rest
-            .iter()
-            .map(|entry| entry.deadline)
-            .min()
-            .map_or(Next::OnSignal, Next::At))
+        let mut next: Option<Timestamp> = None;
+        let mut after = (cohort, FIRST);
+        loop {
+            let page = self.store.scan_queue(Some(after), PAGE).await?;
+            let ours = page.iter().take_while(|(other, _)| *other == cohort);
+            let (due, rest): (Vec<Entry>, Vec<Entry>) = ours
+                .map(|(_, entry)| *entry)
+                .partition(|entry| entry.deadline <= now);
+            next = rest.iter().map(|entry| entry.deadline).chain(next).min();
+            let whole = due.len() + rest.len() == PAGE;
+            self.fail_late(&due).await?;
+            match page.last() {
+                Some((_, last)) if whole => after = (cohort, last.key),
+                _ => return Ok(next.map_or(Next::OnSignal, Next::At)),
+            }
+        }
     }
 
     async fn fail_lines(self: &Arc<Self>, tracked: &Tracked) -> Result<Next, StoreError> {
@@ -85,6 +101,10 @@ impl Engine {
                     let reason = format!("the deadline passed while {}", paused(&refusal));
                     let (state, body) = (State::Failed, refusal.body);
                     endings.push(self.own_ending(&head.request, places, state, 401, reason, body));
+                    continue;
+                }
+                // Its key works again.
+                if head.request.on_late != OnLate::Fail {
                     continue;
                 }
                 let message = "The deadline passed before the provider answered, and the \

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    engine::{Engine, refusals::is_of_the_key},
+    engine::Engine,
     model::{
         batch::{Batch, BatchEvent, BatchState},
         time::Timestamp,
@@ -88,10 +88,12 @@ impl Engine {
                 let due = self.now() + self.look_out_again(sent);
                 self.save(&lost, due).await
             }
-            Err(error) if !error.is_transient() && !is_of_the_key(&error) => {
-                self.forget_lost(lost).await
-            }
             Err(_) if sent + self.longest_life() < self.now() => self.forget_lost(lost).await,
+            Err(error) if !error.is_transient() => {
+                self.heard(lost.credential, &error).await;
+                let due = self.now() + self.look_out_again(sent);
+                self.save(&lost, due).await
+            }
             Err(error) => self.try_later(lost, error).await,
         }
     }

@@ -125,6 +125,7 @@ struct Told {
     queue: Vec<(Cohort, i64, i64, i64)>,
     live: BTreeMap<LiveQueue, (i64, i64)>,
     demands: String,
+    open_lines: BTreeMap<(TenantId, DestinationId), (i64, i64)>,
     open: ((u64, u64), HashMap<TenantId, (u64, u64)>),
 }
 
@@ -140,6 +141,14 @@ fn told(summary: &Summary) -> Told {
             .map(|(queue, lines)| (*queue, (lines.count, lines.bytes)))
             .collect(),
         demands: format!("{:?}", summary.demands),
+        open_lines: summary
+            .open_lines
+            .iter()
+            .flat_map(|(tenant, to)| {
+                to.iter()
+                    .map(|(id, it)| ((*tenant, *id), (it.count, it.bytes)))
+            })
+            .collect(),
         open: summary.open.counted(),
     }
 }

@@ -32,13 +32,15 @@ pub fn take<K: Kv>(
     kv: &Arc<K>,
     redo: &Redo,
     dir: &Path,
+    reserve: u64,
     out: mpsc::Sender<io::Result<Bytes>>,
 ) -> Result<(), StoreError> {
     let mut out = Out {
         to: out,
         hasher: blake3::Hasher::new(),
     };
-    let recording = redo.begin(dir).map_err(StoreError::Io)?;
+    let recording = redo.begin(dir, spare(&**kv, reserve)?);
+    let recording = recording.map_err(StoreError::Io)?;
     let mut head = MAGIC.to_vec();
     head.extend_from_slice(&VERSION.to_le_bytes());
     head.extend_from_slice(&FORMAT.to_le_bytes());
@@ -55,6 +57,7 @@ pub fn take<K: Kv>(
         let Some((last, _)) = page.last() else {
             break;
         };
+        recording.goes_on().map_err(StoreError::Io)?;
         span = span.after(last);
         pairs += page.len() as u64;
         let page = page.iter().map(|(key, value)| (&key[..], Some(&value[..])));
@@ -65,8 +68,7 @@ pub fn take<K: Kv>(
     let mut recorded = recording.end(&**kv).map_err(StoreError::Io)?;
     loop {
         let mut part = Vec::with_capacity(SPILL);
-        let spill = recorded.spill.by_ref().take(SPILL as u64);
-        let mut spill = spill;
+        let mut spill = recorded.spill.by_ref().take(SPILL as u64);
         spill.read_to_end(&mut part).map_err(StoreError::Io)?;
         if part.is_empty() {
             break;
@@ -87,6 +89,11 @@ pub fn take<K: Kv>(
         out.send(hash);
     }
     Ok(())
+}
+
+/// What is committed meanwhile stands on the disk twice, and others write there too.
+fn spare<K: Kv>(kv: &K, reserve: u64) -> Result<u64, StoreError> {
+    Ok(kv.free_bytes()?.saturating_sub(reserve) / 4)
 }
 
 struct Out {

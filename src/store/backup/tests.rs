@@ -176,6 +176,30 @@ async fn only_an_empty_directory_is_filled() {
     assert!(content(&open(to.path()), &request(1, 1)).await.is_some());
 }
 
+#[tokio::test]
+async fn one_backup_is_taken_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    for n in 0..600 {
+        admit(&store, &request(1, n), &[1; 2000]).await;
+    }
+    let (out, mut parts) = mpsc::channel::<io::Result<Bytes>>(1);
+    let meanwhile = async {
+        parts.recv().await.unwrap().unwrap();
+        let (out, mut refused) = mpsc::channel(1);
+        store.backup(out).await;
+        let error = refused.recv().await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
+        assert!(refused.recv().await.is_none());
+        while let Some(part) = parts.recv().await {
+            part.unwrap();
+        }
+    };
+    tokio::join!(store.backup(out), meanwhile);
+    let end = restore(&dir.path().join("restored"), &taken(&store).await[..]);
+    end.unwrap();
+}
+
 /// Whoever takes it goes away in the middle; nothing is recorded any more.
 #[tokio::test]
 async fn a_backup_that_nobody_takes_ends() {

@@ -71,18 +71,19 @@ pub fn shelve<K: Kv>(staging: &mut Staging<K>, due: Delivery) -> Result<(), Stor
     staging.stage(step)
 }
 
-pub fn purge_turned_off<K: Kv>(
+/// Forgets a receiver that was turned off before `horizon`, and not again since.
+pub fn forget_turned_off<K: Kv>(
     staging: &mut Staging<K>,
+    name: &[u8],
     horizon: Timestamp,
 ) -> Result<(), StoreError> {
-    for (name, value) in staging.scan(&receiver::all(), usize::MAX)? {
-        if receiver::decode(&name, &value)?.since < horizon {
-            let mut step = Step::default();
-            step.delete(name.to_vec());
-            staging.stage(step)?;
-        }
+    let mut step = Step::default();
+    if let Some(value) = staging.get(name)?
+        && receiver::decode(name, &value)?.since < horizon
+    {
+        step.delete(name.to_vec());
     }
-    Ok(())
+    staging.stage(step)
 }
 
 pub fn rotate<K: Kv>(

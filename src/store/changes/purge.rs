@@ -1,5 +1,4 @@
-//! Removing finished requests with all that belongs to them, ended batches, and old
-//! ledger rows.
+//! Removing finished requests with all that belongs to them, and ended batches.
 
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use super::{
         records::{
             batch,
             chunk::Side,
-            delivery, feed, idempotency, ledger, line, orphan,
+            delivery, feed, idempotency, line, orphan,
             request::{self, Done, Head},
         },
         staging::{Staging, Step},
@@ -134,39 +133,6 @@ fn remove<K: Kv>(
     payload::disown(&mut step, key, Side::Answer, head.payload);
     staging.stage(step)?;
     payload::remove(staging, key, Side::Answer, head.payload)
-}
-
-/// Removes ledger rows of hours before `hour`, at most `limit`. Returns how many.
-pub fn purge_ledger<K: Kv>(
-    staging: &mut Staging<K>,
-    hour: u32,
-    limit: usize,
-) -> Result<usize, StoreError> {
-    let mut removed = 0;
-    let mut span = ledger::all();
-    while removed < limit {
-        let page = staging.scan(&span, limit - removed)?;
-        let Some((name, _)) = page.first() else {
-            break;
-        };
-        let (first, _) = ledger::tenant_and_hour(name)?;
-        for (name, _) in &page {
-            let (tenant, at) = ledger::tenant_and_hour(name)?;
-            if tenant != first || at >= hour {
-                // A tenant's rows stand in the order of their hours.
-                if tenant == first {
-                    span = span.after(&ledger::last_of(tenant));
-                }
-                break;
-            }
-            let mut step = Step::default();
-            step.delete(name.to_vec());
-            staging.stage(step)?;
-            removed += 1;
-            span = span.after(name);
-        }
-    }
-    Ok(removed)
 }
 
 /// How long files at the provider can outlive a batch that has ended: they are given

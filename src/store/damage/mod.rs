@@ -5,6 +5,7 @@
 //! check, salvage ─► log ─► pages ─► repair  reads without sled, mends what fits
 //! ```
 
+mod leftovers;
 mod log;
 mod pages;
 mod repair;
@@ -18,6 +19,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Serialize;
 
 pub use self::{
+    leftovers::{leftovers, told},
     log::Gap,
     repair::Repairs,
     salvage::{Report, SalvageError, Salvaged, check, salvage},

@@ -75,9 +75,9 @@ pub fn repair<K: Kv>(
         staging,
         Span::prefix(&[request::KIND.tag]),
         |staging, name, value| match request::decode(&name, &value) {
-            Ok((head, inline)) => {
+            Ok((head, _)) => {
                 known.insert(head.request.key, head.done.is_some());
-                repair.request(staging, head, &inline)
+                repair.request(staging, head)
             }
             Err(error) => set_aside(staging, unreadable, name, value, &error),
         },
@@ -104,12 +104,7 @@ struct Repair {
 }
 
 impl Repair {
-    fn request<K: Kv>(
-        &mut self,
-        staging: &mut Staging<K>,
-        head: Head,
-        inline: &Bytes,
-    ) -> Result<(), StoreError> {
+    fn request<K: Kv>(&mut self, staging: &mut Staging<K>, head: Head) -> Result<(), StoreError> {
         let whole = is_whole(staging, &head)?;
         let mut places = self.places.remove(&head.request.key).unwrap_or_default();
         match &head.done {
@@ -137,7 +132,7 @@ impl Repair {
                 let done = done.clone();
                 match whole {
                     true => self.repairs.finished += 1,
-                    false => self.lose_answer(staging, head.clone(), inline)?,
+                    false => self.lose_answer(staging, head.clone())?,
                 }
                 self.tell(staging, &head, &done)
             }
@@ -225,7 +220,6 @@ impl Repair {
         &mut self,
         staging: &mut Staging<K>,
         mut head: Head,
-        _inline: &Bytes,
     ) -> Result<(), StoreError> {
         self.repairs.ended += 1;
         let (key, payload) = (head.request.key, head.payload);

@@ -16,6 +16,7 @@ use thiserror::Error;
 
 use super::{
     Unreadable,
+    leftovers::{self, leftovers},
     log::{Gap, Log},
     pages,
     repair::{Repairs, repair},
@@ -41,6 +42,11 @@ use crate::{
 pub enum SalvageError {
     #[error("there is no database in {dir}")]
     None { dir: PathBuf },
+    #[error(
+        "there is no database in {dir}, and beside it are {}",
+        leftovers::told(found)
+    )]
+    Leftovers { dir: PathBuf, found: Vec<String> },
     #[error("the data directory {dir} is in use by a running server: stop it first")]
     InUse { dir: PathBuf },
     #[error(
@@ -79,6 +85,9 @@ pub struct Report {
     pub lost_changes: u64,
     /// Records that were found and cannot be read.
     pub unreadable: Vec<Unreadable>,
+    /// Whether the sealed roots of the vault are there, without which no stored key
+    /// opens. A database of an earlier version has none.
+    pub roots: bool,
     /// All is there, as it was written.
     pub sound: bool,
 }
@@ -115,8 +124,12 @@ pub fn salvage(data_dir: &Path, now: Timestamp) -> Result<Salvaged, SalvageError
         dir: dir.clone(),
         error,
     };
+    let found = leftovers(data_dir).map_err(io)?;
+    if !found.is_empty() {
+        return Err(SalvageError::Leftovers { dir, found });
+    }
     let (lock, log) = locked(&dir)?;
-    let building = data_dir.join("store.salvaging");
+    let building = data_dir.join(leftovers::BUILDING);
     let mut fresh = Fresh::begin(&building)?;
     let mut found = read(&dir, &log, |key, value| {
         let put = fresh.put(key, Some(Bytes::from(value)));
@@ -146,9 +159,8 @@ pub fn salvage(data_dir: &Path, now: Timestamp) -> Result<Salvaged, SalvageError
     let unreadable = data_dir.join(format!("unreadable-{seconds}.ndjson"));
     write_aside(&unreadable, &found.unreadable).map_err(io)?;
     fresh::sync_all(&building).map_err(io)?;
-    let kept = data_dir.join(format!("store.damaged-{seconds}"));
-    fresh::rename(&dir, &kept).map_err(io)?;
-    fresh::rename(&building, &dir).map_err(io)?;
+    let kept = data_dir.join(format!("{}{seconds}", leftovers::KEPT));
+    fresh::replace(&dir, &building, &kept).map_err(io)?;
     drop(lock);
     Ok(Salvaged {
         found,
@@ -195,6 +207,7 @@ fn read(
     let mark = watermark::read(dir).map_err(io)?;
     let mut pages = pages::of(log).map_err(io)?;
     let mut report = Report::default();
+    let roots = meta::roots_key();
     let (own, mut told, mut counted) = (meta::tally_key(), None::<Tally>, Tally::default());
     let read = pages.pairs(log, |key, value| {
         if key == own {
@@ -211,6 +224,7 @@ fn read(
             report.unreadable.push(Unreadable::new(&key, &value, why));
             return Ok(());
         }
+        report.roots |= key == roots;
         *report.records.entry(kind.name).or_default() += 1;
         each(key, value)
     });

@@ -263,6 +263,39 @@ fn nothing_is_said_of_nothing() {
     assert!(matches!(none, super::SalvageError::None { .. }), "{none}");
 }
 
+/// Killed after the old one was moved away and before the new one had its place, on a
+/// file system that cannot exchange names.
+#[tokio::test]
+async fn a_salvage_that_was_cut_off_begins_no_empty_database() {
+    let dir = tempfile::tempdir().unwrap();
+    let at_hand = |name: &str| dir.path().join(name);
+    let store = open(dir.path());
+    let asked = request(1, 1);
+    admit(&store, &asked, b"body").await;
+    drop(store);
+    let kept = salvage(dir.path(), at(9)).unwrap().kept;
+    assert!(!at_hand("store.salvaging").exists());
+    fs::rename(at_hand("store"), at_hand("store.salvaging")).unwrap();
+
+    let refused = SledStore::open(&settings(dir.path())).err().unwrap();
+    assert!(matches!(refused, OpenError::Leftovers { .. }), "{refused}");
+    let told = refused.to_string();
+    assert!(told.contains("Rename store.salvaging to `store`"), "{told}");
+    let refused = salvage(dir.path(), at(10)).unwrap_err();
+    assert!(
+        matches!(refused, super::SalvageError::Leftovers { .. }),
+        "{refused}"
+    );
+    assert!(!at_hand("store").exists() && kept.join("db").exists());
+
+    fs::rename(at_hand("store.salvaging"), at_hand("store")).unwrap();
+    assert!(content(&open(dir.path()), &asked).await.is_some());
+    fs::remove_dir_all(at_hand("store")).unwrap();
+    let refused = SledStore::open(&settings(dir.path())).err().unwrap();
+    let told = refused.to_string();
+    assert!(told.contains("begin with an empty database"), "{told}");
+}
+
 async fn spoil(store: &SledStore, name: Vec<u8>) {
     let spoilt = store.change(move |staging| {
         let mut step = Step::default();

@@ -24,7 +24,7 @@ pub fn fuzz(data: &[u8]) {
 
 fn read(kind: u8, key: &[u8], value: &Bytes) {
     let key = |tag: codec::Kind| [&[tag.tag], key].concat();
-    match kind % 22 {
+    match kind % 23 {
         0 => {
             let key = key(attempt::KIND);
             if let Ok(read) = attempt::decode(&key, value) {
@@ -68,6 +68,13 @@ fn read(kind: u8, key: &[u8], value: &Bytes) {
         18 => drop(hook_secrets::decode(&key(hook_secrets::KIND), value)),
         19 => drop(delivery::decode_backlog(&key(delivery::BACKLOG), value)),
         20 => drop(tenant::decode(&key(tenant::KIND), value)),
+        21 => {
+            let key = key(issued::KIND);
+            if let Ok(read) = issued::decode(&key, value) {
+                let again = issued::decode(&key, &issued::encode(&read));
+                assert_eq!(again.ok(), Some(read));
+            }
+        }
         _ => drop(unbooked::decode_call(&key(unbooked::CALL), value)),
     }
 }

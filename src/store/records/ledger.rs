@@ -58,6 +58,23 @@ pub fn tenant_and_hour(key: &[u8]) -> Result<(TenantId, u32), StoreError> {
     Ok((TenantId(fields.array()?), fields.u32()?))
 }
 
+/// The rows of a tenant and of those behind it.
+pub fn from(tenant: TenantId) -> Span {
+    Span {
+        from: Key::of(KIND).raw(&tenant.0).done(),
+        ..all()
+    }
+}
+
+/// The tenant's rows of hours before this one.
+pub fn before(tenant: TenantId, hour: u32) -> Span {
+    let tenant = || Key::of(KIND).raw(&tenant.0);
+    Span {
+        from: tenant().done(),
+        to: tenant().u32(hour).done(),
+    }
+}
+
 /// Behind all of a tenant's rows.
 pub fn last_of(tenant: TenantId) -> Vec<u8> {
     Key::of(KIND).raw(&tenant.0).raw(&[u8::MAX; 22]).done()

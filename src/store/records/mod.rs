@@ -11,6 +11,7 @@
 //! | `B` | [`batch`] | id |
 //! | `N` | [`destination`] | id |
 //! | `K` | [`credential`] | id |
+//! | `C` | [`issued`]: keys that we issued | id |
 //! | `U` | [`tenant`] | fingerprint of a key |
 //! | `F`, `P` | [`feed`], and how far it is purged | tenant, sequence; tenant |
 //! | `W`, `D` | [`delivery`]: due, status | due, tenant, id; tenant, id |
@@ -36,6 +37,7 @@ pub mod destination;
 pub mod feed;
 pub mod hook_secrets;
 pub mod idempotency;
+pub mod issued;
 pub mod learned;
 pub mod ledger;
 pub mod line;
@@ -67,7 +69,7 @@ use crate::{
 };
 
 /// All kinds.
-pub const KINDS: [Kind; 28] = [
+pub const KINDS: [Kind; 29] = [
     request::KIND,
     chunk::KIND,
     chunk::JOURNAL,
@@ -95,6 +97,7 @@ pub const KINDS: [Kind; 28] = [
     learned::KIND,
     shadow::KIND,
     tenant::KIND,
+    issued::KIND,
     meta::KIND,
 ];
 

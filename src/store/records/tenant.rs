@@ -1,5 +1,5 @@
 //! `U | fingerprint of a key`: whose key it is, where it is not the tenant that the
-//! fingerprint itself names. Value: the [`TenantId`].
+//! fingerprint itself names. Value: the [`KeyOwner`].
 //!
 //! Born when a tenant moves to another key: two a move. They stay.
 
@@ -9,7 +9,10 @@ use super::super::{
     codec::{Fields, Key, Kind, seal, unseal},
     kv::Span,
 };
-use crate::{model::id::TenantId, ports::StoreError};
+use crate::{
+    model::id::TenantId,
+    ports::{KeyOwner, StoreError},
+};
 
 pub const KIND: Kind = Kind {
     tag: b'U',
@@ -24,11 +27,11 @@ pub fn all() -> Span {
     Span::prefix(&[KIND.tag])
 }
 
-pub fn encode(tenant: TenantId) -> Bytes {
-    seal(&tenant)
+pub fn encode(owner: &KeyOwner) -> Bytes {
+    seal(owner)
 }
 
-pub fn decode(key: &[u8], value: &Bytes) -> Result<(TenantId, TenantId), StoreError> {
+pub fn decode(key: &[u8], value: &Bytes) -> Result<(TenantId, KeyOwner), StoreError> {
     let mut fields = Fields::of(KIND, key)?;
     let print = TenantId(fields.array()?);
     fields.end()?;
@@ -43,11 +46,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn round_trip(print: [u8; 16], tenant: [u8; 16]) {
-            let (print, tenant) = (TenantId(print), TenantId(tenant));
+        fn round_trip(print: [u8; 16], tenant: [u8; 16], kept: bool) {
+            let print = TenantId(print);
+            let owner = KeyOwner { tenant: TenantId(tenant), kept };
             let name = key(print);
             prop_assert!(all().from < name && name < all().to);
-            prop_assert_eq!(decode(&name, &encode(tenant))?, (print, tenant));
+            prop_assert_eq!(decode(&name, &encode(&owner))?, (print, owner));
         }
     }
 }

@@ -48,16 +48,15 @@ impl MasterKey {
         }
     }
 
+    /// Reads `master.key` in `directory`; none where it is not there. Blocks on the disk.
+    pub fn load(directory: &Path) -> Result<Option<Self>, BadMasterKey> {
+        if_there(load(&directory.join(FILE_NAME)))
+    }
+
     /// Reads `master.key.previous` in `directory`, where somebody has put it to change
     /// the key. Blocks on the disk.
     pub fn load_previous(directory: &Path) -> Result<Option<Self>, BadMasterKey> {
-        match load(&directory.join(PREVIOUS_NAME)) {
-            Ok(key) => Ok(Some(key)),
-            Err(BadMasterKey::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
+        if_there(load(&directory.join(PREVIOUS_NAME)))
     }
 
     pub(super) fn bytes(&self) -> &[u8; 32] {
@@ -83,6 +82,15 @@ pub enum BadMasterKey {
     Io { path: PathBuf, source: io::Error },
     #[error("the operating system gives no random bytes for a master key")]
     NoRandomness,
+}
+
+fn if_there(loaded: Result<MasterKey, BadMasterKey>) -> Result<Option<MasterKey>, BadMasterKey> {
+    match loaded {
+        Err(BadMasterKey::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Ok(None)
+        }
+        loaded => loaded.map(Some),
+    }
 }
 
 fn load(path: &Path) -> Result<MasterKey, BadMasterKey> {

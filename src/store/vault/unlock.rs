@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::{BadMasterKey, MasterKey, Roots, Unopened, Vault, roots};
 use crate::{
-    model::id::CredentialId,
+    model::{id::CredentialId, request::Destination},
     ports::{Store, StoreError, TenantMove},
 };
 
@@ -20,6 +20,14 @@ pub enum Locked {
         "the data directory was sealed with another master key: give that one (OFFPEAK_MASTER_KEY, or master.key in the directory); to change it, give the new one there and the old one as OFFPEAK_PREVIOUS_MASTER_KEY or in a file master.key.previous"
     )]
     OtherKey,
+    #[error(
+        "the data directory was sealed with a master key, and none is given: bring back master.key, or set OFFPEAK_MASTER_KEY"
+    )]
+    NoKey,
+    #[error(
+        "the database has no roots of the vault, and none of its credentials opens with this master key. Where an earlier version wrote it: give the master key of that time. Where `offpeak store check` tells of damage: the roots were lost, and only a backup has them (`offpeak restore`). Nothing was written"
+    )]
+    NoRoots,
     #[error("the roots of the vault are damaged: {0}")]
     Damaged(Unopened),
     #[error(transparent)]
@@ -28,10 +36,16 @@ pub enum Locked {
     Store(#[from] StoreError),
 }
 
+/// Whether a master key has been used in this store: another is of no use to it.
+pub async fn is_sealed(store: &dyn Store) -> Result<bool, StoreError> {
+    Ok(store.vault_roots().await?.is_some() || !store.destinations().await?.is_empty())
+}
+
 /// Opens the vault with `master`. With `previous` that key is changed to `master`.
 ///
 /// # Errors
-/// [`Locked::OtherKey`] where neither key opens it.
+/// [`Locked::OtherKey`] where neither key opens it; [`Locked::NoRoots`] where what would
+/// tell that is gone.
 pub async fn unlock(
     store: &dyn Store,
     master: &MasterKey,
@@ -80,12 +94,41 @@ async fn changed(
 /// A store with work of a time when the master key itself was the root of all goes on
 /// with that.
 async fn first(store: &dyn Store, master: &MasterKey) -> Result<Roots, Locked> {
-    let roots = match store.destinations().await?.is_empty() {
+    let destinations = store.destinations().await?;
+    let roots = match destinations.is_empty() {
         true => Roots::random()?,
-        false => Roots::from(*master.bytes()),
+        false => {
+            let roots = Roots::from(*master.bytes());
+            match opens_any(store, &destinations, &Vault::new(&roots)).await? {
+                Some(false) => return Err(Locked::NoRoots),
+                Some(true) | None => roots,
+            }
+        }
     };
     keep(store, &roots, master).await?;
     Ok(roots)
+}
+
+/// Whether one of the stored credentials opens; none where there is none.
+async fn opens_any(
+    store: &dyn Store,
+    destinations: &[Destination],
+    vault: &Vault,
+) -> Result<Option<bool>, StoreError> {
+    let mut found = None;
+    for id in credentials(destinations) {
+        if let Some(sealed) = store.credential(id).await? {
+            if vault.open_bytes(&id.0, &sealed).is_ok() {
+                return Ok(Some(true));
+            }
+            found = Some(false);
+        }
+    }
+    Ok(found)
+}
+
+fn credentials(destinations: &[Destination]) -> BTreeSet<CredentialId> {
+    destinations.iter().map(|it| it.credential).collect()
 }
 
 async fn keep(store: &dyn Store, roots: &Roots, master: &MasterKey) -> Result<(), StoreError> {
@@ -93,9 +136,7 @@ async fn keep(store: &dyn Store, roots: &Roots, master: &MasterKey) -> Result<()
 }
 
 async fn seal_anew(store: &dyn Store, vault: &Vault) -> Result<(), StoreError> {
-    let destinations = store.destinations().await?;
-    let ids: BTreeSet<CredentialId> = destinations.iter().map(|it| it.credential).collect();
-    for id in ids {
+    for id in credentials(&store.destinations().await?) {
         let Some(sealed) = store.credential(id).await? else {
             continue;
         };
@@ -209,6 +250,28 @@ mod tests {
         assert!(opens(&store, &vault, id).await);
         let changed = unlock(&store, &key(2), Some(&key(1))).await.unwrap();
         assert!(opens(&store, &changed, id).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn roots_are_not_made_up_for_what_they_do_not_open() {
+        let store = MemoryStore::new();
+        assert!(!is_sealed(&store).await.unwrap());
+        // Those that sealed it were random, and are lost.
+        let id = with_work(&store, &Vault::new(&Roots::random().unwrap())).await;
+        assert!(is_sealed(&store).await.unwrap());
+        let locked = unlock(&store, &key(1), None).await;
+        assert!(matches!(locked, Err(Locked::NoRoots)));
+        assert_eq!(store.vault_roots().await.unwrap(), None);
+
+        // Of an earlier version, with another key; then with its own.
+        let store = MemoryStore::new();
+        let earlier = Vault::new(&Roots::from([1; 32]));
+        assert_eq!(with_work(&store, &earlier).await, id);
+        let locked = unlock(&store, &key(2), None).await;
+        assert!(matches!(locked, Err(Locked::NoRoots)));
+        assert_eq!(store.vault_roots().await.unwrap(), None);
+        let vault = unlock(&store, &key(1), None).await.unwrap();
+        assert!(opens(&store, &vault, id).await);
     }
 
     #[tokio::test(start_paused = true)]

@@ -140,7 +140,7 @@ impl Ask {
             false => Shape::Plain,
         };
         Call {
-            caller: engine.caller(credential(&self.key)),
+            caller: engine.identify(credential(&self.key)).unwrap(),
             endpoint: self.endpoint,
             model: self.model.clone(),
             line_bytes: line::line_length(self.endpoint, in_line.len()) as u32,

@@ -23,6 +23,7 @@ use offpeak::{
             BatchId, CallDigest, CredentialId, DestinationId, ReceiverId, RequestId, RequestKey,
             TenantId,
         },
+        issued::IssuedKey,
         ledger::{LedgerKey, LedgerRow},
         request::{Cohort, Destination, Entry, LiveQueue, Place},
         shadow::{ShadowKey, ShadowRow},
@@ -388,8 +389,14 @@ impl Store for Mortal<dyn Store> {
     async fn move_tenant(&self, moving: TenantMove) -> Result<(), StoreError> {
         commit!(self, "move tenant".into(), self.inner.move_tenant(moving))
     }
-    async fn tenants(&self) -> Result<Vec<(TenantId, TenantId)>, StoreError> {
+    async fn tenants(&self) -> Result<Vec<(TenantId, KeyOwner)>, StoreError> {
         self.life.hear(self.inner.tenants()).await
+    }
+    async fn put_issued(&self, key: &IssuedKey) -> Result<(), StoreError> {
+        commit!(self, "issued key".into(), self.inner.put_issued(key))
+    }
+    async fn issued(&self) -> Result<Vec<IssuedKey>, StoreError> {
+        self.life.hear(self.inner.issued()).await
     }
     async fn put_learned(&self, learned: Learned) -> Result<(), StoreError> {
         commit!(self, "learned".into(), self.inner.put_learned(learned))
@@ -549,8 +556,12 @@ impl Store for Mortal<dyn Store> {
         let dropped = self.inner.drop_destination(id);
         commit!(self, "drop destination".into(), dropped)
     }
-    async fn purge_ledger(&self, hour: u32, limit: usize) -> Result<usize, StoreError> {
-        let purged = self.inner.purge_ledger(hour, limit);
+    async fn purge_ledger(
+        &self,
+        hour: u32,
+        from: Option<TenantId>,
+    ) -> Result<Option<TenantId>, StoreError> {
+        let purged = self.inner.purge_ledger(hour, from);
         commit!(self, "purge ledger".into(), purged)
     }
     async fn backup(&self, out: tokio::sync::mpsc::Sender<std::io::Result<bytes::Bytes>>) {

@@ -40,3 +40,15 @@ async fn credentials_are_kept_only_while_there_is_work() {
     world.pass(2 * MINUTE).await;
     assert!(!kept(&world).await);
 }
+
+#[tokio::test(start_paused = true)]
+async fn destinations_are_kept_while_what_was_spent_counts() {
+    let world = World::new().await;
+    let key = world.ask(&ask("one")).await;
+    succeeded(&world.outcome(key).await);
+    world.finish().await;
+    world.pass(46 * HOUR).await;
+    assert_eq!(world.store.destinations().await.unwrap().len(), 1);
+    world.pass(4 * HOUR).await;
+    assert_eq!(world.store.destinations().await.unwrap(), []);
+}

@@ -1,7 +1,7 @@
 //! Tenants that move to another key with work to be done.
 
 use offpeak::{
-    engine::{Caller, Engine, MoveError, Moved},
+    engine::{Caller, Engine, Move, MoveError, Moved},
     model::request::{Source, State},
     ports::Content,
     simulator::{Kind, Operation, key_id},
@@ -26,7 +26,11 @@ async fn move_away(world: &World, keep: bool) -> Result<Moved, MoveError> {
 async fn move_from_to(world: &World, old: &str, new: &str, keep: bool) -> Result<Moved, MoveError> {
     let caller = caller(world.engine(), new);
     let old = credential(old);
-    world.engine().move_tenant(&caller, &old, keep).await
+    let how = Move {
+        keep_previous: keep,
+        force: false,
+    };
+    world.engine().move_tenant(&caller, &old, how).await
 }
 
 /// The provider refuses the old key, and only that.
@@ -160,5 +164,35 @@ async fn a_move_during_its_calls_loses_none() {
         ));
     }
     world.all_done(&keys).await.iter().for_each(succeeded);
+    world.finish().await;
+}
+
+/// What runs could not be followed, and would be done a second time.
+#[tokio::test(start_paused = true)]
+async fn a_key_of_another_project_is_refused_while_a_batch_runs() {
+    let world = World::new().await;
+    let key = world.ask(&ask("runs")).await;
+    world.submitted().await;
+    let moved = move_away(&world, false).await;
+    assert!(matches!(moved, Err(MoveError::OtherProject)), "{moved:?}");
+    succeeded(&world.outcome(key).await);
+    move_away(&world, false).await.unwrap();
+    world.finish().await;
+}
+
+/// It may have leaked; that is why there is another.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_kept_moves_nothing() {
+    let mut world = World::new().await;
+    let first = world.ask(&ask("first")).await;
+    move_away(&world, true).await.unwrap();
+    for restarts in [false, true] {
+        if restarts {
+            world.restart(None).await;
+        }
+        let stolen = move_from_to(&world, OLD, "sk-thief", false).await;
+        assert!(matches!(stolen, Err(MoveError::Kept)), "{stolen:?}");
+    }
+    succeeded(&world.outcome(first).await);
     world.finish().await;
 }

@@ -305,6 +305,26 @@ async fn a_redelivery_asks_a_receiver_that_rests() {
     world.finish().await;
 }
 
+/// While one receiver takes its time, what another one is due is not kept waiting.
+#[tokio::test(start_paused = true)]
+async fn a_slow_attempt_keeps_no_other_try_waiting() {
+    const SLOW: &str = "https://slow.example/hook";
+    let world = World::new().await;
+    world.hooks.stand(SLOW, DELIVERED, 10 * MINUTE);
+    world.hooks.stand(DEAD, retry(), Duration::ZERO);
+    let slow = many(&world, 1, "sk-test", SLOW).await;
+    let failing = many(&world, 1, "sk-test", DEAD).await;
+    ended(&world, &[slow.clone(), failing].concat()).await;
+    world.pass(30 * SECOND).await;
+    assert!(is_pending(&status(&world, slow[0]).await), "it is in hand");
+    let seen = world.hooks.seen_by(DEAD);
+    assert!(seen.len() > 1, "its second try waits");
+    let wait = seen[0].at.until(seen[1].at);
+    assert!((3 * SECOND..8 * SECOND).contains(&wait), "{wait:?}");
+    world.hooks.stand(DEAD, DELIVERED, Duration::ZERO);
+    world.finish().await;
+}
+
 /// A backlog is on disk: the next life goes on with it, with the same ids and in the
 /// same order, one at first.
 #[tokio::test(start_paused = true)]

@@ -11,14 +11,17 @@ use super::{
     world::{LIVE, World, succeeded},
 };
 
-/// All calls of the key are answered 401 from here on.
-fn revoke(world: &World) {
-    let kind = Kind::Status {
+fn refused() -> Kind {
+    Kind::Status {
         status: 401,
         retry_after_seconds: None,
         code: Some("invalid_api_key".into()),
-    };
-    world.faults(Operation::Any, kind, 1_000_000);
+    }
+}
+
+/// All calls of the key are answered 401 from here on.
+fn revoke(world: &World) {
+    world.faults(Operation::Any, refused(), 1_000_000);
 }
 
 #[tokio::test(start_paused = true)]
@@ -171,5 +174,31 @@ async fn a_restart_finds_out_again() {
         assert_eq!(world.outcome(key).await.status, 401);
     }
     world.sim.clear_faults();
+    world.finish().await;
+}
+
+/// OpenAI answers keys of narrow permissions with 401 ("Missing scopes"), too.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_may_not_upload_is_not_refused() {
+    let world = World::new().await;
+    world.faults(Operation::UploadFile, refused(), 1_000);
+    let keys = world.ask_many(3, |n| ask(format!("q{n}"))).await;
+    for outcome in world.all_done(&keys).await {
+        succeeded(&outcome);
+        assert_eq!(outcome.source, LIVE);
+    }
+    assert!(world.engine().refusals_of(None).is_empty());
+    world.finish().await;
+}
+
+/// Its last word is the answer, at once.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_may_not_chat_hears_so() {
+    let world = World::live_only(|_, _| {}).await;
+    world.faults(Operation::Chat, refused(), 1_000);
+    let key = world.ask(&ask("no").within(6 * HOUR)).await;
+    let outcome = world.outcome(key).await;
+    assert_eq!((outcome.state, outcome.status), (State::Failed, 401));
+    assert!(key.id.born().until(outcome.finished) < HOUR);
     world.finish().await;
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use offpeak::{
-    engine::Passed,
+    engine::{Passed, Whose},
     model::{
         endpoint::Endpoint,
         money::Usd,
@@ -35,7 +35,7 @@ fn pass(world: &World, model: &str, cached: u64) {
     let mut excerpt = world.engine().excerpt(false, None).unwrap();
     assert!(excerpt.push(answer.to_string().as_bytes()));
     world.engine().passed(Passed {
-        credential: credential(KEY),
+        whose: Whose::Presents(credential(KEY)),
         endpoint: Endpoint::ChatCompletions,
         streamed: false,
         answer: Some(excerpt),

@@ -14,7 +14,7 @@ use offpeak::{
     config::Config,
     engine::{
         AdmissionSettings, Admitted, Counts, Engine, HookSettings, OnFull, Parts,
-        RetentionSettings, Settings,
+        RetentionSettings, Settings, Upstreams,
     },
     ledger::Prices,
     model::{
@@ -66,6 +66,8 @@ pub struct World {
     life: Arc<Life>,
     diary: Vec<String>,
     asked: Mutex<Vec<(RequestKey, String)>>,
+    /// Where callers present keys that we issue, from the next start on.
+    pub upstreams: Option<Upstreams>,
 }
 
 /// What a scenario is allowed that is otherwise a mistake.
@@ -222,6 +224,7 @@ impl World {
             life,
             diary: Vec::new(),
             asked: Mutex::default(),
+            upstreams: None,
         }
     }
 
@@ -245,7 +248,8 @@ impl World {
             let (store, hooks, line) = (&self.store, &self.hooks, &self.line);
             let (clock, vault) = (&self.clock, &self.vault);
             let (settings, life, trouble) = (&self.settings, &self.life, &self.trouble);
-            let parts = parts(settings, store, hooks, line, clock, vault, life, trouble);
+            let mut parts = parts(settings, store, hooks, line, clock, vault, life, trouble);
+            parts.upstreams = self.upstreams.clone();
             let life = self.life.clone();
             tokio::select! {
                 biased;
@@ -652,5 +656,6 @@ fn parts(
         vault: vault.clone(),
         prices: Prices::built_in().unwrap(),
         settings: settings.clone(),
+        upstreams: None,
     }
 }

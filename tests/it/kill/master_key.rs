@@ -92,3 +92,19 @@ async fn a_master_key_file_is_changed() {
     fs::remove_file(data.join("master.key.previous")).unwrap();
     answered(plain(), dir.path(), &provider, &id).await;
 }
+
+#[tokio::test]
+async fn no_master_key_is_made_where_another_is_to_be_brought_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let provider = Provider::start(quick()).await;
+    let plain = || setup(&provider, dir.path());
+    let id = killed_with_work(plain(), dir.path(), &provider).await;
+    let key = dir.path().join("data").join("master.key");
+    let aside = dir.path().join("aside");
+    fs::rename(&key, &aside).unwrap();
+    let told = refused(&plain(), &dir.path().join("refused")).await;
+    assert!(told.contains("bring back master.key"), "{told}");
+    assert!(!key.exists());
+    fs::rename(&aside, &key).unwrap();
+    answered(plain(), dir.path(), &provider, &id).await;
+}

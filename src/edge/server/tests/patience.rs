@@ -126,6 +126,52 @@ async fn who_does_not_read_its_answer_is_cut() {
     drop(caller);
 }
 
+/// In one frame, and far more than the sockets on the way hold.
+const LARGE: usize = 32 << 20;
+
+/// A proxy that has given a large answer, its caller's connection, and what of it the
+/// caller has not read.
+async fn large_answer(change: impl FnOnce(&mut Settings)) -> (Proxy, Wire, usize) {
+    let router = Router::new().fallback(any(async || vec![b'x'; LARGE]));
+    let mut settings = testing::settings(HANG);
+    change(&mut settings);
+    let proxy = start_with("http://127.0.0.1:1/v1", router, settings);
+    let mut caller = proxy.connect().await;
+    caller
+        .write("GET /offpeak HTTP/1.1\r\nhost: us\r\n\r\n")
+        .await;
+    assert!(caller.read_head().await.starts_with("HTTP/1.1 200"));
+    (proxy, caller, LARGE)
+}
+
+#[tokio::test]
+async fn who_reads_slowly_gets_all_of_its_answer() {
+    let (proxy, mut caller, mut left) =
+        large_answer(|settings| settings.timeouts.idle = SHORT).await;
+    for _ in 0..5 {
+        proxy.connect().await.assert_closed().await;
+        left -= caller.read(1 << 20).await.len();
+    }
+    caller.read(left).await;
+    caller.assert_closed().await;
+}
+
+#[tokio::test]
+async fn no_408_gets_into_an_answer_that_is_still_read() {
+    let (proxy, mut caller, mut left) =
+        large_answer(|settings| settings.timeouts.head = SHORT).await;
+    caller.write("GET /v1/mo").await;
+    for _ in 0..5 {
+        let mut slow = proxy.connect().await;
+        slow.write("GET").await;
+        assert!(slow.read_head().await.starts_with("HTTP/1.1 408 "));
+        left -= caller.read(1 << 20).await.len();
+    }
+    let rest = caller.read(left).await;
+    assert!(rest.iter().all(|byte| *byte == b'x'), "something is in it");
+    assert!(caller.read_head().await.starts_with("HTTP/1.1 408 "));
+}
+
 #[tokio::test]
 async fn when_all_places_are_taken_the_idle_make_room_and_then_nobody() {
     let (upstream, proxy) = before(|settings| settings.max_connections = 2).await;

@@ -148,7 +148,7 @@ impl Engine {
         error: ProviderError,
     ) -> Result<(), StoreError> {
         tracing::warn!(id = %look.request.key.id, %error, "a background response was not seen");
-        self.heard(look.request.credential, &error);
+        self.heard(look.request.credential, &error).await;
         let is_gone = matches!(
             error,
             ProviderError::Refused {

@@ -1,0 +1,255 @@
+//! `offpeak keys`: the keys that a running server issues to its callers.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::{Failure, remote};
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    server: Server,
+}
+
+#[derive(clap::Args)]
+struct Server {
+    /// The running server.
+    #[arg(
+        long,
+        value_name = "URL",
+        global = true,
+        default_value = "http://127.0.0.1:8080"
+    )]
+    url: String,
+    /// Where to find the admin token if OFFPEAK_ADMIN_TOKEN is not set: `admin.token`.
+    #[arg(
+        long,
+        value_name = "DIR",
+        global = true,
+        default_value = "offpeak-data"
+    )]
+    data_dir: PathBuf,
+    /// Print the server's answer as it is.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Issue a key. It is shown once, and kept nowhere.
+    Create(New),
+    /// All keys that were issued, and what they may do.
+    List,
+    /// Refuse a key from its next call on.
+    Revoke {
+        /// `ok_…`, as the list has it.
+        id: String,
+    },
+}
+
+#[derive(clap::Args)]
+struct New {
+    /// What to call it.
+    #[arg(long)]
+    name: String,
+    /// Whose requests it sees; keys of one tenant see the same [default: its own].
+    #[arg(long)]
+    tenant: Option<String>,
+    /// A name in [auth.upstream] [default: default, or the only one].
+    #[arg(long)]
+    upstream: Option<String>,
+    /// When it ends: `90days` from now, or an RFC 3339 instant [default: never].
+    #[arg(long, value_name = "WHEN")]
+    expires: Option<String>,
+    /// A model that it may call, or `gpt-5*` for all that begin so; may be repeated
+    /// [default: all].
+    #[arg(long = "model", value_name = "MODEL")]
+    models: Vec<String>,
+    /// What its tenant may pay in a calendar month of UTC for calls with a deadline.
+    #[arg(long, value_name = "USD")]
+    budget_usd_per_month: Option<String>,
+    /// Calls a minute.
+    #[arg(long, value_name = "CALLS")]
+    rate: Option<u32>,
+    /// Only calls with a deadline. So it is with a budget, in which others do not count.
+    #[arg(long, conflicts_with = "allow_passthrough")]
+    no_passthrough: bool,
+    /// Calls without a deadline too, although there is a budget.
+    #[arg(long)]
+    allow_passthrough: bool,
+}
+
+pub async fn run(args: Args) -> Result<ExitCode, Failure> {
+    let server = &args.server;
+    let token = server.admin_token()?;
+    let keys = format!("{}/offpeak/admin/keys", server.url.trim_end_matches('/'));
+    let answer = match &args.command {
+        Command::Create(new) => {
+            remote::ask(Method::POST, &keys, &token, Some(&new.wanted())).await?
+        }
+        Command::List => remote::ask(Method::GET, &keys, &token, None).await?,
+        Command::Revoke { id } => {
+            if !id
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+            {
+                let why =
+                    format!("`{id}` is no id of a key: `ok_…`, as `offpeak keys list` has it");
+                return Err(Failure::Other(why));
+            }
+            remote::ask(Method::DELETE, &format!("{keys}/{id}"), &token, None).await?
+        }
+    };
+    match (server.json, &args.command) {
+        (true, _) => println!("{answer}"),
+        (false, Command::Create(_)) => print!("{}", created(&answer)),
+        (false, Command::List) => print!("{}", table(&answer)),
+        (false, Command::Revoke { id }) => {
+            let at = text(&answer["revoked_at"]);
+            println!("{id} ({}) is refused since {at}.", text(&answer["name"]));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Server {
+    fn admin_token(&self) -> Result<String, Failure> {
+        if let Ok(token) = std::env::var("OFFPEAK_ADMIN_TOKEN") {
+            return Ok(token);
+        }
+        let file = self.data_dir.join("admin.token");
+        let token = std::fs::read_to_string(&file).map_err(|error| {
+            Failure::Other(format!(
+                "OFFPEAK_ADMIN_TOKEN is not set, and {}: {error} (the server wrote its token \
+                 there: --data-dir)",
+                file.display()
+            ))
+        })?;
+        Ok(token.trim().to_owned())
+    }
+}
+
+impl New {
+    fn wanted(&self) -> Value {
+        let passthrough = match (self.no_passthrough, self.allow_passthrough) {
+            (true, _) => Some(false),
+            (_, true) => Some(true),
+            _ => None,
+        };
+        json!({
+            "name": self.name,
+            "tenant": self.tenant,
+            "upstream": self.upstream,
+            "expires": self.expires,
+            "models": self.models,
+            "budget_usd_per_month": self.budget_usd_per_month,
+            "requests_per_minute": self.rate,
+            "passthrough": passthrough,
+        })
+    }
+}
+
+/// The key alone stands on standard output's last line, for scripts.
+fn created(answer: &Value) -> String {
+    format!(
+        "{} ({}), of the tenant {}. This is the key; it is not shown again:\n{}\n",
+        text(&answer["id"]),
+        text(&answer["name"]),
+        text(&answer["tenant"]),
+        text(&answer["key"]),
+    )
+}
+
+const COLUMNS: [&str; 9] = [
+    "id", "name", "status", "tenant", "expires", "models", "rate", "budget", "passes",
+];
+
+fn table(answer: &Value) -> String {
+    let rows: Vec<[String; 9]> = answer["data"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(row)
+        .collect();
+    if rows.is_empty() {
+        return "No keys were issued: `offpeak keys create --name NAME` issues one.\n".into();
+    }
+    let head = COLUMNS.map(str::to_owned);
+    let wide = |column: usize| {
+        let cells = rows.iter().chain([&head]);
+        cells
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let mut lines = String::new();
+    for row in [&head].into_iter().chain(&rows) {
+        let cells = row.iter().enumerate();
+        let cells = cells.map(|(column, cell)| format!("{cell:0$}", wide(column)));
+        lines += cells.collect::<Vec<_>>().join("  ").trim_end();
+        lines.push('\n');
+    }
+    lines
+}
+
+fn row(key: &Value) -> [String; 9] {
+    let or = |value: &Value, none: &str| match value {
+        Value::Null => none.to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let models = key["models"].as_array().into_iter().flatten();
+    let models: Vec<&str> = models.filter_map(Value::as_str).collect();
+    let budget = match key["budget_usd_per_month"].as_str() {
+        Some(budget) => format!("${} of ${budget}", text(&key["paid_usd_this_month"])),
+        None => "none".into(),
+    };
+    [
+        or(&key["id"], ""),
+        or(&key["name"], ""),
+        or(&key["status"], ""),
+        or(&key["tenant"], ""),
+        or(&key["expires_at"], "never"),
+        match models.is_empty() {
+            true => "all".into(),
+            false => models.join(","),
+        },
+        key["requests_per_minute"]
+            .as_u64()
+            .map_or("any".into(), |rate| format!("{rate}/min")),
+        budget,
+        match key["passthrough"].as_bool() {
+            Some(true) => "yes".into(),
+            _ => "no".into(),
+        },
+    ]
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_for_people() {
+        let keys = json!({"object": "list", "data": [
+            {"id": "ok_01kap9kdcg0000040000000000", "name": "nightly evals", "status": "active",
+             "tenant": "research", "expires_at": "2027-01-31T06:00:00.000Z",
+             "models": ["o3", "gpt-5*"], "requests_per_minute": 600, "passthrough": false,
+             "budget_usd_per_month": "25.00", "paid_usd_this_month": "3.1415"},
+            {"id": "ok_01kap9kdcg0000080000000000", "name": "agent", "status": "revoked",
+             "tenant": "ok_01kap9kdcg0000080000000000", "expires_at": null, "models": [],
+             "requests_per_minute": null, "passthrough": true, "budget_usd_per_month": null,
+             "paid_usd_this_month": "0.00"},
+        ]});
+        insta::assert_snapshot!(table(&keys));
+        assert!(table(&json!({"data": []})).starts_with("No keys"));
+    }
+}
