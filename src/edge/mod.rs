@@ -1,5 +1,5 @@
 //! HTTP in. A call without a deadline goes straight through ([`passthrough`]);
-//! the others go to the [`router`]. [`server`] tells them apart and owns the
+//! the others go to the [`routers`]. [`server`] tells them apart and owns the
 //! sockets.
 
 mod ask;

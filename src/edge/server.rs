@@ -10,7 +10,7 @@
 //!
 //! HTTP/1.1 and 1.0 are spoken, nothing else: who asks for HTTP/2 by its preface
 //! is refused as bad input. Callers who are slow or idle for too long are cut
-//! ([`activity`]), and only so many are let in ([`crowd`]).
+//! (`activity`), and only so many are let in (`crowd`).
 
 mod activity;
 mod connection;

@@ -23,7 +23,8 @@ const OTHERS: u64 = 256;
 /// The most connections of callers, where so many descriptors may be open: each may
 /// pass a call through, which takes another one to the upstream.
 pub fn connections(wanted: usize, limit: u64) -> usize {
-    let most = limit.saturating_sub(OTHERS) / 2;
+    // Where there are hardly more than those, a quarter.
+    let most = (limit.saturating_sub(OTHERS) / 2).max(limit / 4);
     let most = usize::try_from(most).unwrap_or(usize::MAX).max(1);
     if most < wanted {
         tracing::info!(
@@ -50,7 +51,7 @@ mod tests {
     fn every_caller_can_have_an_upstream_connection() {
         assert_eq!(connections(100_000, 20_000), 9_872);
         assert_eq!(connections(100_000, 4_096), 1_920);
-        assert_eq!(connections(100_000, 64), 1);
+        assert_eq!(connections(100_000, 64), 16);
         assert_eq!(connections(100, 20_000), 100);
         assert_eq!(connections(100_000, u64::MAX), 100_000);
     }
