@@ -237,7 +237,9 @@ impl Engine {
                 let mut destinations = summary.destinations.values();
                 let model = destinations.find(|it| it.credential == id);
                 let mut batches = summary.batches.values().map(|tracked| &tracked.batch);
-                let running = batches.find(|it| it.credential == id && it.provider_id.is_some());
+                let running = batches.find(|it| {
+                    it.credential == id && it.state.is_open() && it.provider_id.is_some()
+                });
                 (
                     model.map(|destination| destination.model.clone()),
                     running.and_then(|batch| batch.provider_id.clone()),

@@ -201,7 +201,7 @@ impl<K: Kv> KvStore<K> {
         read: impl FnOnce(&K) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let result = self.read(entries, read).await?;
-        self.horizon.reached().await;
+        self.horizon.reached().await?;
         Ok(result)
     }
 

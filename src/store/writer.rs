@@ -9,9 +9,10 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
-        mpsc as blocking,
+        mpsc::{self as blocking, RecvTimeoutError},
     },
     thread,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -29,6 +30,8 @@ use crate::ports::StoreError;
 const WAITING: usize = 4096;
 /// Changes that one sync acknowledges, at most.
 const GROUP: usize = 512;
+/// Between two tries to sync what could not be, where nothing else is written.
+const SYNC_AGAIN: Duration = Duration::from_millis(500);
 /// Groups that may wait for their sync.
 const UNSYNCED: usize = 4;
 
@@ -164,16 +167,32 @@ fn make_changes<K: Kv>(
 
 fn sync_groups<K: Kv>(kv: &K, horizon: &Horizon, unsynced: &blocking::Receiver<Group>) {
     let _last = Last(horizon);
-    while let Ok(first) = unsynced.recv() {
-        let groups: Vec<Group> = std::iter::once(first).chain(unsynced.try_iter()).collect();
+    // What was applied by then, where it could not be synced.
+    let mut behind: Option<u64> = None;
+    loop {
+        let first = match behind {
+            None => unsynced.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(_) => unsynced.recv_timeout(SYNC_AGAIN),
+        };
+        let first = match first {
+            Ok(group) => Some(group),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        let groups: Vec<Group> = first.into_iter().chain(unsynced.try_iter()).collect();
+        let commits = groups.last().map(|last| last.commits).or(behind);
         #[cfg(debug_assertions)]
         rehearsal::pass(rehearsal::Point::Applied);
         let failure = kv.sync().err();
         #[cfg(debug_assertions)]
         rehearsal::pass(rehearsal::Point::Synced);
-        if let Some(last) = groups.last() {
-            horizon.synced(last.commits);
+        if let Some(commits) = commits {
+            match &failure {
+                None => horizon.synced(commits),
+                Some(_) => horizon.failed(commits),
+            }
         }
+        behind = commits.filter(|_| failure.is_some());
         for mut group in groups {
             group.failures.sync = failure.as_ref().map(again);
             for answer in group.answers {
@@ -200,14 +219,21 @@ impl Drop for Last<'_> {
 /// How far commits are applied, and how far they are synced.
 pub struct Horizon {
     applied: AtomicU64,
-    synced: watch::Sender<u64>,
+    synced: watch::Sender<Synced>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Synced {
+    commits: u64,
+    /// Up to here it was tried, and the disk failed.
+    failed: u64,
 }
 
 impl Horizon {
     pub fn new() -> Self {
         Horizon {
             applied: AtomicU64::new(0),
-            synced: watch::Sender::new(0),
+            synced: watch::Sender::new(Synced::default()),
         }
     }
 
@@ -223,15 +249,29 @@ impl Horizon {
     }
 
     pub fn synced(&self, commits: u64) {
-        self.synced.send_replace(commits);
+        self.synced.send_modify(|synced| synced.commits = commits);
     }
 
-    /// Returns when all that a reader can have seen so far is synced, or could
-    /// not be.
-    pub async fn reached(&self) {
+    fn failed(&self, commits: u64) {
+        self.synced.send_modify(|synced| synced.failed = commits);
+    }
+
+    /// Returns when all that a reader can have seen so far is synced.
+    ///
+    /// # Errors
+    /// When it could not be: what was seen may be gone with the process, and must not
+    /// be told.
+    pub async fn reached(&self) -> Result<(), StoreError> {
         let seen = self.applied();
         let mut synced = self.synced.subscribe();
+        let tried = |synced: &Synced| synced.commits >= seen || synced.failed >= seen;
         // The sender is `self`, so it cannot have gone.
-        let _ = synced.wait_for(|synced| *synced >= seen).await;
+        let told = synced.wait_for(tried).await.map(|synced| *synced);
+        match told {
+            Ok(synced) if synced.commits < seen => Err(StoreError::Io(io::Error::other(
+                "what was written last is not on the disk yet",
+            ))),
+            _ => Ok(()),
+        }
     }
 }

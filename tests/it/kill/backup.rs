@@ -129,7 +129,7 @@ async fn a_backup_under_load_goes_on_elsewhere() {
             data.iter()
                 .map(|one| one["id"].as_str().unwrap().to_owned()),
         );
-        match &page["next_cursor"] {
+        match &page["next"] {
             Value::String(cursor) => after = format!("&after={cursor}"),
             _ => break,
         }
