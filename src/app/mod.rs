@@ -9,7 +9,7 @@ mod warnings;
 
 use std::{
     collections::HashMap,
-    fs::{OpenOptions, Permissions},
+    fs::{self, OpenOptions, Permissions},
     future::pending,
     io::{self, Write as _},
     net::SocketAddr,
@@ -21,7 +21,7 @@ use std::{
 
 use thiserror::Error;
 use tokio::{
-    task::{JoinHandle, spawn_blocking},
+    task::{JoinSet, spawn_blocking},
     time::{Instant, sleep},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -85,7 +85,7 @@ pub struct App {
 
 /// Its listeners and worker threads, which end when this is dropped.
 struct Serving {
-    server: JoinHandle<io::Result<()>>,
+    server: JoinSet<io::Result<()>>,
     address: SocketAddr,
     admin_address: Option<SocketAddr>,
     _closing: DropGuard,
@@ -256,17 +256,21 @@ impl Serving {
             tracing::info!("operators are served at http://{admin}, and only there");
         }
         let closing = stop.child_token();
+        let mut running = JoinSet::new();
+        running.spawn(server.run(closing.clone()));
         Ok(Serving {
-            server: tokio::spawn(server.run(closing.clone())),
+            server: running,
             address,
             admin_address,
             _closing: closing.drop_guard(),
         })
     }
 
-    /// Not to be asked again once it has told.
     async fn ended(&mut self) -> io::Result<()> {
-        (&mut self.server).await.map_err(io::Error::other)?
+        match self.server.join_next().await {
+            Some(ended) => ended.map_err(io::Error::other)?,
+            None => Ok(()),
+        }
     }
 }
 
@@ -332,7 +336,8 @@ fn admin_token(given: Option<Secret>, dir: &Path, vault: &Vault) -> Result<Secre
     let bytes = vault.fingerprint("admin token", &[]);
     let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     let path = dir.join("admin.token");
-    if std::fs::read_to_string(&path).is_ok_and(|known| known == token) {
+    if fs::read_to_string(&path).is_ok_and(|known| known == token) {
+        closed(&path).map_err(StartError::AdminToken)?;
         return Ok(Secret::new(token));
     }
     let file = OpenOptions::new()
@@ -340,12 +345,19 @@ fn admin_token(given: Option<Secret>, dir: &Path, vault: &Vault) -> Result<Secre
         .create(true)
         .truncate(true)
         .mode(0o600)
-        .open(path);
-    // A file that was there before keeps its mode unless told otherwise.
+        .open(&path);
     file.and_then(|mut file| {
-        file.set_permissions(Permissions::from_mode(0o600))?;
+        closed(&path)?;
         file.write_all(token.as_bytes())
     })
     .map_err(StartError::AdminToken)?;
     Ok(Secret::new(token))
+}
+
+/// A file that was there before keeps its mode unless told otherwise.
+fn closed(path: &Path) -> io::Result<()> {
+    match fs::metadata(path)?.permissions().mode() & 0o077 {
+        0 => Ok(()),
+        _ => fs::set_permissions(path, Permissions::from_mode(0o600)),
+    }
 }
