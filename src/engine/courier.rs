@@ -11,7 +11,11 @@ mod event;
 mod receivers;
 mod redeliver;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::future::try_join_all;
 
@@ -54,6 +58,7 @@ impl Engine {
         let mut next = self.bury_expired(now).await?;
         next = next.sooner(self.search_for_the_gone(now).await?);
         let mut after = None;
+        let mut at_their_share = HashSet::new();
         loop {
             self.serve_backlogs(now).await?;
             let page = self.store.due_deliveries(now, after, PAGE).await?;
@@ -62,7 +67,10 @@ impl Engine {
             let mut shelved = Vec::new();
             let mut is_full = false;
             for delivery in page {
-                if self.inflight.deliveries.contains(&delivery.key) {
+                let tenant = delivery.key.tenant;
+                if self.inflight.deliveries.contains(&delivery.key)
+                    || at_their_share.contains(&tenant)
+                {
                     continue;
                 }
                 if let Some(look) = self.flushed_by(&delivery, now) {
@@ -72,6 +80,10 @@ impl Engine {
                 match self.receivers.take(&delivery, now) {
                     Turn::Now(ticket) => self.send(delivery, ticket),
                     Turn::InBacklog => shelved.push(delivery),
+                    // It stays due, and those behind it have their turn.
+                    Turn::AfterItsOwn => {
+                        at_their_share.insert(tenant);
+                    }
                     Turn::WhenFree => {
                         is_full = true;
                         break;

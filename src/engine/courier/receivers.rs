@@ -23,6 +23,8 @@ use crate::{
 
 /// Receivers that are kept in memory.
 const KNOWN: usize = 10_000;
+/// Those of one tenant: whoever names many slow ones does not push out others'.
+const KNOWN_OF_TENANT: usize = KNOWN / 4;
 
 pub(in crate::engine) struct Receivers {
     bounds: Bounds,
@@ -34,6 +36,8 @@ pub(in crate::engine) struct Receivers {
 #[derive(Default)]
 struct State {
     known: HashMap<ReceiverId, Receiver>,
+    /// How many of them are a tenant's; none is zero.
+    shares: HashMap<TenantId, usize>,
     /// Attempts in hand, by tenant; none is zero.
     tenants: HashMap<TenantId, u32>,
     running: u32,
@@ -71,6 +75,8 @@ pub(in crate::engine) enum Turn {
     InBacklog,
     /// When a place is free: no more receivers are kept in mind.
     WhenFree,
+    /// The same, of this tenant's; others' may have room.
+    AfterItsOwn,
 }
 
 impl Receivers {
@@ -87,13 +93,18 @@ impl Receivers {
         let mut state = self.state.lock();
         let is_free = state.running < self.places;
         let known = state.known.get(&due.receiver);
-        let is_known = known.is_some() || state.can_know();
+        let tenant = due.key.tenant;
+        let room = match known {
+            Some(_) => Room::Free,
+            None => state.room(tenant),
+        };
         let goes =
             known.is_none_or(|known| !known.waiting && known.circuit.room(now, known.running) > 0);
         match () {
             () if goes && is_free => Turn::Now(self.begin(&mut state, due)),
-            () if is_known => Turn::InBacklog,
-            () => Turn::WhenFree,
+            () if room == Room::Free => Turn::InBacklog,
+            () if room == Room::Full => Turn::WhenFree,
+            () => Turn::AfterItsOwn,
         }
     }
 
@@ -149,7 +160,7 @@ impl Receivers {
         let turn = state.turn;
         let mut probes = false;
         // One that is not kept in mind has a place all the same.
-        if state.known.contains_key(&receiver) || state.can_know() {
+        if state.known.contains_key(&receiver) || state.room(tenant) == Room::Free {
             let known = state.know(receiver, tenant, Circuit::fresh(&self.bounds));
             known.running += 1;
             known.turn = turn;
@@ -172,7 +183,7 @@ impl Receivers {
         if let Some(known) = state.known.get_mut(&receiver) {
             known.waiting = false;
             if known.is_idle(&self.bounds) {
-                state.known.remove(&receiver);
+                state.forget(receiver);
             }
         }
     }
@@ -288,25 +299,46 @@ impl Receivers {
             None => known.waiting = true,
         }
         if known.is_idle(&self.bounds) {
-            state.known.remove(&ticket.receiver);
+            state.forget(ticket.receiver);
         }
     }
 }
 
 impl State {
-    fn can_know(&self) -> bool {
-        self.known.len() < KNOWN || self.known.values().any(Receiver::is_dispensable)
+    /// Whether one more of the tenant's receivers can be kept in mind.
+    fn room(&self, tenant: TenantId) -> Room {
+        let own = self.has_its_share(tenant);
+        let mut others = self.known.values().filter(|it| !own || it.tenant == tenant);
+        match () {
+            () if !own && self.known.len() < KNOWN => Room::Free,
+            () if others.any(Receiver::is_dispensable) => Room::Free,
+            () if own => Room::FullOfItsOwn,
+            () => Room::Full,
+        }
     }
 
-    /// Keeps it in mind, in the place of the one that has been quiet for longest.
+    fn has_its_share(&self, tenant: TenantId) -> bool {
+        self.shares
+            .get(&tenant)
+            .is_some_and(|share| *share >= KNOWN_OF_TENANT)
+    }
+
+    /// Keeps it in mind, in the place of the one that has been quiet for longest, which
+    /// is of the same tenant where that has its share.
     fn know(&mut self, receiver: ReceiverId, tenant: TenantId, as_: Circuit) -> &mut Receiver {
-        if self.known.len() >= KNOWN && !self.known.contains_key(&receiver) {
-            let known = self.known.iter();
-            let dispensable = known.filter(|(_, known)| known.is_dispensable());
-            let quiet = dispensable.min_by_key(|(_, known)| known.turn);
-            if let Some(quiet) = quiet.map(|(receiver, _)| *receiver) {
-                self.known.remove(&quiet);
+        if !self.known.contains_key(&receiver) {
+            let own = self.has_its_share(tenant);
+            if own || self.known.len() >= KNOWN {
+                let known = self.known.iter();
+                let dispensable = known.filter(|(_, known)| {
+                    known.is_dispensable() && (!own || known.tenant == tenant)
+                });
+                let quiet = dispensable.min_by_key(|(_, known)| known.turn);
+                if let Some(quiet) = quiet.map(|(receiver, _)| *receiver) {
+                    self.forget(quiet);
+                }
             }
+            *self.shares.entry(tenant).or_default() += 1;
         }
         self.known.entry(receiver).or_insert(Receiver {
             tenant,
@@ -318,6 +350,27 @@ impl State {
             target: None,
         })
     }
+
+    fn forget(&mut self, receiver: ReceiverId) {
+        let Some(forgotten) = self.known.remove(&receiver) else {
+            return;
+        };
+        if let Some(share) = self.shares.get_mut(&forgotten.tenant) {
+            *share -= 1;
+            if *share == 0 {
+                self.shares.remove(&forgotten.tenant);
+            }
+        }
+    }
+}
+
+/// Whether one more receiver can be kept in mind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    Free,
+    Full,
+    /// Of the tenant's own.
+    FullOfItsOwn,
 }
 
 impl Receiver {
@@ -390,7 +443,11 @@ mod tests {
     }
 
     fn delivery(number: u32) -> Delivery {
-        let tenant = TenantId([1; 16]);
+        of_tenant(number % 5, number)
+    }
+
+    fn of_tenant(tenant: u32, number: u32) -> Delivery {
+        let tenant = TenantId([tenant as u8; 16]);
         Delivery {
             due: NOW,
             key: RequestKey {
@@ -424,7 +481,7 @@ mod tests {
             match receivers.take(&delivery, NOW) {
                 // Each fails once, and is kept in mind for that.
                 Turn::Now(ticket) => ticket.end(heard(Said::Fails { retry_after: None })),
-                Turn::InBacklog | Turn::WhenFree => panic!("there are places"),
+                _ => panic!("there are places"),
             }
         }
         assert_eq!(receivers.len(), KNOWN);
@@ -437,7 +494,7 @@ mod tests {
         for number in 0..4 {
             match receivers.take(&delivery(number), NOW) {
                 Turn::Now(ticket) => taken.push(ticket),
-                Turn::InBacklog | Turn::WhenFree => panic!("there are places"),
+                _ => panic!("there are places"),
             }
         }
         let fifth = receivers.take(&delivery(5), NOW);
@@ -445,6 +502,35 @@ mod tests {
         assert_eq!(receivers.len(), KNOWN);
         drop(taken);
         assert!(matches!(receivers.take(&delivery(5), NOW), Turn::Now(_)));
+    }
+
+    /// One that names many leaves room for others' in memory, and so for their turn.
+    #[test]
+    fn a_tenant_has_a_share_of_memory() {
+        let receivers = receivers();
+        let share = KNOWN_OF_TENANT as u32;
+        for number in 0..share {
+            let one = of_tenant(1, number);
+            receivers.waits(one.receiver, one.key.tenant, NOW);
+        }
+        let taken: Vec<_> = (0..4)
+            .map(|number| receivers.take(&of_tenant(1, share + number), NOW))
+            .collect();
+        assert!(taken.iter().all(|turn| matches!(turn, Turn::Now(_))));
+        assert_eq!(receivers.len(), KNOWN_OF_TENANT);
+        let one_more = || receivers.take(&of_tenant(1, share + 5), NOW);
+        assert!(matches!(one_more(), Turn::AfterItsOwn));
+        let others = receivers.take(&of_tenant(2, 0), NOW);
+        assert!(matches!(others, Turn::InBacklog));
+        // One that is not needed any more makes room, for its own tenant.
+        receivers.emptied(of_tenant(1, 7).receiver);
+        assert!(matches!(one_more(), Turn::InBacklog));
+        drop(taken);
+        for number in 0..share {
+            receivers.emptied(of_tenant(1, number).receiver);
+        }
+        assert_eq!(receivers.len(), 0);
+        assert!(receivers.state.lock().shares.is_empty());
     }
 
     #[test]
