@@ -2,7 +2,7 @@
 //! key may be mended, or its tenant move to another one ([`super::moving`]). What is
 //! still waiting at its deadline ends with the provider's own answer.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -13,7 +13,7 @@ use crate::{
         request::Destination,
         time::Timestamp,
     },
-    ports::{ProviderError, StoreError},
+    ports::ProviderError,
 };
 
 use super::{Engine, settling::error_code};
@@ -71,12 +71,15 @@ impl Refusals {
         (!refusal.doubtful).then(|| refusal.clone())
     }
 
-    fn due(&self, now: Timestamp) -> Vec<CredentialId> {
+    /// Keys that are to be tried, longest due first.
+    pub fn due(&self, now: Timestamp) -> Vec<CredentialId> {
         let known = self.known.lock();
         let due = known
             .iter()
             .filter(|(_, refusal)| !refusal.doubtful && refusal.look <= now);
-        due.map(|(credential, _)| *credential).collect()
+        let mut due: Vec<_> = due.map(|(id, refusal)| (refusal.look, *id)).collect();
+        due.sort();
+        due.into_iter().map(|(_, credential)| credential).collect()
     }
 
     fn put_off(&self, credential: CredentialId, now: Timestamp) {
@@ -213,25 +216,21 @@ impl Engine {
         }
     }
 
-    /// Tries the keys whose time has come.
-    pub(super) async fn try_refused_keys(self: &Arc<Self>) -> Result<(), StoreError> {
-        for id in self.refusals.due(self.now()) {
-            match self.try_key(id).await {
-                // Dropped with its work.
-                None => {
-                    self.refusals.forget(id);
-                }
-                Some(KeyState::Works) => self.key_works(id),
-                Some(KeyState::Refused(_)) => self.refusals.put_off(id, self.now()),
-                // Whether the key works is not told.
-                Some(KeyState::Unknown) => {
-                    if self.refusals.doubt(id) {
-                        self.go_on_with(id);
-                    }
+    pub(super) async fn try_refused_key(&self, id: CredentialId) {
+        match self.try_key(id).await {
+            // Dropped with its work.
+            None => {
+                self.refusals.forget(id);
+            }
+            Some(KeyState::Works) => self.key_works(id),
+            Some(KeyState::Refused(_)) => self.refusals.put_off(id, self.now()),
+            // Whether the key works is not told.
+            Some(KeyState::Unknown) => {
+                if self.refusals.doubt(id) {
+                    self.go_on_with(id);
                 }
             }
         }
-        Ok(())
     }
 
     /// Looks up a model that the key is to pay for; none where nothing is stored of it.

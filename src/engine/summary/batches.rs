@@ -258,6 +258,19 @@ impl Summary {
         }
     }
 
+    /// Ended batches whose files at the provider are to be deleted: since when, whose and
+    /// which, longest due first.
+    pub fn littered(&self, now: Timestamp) -> Vec<(Timestamp, CredentialId, BatchId)> {
+        let batches = self.batches.values().filter(|tracked| {
+            let batch = &tracked.batch;
+            tracked.due <= now && !batch.state.is_open() && !batch.litter.is_empty()
+        });
+        let littered = batches.map(|it| (it.due, it.batch.credential, it.batch.id));
+        let mut littered: Vec<_> = littered.collect();
+        littered.sort();
+        littered
+    }
+
     /// Open batches that a request of this cohort may be a line of.
     pub fn batches_of(&self, cohort: &Cohort) -> Vec<BatchId> {
         let batches = self.batches.found(&self.batches.cohorts, cohort);
