@@ -2,8 +2,9 @@
 //! provider itself, can make two of one create. They are found in the provider's
 //! list now and then, cancelled, and what they billed is booked (DESIGN.md §4.2).
 
-use std::collections::HashMap;
+use std::{collections::HashMap, pin::pin};
 
+use futures_util::StreamExt;
 use parking_lot::Mutex;
 
 use crate::{
@@ -163,26 +164,14 @@ impl Engine {
         credential: &Credential,
         since: Timestamp,
     ) -> Result<Result<(), ProviderError>, StoreError> {
-        let mut after: Option<String> = None;
-        loop {
-            let page = match self.provider.batches(credential, after.as_deref()).await {
-                Ok(page) => page,
+        let mut remotes = pin!(self.batches_back_to(credential, since - CLOCK_SKEW));
+        while let Some(remote) = remotes.next().await {
+            match remote {
+                Ok(remote) => self.look_twice(&remote).await?,
                 Err(error) => return Ok(Err(error)),
-            };
-            for remote in &page.batches {
-                self.look_twice(remote).await?;
             }
-            let Some(last) = page.batches.last() else {
-                return Ok(Ok(()));
-            };
-            let past = last
-                .created
-                .is_some_and(|created| created < since - CLOCK_SKEW);
-            if past || !page.has_more || after.as_deref() == Some(&last.id) {
-                return Ok(Ok(()));
-            }
-            after = Some(last.id.clone());
         }
+        Ok(Ok(()))
     }
 
     /// Writes down a batch that came of a create of ours beside the one we know of.

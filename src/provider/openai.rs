@@ -5,7 +5,7 @@ mod models;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::{StreamExt, stream::BoxStream};
+use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
 use http::{Method, Response, header::TRANSFER_ENCODING};
 use http_body::Body as _;
 use http_body_util::BodyExt;
@@ -22,8 +22,8 @@ use super::{
 use crate::{
     model::{endpoint::Endpoint, id::BatchId, time::Timestamp},
     ports::{
-        BackgroundCall, Credential, LiveCall, LiveReply, Organization, Provider, ProviderError,
-        RemoteBatch, RemotePage, RemoteResponse, ResultLine, Upload,
+        BackgroundCall, Credential, LiveCall, LiveReply, Organization, Page, Provider,
+        ProviderError, RemoteBatch, RemotePage, RemoteResponse, ResultLine, Upload, back_to,
     },
 };
 
@@ -145,12 +145,8 @@ impl<D: Dial> Provider for OpenAi<D> {
         by: &Credential,
         after: Option<&str>,
     ) -> Result<RemotePage, ProviderError> {
-        let mut query = format!("limit={PAGE}");
-        if let Some(after) = after {
-            query += &format!("&after={}", utf8_percent_encode(after, ESCAPED));
-        }
         let call = Call {
-            query: Some(query),
+            query: Some(following(format!("limit={PAGE}"), after)),
             ..get("/batches".to_owned())
         };
         let response = self.transport.control(by, call).await?;
@@ -190,35 +186,12 @@ impl<D: Dial> Provider for OpenAi<D> {
         name: &str,
         since: Timestamp,
     ) -> Result<Vec<String>, ProviderError> {
-        let mut named = Vec::new();
-        let mut after: Option<String> = None;
-        loop {
-            let mut query = format!("purpose=batch&order=desc&limit={FILES}");
-            if let Some(after) = &after {
-                query += &format!("&after={}", utf8_percent_encode(after, ESCAPED));
-            }
-            let call = Call {
-                query: Some(query),
-                ..get("/files".to_owned())
-            };
-            let response = self.transport.control(by, call).await?;
-            let page = remote::files(&self.transport.body(response).await?)?;
-            let is_named = |file: &&remote::File| file.name.as_deref() == Some(name);
-            named.extend(
-                page.files
-                    .iter()
-                    .filter(is_named)
-                    .map(|file| file.id.clone()),
-            );
-            let Some(last) = page.files.last() else {
-                return Ok(named);
-            };
-            let past = last.created.is_some_and(|created| created < since);
-            if past || !page.has_more || after.as_ref() == Some(&last.id) {
-                return Ok(named);
-            }
-            after = Some(last.id.clone());
-        }
+        let files = back_to(since, |after| self.files(by, after));
+        let named = files.try_filter_map(async |file| {
+            let is_named = file.name.as_deref() == Some(name);
+            Ok(is_named.then_some(file.id))
+        });
+        named.try_collect().await
     }
 
     async fn delete_file(&self, by: &Credential, file: &str) -> Result<(), ProviderError> {
@@ -283,6 +256,21 @@ impl<D: Dial> Provider for OpenAi<D> {
 }
 
 impl<D: Dial> OpenAi<D> {
+    /// Newest first, those after `after` in that order.
+    async fn files(
+        &self,
+        by: &Credential,
+        after: Option<String>,
+    ) -> Result<Page<remote::File>, ProviderError> {
+        let query = format!("purpose=batch&order=desc&limit={FILES}");
+        let call = Call {
+            query: Some(following(query, after.as_deref())),
+            ..get("/files".to_owned())
+        };
+        let response = self.transport.control(by, call).await?;
+        remote::files(&self.transport.body(response).await?)
+    }
+
     /// A call that is answered with a stored response as it stands.
     async fn stored(&self, by: &Credential, call: Call) -> Result<RemoteResponse, ProviderError> {
         let response = self.transport.control(by, call).await?;
@@ -301,6 +289,14 @@ impl<D: Dial> OpenAi<D> {
             Err(ProviderError::Refused { status, .. }) if status == also => Ok(()),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// The query of a list's page, behind this item of it.
+fn following(query: String, after: Option<&str>) -> String {
+    match after {
+        Some(after) => format!("{query}&after={}", utf8_percent_encode(after, ESCAPED)),
+        None => query,
     }
 }
 

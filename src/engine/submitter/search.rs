@@ -1,6 +1,8 @@
 //! What came of a create whose reply was lost: the provider's list tells.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use futures_util::{Stream, TryStreamExt};
 
 use crate::{
     engine::Engine,
@@ -9,7 +11,7 @@ use crate::{
         time::Timestamp,
     },
     policy::retry,
-    ports::{Credential, ProviderError, RemoteBatch, StoreError},
+    ports::{Credential, ProviderError, RemoteBatch, StoreError, back_to},
 };
 
 /// How far before the create's sending the list is searched: clocks differ.
@@ -124,26 +126,24 @@ impl Engine {
         batch: &Batch,
         since: Timestamp,
     ) -> Result<Option<RemoteBatch>, ProviderError> {
-        let mut after: Option<String> = None;
-        loop {
-            let page = self.provider.batches(credential, after.as_deref()).await?;
-            let last = page.batches.last().map(|remote| remote.id.clone());
-            let past = page
-                .batches
-                .last()
-                .is_some_and(|last| last.created.is_some_and(|created| created < since));
-            let found = page
-                .batches
-                .into_iter()
-                .find(|remote| came_of(remote, batch));
-            if found.is_some() {
-                return Ok(found);
+        let mut remotes = pin!(self.batches_back_to(credential, since));
+        while let Some(remote) = remotes.try_next().await? {
+            if came_of(&remote, batch) {
+                return Ok(Some(remote));
             }
-            if past || !page.has_more || last.is_none() || last == after {
-                return Ok(None);
-            }
-            after = last;
         }
+        Ok(None)
+    }
+
+    /// The provider's list.
+    pub(in crate::engine) fn batches_back_to(
+        &self,
+        credential: &Credential,
+        since: Timestamp,
+    ) -> impl Stream<Item = Result<RemoteBatch, ProviderError>> {
+        back_to(since, move |after| async move {
+            self.provider.batches(credential, after.as_deref()).await
+        })
     }
 }
 
