@@ -18,7 +18,7 @@ pub use self::{
     provider::{
         BackgroundCall, LineAnswer, Listed, LiveCall, LiveReply, Organization, Page, Provider,
         ProviderError, RemoteBatch, RemoteError, RemotePage, RemoteResponse, RemoteStatus,
-        ResponseStatus, ResultLine, Upload, back_to,
+        ResponseStatus, ResultLine, Since, Upload, back_to,
     },
     store::{
         Admission, Admitted, Content, Delivery, DeliveryStatus, Ending, FeedEntry, FeedPage, Head,

@@ -16,7 +16,7 @@ use crate::{
     ports::{Credential, ProviderError, RemoteBatch, StoreError},
 };
 
-use super::{Engine, refusals::is_of_the_key, submitter::CLOCK_SKEW};
+use super::{Engine, refusals::is_of_the_key};
 
 /// Creates that no audit has covered yet, by credential.
 #[derive(Default)]
@@ -164,7 +164,7 @@ impl Engine {
         credential: &Credential,
         since: Timestamp,
     ) -> Result<Result<(), ProviderError>, StoreError> {
-        let mut remotes = pin!(self.batches_back_to(credential, since - CLOCK_SKEW));
+        let mut remotes = pin!(self.batches_back_to(credential, since));
         while let Some(remote) = remotes.next().await {
             match remote {
                 Ok(remote) => self.look_twice(&remote).await?,

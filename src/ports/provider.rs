@@ -2,7 +2,7 @@
 
 mod list;
 
-pub use list::{Listed, Page, back_to};
+pub use list::{Listed, Page, Since, back_to};
 
 use std::{io, time::Duration};
 
@@ -59,7 +59,7 @@ pub trait Provider: Send + Sync + 'static {
         &self,
         by: &Credential,
         name: &str,
-        since: Timestamp,
+        since: Since,
     ) -> Result<Vec<String>, ProviderError>;
 
     /// Deleting what is gone is a success.

@@ -11,19 +11,20 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::time::Instant;
 
 use super::{
     connect::{Connector, Dial, Tcp},
     jsonl, lanes, remote,
     settings::{Invalid, Settings},
-    transport::{Call, FOREVER, Transport, empty, from_now, full},
+    transport::{self, Call, FOREVER, Transport, empty, from_now, full},
     upload,
 };
 use crate::{
-    model::{endpoint::Endpoint, id::BatchId, time::Timestamp},
+    model::{endpoint::Endpoint, id::BatchId},
     ports::{
         BackgroundCall, Credential, LiveCall, LiveReply, Organization, Page, Provider,
-        ProviderError, RemoteBatch, RemotePage, RemoteResponse, ResultLine, Upload, back_to,
+        ProviderError, RemoteBatch, RemotePage, RemoteResponse, ResultLine, Since, Upload, back_to,
     },
 };
 
@@ -149,8 +150,7 @@ impl<D: Dial> Provider for OpenAi<D> {
             query: Some(following(format!("limit={PAGE}"), after)),
             ..get("/batches".to_owned())
         };
-        let response = self.transport.control(by, call).await?;
-        remote::page(&self.transport.body(response).await?)
+        self.page(by, call, remote::page).await
     }
 
     /// 409 says that the batch has already ended.
@@ -184,7 +184,7 @@ impl<D: Dial> Provider for OpenAi<D> {
         &self,
         by: &Credential,
         name: &str,
-        since: Timestamp,
+        since: Since,
     ) -> Result<Vec<String>, ProviderError> {
         let files = back_to(since, |after| self.files(by, after));
         let named = files.try_filter_map(async |file| {
@@ -267,8 +267,21 @@ impl<D: Dial> OpenAi<D> {
             query: Some(following(query, after.as_deref())),
             ..get("/files".to_owned())
         };
+        self.page(by, call, remote::files).await
+    }
+
+    async fn page<T>(
+        &self,
+        by: &Credential,
+        call: Call,
+        read: impl FnOnce(&[u8]) -> Result<Page<T>, ProviderError>,
+    ) -> Result<Page<T>, ProviderError> {
+        let began = Instant::now();
         let response = self.transport.control(by, call).await?;
-        remote::files(&self.transport.body(response).await?)
+        let told = transport::date(response.headers());
+        let asked = told.map(|told| told - began.elapsed());
+        let page = read(&self.transport.body(response).await?)?;
+        Ok(Page { asked, ..page })
     }
 
     /// A call that is answered with a stored response as it stands.

@@ -29,6 +29,7 @@ pub(super) fn page(body: &[u8]) -> Result<RemotePage, ProviderError> {
     Ok(Page {
         items: items.iter().map(object).collect::<Result<_, _>>()?,
         has_more: value["has_more"].as_bool().unwrap_or(false),
+        asked: None,
     })
 }
 
@@ -67,6 +68,7 @@ pub(super) fn files(body: &[u8]) -> Result<Page<File>, ProviderError> {
     Ok(Page {
         items: items.iter().filter_map(file).collect(),
         has_more: value["has_more"].as_bool().unwrap_or(false),
+        asked: None,
     })
 }
 

@@ -11,11 +11,12 @@ use crate::{
         time::Timestamp,
     },
     policy::retry,
-    ports::{Credential, ProviderError, RemoteBatch, StoreError, back_to},
+    ports::{Credential, ProviderError, RemoteBatch, Since, StoreError, back_to},
 };
 
-/// How far before the create's sending the list is searched: clocks differ.
-pub(in crate::engine) const CLOCK_SKEW: Duration = Duration::from_secs(300);
+/// How far before an instant lists are searched: what is made then is dated by another
+/// clock, and where that differs from ours is told at best by the second.
+const CLOCK_SKEW: Duration = Duration::from_secs(300);
 
 impl Engine {
     /// After a lost reply or a crash: lists back to the create's sending, adopts
@@ -29,7 +30,7 @@ impl Engine {
         let sent = batch.create_sent.unwrap_or(batch.created);
         // By then, whatever came of the create has ended.
         let over = sent + self.longest_life() < self.now();
-        match self.search(credential, &batch, sent - CLOCK_SKEW).await {
+        match self.search(credential, &batch, sent).await {
             Ok(Some(remote)) => {
                 tracing::info!(batch = %batch.id, remote = %remote.id, "adopted");
                 self.adopt(batch, remote).await
@@ -80,7 +81,7 @@ impl Engine {
         credential: &Credential,
     ) -> Result<(), StoreError> {
         let sent = lost.create_sent.unwrap_or(lost.created);
-        match self.search(credential, &lost, sent - CLOCK_SKEW).await {
+        match self.search(credential, &lost, sent).await {
             Ok(Some(remote)) => {
                 tracing::warn!(batch = ?lost.twin_of, remote = %remote.id, "a create that was given up had made a batch; it is cancelled");
                 self.adopt(lost, remote).await
@@ -135,15 +136,23 @@ impl Engine {
         Ok(None)
     }
 
-    /// The provider's list.
+    /// What the provider lists as made since then, and some that is older.
     pub(in crate::engine) fn batches_back_to(
         &self,
         credential: &Credential,
         since: Timestamp,
     ) -> impl Stream<Item = Result<RemoteBatch, ProviderError>> {
-        back_to(since, move |after| async move {
+        back_to(self.listed_since(since), move |after| async move {
             self.provider.batches(credential, after.as_deref()).await
         })
+    }
+
+    /// How far back a list is read for what was made since then.
+    pub(super) fn listed_since(&self, since: Timestamp) -> Since {
+        Since {
+            at: since - CLOCK_SKEW,
+            now: self.now(),
+        }
     }
 }
 
