@@ -8,8 +8,7 @@ use std::{
 
 use crate::{
     model::{
-        id::{CredentialId, DestinationId, TenantId},
-        request::Destination,
+        id::{CredentialId, TenantId},
         time::Timestamp,
     },
     ports::StoreError,
@@ -160,14 +159,7 @@ impl Engine {
 
     /// Nothing goes there; the next call writes them down again.
     async fn forget_destinations(&self, credential: CredentialId) -> Result<(), StoreError> {
-        let idle: Vec<DestinationId> = {
-            let mut summary = self.summary.lock();
-            let of = |destination: &Destination| destination.credential == credential;
-            let idle = summary.destinations.values().filter(|one| of(one));
-            let idle = idle.map(|destination| destination.id).collect();
-            summary.destinations.retain(|_, one| !of(one));
-            idle
-        };
+        let idle = self.summary.lock().destinations.take(credential);
         for id in idle {
             self.store.drop_destination(id).await?;
         }

@@ -71,6 +71,14 @@ impl Refusals {
         (!refusal.doubtful).then(|| refusal.clone())
     }
 
+    fn all(&self) -> Vec<(CredentialId, Refusal)> {
+        let known = self.known.lock();
+        let refused = known.iter().filter(|(_, refusal)| !refusal.doubtful);
+        refused
+            .map(|(id, refusal)| (*id, refusal.clone()))
+            .collect()
+    }
+
     /// Keys that are to be tried, longest due first.
     pub fn due(&self, now: Timestamp) -> Vec<CredentialId> {
         let known = self.known.lock();
@@ -136,19 +144,14 @@ impl Engine {
     /// What each of the tenant's keys that are refused was told, since when, and how
     /// much waits for it.
     pub fn refusals_of(&self, tenant: Option<TenantId>) -> Vec<(Destination, Refusal)> {
-        if self.refusals.known.lock().is_empty() {
-            return Vec::new();
-        }
+        let refusals = self.refusals.all();
         let summary = self.summary.lock();
-        let mut told: HashMap<CredentialId, (Destination, Refusal)> = HashMap::new();
-        for destination in summary.destinations.values() {
-            let asked = tenant.is_none_or(|tenant| tenant == destination.tenant);
-            if asked && let Some(refusal) = self.refusals.of(destination.credential) {
-                let row = (destination.clone(), refusal);
-                told.entry(destination.credential).or_insert(row);
-            }
-        }
-        let mut told: Vec<_> = told.into_values().collect();
+        let told = refusals.into_iter().filter_map(|(credential, refusal)| {
+            let is_asked = |it: &&Destination| tenant.is_none_or(|tenant| tenant == it.tenant);
+            let destination = summary.destinations.of(credential).find(is_asked)?;
+            Some((destination.clone(), refusal))
+        });
+        let mut told: Vec<_> = told.collect();
         told.sort_by_key(|(destination, refusal)| (refusal.since, destination.credential));
         told
     }
@@ -235,16 +238,18 @@ impl Engine {
 
     /// Looks up a model that the key is to pay for; none where nothing is stored of it.
     async fn try_key(&self, id: CredentialId) -> Option<KeyState> {
-        let model = {
-            let summary = self.summary.lock();
-            let mut destinations = summary.destinations.values();
-            let of_it = destinations.find(|destination| destination.credential == id);
-            of_it?.model.clone()
-        };
+        let model = self.model_of(id)?;
         let credential = self.credential(id).await.ok()?;
         Some(KeyState::of(
             &self.provider.model(&credential, &model).await,
         ))
+    }
+
+    /// A model that the credential is to pay for.
+    pub(super) fn model_of(&self, id: CredentialId) -> Option<String> {
+        let summary = self.summary.lock();
+        let mut destinations = summary.destinations.of(id);
+        Some(destinations.next()?.model.clone())
     }
 }
 

@@ -33,7 +33,7 @@ fn summary() -> Summary {
             endpoint: Endpoint::ChatCompletions,
             model: "m".into(),
         };
-        summary.destinations.insert(id, destination);
+        summary.destinations.know(&destination);
     }
     summary
 }
