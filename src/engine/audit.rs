@@ -120,7 +120,8 @@ impl Engine {
     /// Looks for second batches of the credential's creates.
     pub(super) async fn audit(&self, id: CredentialId) -> Result<(), StoreError> {
         let now = self.now();
-        let next = now + self.settings.submit.audit_interval;
+        let sweep = self.settings.retention.sweep_interval;
+        let next = now + self.settings.submit.audit_interval.max(sweep);
         let Some(look) = self.audits.begin(id, next) else {
             return Ok(());
         };

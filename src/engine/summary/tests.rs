@@ -8,7 +8,7 @@ use crate::{
         batch::{Batch, BatchState},
         endpoint::Endpoint,
         id::{BatchId, CredentialId, RequestId, RequestKey},
-        request::{Bucket, Guarantee, OnLate},
+        request::{Bucket, Destination, Guarantee, OnLate},
         time::Timestamp,
     },
 };
