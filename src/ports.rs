@@ -16,9 +16,9 @@ mod vault;
 pub use self::{
     deliver::{Deliver, HookEvent, HookOutcome},
     provider::{
-        BackgroundCall, LineAnswer, LiveCall, LiveReply, Organization, Provider, ProviderError,
-        RemoteBatch, RemoteError, RemotePage, RemoteResponse, RemoteStatus, ResponseStatus,
-        ResultLine, Upload,
+        BackgroundCall, LineAnswer, Listed, LiveCall, LiveReply, Organization, Page, Provider,
+        ProviderError, RemoteBatch, RemoteError, RemotePage, RemoteResponse, RemoteStatus,
+        ResponseStatus, ResultLine, Since, Upload, back_to,
     },
     store::{
         Admission, Admitted, Content, Delivery, DeliveryStatus, Ending, FeedEntry, FeedPage, Head,

@@ -2,8 +2,9 @@
 //! provider itself, can make two of one create. They are found in the provider's
 //! list now and then, cancelled, and what they billed is booked (DESIGN.md §4.2).
 
-use std::collections::HashMap;
+use std::{collections::HashMap, pin::pin};
 
+use futures_util::StreamExt;
 use parking_lot::Mutex;
 
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
     ports::{Credential, ProviderError, RemoteBatch, StoreError},
 };
 
-use super::{Engine, refusals::is_of_the_key, submitter::CLOCK_SKEW};
+use super::{Engine, refusals::is_of_the_key};
 
 /// Creates that no audit has covered yet, by credential.
 #[derive(Default)]
@@ -29,6 +30,15 @@ struct Span {
     last: Timestamp,
     /// Before then the list is not read again.
     due: Timestamp,
+    /// The credential is dropped after the next look.
+    is_leaving: bool,
+}
+
+/// One look at a credential's list.
+struct Look {
+    /// Back to when.
+    since: Timestamp,
+    is_last: bool,
 }
 
 impl Audits {
@@ -39,22 +49,43 @@ impl Audits {
             first: sent,
             last: sent,
             due,
+            is_leaving: false,
         });
         span.first = span.first.min(sent);
         span.last = span.last.max(sent);
+        span.is_leaving = false;
     }
 
-    /// When the oldest create of the credential was sent that no audit has covered.
-    fn oldest(&self, credential: CredentialId) -> Option<Timestamp> {
-        self.creates.lock().get(&credential).map(|span| span.first)
-    }
-
-    /// Whose list is to be read, and back to when.
-    fn due(&self, now: Timestamp) -> Vec<(CredentialId, Timestamp)> {
+    /// Whose list is to be read, longest due first.
+    pub fn due(&self, now: Timestamp) -> Vec<CredentialId> {
         let creates = self.creates.lock();
         let due = creates.iter().filter(|(_, span)| span.due <= now);
-        due.map(|(credential, span)| (*credential, span.first))
-            .collect()
+        let mut due: Vec<_> = due.map(|(id, span)| (span.due, *id)).collect();
+        due.sort();
+        due.into_iter().map(|(_, credential)| credential).collect()
+    }
+
+    /// A last look before the credential is dropped: what shows later is not seen. False
+    /// where there is nothing to look for.
+    pub fn look_last(&self, credential: CredentialId, now: Timestamp) -> bool {
+        let mut creates = self.creates.lock();
+        let span = creates.get_mut(&credential);
+        span.is_some_and(|span| {
+            span.is_leaving = true;
+            span.due = span.due.min(now);
+            true
+        })
+    }
+
+    /// The look that is due; the next one is at `next`.
+    fn begin(&self, credential: CredentialId, next: Timestamp) -> Option<Look> {
+        let mut creates = self.creates.lock();
+        let span = creates.get_mut(&credential)?;
+        span.due = next;
+        Some(Look {
+            since: span.first,
+            is_last: std::mem::take(&mut span.is_leaving),
+        })
     }
 
     fn forget(&self, credential: CredentialId) {
@@ -72,12 +103,6 @@ impl Audits {
         }
     }
 
-    fn put_off(&self, credential: CredentialId, due: Timestamp) {
-        if let Some(span) = self.creates.lock().get_mut(&credential) {
-            span.due = due;
-        }
-    }
-
     /// What was created before `shown` has been seen, if it was there; what was
     /// created later may show yet.
     fn covered(&self, credential: CredentialId, shown: Timestamp) {
@@ -92,40 +117,32 @@ impl Audits {
 }
 
 impl Engine {
-    /// Looks for second batches of the creates that are due.
-    pub(super) async fn audit(&self) -> Result<(), StoreError> {
-        for (id, since) in self.audits.due(self.now()) {
-            self.audit_one(id, since).await?;
+    /// Looks for second batches of the credential's creates.
+    pub(super) async fn audit(&self, id: CredentialId) -> Result<(), StoreError> {
+        let now = self.now();
+        let sweep = self.settings.retention.sweep_interval;
+        let next = now + self.settings.submit.audit_interval.max(sweep);
+        let Some(look) = self.audits.begin(id, next) else {
+            return Ok(());
+        };
+        let looked = self.audit_since(id, look.since).await?;
+        let is_over = look.since + self.longest_life() <= now;
+        if look.is_last && (looked || is_over) {
+            self.audits.forget_before(id, now);
+            self.signals.janitor.notify_one();
         }
         Ok(())
     }
 
-    /// A last look before the credential is dropped: what shows later is not seen.
-    /// False where nobody could look, and it is worth another try.
-    pub(super) async fn audit_before_dropping(&self, id: CredentialId) -> Result<bool, StoreError> {
-        let now = self.now();
-        let Some(since) = self.audits.oldest(id) else {
-            return Ok(true);
-        };
-        let looked = self.audit_one(id, since).await?;
-        let worth = since + self.longest_life() > now;
-        if looked || !worth {
-            self.audits.forget_before(id, now);
-        }
-        Ok(looked || !worth)
-    }
-
     /// False where nobody could look.
-    async fn audit_one(&self, id: CredentialId, since: Timestamp) -> Result<bool, StoreError> {
-        let settings = &self.settings.submit;
-        let now = self.now();
+    async fn audit_since(&self, id: CredentialId, since: Timestamp) -> Result<bool, StoreError> {
+        let shown = self.now() - self.settings.submit.visibility_window;
         let Ok(credential) = self.credential(id).await else {
             self.audits.forget(id);
             return Ok(true);
         };
-        self.audits.put_off(id, now + settings.audit_interval);
         match self.second_batches(&credential, since).await? {
-            Ok(()) => self.audits.covered(id, now - settings.visibility_window),
+            Ok(()) => self.audits.covered(id, shown),
             // There is no such list.
             Err(error) if !error.is_transient() && !is_of_the_key(&error) => {
                 self.audits.forget(id);
@@ -148,26 +165,14 @@ impl Engine {
         credential: &Credential,
         since: Timestamp,
     ) -> Result<Result<(), ProviderError>, StoreError> {
-        let mut after: Option<String> = None;
-        loop {
-            let page = match self.provider.batches(credential, after.as_deref()).await {
-                Ok(page) => page,
+        let mut remotes = pin!(self.batches_back_to(credential, since));
+        while let Some(remote) = remotes.next().await {
+            match remote {
+                Ok(remote) => self.look_twice(&remote).await?,
                 Err(error) => return Ok(Err(error)),
-            };
-            for remote in &page.batches {
-                self.look_twice(remote).await?;
             }
-            let Some(last) = page.batches.last() else {
-                return Ok(Ok(()));
-            };
-            let past = last
-                .created
-                .is_some_and(|created| created < since - CLOCK_SKEW);
-            if past || !page.has_more || after.as_deref() == Some(&last.id) {
-                return Ok(Ok(()));
-            }
-            after = Some(last.id.clone());
         }
+        Ok(Ok(()))
     }
 
     /// Writes down a batch that came of a create of ours beside the one we know of.

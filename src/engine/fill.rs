@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::{
     model::{
-        batch::{Batch, BatchEvent, BatchState},
+        batch::{Batch, BatchEvent},
         id::BatchId,
         request::{Cohort, Destination, Entry, Place},
         time::Timestamp,
@@ -46,7 +46,9 @@ impl Engine {
             }
         }
         let now = self.now();
-        let batch = self.new_batch(cohort, to, now, reason);
+        self.summary.lock().creates(to.credential).take(now);
+        let id = BatchId::new(now, self.clock.random());
+        let batch = Batch::new(id, cohort, to.clone(), now, reason);
         self.store.put_batch(&batch).await?;
         self.summary.lock().track(batch.clone(), now);
         let limits = Limits {
@@ -89,39 +91,6 @@ impl Engine {
         Ok(lines
             .take_while(|(entry, tokens)| load.take(entry, *tokens, limits))
             .count())
-    }
-
-    fn new_batch(&self, cohort: Cohort, to: &Destination, now: Timestamp, reason: String) -> Batch {
-        self.summary.lock().creates(to.credential).take(now);
-        Batch {
-            id: BatchId::new(now, self.clock.random()),
-            cohort,
-            tenant: to.tenant,
-            credential: to.credential,
-            endpoint: to.endpoint,
-            model: to.model.clone(),
-            state: BatchState::Filling,
-            created: now,
-            reason,
-            lines: 0,
-            bytes: 0,
-            inputs: 0,
-            tokens: None,
-            earliest_deadline: Timestamp::MAX,
-            input_file: None,
-            create_sent: None,
-            provider_id: None,
-            submitted: None,
-            cancel_sent: None,
-            provider_status: None,
-            settled: None,
-            answered: 0,
-            litter: Vec::new(),
-            tries: 0,
-            last_error: None,
-            twin_of: None,
-            part_of: None,
-        }
     }
 
     /// Fixes the lines of a batch that was left half filled.

@@ -43,7 +43,13 @@ impl<K> Default for Inflight<K> {
 impl<K: Hash + Eq + Copy> Inflight<K> {
     /// Takes `key` in hand until the guard is dropped; none where it already is.
     pub fn begin(&self, key: K) -> Option<InHand<K>> {
-        self.keys.lock().insert(key).then(|| InHand {
+        self.begin_within(key, usize::MAX)
+    }
+
+    /// As [`Inflight::begin`]; none, too, where `most` are in hand.
+    pub fn begin_within(&self, key: K, most: usize) -> Option<InHand<K>> {
+        let mut keys = self.keys.lock();
+        (keys.len() < most && keys.insert(key)).then(|| InHand {
             key,
             keys: self.keys.clone(),
         })

@@ -8,15 +8,13 @@ use std::{
 
 use crate::{
     model::{
-        batch::Batch,
-        id::{CredentialId, DestinationId, TenantId},
-        request::Destination,
+        id::{CredentialId, TenantId},
         time::Timestamp,
     },
     ports::StoreError,
 };
 
-use super::{Engine, drive::Next};
+use super::{Engine, drive::Next, errands::Errand};
 
 /// Receivers of webhooks that are off stay so for a month; then they are asked again.
 const OFF: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -42,6 +40,9 @@ pub(super) struct House {
 impl Engine {
     pub(super) async fn janitor_turn(self: &Arc<Self>) -> Result<Next, StoreError> {
         let now = self.now();
+        for errand in Errand::ALL {
+            self.run_errands(errand);
+        }
         let retention = &self.settings.retention;
         let horizon = now - retention.results;
         while self.store.purge(horizon, PURGE).await? == PURGE {
@@ -58,11 +59,6 @@ impl Engine {
                 self.holders.forget(key, digest);
             }
         }
-        for batch in self.tracked(|batch| !batch.state.is_open() && !batch.litter.is_empty()) {
-            self.clear_litter(batch).await?;
-        }
-        self.audit().await?;
-        self.try_refused_keys().await?;
         self.drop_credentials().await?;
         self.memorise().await?;
         self.forget_plans();
@@ -87,10 +83,22 @@ impl Engine {
         }
     }
 
-    /// Deletes the provider's files of a batch whose every line is durable. What
-    /// cannot be deleted is tried again at the next sweep, and expires by itself.
-    async fn clear_litter(self: &Arc<Self>, mut batch: Batch) -> Result<(), StoreError> {
-        let Ok(credential) = self.credential(batch.credential).await else {
+    /// Deletes the provider's files of a batch whose every line is durable: of the
+    /// credential's, the one that is due longest. What cannot be deleted is tried again a
+    /// sweep later, and expires by itself.
+    pub(super) async fn clear_litter(&self, id: CredentialId) -> Result<(), StoreError> {
+        let longest_due = {
+            let summary = self.summary.lock();
+            let mut littered = summary.littered(self.now()).into_iter();
+            let own = littered.find(|(_, credential, _)| *credential == id);
+            own.and_then(|(.., batch)| Some(summary.batches.get(&batch)?.batch.clone()))
+        };
+        let Some(mut batch) = longest_due else {
+            return Ok(());
+        };
+        let again = self.settings.retention.sweep_interval;
+        let Ok(credential) = self.credential(id).await else {
+            self.put_off(batch.id, again);
             return Ok(());
         };
         let mut left = Vec::new();
@@ -103,10 +111,10 @@ impl Engine {
             }
         }
         batch.litter = left;
-        self.save(&batch, self.now()).await
+        self.save(&batch, self.now() + again).await
     }
 
-    async fn drop_credentials(&self) -> Result<(), StoreError> {
+    async fn drop_credentials(self: &Arc<Self>) -> Result<(), StoreError> {
         let idle: BTreeSet<(TenantId, CredentialId)> = {
             let summary = self.summary.lock();
             let destinations = summary.destinations.values();
@@ -122,7 +130,8 @@ impl Engine {
             if rests && self.store.credential(credential).await?.is_none() {
                 continue;
             }
-            if !self.audit_before_dropping(credential).await? {
+            if self.audits.look_last(credential, now) {
+                self.run_errands(Errand::Audit);
                 continue;
             }
             let idle = self.store.ledger(tenant, since).await?.is_empty();
@@ -150,14 +159,7 @@ impl Engine {
 
     /// Nothing goes there; the next call writes them down again.
     async fn forget_destinations(&self, credential: CredentialId) -> Result<(), StoreError> {
-        let idle: Vec<DestinationId> = {
-            let mut summary = self.summary.lock();
-            let of = |destination: &Destination| destination.credential == credential;
-            let idle = summary.destinations.values().filter(|one| of(one));
-            let idle = idle.map(|destination| destination.id).collect();
-            summary.destinations.retain(|_, one| !of(one));
-            idle
-        };
+        let idle = self.summary.lock().destinations.take(credential);
         for id in idle {
             self.store.drop_destination(id).await?;
         }

@@ -15,6 +15,7 @@ mod courier;
 mod credentials;
 mod damaged;
 mod drive;
+mod errands;
 mod fill;
 mod harvester;
 mod hints;
@@ -173,6 +174,7 @@ struct Inflights {
     submits: inflight::Inflight<crate::model::id::BatchId>,
     live: inflight::Inflight<RequestKey>,
     deliveries: inflight::Inflight<RequestKey>,
+    errands: errands::Errands,
 }
 
 impl Engine {

@@ -232,26 +232,13 @@ impl Engine {
         force: bool,
     ) -> Result<(), MoveError> {
         for (id, credential) in self.with_new_key(caller, tenant).await? {
-            let (model, running) = {
-                let summary = self.summary.lock();
-                let mut destinations = summary.destinations.values();
-                let model = destinations.find(|it| it.credential == id);
-                let mut batches = summary.batches.values().map(|tracked| &tracked.batch);
-                let running = batches.find(|it| {
-                    it.credential == id && it.state.is_open() && it.provider_id.is_some()
-                });
-                (
-                    model.map(|destination| destination.model.clone()),
-                    running.and_then(|batch| batch.provider_id.clone()),
-                )
-            };
-            if let Some(model) = model
+            if let Some(model) = self.model_of(id)
                 && let KeyState::Refused(body) =
                     KeyState::of(&self.provider.model(&credential, &model).await)
             {
                 return Err(MoveError::Refused { body });
             }
-            if let Some(running) = running
+            if let Some(running) = self.running_by(id)
                 && let Err(ProviderError::Refused {
                     status: 401 | 403 | 404,
                     ..
@@ -262,6 +249,16 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// A batch that runs by the credential, by the provider's id.
+    fn running_by(&self, id: CredentialId) -> Option<String> {
+        let summary = self.summary.lock();
+        let mut batches = summary.batches.values().map(|tracked| &tracked.batch);
+        let running = batches.find(|batch| {
+            batch.credential == id && batch.state.is_open() && batch.provider_id.is_some()
+        });
+        running?.provider_id.clone()
     }
 
     /// A tenant that has never asked for anything.

@@ -20,10 +20,7 @@ const PAGE: usize = 4096;
 impl Engine {
     pub(super) async fn recover(self: &Arc<Self>) -> Result<(), StoreError> {
         for destination in self.store.destinations().await? {
-            self.summary
-                .lock()
-                .destinations
-                .insert(destination.id, destination);
+            self.summary.lock().destinations.know(&destination);
         }
         self.count_queue().await?;
         self.count_live().await?;

@@ -2,7 +2,7 @@
 //! key may be mended, or its tenant move to another one ([`super::moving`]). What is
 //! still waiting at its deadline ends with the provider's own answer.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -13,7 +13,7 @@ use crate::{
         request::Destination,
         time::Timestamp,
     },
-    ports::{ProviderError, StoreError},
+    ports::ProviderError,
 };
 
 use super::{Engine, settling::error_code};
@@ -71,12 +71,23 @@ impl Refusals {
         (!refusal.doubtful).then(|| refusal.clone())
     }
 
-    fn due(&self, now: Timestamp) -> Vec<CredentialId> {
+    fn all(&self) -> Vec<(CredentialId, Refusal)> {
+        let known = self.known.lock();
+        let refused = known.iter().filter(|(_, refusal)| !refusal.doubtful);
+        refused
+            .map(|(id, refusal)| (*id, refusal.clone()))
+            .collect()
+    }
+
+    /// Keys that are to be tried, longest due first.
+    pub fn due(&self, now: Timestamp) -> Vec<CredentialId> {
         let known = self.known.lock();
         let due = known
             .iter()
             .filter(|(_, refusal)| !refusal.doubtful && refusal.look <= now);
-        due.map(|(credential, _)| *credential).collect()
+        let mut due: Vec<_> = due.map(|(id, refusal)| (refusal.look, *id)).collect();
+        due.sort();
+        due.into_iter().map(|(_, credential)| credential).collect()
     }
 
     fn put_off(&self, credential: CredentialId, now: Timestamp) {
@@ -133,19 +144,14 @@ impl Engine {
     /// What each of the tenant's keys that are refused was told, since when, and how
     /// much waits for it.
     pub fn refusals_of(&self, tenant: Option<TenantId>) -> Vec<(Destination, Refusal)> {
-        if self.refusals.known.lock().is_empty() {
-            return Vec::new();
-        }
+        let refusals = self.refusals.all();
         let summary = self.summary.lock();
-        let mut told: HashMap<CredentialId, (Destination, Refusal)> = HashMap::new();
-        for destination in summary.destinations.values() {
-            let asked = tenant.is_none_or(|tenant| tenant == destination.tenant);
-            if asked && let Some(refusal) = self.refusals.of(destination.credential) {
-                let row = (destination.clone(), refusal);
-                told.entry(destination.credential).or_insert(row);
-            }
-        }
-        let mut told: Vec<_> = told.into_values().collect();
+        let told = refusals.into_iter().filter_map(|(credential, refusal)| {
+            let is_asked = |it: &&Destination| tenant.is_none_or(|tenant| tenant == it.tenant);
+            let destination = summary.destinations.of(credential).find(is_asked)?;
+            Some((destination.clone(), refusal))
+        });
+        let mut told: Vec<_> = told.collect();
         told.sort_by_key(|(destination, refusal)| (refusal.since, destination.credential));
         told
     }
@@ -213,39 +219,37 @@ impl Engine {
         }
     }
 
-    /// Tries the keys whose time has come.
-    pub(super) async fn try_refused_keys(self: &Arc<Self>) -> Result<(), StoreError> {
-        for id in self.refusals.due(self.now()) {
-            match self.try_key(id).await {
-                // Dropped with its work.
-                None => {
-                    self.refusals.forget(id);
-                }
-                Some(KeyState::Works) => self.key_works(id),
-                Some(KeyState::Refused(_)) => self.refusals.put_off(id, self.now()),
-                // Whether the key works is not told.
-                Some(KeyState::Unknown) => {
-                    if self.refusals.doubt(id) {
-                        self.go_on_with(id);
-                    }
+    pub(super) async fn try_refused_key(&self, id: CredentialId) {
+        match self.try_key(id).await {
+            // Dropped with its work.
+            None => {
+                self.refusals.forget(id);
+            }
+            Some(KeyState::Works) => self.key_works(id),
+            Some(KeyState::Refused(_)) => self.refusals.put_off(id, self.now()),
+            // Whether the key works is not told.
+            Some(KeyState::Unknown) => {
+                if self.refusals.doubt(id) {
+                    self.go_on_with(id);
                 }
             }
         }
-        Ok(())
     }
 
     /// Looks up a model that the key is to pay for; none where nothing is stored of it.
     async fn try_key(&self, id: CredentialId) -> Option<KeyState> {
-        let model = {
-            let summary = self.summary.lock();
-            let mut destinations = summary.destinations.values();
-            let of_it = destinations.find(|destination| destination.credential == id);
-            of_it?.model.clone()
-        };
+        let model = self.model_of(id)?;
         let credential = self.credential(id).await.ok()?;
         Some(KeyState::of(
             &self.provider.model(&credential, &model).await,
         ))
+    }
+
+    /// A model that the credential is to pay for.
+    pub(super) fn model_of(&self, id: CredentialId) -> Option<String> {
+        let summary = self.summary.lock();
+        let mut destinations = summary.destinations.of(id);
+        Some(destinations.next()?.model.clone())
     }
 }
 

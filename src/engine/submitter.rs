@@ -5,8 +5,6 @@
 mod search;
 mod strays;
 
-pub(super) use search::CLOCK_SKEW;
-
 use std::{sync::Arc, time::Duration};
 
 use crate::{

@@ -4,6 +4,8 @@
 
 mod batches;
 mod demand;
+mod destinations;
+mod index;
 mod live_queues;
 mod open;
 mod open_lines;
@@ -20,7 +22,7 @@ use crate::{
     model::{
         attempt::Lane,
         id::{CredentialId, DestinationId, TenantId},
-        request::{Cohort, Destination, Entry, LiveQueue, Place},
+        request::{Cohort, Entry, LiveQueue, Place},
         time::Timestamp,
     },
     policy::{
@@ -43,14 +45,14 @@ pub(super) use self::{
     demand::Asked,
 };
 use self::{
-    demand::Demands, live_queues::Lines, open::Open, overtaken::Overtaken, rates::Rates,
-    setbacks::Setbacks,
+    demand::Demands, destinations::Destinations, live_queues::Lines, open::Open,
+    overtaken::Overtaken, rates::Rates, setbacks::Setbacks,
 };
 
 pub(super) struct Summary {
     pub organizations: Arc<Organizations>,
     pub queue: BTreeMap<Cohort, Waiting>,
-    pub destinations: HashMap<DestinationId, Destination>,
+    pub destinations: Destinations,
     pub batches: Batches,
     pub limits: Limits,
     /// Cohorts that were empty, and are not: who has just come.
@@ -106,7 +108,7 @@ impl Summary {
         Summary {
             organizations,
             queue: BTreeMap::new(),
-            destinations: HashMap::new(),
+            destinations: Destinations::default(),
             batches: Batches::default(),
             limits: Limits::new(packing.enqueued_tokens.clone()),
             arrivals: 0,

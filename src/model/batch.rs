@@ -6,7 +6,7 @@ use thiserror::Error;
 use super::{
     endpoint::Endpoint,
     id::{BatchId, CredentialId, TenantId},
-    request::Cohort,
+    request::{Cohort, Destination},
     time::Timestamp,
 };
 
@@ -114,6 +114,45 @@ impl BatchState {
 }
 
 impl Batch {
+    /// One that is yet to be filled.
+    pub fn new(
+        id: BatchId,
+        cohort: Cohort,
+        to: Destination,
+        now: Timestamp,
+        reason: String,
+    ) -> Batch {
+        Batch {
+            id,
+            cohort,
+            tenant: to.tenant,
+            credential: to.credential,
+            endpoint: to.endpoint,
+            model: to.model,
+            state: BatchState::Filling,
+            created: now,
+            reason,
+            lines: 0,
+            bytes: 0,
+            inputs: 0,
+            tokens: None,
+            earliest_deadline: Timestamp::MAX,
+            input_file: None,
+            create_sent: None,
+            provider_id: None,
+            submitted: None,
+            cancel_sent: None,
+            provider_status: None,
+            settled: None,
+            answered: 0,
+            litter: Vec::new(),
+            tries: 0,
+            last_error: None,
+            twin_of: None,
+            part_of: None,
+        }
+    }
+
     /// Moves the state machine.
     pub fn apply(&mut self, event: BatchEvent) -> Result<(), Illegal> {
         self.state = self.state.next(event)?;
@@ -125,14 +164,10 @@ impl Batch {
     /// A new batch for some lines of this one, which failed as a part of `whole`
     /// without naming its bad lines.
     pub fn part(&self, id: BatchId, whole: BatchId, now: Timestamp) -> Batch {
+        let reason = format!("a part of {whole}, whose bad lines are looked for");
         Batch {
-            id,
-            state: BatchState::Filling,
-            reason: format!("a part of {whole}, whose bad lines are looked for"),
-            input_file: None,
-            create_sent: None,
             part_of: Some(whole),
-            ..self.renewed(now)
+            ..Batch::new(id, self.cohort, self.destination(), now, reason)
         }
     }
 
@@ -140,35 +175,24 @@ impl Batch {
     /// file of a create that was given up, or a second batch's own id. The same name
     /// gives the same id, so that it is written down once.
     pub fn twin(&self, name: &str, state: BatchState, now: Timestamp) -> Batch {
+        let id = self.id.twin(name);
+        let reason = "a second batch of the same lines".to_owned();
         Batch {
-            id: self.id.twin(name),
             state,
-            reason: "a second batch of the same lines".to_owned(),
+            input_file: self.input_file.clone(),
+            create_sent: self.create_sent,
             twin_of: Some(self.id),
-            part_of: None,
-            ..self.renewed(now)
+            ..Batch::new(id, self.cohort, self.destination(), now, reason)
         }
     }
 
-    /// For the same destination, with nothing of its course yet.
-    fn renewed(&self, now: Timestamp) -> Batch {
-        Batch {
-            created: now,
-            lines: 0,
-            bytes: 0,
-            inputs: 0,
-            tokens: None,
-            earliest_deadline: Timestamp::MAX,
-            provider_id: None,
-            submitted: None,
-            cancel_sent: None,
-            provider_status: None,
-            settled: None,
-            answered: 0,
-            litter: Vec::new(),
-            tries: 0,
-            last_error: None,
-            ..self.clone()
+    fn destination(&self) -> Destination {
+        Destination {
+            id: self.cohort.destination,
+            tenant: self.tenant,
+            credential: self.credential,
+            endpoint: self.endpoint,
+            model: self.model.clone(),
         }
     }
 }

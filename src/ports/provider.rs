@@ -1,5 +1,9 @@
 //! A provider: files, batches and live calls, and what it says of them.
 
+mod list;
+
+pub use list::{Listed, Page, Since, back_to};
+
 use std::{io, time::Duration};
 
 use async_trait::async_trait;
@@ -27,7 +31,7 @@ pub trait Provider: Send + Sync + 'static {
 
     async fn batch(&self, by: &Credential, id: &str) -> Result<RemoteBatch, ProviderError>;
 
-    /// Newest first, those after `after` in that order.
+    /// Newest first, those after `after` in that order; [`back_to`] reads page after page.
     async fn batches(
         &self,
         by: &Credential,
@@ -55,7 +59,7 @@ pub trait Provider: Send + Sync + 'static {
         &self,
         by: &Credential,
         name: &str,
-        since: Timestamp,
+        since: Since,
     ) -> Result<Vec<String>, ProviderError>;
 
     /// Deleting what is gone is a success.
@@ -155,10 +159,16 @@ pub struct RemoteError {
     pub param: Option<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RemotePage {
-    pub batches: Vec<RemoteBatch>,
-    pub has_more: bool,
+pub type RemotePage = Page<RemoteBatch>;
+
+impl Listed for RemoteBatch {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn created(&self) -> Option<Timestamp> {
+        self.created
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

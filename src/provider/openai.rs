@@ -5,25 +5,26 @@ mod models;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::{StreamExt, stream::BoxStream};
+use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
 use http::{Method, Response, header::TRANSFER_ENCODING};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::time::Instant;
 
 use super::{
     connect::{Connector, Dial, Tcp},
     jsonl, lanes, remote,
     settings::{Invalid, Settings},
-    transport::{Call, FOREVER, Transport, empty, from_now, full},
+    transport::{self, Call, FOREVER, Transport, empty, from_now, full},
     upload,
 };
 use crate::{
-    model::{endpoint::Endpoint, id::BatchId, time::Timestamp},
+    model::{endpoint::Endpoint, id::BatchId},
     ports::{
-        BackgroundCall, Credential, LiveCall, LiveReply, Organization, Provider, ProviderError,
-        RemoteBatch, RemotePage, RemoteResponse, ResultLine, Upload,
+        BackgroundCall, Credential, LiveCall, LiveReply, Organization, Page, Provider,
+        ProviderError, RemoteBatch, RemotePage, RemoteResponse, ResultLine, Since, Upload, back_to,
     },
 };
 
@@ -145,16 +146,11 @@ impl<D: Dial> Provider for OpenAi<D> {
         by: &Credential,
         after: Option<&str>,
     ) -> Result<RemotePage, ProviderError> {
-        let mut query = format!("limit={PAGE}");
-        if let Some(after) = after {
-            query += &format!("&after={}", utf8_percent_encode(after, ESCAPED));
-        }
         let call = Call {
-            query: Some(query),
+            query: Some(following(format!("limit={PAGE}"), after)),
             ..get("/batches".to_owned())
         };
-        let response = self.transport.control(by, call).await?;
-        remote::page(&self.transport.body(response).await?)
+        self.page(by, call, remote::page).await
     }
 
     /// 409 says that the batch has already ended.
@@ -188,37 +184,14 @@ impl<D: Dial> Provider for OpenAi<D> {
         &self,
         by: &Credential,
         name: &str,
-        since: Timestamp,
+        since: Since,
     ) -> Result<Vec<String>, ProviderError> {
-        let mut named = Vec::new();
-        let mut after: Option<String> = None;
-        loop {
-            let mut query = format!("purpose=batch&order=desc&limit={FILES}");
-            if let Some(after) = &after {
-                query += &format!("&after={}", utf8_percent_encode(after, ESCAPED));
-            }
-            let call = Call {
-                query: Some(query),
-                ..get("/files".to_owned())
-            };
-            let response = self.transport.control(by, call).await?;
-            let page = remote::files(&self.transport.body(response).await?)?;
-            let is_named = |file: &&remote::File| file.name.as_deref() == Some(name);
-            named.extend(
-                page.files
-                    .iter()
-                    .filter(is_named)
-                    .map(|file| file.id.clone()),
-            );
-            let Some(last) = page.files.last() else {
-                return Ok(named);
-            };
-            let past = last.created.is_some_and(|created| created < since);
-            if past || !page.has_more || after.as_ref() == Some(&last.id) {
-                return Ok(named);
-            }
-            after = Some(last.id.clone());
-        }
+        let files = back_to(since, |after| self.files(by, after));
+        let named = files.try_filter_map(async |file| {
+            let is_named = file.name.as_deref() == Some(name);
+            Ok(is_named.then_some(file.id))
+        });
+        named.try_collect().await
     }
 
     async fn delete_file(&self, by: &Credential, file: &str) -> Result<(), ProviderError> {
@@ -283,6 +256,34 @@ impl<D: Dial> Provider for OpenAi<D> {
 }
 
 impl<D: Dial> OpenAi<D> {
+    /// Newest first, those after `after` in that order.
+    async fn files(
+        &self,
+        by: &Credential,
+        after: Option<String>,
+    ) -> Result<Page<remote::File>, ProviderError> {
+        let query = format!("purpose=batch&order=desc&limit={FILES}");
+        let call = Call {
+            query: Some(following(query, after.as_deref())),
+            ..get("/files".to_owned())
+        };
+        self.page(by, call, remote::files).await
+    }
+
+    async fn page<T>(
+        &self,
+        by: &Credential,
+        call: Call,
+        read: impl FnOnce(&[u8]) -> Result<Page<T>, ProviderError>,
+    ) -> Result<Page<T>, ProviderError> {
+        let began = Instant::now();
+        let response = self.transport.control(by, call).await?;
+        let told = transport::date(response.headers());
+        let asked = told.map(|told| told - began.elapsed());
+        let page = read(&self.transport.body(response).await?)?;
+        Ok(Page { asked, ..page })
+    }
+
     /// A call that is answered with a stored response as it stands.
     async fn stored(&self, by: &Credential, call: Call) -> Result<RemoteResponse, ProviderError> {
         let response = self.transport.control(by, call).await?;
@@ -301,6 +302,14 @@ impl<D: Dial> OpenAi<D> {
             Err(ProviderError::Refused { status, .. }) if status == also => Ok(()),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// The query of a list's page, behind this item of it.
+fn following(query: String, after: Option<&str>) -> String {
+    match after {
+        Some(after) => format!("{query}&after={}", utf8_percent_encode(after, ESCAPED)),
+        None => query,
     }
 }
 

@@ -8,8 +8,8 @@ use serde_json::Value;
 use crate::{
     model::{id::BatchId, time::Timestamp},
     ports::{
-        ProviderError, RemoteBatch, RemoteError, RemotePage, RemoteResponse, RemoteStatus,
-        ResponseStatus,
+        Listed, Page, ProviderError, RemoteBatch, RemoteError, RemotePage, RemoteResponse,
+        RemoteStatus, ResponseStatus,
     },
 };
 
@@ -26,9 +26,10 @@ pub(super) fn batch(body: &[u8]) -> Result<RemoteBatch, ProviderError> {
 pub(super) fn page(body: &[u8]) -> Result<RemotePage, ProviderError> {
     let value = json(body)?;
     let items = items(&value)?;
-    Ok(RemotePage {
-        batches: items.iter().map(object).collect::<Result<_, _>>()?,
+    Ok(Page {
+        items: items.iter().map(object).collect::<Result<_, _>>()?,
         has_more: value["has_more"].as_bool().unwrap_or(false),
+        asked: None,
     })
 }
 
@@ -37,19 +38,24 @@ pub(super) fn file_id(body: &[u8]) -> Result<String, ProviderError> {
     text(&json(body)?["id"]).ok_or_else(|| ProviderError::Malformed("a file without `id`".into()))
 }
 
-pub(super) struct Files {
-    pub files: Vec<File>,
-    pub has_more: bool,
-}
-
 pub(super) struct File {
     pub id: String,
     pub name: Option<String>,
     pub created: Option<Timestamp>,
 }
 
+impl Listed for File {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn created(&self) -> Option<Timestamp> {
+        self.created
+    }
+}
+
 /// A list of files; what has no id is passed over.
-pub(super) fn files(body: &[u8]) -> Result<Files, ProviderError> {
+pub(super) fn files(body: &[u8]) -> Result<Page<File>, ProviderError> {
     let value = json(body)?;
     let items = items(&value)?;
     let file = |value: &Value| {
@@ -59,9 +65,10 @@ pub(super) fn files(body: &[u8]) -> Result<Files, ProviderError> {
             created: time(&value["created_at"]),
         })
     };
-    Ok(Files {
-        files: items.iter().filter_map(file).collect(),
+    Ok(Page {
+        items: items.iter().filter_map(file).collect(),
         has_more: value["has_more"].as_bool().unwrap_or(false),
+        asked: None,
     })
 }
 
@@ -319,10 +326,10 @@ mod tests {
     fn lists() {
         let list = page(br#"{"object":"list","data":[{"id":"a"},{"id":"b"}],"has_more":true}"#);
         let list = list.unwrap();
-        assert_eq!(list.batches.len(), 2);
+        assert_eq!(list.items.len(), 2);
         assert!(list.has_more);
         let bare = page(br#"[{"id":"a"}]"#).unwrap();
-        assert_eq!(bare.batches[0].id, "a");
+        assert_eq!(bare.items[0].id, "a");
         assert!(!bare.has_more);
         assert!(page(b"{}").is_err());
     }

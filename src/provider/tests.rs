@@ -509,6 +509,30 @@ async fn a_file_of_another_length_never_arrives_whole() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_page_tells_what_the_provider_s_clock_said() {
+    const ANSWERED: Timestamp = Timestamp::from_secs(784_111_777);
+    let date = "date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+    let took = Duration::from_secs(7);
+    for (date, expected) in [
+        (date, Some(ANSWERED - took)),
+        ("date: yesterday\r\n", None),
+        ("", None),
+    ] {
+        let (provider, mut accepted) = in_memory();
+        let by = key();
+        let (page, ()) = tokio::join!(provider.batches(&by, None), async {
+            let mut stream = accepted.recv().await.unwrap();
+            request(&mut stream).await.unwrap();
+            tokio::time::sleep(took).await;
+            let answer =
+                format!("HTTP/1.1 200 OK\r\n{date}content-length: 11\r\n\r\n{{\"data\":[]}}");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        });
+        assert_eq!(page.unwrap().asked, expected, "{date}");
+    }
+}
+
 /// The kernel resets the connection, because the server leaves bytes unread.
 #[tokio::test]
 async fn an_answer_before_the_end_of_the_file_is_heard() {

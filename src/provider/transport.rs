@@ -17,11 +17,14 @@ use hyper_util::{
     client::legacy::{self, Client, connect::capture_connection},
     rt::{TokioExecutor, TokioTimer},
 };
-use jiff::{Timestamp, fmt::rfc2822};
+use jiff::fmt::rfc2822;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::connect::{BoxError, Connector, Dial};
-use crate::ports::{Credential, ProviderError};
+use crate::{
+    model::time::Timestamp,
+    ports::{Credential, ProviderError},
+};
 
 /// An error body is for people; more than this of it helps nobody.
 const ERROR_BODY: usize = 64 * 1024;
@@ -303,6 +306,17 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     Some(headers.get(name)?.to_str().ok()?.trim())
 }
 
+/// The sender's clock (RFC 9110 §6.6.1), in whole seconds.
+pub(super) fn date(headers: &HeaderMap) -> Option<Timestamp> {
+    let date = parse_date(text(headers, DATE.as_str())?)?;
+    let millis = u64::try_from(date.as_millisecond()).ok()?;
+    Some(Timestamp::from_millis(millis))
+}
+
+fn parse_date(text: &str) -> Option<jiff::Timestamp> {
+    rfc2822::DateTimeParser::new().parse_timestamp(text).ok()
+}
+
 /// `retry-after-ms` is the finer one (WIRE.md §3). A date counts from the
 /// answer's own `Date`, so that no clock needs to agree with the provider's.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
@@ -314,10 +328,9 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     if let Some(seconds) = number(value) {
         return Duration::try_from_secs_f64(seconds).ok();
     }
-    let date = |text: &str| -> Option<Timestamp> {
-        rfc2822::DateTimeParser::new().parse_timestamp(text).ok()
-    };
-    let wait = date(value)?.duration_since(date(text(headers, DATE.as_str())?)?);
+    let then = parse_date(value)?;
+    let now = parse_date(text(headers, DATE.as_str())?)?;
+    let wait = then.duration_since(now);
     Some(Duration::try_from(wait).unwrap_or(Duration::ZERO))
 }
 

@@ -255,6 +255,7 @@ fn sign(
     let processing = began.until(sim.now()).as_millis().to_string();
     let request = id("req_", sim.settings.seed, number);
     for (name, value) in [
+        ("date", http_date(sim.now())),
         ("x-request-id", Some(request)),
         ("openai-organization", org),
         ("openai-processing-ms", Some(processing)),
@@ -265,4 +266,11 @@ fn sign(
         }
     }
     response
+}
+
+/// By the clock that dates what is made here.
+fn http_date(at: Timestamp) -> Option<String> {
+    let at = jiff::Timestamp::from_second(i64::try_from(at.as_secs()).ok()?).ok()?;
+    let printer = jiff::fmt::rfc2822::DateTimePrinter::new();
+    printer.timestamp_to_rfc9110_string(&at).ok()
 }

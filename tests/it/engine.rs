@@ -17,6 +17,7 @@ mod crashes;
 mod erased;
 mod every_step;
 mod full_disk;
+mod hanging;
 mod hints;
 mod house;
 mod hung;

@@ -1,6 +1,8 @@
 //! What came of a create whose reply was lost: the provider's list tells.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use futures_util::{Stream, TryStreamExt};
 
 use crate::{
     engine::Engine,
@@ -9,11 +11,12 @@ use crate::{
         time::Timestamp,
     },
     policy::retry,
-    ports::{Credential, ProviderError, RemoteBatch, StoreError},
+    ports::{Credential, ProviderError, RemoteBatch, Since, StoreError, back_to},
 };
 
-/// How far before the create's sending the list is searched: clocks differ.
-pub(in crate::engine) const CLOCK_SKEW: Duration = Duration::from_secs(300);
+/// How far before an instant lists are searched: what is made then is dated by another
+/// clock, and where that differs from ours is told at best by the second.
+const CLOCK_SKEW: Duration = Duration::from_secs(300);
 
 impl Engine {
     /// After a lost reply or a crash: lists back to the create's sending, adopts
@@ -27,7 +30,7 @@ impl Engine {
         let sent = batch.create_sent.unwrap_or(batch.created);
         // By then, whatever came of the create has ended.
         let over = sent + self.longest_life() < self.now();
-        match self.search(credential, &batch, sent - CLOCK_SKEW).await {
+        match self.search(credential, &batch, sent).await {
             Ok(Some(remote)) => {
                 tracing::info!(batch = %batch.id, remote = %remote.id, "adopted");
                 self.adopt(batch, remote).await
@@ -78,7 +81,7 @@ impl Engine {
         credential: &Credential,
     ) -> Result<(), StoreError> {
         let sent = lost.create_sent.unwrap_or(lost.created);
-        match self.search(credential, &lost, sent - CLOCK_SKEW).await {
+        match self.search(credential, &lost, sent).await {
             Ok(Some(remote)) => {
                 tracing::warn!(batch = ?lost.twin_of, remote = %remote.id, "a create that was given up had made a batch; it is cancelled");
                 self.adopt(lost, remote).await
@@ -124,25 +127,31 @@ impl Engine {
         batch: &Batch,
         since: Timestamp,
     ) -> Result<Option<RemoteBatch>, ProviderError> {
-        let mut after: Option<String> = None;
-        loop {
-            let page = self.provider.batches(credential, after.as_deref()).await?;
-            let last = page.batches.last().map(|remote| remote.id.clone());
-            let past = page
-                .batches
-                .last()
-                .is_some_and(|last| last.created.is_some_and(|created| created < since));
-            let found = page
-                .batches
-                .into_iter()
-                .find(|remote| came_of(remote, batch));
-            if found.is_some() {
-                return Ok(found);
+        let mut remotes = pin!(self.batches_back_to(credential, since));
+        while let Some(remote) = remotes.try_next().await? {
+            if came_of(&remote, batch) {
+                return Ok(Some(remote));
             }
-            if past || !page.has_more || last.is_none() || last == after {
-                return Ok(None);
-            }
-            after = last;
+        }
+        Ok(None)
+    }
+
+    /// What the provider lists as made since then, and some that is older.
+    pub(in crate::engine) fn batches_back_to(
+        &self,
+        credential: &Credential,
+        since: Timestamp,
+    ) -> impl Stream<Item = Result<RemoteBatch, ProviderError>> {
+        back_to(self.listed_since(since), move |after| async move {
+            self.provider.batches(credential, after.as_deref()).await
+        })
+    }
+
+    /// How far back a list is read for what was made since then.
+    pub(super) fn listed_since(&self, since: Timestamp) -> Since {
+        Since {
+            at: since - CLOCK_SKEW,
+            now: self.now(),
         }
     }
 }

@@ -7,8 +7,6 @@ use crate::{
     ports::ProviderError,
 };
 
-use super::CLOCK_SKEW;
-
 impl Engine {
     /// Adds them to the batch's litter. What cannot be found out is tried again, unless
     /// the provider has no such list.
@@ -36,7 +34,7 @@ impl Engine {
 
     async fn files_of(&self, batch: &Batch) -> Result<Vec<String>, ProviderError> {
         let credential = self.credential(batch.credential).await?;
-        let since = batch.created - CLOCK_SKEW;
+        let since = self.listed_since(batch.created);
         let name = file_name(batch);
         self.provider.files_named(&credential, &name, since).await
     }

@@ -1,12 +1,7 @@
 //! The batches that we still do something about, and what is only known of them
 //! while we run.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    hash::Hash,
-    ops::Deref,
-    time::Duration,
-};
+use std::{collections::BTreeMap, hash::Hash, ops::Deref, time::Duration};
 
 use crate::{
     engine::scope::{Account, Organizations, ScopeKey},
@@ -19,7 +14,7 @@ use crate::{
     policy::plan::Stay,
 };
 
-use super::Summary;
+use super::{Summary, index::Index};
 
 /// A batch and what is only known while we run.
 #[derive(Clone)]
@@ -124,37 +119,9 @@ impl Tracked {
 #[derive(Default)]
 pub(in crate::engine) struct Batches {
     tracked: BTreeMap<BatchId, Tracked>,
-    cohorts: Index<Cohort>,
-    scopes: Index<ScopeKey>,
-    tenants: Index<TenantId>,
-}
-
-/// None is kept without a batch.
-struct Index<K>(HashMap<K, BTreeSet<BatchId>>);
-
-impl<K> Default for Index<K> {
-    fn default() -> Self {
-        Index(HashMap::new())
-    }
-}
-
-impl<K: Hash + Eq> Index<K> {
-    fn insert(&mut self, key: K, id: BatchId) {
-        self.0.entry(key).or_default().insert(id);
-    }
-
-    fn remove(&mut self, key: &K, id: &BatchId) {
-        if let Some(ids) = self.0.get_mut(key) {
-            ids.remove(id);
-            if ids.is_empty() {
-                self.0.remove(key);
-            }
-        }
-    }
-
-    fn get(&self, key: &K) -> impl Iterator<Item = &BatchId> {
-        self.0.get(key).into_iter().flatten()
-    }
+    cohorts: Index<Cohort, BatchId>,
+    scopes: Index<ScopeKey, BatchId>,
+    tenants: Index<TenantId, BatchId>,
 }
 
 impl Deref for Batches {
@@ -207,7 +174,7 @@ impl Batches {
     /// Those of an index.
     fn found<'a, K: Hash + Eq>(
         &'a self,
-        index: &'a Index<K>,
+        index: &'a Index<K, BatchId>,
         key: &K,
     ) -> impl Iterator<Item = &'a Tracked> {
         index.get(key).filter_map(|id| self.tracked.get(id))
@@ -256,6 +223,19 @@ impl Summary {
                 tracked.watched = Watched::NotYet;
             }
         }
+    }
+
+    /// Ended batches whose files at the provider are to be deleted: since when, whose and
+    /// which, longest due first.
+    pub fn littered(&self, now: Timestamp) -> Vec<(Timestamp, CredentialId, BatchId)> {
+        let batches = self.batches.values().filter(|tracked| {
+            let batch = &tracked.batch;
+            tracked.due <= now && !batch.state.is_open() && !batch.litter.is_empty()
+        });
+        let littered = batches.map(|it| (it.due, it.batch.credential, it.batch.id));
+        let mut littered: Vec<_> = littered.collect();
+        littered.sort();
+        littered
     }
 
     /// Open batches that a request of this cohort may be a line of.

@@ -201,8 +201,7 @@ impl Summary {
         cohort: &Cohort,
         asked: Option<&Asked>,
     ) -> Guarantee {
-        let known = self.destinations.entry(destination.id);
-        known.or_insert_with(|| destination.clone());
+        self.destinations.know(destination);
         let scope = self.organizations.scope(&Account::from(destination));
         let Some(asked) = asked.filter(|asked| self.fits(&scope, asked)) else {
             return Guarantee::BestEffort;

@@ -8,7 +8,7 @@ use crate::{
         batch::{Batch, BatchState},
         endpoint::Endpoint,
         id::{BatchId, CredentialId, RequestId, RequestKey},
-        request::{Bucket, Guarantee, OnLate},
+        request::{Bucket, Destination, Guarantee, OnLate},
         time::Timestamp,
     },
 };
@@ -33,7 +33,7 @@ fn summary() -> Summary {
             endpoint: Endpoint::ChatCompletions,
             model: "m".into(),
         };
-        summary.destinations.insert(id, destination);
+        summary.destinations.know(&destination);
     }
     summary
 }

@@ -621,7 +621,7 @@ impl Provider for Mortal<dyn Provider> {
         &self,
         by: &Credential,
         name: &str,
-        since: Timestamp,
+        since: Since,
     ) -> Result<Vec<String>, ProviderError> {
         self.life
             .hear(self.inner.files_named(by, name, since))

@@ -1,13 +1,22 @@
 //! Uploading and creating, once.
 
+use std::sync::Arc;
+
+use axum::body::Body;
 use offpeak::{
-    model::request::{OnLate, Source, State},
+    model::{
+        batch::Batch,
+        request::{OnLate, Source, State},
+    },
     simulator::{Kind, Operation},
 };
+use serde_json::json;
+use tower::ServiceExt;
 
 use super::{
     asking::{HOUR, MINUTE, SECOND, ask},
-    world::{World, refusal, succeeded},
+    life::Virtual,
+    world::{START, World, refusal, succeeded},
 };
 
 #[tokio::test(start_paused = true)]
@@ -45,6 +54,47 @@ async fn a_lost_create_is_looked_for_less_and_less() {
         world.finish().await;
         assert_eq!(world.sim.log().batches.len(), 1);
     }
+}
+
+/// Others with the same key make more batches than a page of the list holds. Where our
+/// clock was ahead, all of them would seem to be older than our create.
+#[tokio::test(start_paused = true)]
+async fn a_lost_create_is_found_behind_others_whichever_clock_is_ahead() {
+    for ours in [START, START + HOUR, START - HOUR] {
+        let world = World::with_clock(Arc::new(Virtual::new(ours, 1)), |_, _| {}).await;
+        world.fault(Operation::CreateBatch, Kind::ReplyLost);
+        world.faults(Operation::ListBatches, refusal(503, None), 1_000);
+        let key = world.ask(&ask("lost")).await;
+        let is_sent = |batch: &Batch| batch.create_sent.is_some();
+        world.batch_that(is_sent).await;
+        world.pass(SECOND).await;
+        assert_eq!(world.sim.log().batches.len(), 1, "it was made");
+        for _ in 0..150 {
+            make_another(&world).await;
+        }
+        world.sim.clear_faults();
+        succeeded(&world.outcome(key).await);
+        world.finish().await;
+        let log = world.sim.log();
+        assert_eq!(log.batches.len(), 151, "ours is {ours}");
+        assert_eq!(log.batches[0].status, "completed");
+    }
+}
+
+/// Of a file that is not there: it fails, and costs nothing.
+async fn make_another(world: &World) {
+    let body = json!({
+        "input_file_id": "file-none",
+        "endpoint": "/v1/chat/completions",
+        "completion_window": "24h",
+    });
+    let request = http::Request::post("/v1/batches")
+        .header("authorization", "Bearer sk-test")
+        .header("content-type", "application/json")
+        .body(Body::from(body.to_string()))
+        .unwrap();
+    let response = world.sim.router().oneshot(request).await.unwrap();
+    assert!(response.status().is_success(), "{response:?}");
 }
 
 /// A rescue waits for it: it is cancelled as soon as it is found.

@@ -45,7 +45,8 @@ use super::{
     life::{Hooks, Line, Virtual},
 };
 
-const START: Timestamp = Timestamp::from_secs(1_800_000_000);
+/// When a world begins, by the provider's clock.
+pub const START: Timestamp = Timestamp::from_secs(1_800_000_000);
 /// The source of what was answered by an ordinary call.
 pub const LIVE: Source = Source::Live(attempt::Lane::Standard);
 /// Picodollars. The calls here are short.
@@ -200,7 +201,7 @@ impl World {
         provider.latency.stalled_share = 0.0;
         provider.latency.live_sigma = 0.0;
         change(&mut settings, &mut provider);
-        let sim = Simulator::new(provider, clock.now());
+        let sim = Simulator::new(provider, START);
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let vault = Arc::new(Vault::new(&Roots::from([0x11; 32])));
         let hooks = Arc::new(Hooks::default());
