@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use crate::{
     model::{
         batch::{Batch, BatchState},
-        id::CredentialId,
+        id::{BatchId, CredentialId},
         time::Timestamp,
     },
     ports::{Credential, ProviderError, RemoteBatch, StoreError},
@@ -166,9 +166,10 @@ impl Engine {
         since: Timestamp,
     ) -> Result<Result<(), ProviderError>, StoreError> {
         let mut remotes = pin!(self.batches_back_to(credential, since));
+        let mut ended = None;
         while let Some(remote) = remotes.next().await {
             match remote {
-                Ok(remote) => self.look_twice(&remote).await?,
+                Ok(remote) => self.look_twice(&remote, since, &mut ended).await?,
                 Err(error) => return Ok(Err(error)),
             }
         }
@@ -176,8 +177,13 @@ impl Engine {
     }
 
     /// Writes down a batch that came of a create of ours beside the one we know of.
-    async fn look_twice(&self, remote: &RemoteBatch) -> Result<(), StoreError> {
-        let Some(batch) = self.batch_of(remote).await? else {
+    async fn look_twice(
+        &self,
+        remote: &RemoteBatch,
+        since: Timestamp,
+        ended: &mut Option<ByFile>,
+    ) -> Result<(), StoreError> {
+        let Some(batch) = self.batch_of(remote, since, ended).await? else {
             return Ok(());
         };
         // What came of a create that is still being looked for is the submitter's to find.
@@ -209,16 +215,41 @@ impl Engine {
     }
 
     /// Ours that this came of, by its tag, or where the provider has forgotten that, by
-    /// its input file.
-    async fn batch_of(&self, remote: &RemoteBatch) -> Result<Option<Batch>, StoreError> {
+    /// its input file. `ended` is read at the first one that needs it.
+    async fn batch_of(
+        &self,
+        remote: &RemoteBatch,
+        since: Timestamp,
+        ended: &mut Option<ByFile>,
+    ) -> Result<Option<Batch>, StoreError> {
         if let Some(tag) = remote.tag {
             return self.store.batch(tag).await;
         }
-        let is_its = |batch: &Batch| {
-            batch.twin_of.is_none()
-                && batch.input_file.is_some()
-                && batch.input_file == remote.input_file
+        let Some(file) = &remote.input_file else {
+            return Ok(None);
         };
-        Ok(self.tracked(is_its).pop())
+        let is_its =
+            |batch: &Batch| batch.twin_of.is_none() && batch.input_file.as_ref() == Some(file);
+        if let Some(open) = self.tracked(is_its).pop() {
+            return Ok(Some(open));
+        }
+        let ended = match ended {
+            Some(ended) => ended,
+            None => ended.insert(by_file(self.store.batches(since).await?)),
+        };
+        match ended.get(file) {
+            Some(id) => self.store.batch(*id).await,
+            None => Ok(None),
+        }
     }
+}
+
+/// Our batches by their input files.
+type ByFile = HashMap<String, BatchId>;
+
+fn by_file(batches: Vec<Batch>) -> ByFile {
+    let first = batches.into_iter().filter(|batch| batch.twin_of.is_none());
+    first
+        .filter_map(|batch| Some((batch.input_file?, batch.id)))
+        .collect()
 }

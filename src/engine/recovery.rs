@@ -1,6 +1,9 @@
 //! What was open when we stopped, counted again.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use crate::{
     ledger,
@@ -8,6 +11,7 @@ use crate::{
         attempt::{Attempt, AttemptEvent},
         batch::Batch,
         request::{Entry, Place},
+        time::Timestamp,
     },
     ports::{LedgerEntry, StoreError},
 };
@@ -16,6 +20,7 @@ use super::{Engine, live::Payer};
 
 /// Entries a read.
 const PAGE: usize = 4096;
+const HOUR: Duration = Duration::from_secs(3600);
 
 impl Engine {
     pub(super) async fn recover(self: &Arc<Self>) -> Result<(), StoreError> {
@@ -71,11 +76,12 @@ impl Engine {
     /// A batch that was being filled holds what was claimed for it: the packer
     /// seals it. Every other one is due at once.
     async fn count_batches(&self) -> Result<(), StoreError> {
-        let hour = std::time::Duration::from_secs(3600);
         let now = self.now();
-        for batch in self.store.batches(now - hour).await? {
+        let batches = self.store.batches(now - self.longest_life()).await?;
+        let unaudited = self.not_audited(&batches);
+        for batch in batches {
             self.count_lines(&batch).await?;
-            if let Some(sent) = batch.create_sent {
+            if let Some(sent) = batch.create_sent.filter(|sent| *sent >= unaudited) {
                 self.audit_later(batch.credential, sent);
             }
             let mut summary = self.summary.lock();
@@ -91,6 +97,14 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Creates from then on may not have been audited: the process ran when the last one
+    /// was sent, and audits those that are older than an interval.
+    fn not_audited(&self, batches: &[Batch]) -> Timestamp {
+        let last = batches.iter().filter_map(|batch| batch.create_sent).max();
+        let window = self.settings.submit.audit_interval + self.settings.submit.visibility_window;
+        last.unwrap_or(Timestamp::ZERO) - HOUR.max(2 * window)
     }
 
     async fn count_lines(&self, batch: &Batch) -> Result<(), StoreError> {

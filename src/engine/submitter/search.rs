@@ -30,7 +30,7 @@ impl Engine {
         let sent = batch.create_sent.unwrap_or(batch.created);
         // By then, whatever came of the create has ended.
         let over = sent + self.longest_life() < self.now();
-        match self.search(credential, &batch, sent).await {
+        match self.search(credential, &batch, sent, None).await {
             Ok(Some(remote)) => {
                 tracing::info!(batch = %batch.id, remote = %remote.id, "adopted");
                 self.adopt(batch, remote).await
@@ -81,7 +81,13 @@ impl Engine {
         credential: &Credential,
     ) -> Result<(), StoreError> {
         let sent = lost.create_sent.unwrap_or(lost.created);
-        match self.search(credential, &lost, sent).await {
+        let first = self.first_of(&lost).await?;
+        if first.as_ref().is_some_and(|first| is_sought(first, &lost)) {
+            let due = self.now() + self.settings.submit.retry_base;
+            return self.save(&lost, due).await;
+        }
+        let found = first.and_then(|first| first.provider_id);
+        match self.search(credential, &lost, sent, found).await {
             Ok(Some(remote)) => {
                 tracing::warn!(batch = ?lost.twin_of, remote = %remote.id, "a create that was given up had made a batch; it is cancelled");
                 self.adopt(lost, remote).await
@@ -98,6 +104,13 @@ impl Engine {
                 self.save(&lost, due).await
             }
             Err(error) => self.try_later(lost, error).await,
+        }
+    }
+
+    async fn first_of(&self, twin: &Batch) -> Result<Option<Batch>, StoreError> {
+        match twin.twin_of {
+            Some(first) => self.store.batch(first).await,
+            None => Ok(None),
         }
     }
 
@@ -121,15 +134,17 @@ impl Engine {
         })
     }
 
+    /// What came of the batch's create, `but` one that is another's.
     async fn search(
         &self,
         credential: &Credential,
         batch: &Batch,
         since: Timestamp,
+        but: Option<String>,
     ) -> Result<Option<RemoteBatch>, ProviderError> {
         let mut remotes = pin!(self.batches_back_to(credential, since));
         while let Some(remote) = remotes.try_next().await? {
-            if came_of(&remote, batch) {
+            if came_of(&remote, batch) && Some(&remote.id) != but.as_ref() {
                 return Ok(Some(remote));
             }
         }
@@ -154,6 +169,12 @@ impl Engine {
             now: self.now(),
         }
     }
+}
+
+/// Whether the first batch still looks for what came of this create: a kill came
+/// between the two commits that give it up.
+fn is_sought(first: &Batch, lost: &Batch) -> bool {
+    first.state.is_open() && first.provider_id.is_none() && first.input_file == lost.input_file
 }
 
 /// Whether this create of ours made it. An input file is for one create; its tag

@@ -94,6 +94,46 @@ async fn the_search_for_a_lost_create_goes_on_after_a_kill() {
     assert_eq!(world.sim.log().batches[0].status, "cancelled");
 }
 
+/// One lost create, which shows after the window. Dies after so many steps.
+async fn hidden(die_after: Option<u32>) -> World {
+    let world = World::seeded(5, die_after, |_, provider| {
+        provider.latency.turnaround_median = 3 * HOUR;
+    })
+    .await;
+    world.fault(Operation::CreateBatch, Kind::ReplyLost);
+    let by = 10 * MINUTE;
+    world.faults(Operation::ListBatches, Kind::Lag { by }, 1_000);
+    world
+}
+
+/// Killed when half of the giving up is written, and down until the batch shows: both
+/// who look for it would find it.
+#[tokio::test(start_paused = true)]
+async fn a_create_that_is_half_given_up_is_adopted_once() {
+    let call = ask("once").within(20 * HOUR);
+    let whole = hidden(None).await;
+    whole.ask(&call).await;
+    whole
+        .batch_that(|batch| batch.state == BatchState::Lost)
+        .await;
+    let diary = whole.diary();
+    let given_up = diary.iter().position(|step| step.ends_with(" Lost"));
+    let step = u32::try_from(given_up.unwrap() + 1).unwrap();
+
+    let mut world = hidden(Some(step)).await;
+    let key = world.ask(&call).await;
+    world.die_within(HOUR).await;
+    world.pass(15 * MINUTE).await;
+    world.restart(None).await;
+    succeeded(&world.outcome(key).await);
+    world.finish_allowing(TWINS).await;
+    let log = world.sim.log();
+    let statuses: Vec<_> = log.batches.iter().map(|batch| batch.status).collect();
+    assert_eq!(statuses, ["completed"]);
+    let ledger = world.ledger().await;
+    assert_eq!(ledger.paid_twice, 0, "{ledger:?}");
+}
+
 /// A gateway that tries again: both batches show, and one reply.
 #[tokio::test(start_paused = true)]
 async fn of_one_create_that_makes_two_batches_one_is_cancelled() {
@@ -117,10 +157,30 @@ async fn of_one_create_that_makes_two_batches_one_is_cancelled() {
 
 #[tokio::test(start_paused = true)]
 async fn of_two_batches_that_both_ran_the_second_is_paid_twice() {
-    let world = World::new().await;
+    // They are over before the list is read, and where the tag is forgotten only the
+    // file tells whose they were.
+    for keeps_metadata in [true, false] {
+        let world = World::with(|_, provider| provider.keeps_metadata = keeps_metadata).await;
+        world.fault(Operation::CreateBatch, Kind::Twice);
+        let keys = world.ask_many(4, |n| ask(format!("q{n}"))).await;
+        world.all_done(&keys).await.iter().for_each(succeeded);
+        world.pass(HOUR).await;
+        world.finish_allowing(TWINS).await;
+        let ledger = world.ledger().await;
+        assert_eq!(ledger.paid_twice, 4, "{keeps_metadata}: {ledger:?}");
+    }
+}
+
+/// It was down when the list should have been read.
+#[tokio::test(start_paused = true)]
+async fn the_second_of_two_batches_is_found_after_hours_of_standstill() {
+    let mut world = World::new().await;
     world.fault(Operation::CreateBatch, Kind::Twice);
     let keys = world.ask_many(4, |n| ask(format!("q{n}"))).await;
     world.all_done(&keys).await.iter().for_each(succeeded);
+    world.end();
+    world.pass(5 * HOUR).await;
+    world.restart(None).await;
     world.pass(HOUR).await;
     world.finish_allowing(TWINS).await;
     let ledger = world.ledger().await;

@@ -283,6 +283,11 @@ impl World {
         }
     }
 
+    /// Kills the engine; [`World::restart`] starts another.
+    pub fn end(&self) {
+        self.life.end();
+    }
+
     /// Waits for a death that is to come.
     pub async fn die_within(&self, time: Duration) {
         // A life can have fewer steps than it was given.
