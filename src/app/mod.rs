@@ -33,6 +33,7 @@ use crate::{
     delivery::{self, BadSender, Courier},
     edge::{
         self, BadUpstreamSecret, Edge, UpstreamEvents,
+        memory::Memory,
         passthrough::{Passthrough, SetupError},
         server::Server,
     },
@@ -153,23 +154,30 @@ impl App {
         })
         .await?;
         let passthrough = passthrough.watched_by(&engine);
+        let mut listen = settings.server.server();
+        listen.max_connections = listen.connections();
+        let memory = Memory::new(settings.edge.max_body_memory);
         let passthrough = match engine.issues_keys() {
             true => passthrough.guarded_by(
                 &engine,
                 settings.auth.passthrough_paths,
                 settings.edge.body_timeout,
+                memory.clone(),
             ),
             false => passthrough,
         };
         let edge = Edge::new(
             engine.clone(),
             passthrough.for_another_worker(),
-            settings.edge,
+            edge::Settings {
+                connections: listen.max_connections,
+                ..settings.edge
+            },
+            memory,
             admin_token,
             upstream_events,
         );
         let stopping = edge.stopping.clone();
-        let listen = settings.server.server();
         let routers = edge::routers(&Arc::new(edge), listen.admin_listen.is_some());
         let server = Server::new(listen, passthrough, routers)
             .map_err(|(address, error)| StartError::Listen { address, error })?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::{body::Body, response::IntoResponse};
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
-use super::deadline;
+use super::{deadline, memory::Busy};
 use crate::{
     engine::{AdmitError, FeedError, Full, KeyRefused, Refused, error_body},
     model::{body::Refusal, deadline::BadDeadline},
@@ -203,6 +203,22 @@ impl From<StoreError> for ApiError {
             }
         };
         ApiError::server(status, code, message).retry_after(STORE_PAUSE)
+    }
+}
+
+/// How long to wait before memory is asked for again.
+const BUSY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Nothing was taken in, or what is asked for is kept.
+impl From<Busy> for ApiError {
+    fn from(_: Busy) -> Self {
+        ApiError::server(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "busy",
+            "So many large bodies of calls and answers are on their way that there is no \
+             memory for this one (server.max_body_memory). Send the call again.",
+        )
+        .retry_after(BUSY_PAUSE)
     }
 }
 

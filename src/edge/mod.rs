@@ -8,6 +8,7 @@ mod calls;
 pub mod deadline;
 pub mod errors;
 pub mod hold;
+pub mod memory;
 mod models;
 pub mod namespace;
 mod outcome;
@@ -20,6 +21,7 @@ pub mod route;
 pub mod server;
 mod stream;
 mod stub;
+mod waiting;
 
 #[cfg(test)]
 mod testing;
@@ -36,7 +38,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{engine::Engine, model::secret::Secret};
 pub use namespace::{BadUpstreamSecret, UpstreamEvents};
+use memory::Memory;
 use passthrough::Passthrough;
+use waiting::Waiting;
 
 /// What the router's handlers share.
 pub struct Edge {
@@ -47,6 +51,9 @@ pub struct Edge {
     /// Opens `/offpeak/admin/…`.
     pub admin_token: Secret,
     pub upstream_events: UpstreamEvents,
+    /// Of bodies and answers.
+    pub memory: Arc<Memory>,
+    waiting: Arc<Waiting>,
     /// Cancelled when the process begins to stop: who waits for nothing in
     /// particular is answered, and no more work is asked for.
     pub stopping: CancellationToken,
@@ -58,6 +65,11 @@ pub struct Settings {
     pub hold: hold::Settings,
     /// From the head of a call with a deadline to the last byte of its body.
     pub body_timeout: Duration,
+    /// Bytes of callers' bodies, and of answers that are held whole, in memory at the
+    /// same time.
+    pub max_body_memory: u64,
+    /// Callers' connections that may be open.
+    pub connections: usize,
 }
 
 impl Edge {
@@ -65,12 +77,15 @@ impl Edge {
         engine: Arc<Engine>,
         passthrough: Passthrough,
         settings: Settings,
+        memory: Arc<Memory>,
         admin_token: Secret,
         upstream_events: UpstreamEvents,
     ) -> Self {
         Edge {
             engine,
             passthrough,
+            memory,
+            waiting: Waiting::among(settings.connections),
             settings,
             admin_token,
             upstream_events,

@@ -32,7 +32,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use tower::ServiceExt;
 use url::Url;
 
-use super::errors;
+use super::{errors, memory::Memory};
 use crate::engine::{Caller, Engine};
 
 pub use self::{
@@ -112,8 +112,9 @@ impl Passthrough {
         engine: &Arc<Engine>,
         paths: Paths,
         body_timeout: Duration,
+        memory: Arc<Memory>,
     ) -> Passthrough {
-        let gate = Some(Arc::new(Gate::new(engine, paths, body_timeout)));
+        let gate = Some(Arc::new(Gate::new(engine, paths, body_timeout, memory)));
         Passthrough { gate, ..self }
     }
 

@@ -152,7 +152,7 @@ impl Server {
             );
             queues.push(queue);
         }
-        let most = descriptors::connections(settings.max_connections, descriptors::raise_limit());
+        let most = settings.connections();
         let callers = Entrance::new(self.callers, For::Callers, most);
         let operators = async {
             match self.operators {
@@ -176,6 +176,14 @@ impl Server {
             }
         }
         Ok(())
+    }
+}
+
+impl Settings {
+    /// Callers' connections that may be open: [`Settings::max_connections`], or as many
+    /// as the process may have descriptors for.
+    pub fn connections(&self) -> usize {
+        descriptors::connections(self.max_connections, descriptors::raise_limit())
     }
 }
 

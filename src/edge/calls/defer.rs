@@ -73,7 +73,9 @@ async fn admit(
             return Err(refuse(error));
         }
     };
-    let body = read::read(body, most).await.map_err(refuse)?;
+    let portion = edge.memory.begin(caller.0.tenant);
+    // Counted until the call is durable.
+    let (body, portion) = read::read(body, most, portion).await.map_err(refuse)?;
     let (call, reply) = prepare(edge, caller, &parts, &body, endpoint, deadline)
         .await
         .map_err(refuse)?;
@@ -96,7 +98,7 @@ async fn admit(
                 let length = HeaderValue::from(body.len());
                 parts.headers.insert(header::CONTENT_LENGTH, length);
             }
-            let body = Body::from(body);
+            let body = Body::from(portion.of(body));
             let reason = match full.of_tenant {
                 true => "tenant-queue-full",
                 false => "queue-full",
