@@ -8,6 +8,7 @@ mod calls;
 pub mod deadline;
 pub mod errors;
 pub mod hold;
+mod kept;
 pub mod memory;
 mod models;
 pub mod namespace;
@@ -37,8 +38,8 @@ use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{engine::Engine, model::secret::Secret};
-pub use namespace::{BadUpstreamSecret, UpstreamEvents};
 use memory::Memory;
+pub use namespace::{BadUpstreamSecret, UpstreamEvents};
 use passthrough::Passthrough;
 use waiting::Waiting;
 

@@ -233,7 +233,9 @@ mod tests {
         assert_eq!(bytes.len(), 100_000);
         assert!((100_000..200_000).contains(&memory.used()), "the buffer");
         drop(portion);
-        let known = read(Body::from(vec![b'x'; 100_000]), 200_000).await.unwrap();
+        let known = read(Body::from(vec![b'x'; 100_000]), 200_000)
+            .await
+            .unwrap();
         assert_eq!(memory.used(), 100_000, "no more than the body is long");
         drop(known);
         // Within its own bound, but not within what a tenant may have.

@@ -277,8 +277,7 @@ impl Entrance {
             let stream = self.accept().await;
             let Some(seat) = self.crowd.enter().await else {
                 if self.refusals.len() < MAX_REFUSALS {
-                    self.refusals
-                        .spawn(async move { refusal::refuse(stream, &refusal::crowded()).await });
+                    self.refusals.spawn(refusal::turn_away(stream));
                 }
                 continue;
             };

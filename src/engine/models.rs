@@ -53,9 +53,7 @@ impl Engine {
         }
         let (now, ttl) = (self.now(), self.settings.admission.model_cache);
         let verdict = (self.models.known.lock()).get(caller.credential, model, now, ttl);
-        let answer = verdict
-            .get_or_init(|| self.ask_here(caller, model))
-            .await;
+        let answer = verdict.get_or_init(|| self.ask_here(caller, model)).await;
         match answer {
             Answer::Refused { status, body } => {
                 if *status == 401 {

@@ -140,12 +140,13 @@ impl Gate {
                 return Err(error);
             }
             let portion = self.memory.begin(caller.tenant);
-            let (whole, portion) = read::read(read, most, portion)
-                .await
-                .map_err(|error| match error.status() {
-                    StatusCode::PAYLOAD_TOO_LARGE => too_large(most.bytes),
-                    _ => error,
-                })?;
+            let (whole, portion) =
+                read::read(read, most, portion)
+                    .await
+                    .map_err(|error| match error.status() {
+                        StatusCode::PAYLOAD_TOO_LARGE => too_large(most.bytes),
+                        _ => error,
+                    })?;
             if !whole.is_empty() {
                 models::check(&caller, &whole)?;
             }

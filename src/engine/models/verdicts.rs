@@ -62,7 +62,10 @@ impl Verdicts {
         };
         let verdict = kept.verdict.clone();
         self.order.insert(kept.number, (credential, model.clone()));
-        self.known.entry(credential).or_default().insert(model, kept);
+        self.known
+            .entry(credential)
+            .or_default()
+            .insert(model, kept);
         if self.order.len() > REMEMBERED {
             self.forget_oldest();
         }
