@@ -20,6 +20,7 @@ mod read;
 pub mod replay;
 pub mod route;
 pub mod server;
+pub mod starting;
 mod stream;
 mod stub;
 mod waiting;

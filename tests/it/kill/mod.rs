@@ -17,6 +17,7 @@ pub mod provider;
 mod proxied;
 mod redacted;
 mod resident;
+mod starting;
 mod stop;
 mod unreachable;
 
