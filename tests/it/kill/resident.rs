@@ -1,6 +1,6 @@
 //! What callers who send and take slowly make the process hold.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use serde_json::json;
 use tokio::{
@@ -17,43 +17,53 @@ use super::{
 const CALLERS: usize = 40;
 const MIB: u64 = 1 << 20;
 
-#[tokio::test]
-async fn slow_callers_do_not_fill_the_memory() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut provider = quick();
-    provider.latency.turnaround_median = std::time::Duration::from_millis(1);
-    let provider = Provider::start(provider).await;
-    let bound = 64 * MIB;
-    let setup = Setup::new(&provider.upstream(), &dir.path().join("data"))
-        .with("OFFPEAK_SERVER__MAX_BODY_MEMORY", &bound.to_string());
-    let server = setup.start(&dir.path().join("stderr")).await;
-    let address = server.base.strip_prefix("http://").unwrap();
+/// A server whose bodies may take so much memory.
+const BOUND: u64 = 64 * MIB;
 
+async fn start(dir: &Path) -> (Arc<Provider>, Process) {
+    let mut provider = quick();
+    provider.latency.turnaround_median = Duration::from_millis(1);
+    let provider = Provider::start(provider).await;
+    let setup = Setup::new(&provider.upstream(), &dir.join("data"))
+        .with("OFFPEAK_SERVER__MAX_BODY_MEMORY", &BOUND.to_string());
+    let server = setup.start(&dir.join("stderr")).await;
+    (provider, server)
+}
+
+async fn connect(server: &Process) -> TcpStream {
+    let address = server.base.strip_prefix("http://").unwrap();
+    TcpStream::connect(address).await.unwrap()
+}
+
+#[tokio::test]
+async fn bodies_that_never_end_do_not_fill_the_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_provider, server) = start(dir.path()).await;
     let before = resident(&server);
     let mut senders = Vec::new();
     for number in 0..CALLERS {
-        let mut caller = TcpStream::connect(address).await.unwrap();
+        let mut caller = connect(&server).await;
         let length = 16 * MIB;
         let head = format!(
             "POST /v1/embeddings HTTP/1.1\r\nhost: a\r\nauthorization: Bearer sk-{number}\r\n\
              offpeak-deadline: 6h\r\ncontent-length: {length}\r\n\r\n"
         );
-        soon("a head is taken", caller.write_all(head.as_bytes()))
-            .await
-            .unwrap();
+        caller.write_all(head.as_bytes()).await.unwrap();
         // All but the last byte, which the server reads whether it keeps them or not.
         let most = vec![b'x'; length as usize - 1];
-        soon("a body is taken", caller.write_all(&most))
-            .await
-            .unwrap();
+        let sent = soon("a body is taken", caller.write_all(&most)).await;
+        sent.unwrap();
         senders.push(caller);
     }
-    let sent = resident(&server);
-    let grown = sent.saturating_sub(before);
+    let grown = resident(&server).saturating_sub(before);
     // Of 640 MiB.
-    assert!(grown < 2 * bound, "{} MiB", grown / MIB);
-    drop(senders);
+    assert!(grown < 2 * BOUND, "{} MiB", grown / MIB);
+}
 
+#[tokio::test]
+async fn answers_that_nobody_takes_do_not_fill_the_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_provider, server) = start(dir.path()).await;
     let body = json!({
         "model": "gpt-4o-mini",
         "n": 4,
@@ -67,13 +77,11 @@ async fn slow_callers_do_not_fill_the_memory() {
          content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
-    let mut caller = TcpStream::connect(address).await.unwrap();
+    let mut caller = connect(&server).await;
     caller.write_all(call.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    soon("the answer", caller.read_to_end(&mut answer))
-        .await
-        .unwrap();
-    assert!(answer.len() as u64 > 15 * MIB, "{}", answer.len());
+    let read = soon("the answer", caller.read_to_end(&mut answer)).await;
+    assert!(read.unwrap() as u64 > 15 * MIB, "{}", answer.len());
     let head = String::from_utf8_lossy(&answer[..1000]).into_owned();
     let id = head.split("offpeak-request-id: ").nth(1).unwrap();
     let id = id.split("\r\n").next().unwrap();
@@ -81,9 +89,10 @@ async fn slow_callers_do_not_fill_the_memory() {
     let before = resident(&server);
     let mut takers = Vec::new();
     for _ in 0..CALLERS {
-        let mut caller = TcpStream::connect(address).await.unwrap();
+        let mut caller = connect(&server).await;
         let ask = format!(
-            "GET /v1/chat/completions/{id} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer sk-a\r\n\r\n"
+            "GET /v1/chat/completions/{id} HTTP/1.1\r\nhost: a\r\n\
+             authorization: Bearer sk-a\r\n\r\n"
         );
         caller.write_all(ask.as_bytes()).await.unwrap();
         let mut first = [0; 12];
@@ -92,7 +101,7 @@ async fn slow_callers_do_not_fill_the_memory() {
         takers.push(caller);
     }
     let grown = resident(&server).saturating_sub(before);
-    assert!(grown < 2 * bound, "{} MiB", grown / MIB);
+    assert!(grown < 2 * BOUND, "{} MiB", grown / MIB);
 }
 
 /// Bytes.
