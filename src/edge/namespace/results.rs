@@ -79,7 +79,10 @@ pub async fn feed(
     }
     let before = after.map_or(0, |cursor| cursor.0);
     let last = page.entries.last().map_or(before, |entry| entry.sequence);
-    let body = Body::from_stream(lines_of(edge.clone(), page.entries));
+    let mut lines = Box::pin(lines_of(edge.clone(), page.entries));
+    // What fails before anything is sent can still be said.
+    let first = lines.next().await.transpose()?;
+    let body = Body::from_stream(stream::iter(first.map(Ok)).chain(lines));
     let fixed = [
         (header::CONTENT_TYPE, "application/x-ndjson"),
         (header::CACHE_CONTROL, "no-store"),
@@ -157,7 +160,7 @@ async fn read(
 fn lines_of(
     edge: Arc<Edge>,
     entries: Vec<FeedEntry>,
-) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+) -> impl Stream<Item = Result<Bytes, Unread>> + Send + 'static {
     stream::iter(entries)
         .then(move |entry| {
             let edge = edge.clone();
@@ -167,29 +170,28 @@ fn lines_of(
 }
 
 /// Nothing where the request was erased since.
-async fn line_of(edge: &Edge, entry: FeedEntry) -> io::Result<Option<Bytes>> {
+async fn line_of(edge: &Edge, entry: FeedEntry) -> Result<Option<Bytes>, Unread> {
     let (id, engine) = (entry.key.id, &edge.engine);
-    let unread = |error: Unread| {
-        tracing::error!(%id, %error, "a result cannot be read");
-        io::Error::other(error)
-    };
-    let outline = engine.outline(entry.key, SMALL).await;
-    let Some(outline) = outline.map_err(|error| unread(error.into()))? else {
+    let Some(outline) = engine.outline(entry.key, SMALL).await? else {
         return Ok(None);
     };
     let Some((outcome, kept)) = outline.ending else {
         tracing::error!(%id, "in the feed, and open");
-        return Err(io::Error::other("a result that has not ended"));
+        let open = io::Error::other("a result that has not ended");
+        return Err(StoreError::Io(open).into());
     };
     let kept = KeptAnswer::new(engine.clone(), entry.key, kept);
     let (answer, portion) = match kept.whole(&edge.memory).await {
         Ok(whole) => whole,
         Err(Unread::Erased) => return Ok(None),
-        Err(error) => return Err(unread(error)),
+        Err(error) => {
+            tracing::warn!(%id, %error, "a result cannot be told");
+            return Err(error);
+        }
     };
     let mark = |cursor: &[u8]| engine.cursor_mark(entry.key.tenant, cursor);
     let cursor = FeedCursor(entry.sequence).encode(mark);
-    let line = line(cursor, &outline.request, &outcome, &answer)?;
+    let line = line(cursor, &outline.request, &outcome, &answer).map_err(StoreError::Io)?;
     Ok(Some(match portion {
         Some(portion) => portion.of(line),
         None => line,
