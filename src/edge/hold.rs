@@ -153,7 +153,7 @@ impl Held {
         match ended {
             Ended::Gone => Answer::gone().into_response(),
             Ended::Done { outcome, answer } => {
-                match Answer::json(&self.request, &outcome, answer, &self.memory).await {
+                match Answer::json(&self.request, &outcome, *answer, &self.memory).await {
                     Ok(answer) => answer.with_body(|rest| self.deliver(rest)),
                     Err(unread) => ApiError::from(unread).into_response(),
                 }
@@ -256,7 +256,7 @@ impl Drip {
                 Err(_) if held.is_replaced() => Some((Err(Cut), Drip::Over)),
                 Err(_) => Some((Ok(Bytes::from_static(b" ")), Drip::Waiting(held))),
                 Ok(Ok(Ended::Done { outcome, answer })) if !held.is_replaced() => {
-                    let json = Answer::json(&held.request, &outcome, answer, &held.memory);
+                    let json = Answer::json(&held.request, &outcome, *answer, &held.memory);
                     match Box::pin(json).await {
                         Ok(answer) if answer.status.is_success() => {
                             send(Box::new(held.into_delivery(answer.body))).await

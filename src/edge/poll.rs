@@ -188,7 +188,7 @@ async fn told(edge: &Edge, request: &Request, ended: Ended) -> Result<Response, 
     match ended {
         Ended::Gone => Err(Answer::gone()),
         Ended::Done { outcome, answer } => {
-            let answer = Answer::json(request, &outcome, answer, &edge.memory).await?;
+            let answer = Answer::json(request, &outcome, *answer, &edge.memory).await?;
             Ok(answer.into_response())
         }
     }

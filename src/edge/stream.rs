@@ -110,7 +110,7 @@ impl Waiting {
                 let mut response = self.begin();
                 let request = &self.held.request;
                 Facts::ended(request, &outcome).describe(response.headers_mut());
-                match self.events(&outcome, answer).await {
+                match self.events(&outcome, *answer).await {
                     Ok(events) => response.map(|_| self.held.deliver(events)),
                     Err(unread) => ApiError::from(unread).into_response(),
                 }
@@ -140,7 +140,7 @@ impl Waiting {
     async fn tell(self, ended: Ended) -> Result<Delivery, Unread> {
         let events = match ended {
             Ended::Gone => outcome::failure(&Answer::gone().body()).into(),
-            Ended::Done { outcome, answer } => self.events(&outcome, answer).await?,
+            Ended::Done { outcome, answer } => self.events(&outcome, *answer).await?,
         };
         Ok(self.held.into_delivery(events))
     }

@@ -39,7 +39,7 @@ impl Ending {
         };
         Ok(outline.ending.map(|(outcome, kept)| Ended::Done {
             outcome,
-            answer: KeptAnswer::new(engine.clone(), key, kept),
+            answer: Box::new(KeptAnswer::new(engine.clone(), key, kept)),
         }))
     }
 
@@ -62,7 +62,7 @@ impl Ending {
 pub enum Ended {
     Done {
         outcome: Outcome,
-        answer: KeptAnswer,
+        answer: Box<KeptAnswer>,
     },
     /// Erased.
     Gone,

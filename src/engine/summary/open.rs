@@ -94,10 +94,7 @@ impl Open {
         let Some(load) = self.tenants.get_mut(&tenant) else {
             return Ok(());
         };
-        let of_disk = match spare.checked_sub(bytes) {
-            Some(left) => left,
-            None => u64::MAX,
-        };
+        let of_disk = spare.checked_sub(bytes).unwrap_or(u64::MAX);
         let own = Bounds {
             requests: settings.max_open_per_tenant,
             bytes: settings.max_open_bytes_per_tenant.min(of_disk),
