@@ -22,8 +22,8 @@ pub use self::{
     },
     store::{
         Admission, Admitted, Content, Delivery, DeliveryStatus, Ending, FeedEntry, FeedPage, Head,
-        Idempotent, KeyOwner, Learned, LearnedKey, LedgerEntry, Relocation, Replan, Settled, Store,
-        StoreError, Stored, TenantMove, Unbooked,
+        Idempotent, Kept, KeyOwner, Learned, LearnedKey, LedgerEntry, Outline, Relocation, Replan,
+        Settled, Store, StoreError, Stored, TenantMove, Unbooked,
     },
     vault::{Credential, Unopened, Vault},
 };

@@ -36,6 +36,7 @@ use crate::{
     delivery::{self, BadSender, Courier},
     edge::{
         self, BadUpstreamSecret, Edge, UpstreamEvents,
+        memory::Memory,
         passthrough::{Passthrough, SetupError},
         server::{self, Desk, Server},
     },
@@ -148,12 +149,10 @@ impl App {
         let provider = Arc::new(OpenAi::over_tcp(&settings.provider)?);
         let prices = Prices::built_in()?;
         let desk = Arc::new(Desk::new(edge::starting::routers()));
-        let mut serving = Serving::begin(
-            settings.server.server(),
-            passthrough.for_another_worker(),
-            &desk,
-            &stop,
-        )?;
+        let mut listen = settings.server.server();
+        listen.max_connections = listen.connections();
+        let connections = listen.max_connections;
+        let mut serving = Serving::begin(listen, passthrough.for_another_worker(), &desk, &stop)?;
         for warning in warnings {
             tracing::warn!("{warning}");
         }
@@ -184,11 +183,16 @@ impl App {
             return Err(StartError::Stopped);
         };
         let paths = &settings.auth.passthrough_paths;
-        passthrough.open(&engine, paths, settings.edge.body_timeout);
+        let memory = Memory::new(settings.edge.max_body_memory);
+        passthrough.open(&engine, paths, settings.edge.body_timeout, &memory);
         let edge = Edge::new(
             engine.clone(),
             passthrough,
-            settings.edge,
+            edge::Settings {
+                connections,
+                ..settings.edge
+            },
+            memory,
             admin_token,
             upstream_events,
         );

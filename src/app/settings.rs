@@ -36,6 +36,8 @@ pub struct Listen {
     /// Where callers reach this server; empty: at `listen`.
     pub public_url: String,
     pub max_connections: usize,
+    /// Bytes.
+    pub max_body_memory: u64,
     #[serde(with = "crate::model::time::human")]
     pub head_timeout: Duration,
     #[serde(with = "crate::model::time::human")]
@@ -125,6 +127,12 @@ impl Settings {
                 public_url: server.public_url(),
             },
         };
+        // A tenant has half of the memory at most.
+        if server.max_body_memory / 2 < engine.admission.max_body_bytes {
+            let least = engine.admission.max_body_bytes.saturating_mul(2);
+            let reason = format!("expected twice admission.max_body_bytes or more, {least}");
+            return Err(config.refuse("server.max_body_memory", reason));
+        }
         let auth: Auth = config.section("auth")?;
         auth.check(config)?;
         let deadline: edge::deadline::Settings = config.section("deadline")?;
@@ -143,6 +151,8 @@ impl Settings {
                 deadline,
                 hold: config.section("hold")?,
                 body_timeout: server.body_timeout,
+                max_body_memory: server.max_body_memory,
+                connections: server.max_connections,
             },
             provider: config.section("upstream")?,
             store: config.section("store")?,

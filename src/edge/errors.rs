@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::{body::Body, response::IntoResponse};
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
-use super::deadline;
+use super::{deadline, kept::Unread, memory::Busy, outcome::Answer};
 use crate::{
     engine::{AdmitError, FeedError, Full, KeyRefused, Refused, error_body},
     model::{body::Refusal, deadline::BadDeadline},
@@ -87,6 +87,14 @@ impl ApiError {
             kind: "api_error",
             ..ApiError::invalid(status, code, message)
         }
+    }
+
+    /// 429: nothing was taken in.
+    pub fn too_many_waiting() -> Self {
+        let message = "As many connections of this key wait for answers as one key may have \
+                       (four of five of server.max_connections). Send the call later, or with \
+                       `Prefer: respond-async`.";
+        ApiError::limited("too_many_waiting", message).retry_after(STORE_PAUSE)
     }
 
     /// 503: sent again, the call is taken in or found.
@@ -212,6 +220,32 @@ impl From<StoreError> for ApiError {
             }
         };
         ApiError::server(status, code, message).retry_after(STORE_PAUSE)
+    }
+}
+
+/// How long to wait before memory is asked for again.
+const BUSY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Nothing was taken in, or what is asked for is kept.
+impl From<Busy> for ApiError {
+    fn from(_: Busy) -> Self {
+        ApiError::server(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "busy",
+            "So many large bodies of calls and answers are on their way that there is no \
+             memory for this one (server.max_body_memory). Send the call again.",
+        )
+        .retry_after(BUSY_PAUSE)
+    }
+}
+
+impl From<Unread> for ApiError {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Busy(busy) => busy.into(),
+            Unread::Store(error) => error.into(),
+            Unread::Erased => Answer::gone(),
+        }
     }
 }
 

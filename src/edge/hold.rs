@@ -31,12 +31,15 @@ pub use self::{
 use super::{
     Edge,
     errors::{self, ApiError},
+    kept::Rest,
+    memory::Memory,
     outcome::Answer,
     prefer::Preference,
     stub::{self, Facts},
+    waiting::Waits,
 };
 use crate::{
-    engine::{Engine, Hold, View},
+    engine::{Admitted, Engine, Hold, View},
     model::{id::RequestKey, request::Request},
     ports::StoreError,
 };
@@ -64,7 +67,7 @@ pub struct Settings {
 pub async fn hold(edge: Arc<Edge>, mut held: Held, prefer: Preference) -> Response {
     let patience = prefer.wait.unwrap_or(edge.settings.hold.drip_after);
     match waited(&edge, prefer, patience, held.ended()).await {
-        Some(Ok(ended)) => held.answer(ended),
+        Some(Ok(ended)) => Box::pin(held.answer(ended)).await,
         Some(Err(error)) => ApiError::from(error).into_response(),
         // Its caller may be there after all: a cut would be sent again, and bought.
         None if held.is_replaced() => replaced().into_response(),
@@ -98,7 +101,9 @@ pub async fn waited<T>(
 pub struct Held {
     pub request: Arc<Request>,
     pub hold: Hold,
+    pub memory: Arc<Memory>,
     ending: Ending,
+    _waits: Option<Waits>,
 }
 
 /// How a request stands whose caller has waited long enough.
@@ -109,9 +114,15 @@ pub enum Stands {
 }
 
 impl Held {
-    /// `joined`: the request was there before this call, and may have ended.
-    pub fn new(engine: Arc<Engine>, request: Arc<Request>, mut hold: Hold, joined: bool) -> Self {
-        let key = request.key;
+    /// `waits`: its place among the tenant's who wait, where it does.
+    pub fn new(edge: &Edge, admitted: Admitted, waits: Option<Waits>) -> Self {
+        let Admitted {
+            request,
+            mut hold,
+            joined,
+        } = admitted;
+        let (engine, key) = (edge.engine.clone(), request.key);
+        // A request that was there before this call may have ended.
         let (waiter, look) = match hold.waiter() {
             Some(waiter) => (waiter, joined),
             None => (engine.waiter(key), true),
@@ -119,7 +130,9 @@ impl Held {
         Held {
             request,
             hold,
+            memory: edge.memory.clone(),
             ending: Ending::new(engine, key, waiter, look),
+            _waits: waits,
         }
     }
 
@@ -133,16 +146,17 @@ impl Held {
     }
 
     /// The answer with its own status; nothing has been sent yet.
-    pub fn answer(self, ended: Ended) -> Response {
+    pub async fn answer(self, ended: Ended) -> Response {
         if !ended.is_withdrawn() && self.is_replaced() {
             return replaced().into_response();
         }
         match ended {
             Ended::Gone => Answer::gone().into_response(),
             Ended::Done { outcome, answer } => {
-                let answer = Answer::json(&self.request, &outcome, answer);
-                let body = self.deliver(answer.body.clone());
-                answer.with_body(body)
+                match Answer::json(&self.request, &outcome, *answer, &self.memory).await {
+                    Ok(answer) => answer.with_body(|rest| self.deliver(rest)),
+                    Err(unread) => ApiError::from(unread).into_response(),
+                }
             }
         }
     }
@@ -150,7 +164,7 @@ impl Held {
     /// 202: the caller waited as long as it wanted to. The answer, if it is there.
     pub async fn accepted(self, edge: &Edge, prefer: Preference) -> Response {
         match self.stands(edge).await {
-            Stands::Ended(ended) => self.answer(ended),
+            Stands::Ended(ended) => self.answer(ended).await,
             Stands::Open(view) => self.pending(edge, prefer, view.as_deref()),
         }
     }
@@ -173,7 +187,7 @@ impl Held {
         };
         let bytes = stub::body(&facts);
         let response = stub::accepted_with(edge, &facts, prefer, Body::empty());
-        response.map(|_| self.deliver(bytes))
+        response.map(|_| self.deliver(bytes.into()))
     }
 
     /// 200 before the answer is there: a head that asks those on the way to hand
@@ -189,16 +203,16 @@ impl Held {
     }
 
     /// A body that lets go of the request once it was handed out to its end.
-    pub fn deliver(self, bytes: Bytes) -> Body {
-        Body::new(self.into_delivery(bytes))
+    pub fn deliver(self, rest: Rest) -> Body {
+        Body::new(self.into_delivery(rest))
     }
 
-    pub fn into_delivery(self, bytes: Bytes) -> Delivery {
-        Delivery::new(bytes, self.ending.engine, self.hold)
+    pub fn into_delivery(self, rest: Rest) -> Delivery {
+        Delivery::new(rest, self.ending.engine, self.hold)
     }
 }
 
-async fn stands(engine: &Engine, key: RequestKey) -> Result<Stands, StoreError> {
+async fn stands(engine: &Arc<Engine>, key: RequestKey) -> Result<Stands, StoreError> {
     Ok(match engine.view(key).await? {
         None => Stands::Ended(Ended::Gone),
         Some(view) if view.outcome.is_none() => Stands::Open(Some(Box::new(view))),
@@ -242,11 +256,13 @@ impl Drip {
                 Err(_) if held.is_replaced() => Some((Err(Cut), Drip::Over)),
                 Err(_) => Some((Ok(Bytes::from_static(b" ")), Drip::Waiting(held))),
                 Ok(Ok(Ended::Done { outcome, answer })) if !held.is_replaced() => {
-                    let answer = Answer::json(&held.request, &outcome, answer);
-                    if !answer.status.is_success() {
-                        return Some((Err(Cut), Drip::Over));
+                    let json = Answer::json(&held.request, &outcome, *answer, &held.memory);
+                    match Box::pin(json).await {
+                        Ok(answer) if answer.status.is_success() => {
+                            send(Box::new(held.into_delivery(answer.body))).await
+                        }
+                        _ => Some((Err(Cut), Drip::Over)),
                     }
-                    send(Box::new(held.into_delivery(answer.body))).await
                 }
                 Ok(_) => Some((Err(Cut), Drip::Over)),
             },
@@ -258,7 +274,7 @@ impl Drip {
 
 async fn send(mut delivery: Box<Delivery>) -> Step<Drip> {
     let piece = delivery.next().await?;
-    Some((Ok(piece), Drip::Sending(delivery)))
+    Some((piece, Drip::Sending(delivery)))
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ mod calls;
 pub mod deadline;
 pub mod errors;
 pub mod hold;
+mod kept;
+pub mod memory;
 mod models;
 pub mod namespace;
 mod outcome;
@@ -21,6 +23,7 @@ pub mod server;
 pub mod starting;
 mod stream;
 mod stub;
+mod waiting;
 
 #[cfg(test)]
 mod testing;
@@ -36,8 +39,10 @@ use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{engine::Engine, model::secret::Secret};
+use memory::Memory;
 pub use namespace::{BadUpstreamSecret, UpstreamEvents};
 use passthrough::Passthrough;
+use waiting::Waiting;
 
 /// What the router's handlers share.
 pub struct Edge {
@@ -48,6 +53,9 @@ pub struct Edge {
     /// Opens `/offpeak/admin/…`.
     pub admin_token: Secret,
     pub upstream_events: UpstreamEvents,
+    /// Of bodies and answers.
+    pub memory: Arc<Memory>,
+    waiting: Arc<Waiting>,
     /// Cancelled when the process begins to stop: who waits for nothing in
     /// particular is answered, and no more work is asked for.
     pub stopping: CancellationToken,
@@ -59,6 +67,11 @@ pub struct Settings {
     pub hold: hold::Settings,
     /// From the head of a call with a deadline to the last byte of its body.
     pub body_timeout: Duration,
+    /// Bytes of callers' bodies, and of answers that are held whole, in memory at the
+    /// same time.
+    pub max_body_memory: u64,
+    /// Callers' connections that may be open.
+    pub connections: usize,
 }
 
 impl Edge {
@@ -66,12 +79,15 @@ impl Edge {
         engine: Arc<Engine>,
         passthrough: Passthrough,
         settings: Settings,
+        memory: Arc<Memory>,
         admin_token: Secret,
         upstream_events: UpstreamEvents,
     ) -> Self {
         Edge {
             engine,
             passthrough,
+            memory,
+            waiting: Waiting::among(settings.connections),
             settings,
             admin_token,
             upstream_events,

@@ -1,5 +1,7 @@
 //! The answer that an ending gives, in the form that this caller asked for.
 
+use std::sync::Arc;
+
 use axum::{
     body::Body,
     response::{IntoResponse, Response},
@@ -9,6 +11,8 @@ use http::{HeaderMap, HeaderName, StatusCode, header};
 
 use super::{
     errors::{self, ApiError, SHOULD_RETRY},
+    kept::{KeptAnswer, Rest, Unread},
+    memory::{Memory, Portion},
     replay::{self, Assembler, Broken},
     stub::{self, Facts, safe},
 };
@@ -21,14 +25,22 @@ use crate::model::{
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    pub body: Bytes,
+    pub body: Rest,
 }
 
 impl Answer {
     /// The provider's status and body byte for byte, as JSON.
-    pub fn json(request: &Request, outcome: &Outcome, body: Bytes) -> Answer {
+    ///
+    /// # Errors
+    /// Where a body that was streamed cannot be read whole.
+    pub async fn json(
+        request: &Request,
+        outcome: &Outcome,
+        kept: KeptAnswer,
+        memory: &Arc<Memory>,
+    ) -> Result<Answer, Unread> {
         let facts = Facts::ended(request, outcome);
-        let (status, body) = json_of(request, outcome, body, &facts);
+        let (status, body) = json_of(request, outcome, kept, memory, &facts).await?;
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, errors::JSON);
         facts.describe(&mut headers);
@@ -40,56 +52,50 @@ impl Answer {
             // An ending is final: sent again, the call would be bought again.
             headers.insert(SHOULD_RETRY, http::HeaderValue::from_static("false"));
         }
-        Answer {
+        Ok(Answer {
             status,
             headers,
             body,
-        }
+        })
     }
 
     /// The request and its answer were erased while somebody waited.
-    pub fn gone() -> Answer {
-        let error = ApiError::invalid(
-            StatusCode::GONE,
-            "request_erased",
-            "The request and its answer were erased.",
-        );
-        let body = error.body();
-        let (parts, _) = error.into_response().into_parts();
-        Answer {
-            status: parts.status,
-            headers: parts.headers,
-            body,
-        }
+    pub fn gone() -> ApiError {
+        let message = "The request and its answer were erased.";
+        ApiError::invalid(StatusCode::GONE, "request_erased", message)
     }
 
-    pub fn into_response(self) -> Response {
-        let body = Body::from(self.body.clone());
-        self.with_body(body)
-    }
-
-    pub fn with_body(self, body: Body) -> Response {
-        let mut response = Response::new(body);
+    /// With the body that `body` makes of what is to be sent.
+    pub fn with_body(self, body: impl FnOnce(Rest) -> Body) -> Response {
+        let mut response = Response::new(body(self.body));
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers;
         response
     }
 }
 
-fn json_of(
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        self.with_body(Body::new)
+    }
+}
+
+async fn json_of(
     request: &Request,
     outcome: &Outcome,
-    body: Bytes,
+    kept: KeptAnswer,
+    memory: &Arc<Memory>,
     facts: &Facts<'_>,
-) -> (StatusCode, Bytes) {
+) -> Result<(StatusCode, Rest), Unread> {
     if outcome.state == State::Cancelled && request.endpoint == Endpoint::Responses {
-        return (StatusCode::OK, stub::body(facts));
+        return Ok((StatusCode::OK, stub::body(facts).into()));
     }
     let status = StatusCode::from_u16(outcome.status).unwrap_or(StatusCode::BAD_GATEWAY);
     if outcome.framing == Framing::Json || !status.is_success() {
-        return (status, body);
+        return Ok((status, kept.handed_on()));
     }
-    match assembled(request.endpoint, &body) {
+    let (stream, portion) = kept.whole(memory).await?;
+    let (status, body) = match assembled(request.endpoint, &stream) {
         Ok(whole) => (status, whole),
         Err(Broken::Failed(error)) => (StatusCode::BAD_GATEWAY, error.into()),
         Err(broken) => {
@@ -97,6 +103,15 @@ fn json_of(
             let error = ApiError::server(StatusCode::BAD_GATEWAY, "stream_unreadable", message);
             (error.status(), error.body())
         }
+    };
+    Ok((status, counted(body, portion)))
+}
+
+/// What was made of an answer counts as it did.
+fn counted(bytes: Bytes, portion: Option<Portion>) -> Rest {
+    match portion {
+        Some(portion) => portion.of(bytes).into(),
+        None => bytes.into(),
     }
 }
 
@@ -109,14 +124,29 @@ pub fn assembled(endpoint: Endpoint, stream: &[u8]) -> Result<Bytes, Broken> {
 
 /// An ending as events: the answer replayed, or an error event where it failed,
 /// because the stream has begun or is about to.
-pub fn events(request: &Request, outcome: &Outcome, body: &Bytes, include_usage: bool) -> Bytes {
+///
+/// # Errors
+/// Where an answer that was not streamed cannot be read whole.
+pub async fn events(
+    request: &Request,
+    outcome: &Outcome,
+    kept: KeptAnswer,
+    include_usage: bool,
+    memory: &Arc<Memory>,
+) -> Result<Rest, Unread> {
     let succeeded = outcome.state == State::Succeeded && outcome.status < 300;
-    if !succeeded {
-        return failure(body);
+    if succeeded && outcome.framing == Framing::EventStream {
+        return Ok(kept.handed_on());
     }
-    if outcome.framing == Framing::EventStream {
-        return body.clone();
-    }
+    let (body, portion) = kept.whole(memory).await?;
+    let events = match succeeded {
+        true => replayed(request, &body, include_usage),
+        false => failure(&body),
+    };
+    Ok(counted(events, portion))
+}
+
+fn replayed(request: &Request, body: &[u8], include_usage: bool) -> Bytes {
     match replay::replay(request.endpoint, body, include_usage) {
         Ok(events) => events.into(),
         Err(error) => {

@@ -35,7 +35,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use tower::ServiceExt;
 use url::Url;
 
-use super::{errors, starting};
+use super::{errors, memory::Memory, starting};
 use crate::engine::{Caller, Engine};
 
 pub use self::{
@@ -118,8 +118,14 @@ impl Passthrough {
 
     /// From now on `engine` is told of what passes, where it counts that; and its keys
     /// open these paths, where they are asked for. Once only, for all workers.
-    pub fn open(&self, engine: &Arc<Engine>, paths: &Paths, body_timeout: Duration) {
-        let gate = || Gate::new(engine, paths.clone(), body_timeout);
+    pub fn open(
+        &self,
+        engine: &Arc<Engine>,
+        paths: &Paths,
+        body_timeout: Duration,
+        memory: &Arc<Memory>,
+    ) {
+        let gate = || Gate::new(engine, paths.clone(), body_timeout, memory.clone());
         let first = self.lookouts.set(Lookouts {
             watch: Watch::new(engine),
             gate: self.guarded.then(gate),

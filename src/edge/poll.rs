@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, Method, StatusCode, Uri};
 use serde_json::json;
 
@@ -12,6 +12,7 @@ use super::{
     errors::{self, ApiError},
     hold::{Ended, Ending, waited},
     outcome::Answer,
+    prefer::Preference,
     stub::{self, Facts},
 };
 use crate::{
@@ -19,8 +20,9 @@ use crate::{
     model::{
         endpoint::Endpoint,
         id::{RequestId, RequestKey},
+        request::Request,
     },
-    ports::{Content, Head, Stored},
+    ports::Head,
 };
 
 /// An `op_…` id in a path, and what is asked of it.
@@ -116,25 +118,20 @@ async fn get(
         return ended(&edge, key).await;
     }
     let request = Box::new(head.request);
-    if let Some(wait) = prefer.wait {
-        let mut ending = Ending::new(edge.engine.clone(), key, waiter, false);
-        if let Some(ended) = waited(&edge, prefer, wait, ending.ended()).await {
-            return Ok(match ended? {
-                Ended::Gone => Answer::gone().into_response(),
-                Ended::Done { outcome, answer } => {
-                    Answer::json(&request, &outcome, answer).into_response()
-                }
-            });
-        }
+    let Some(wait) = prefer.wait else {
+        return pending(&edge, key, prefer).await;
+    };
+    let Some(_waits) = edge.waiting.enter(key.tenant) else {
+        return pending(&edge, key, Preference::default()).await;
+    };
+    let mut ending = Ending::new(edge.engine.clone(), key, waiter, false);
+    match waited(&edge, prefer, wait, ending.ended()).await {
+        Some(ended) => told(&edge, &request, ended?).await,
+        None => pending(&edge, key, prefer).await,
     }
-    pending(&edge, key, prefer).await
 }
 
-async fn pending(
-    edge: &Edge,
-    key: RequestKey,
-    prefer: super::prefer::Preference,
-) -> Result<Response, ApiError> {
+async fn pending(edge: &Edge, key: RequestKey, prefer: Preference) -> Result<Response, ApiError> {
     let Some(view) = edge.engine.view(key).await? else {
         return Err(unknown(&key.id.to_string()));
     };
@@ -179,12 +176,21 @@ async fn delete(
 
 /// The answer of a request that has ended.
 async fn ended(edge: &Edge, key: RequestKey) -> Result<Response, ApiError> {
-    match edge.engine.load(key).await? {
-        Some(Stored {
-            request,
-            content: Content::Done { outcome, answer },
-        }) => Ok(Answer::json(&request, &outcome, answer).into_response()),
-        _ => Err(unknown(&key.id.to_string())),
+    let unknown = || unknown(&key.id.to_string());
+    let head = edge.engine.head(key).await?.ok_or_else(unknown)?;
+    match Ending::look(&edge.engine, key).await? {
+        Some(ended @ Ended::Done { .. }) => told(edge, &head.request, ended).await,
+        Some(Ended::Gone) | None => Err(unknown()),
+    }
+}
+
+async fn told(edge: &Edge, request: &Request, ended: Ended) -> Result<Response, ApiError> {
+    match ended {
+        Ended::Gone => Err(Answer::gone()),
+        Ended::Done { outcome, answer } => {
+            let answer = Answer::json(request, &outcome, *answer, &edge.memory).await?;
+            Ok(answer.into_response())
+        }
     }
 }
 

@@ -165,7 +165,7 @@ impl Server {
             );
             queues.push(queue);
         }
-        let most = descriptors::connections(settings.max_connections, descriptors::raise_limit());
+        let most = settings.connections();
         let callers = Entrance::new(self.callers, For::Callers, most);
         let operators = async {
             match self.operators {
@@ -189,6 +189,14 @@ impl Server {
             }
         }
         Ok(())
+    }
+}
+
+impl Settings {
+    /// Callers' connections that may be open: [`Settings::max_connections`], or as many
+    /// as the process may have descriptors for.
+    pub fn connections(&self) -> usize {
+        descriptors::connections(self.max_connections, descriptors::raise_limit())
     }
 }
 
@@ -299,8 +307,7 @@ impl Entrance {
             let stream = self.accept().await;
             let Some(seat) = self.crowd.enter().await else {
                 if self.refusals.len() < MAX_REFUSALS {
-                    self.refusals
-                        .spawn(async move { refusal::refuse(stream, &refusal::crowded()).await });
+                    self.refusals.spawn(refusal::turn_away(stream));
                 }
                 continue;
             };

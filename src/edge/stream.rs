@@ -20,6 +20,7 @@ use super::{
     Edge,
     errors::ApiError,
     hold::{Cut, Delivery, Ended, Held, Stands, waited},
+    kept::{KeptAnswer, Rest, Unread},
     outcome::{self, Answer},
     prefer::Preference,
     replay::HEARTBEAT,
@@ -27,6 +28,7 @@ use super::{
 };
 use crate::{
     engine::{Tap, TapEvent},
+    model::request::Outcome,
     ports::StoreError,
 };
 
@@ -46,7 +48,7 @@ pub async fn hold(
     let settings = &edge.settings.hold;
     let patience = prefer.wait.unwrap_or(settings.stream_silence);
     match waited(&edge, prefer, patience, waiting.heard()).await {
-        Some(Ok(Heard::Ended(ended))) => waiting.answer(ended),
+        Some(Ok(Heard::Ended(ended))) => Box::pin(waiting.answer(ended)).await,
         Some(Ok(Heard::Begin(headers, tap))) => {
             let mut response = waiting.begin();
             pass_on(&headers, response.headers_mut());
@@ -102,25 +104,32 @@ impl Waiting {
     }
 
     /// The answer where nothing has been sent yet.
-    fn answer(self, ended: Ended) -> Response {
+    async fn answer(self, ended: Ended) -> Response {
         match ended {
             Ended::Done { outcome, answer } if outcome.status < 300 && !self.held.is_replaced() => {
                 let mut response = self.begin();
                 let request = &self.held.request;
                 Facts::ended(request, &outcome).describe(response.headers_mut());
-                let events = outcome::events(request, &outcome, &answer, self.include_usage);
-                response.map(|_| self.held.deliver(events))
+                match self.events(&outcome, *answer).await {
+                    Ok(events) => response.map(|_| self.held.deliver(events)),
+                    Err(unread) => ApiError::from(unread).into_response(),
+                }
             }
-            ended => self.held.answer(ended),
+            ended => self.held.answer(ended).await,
         }
     }
 
     /// [`Held::accepted`]; an answer that is there is told as events.
     async fn accepted(self, edge: &Edge, prefer: Preference) -> Response {
         match self.held.stands(edge).await {
-            Stands::Ended(ended) => self.answer(ended),
+            Stands::Ended(ended) => self.answer(ended).await,
             Stands::Open(view) => self.held.pending(edge, prefer, view.as_deref()),
         }
+    }
+
+    async fn events(&self, outcome: &Outcome, kept: KeptAnswer) -> Result<Rest, Unread> {
+        let (request, usage) = (&self.held.request, self.include_usage);
+        outcome::events(request, outcome, kept, usage, &self.held.memory).await
     }
 
     fn begin(&self) -> Response {
@@ -128,14 +137,12 @@ impl Waiting {
         self.held.begin(events)
     }
 
-    fn tell(self, ended: Ended) -> Delivery {
+    async fn tell(self, ended: Ended) -> Result<Delivery, Unread> {
         let events = match ended {
-            Ended::Gone => outcome::failure(&Answer::gone().body),
-            Ended::Done { outcome, answer } => {
-                outcome::events(&self.held.request, &outcome, &answer, self.include_usage)
-            }
+            Ended::Gone => outcome::failure(&Answer::gone().body()).into(),
+            Ended::Done { outcome, answer } => self.events(&outcome, *answer).await?,
         };
-        self.held.into_delivery(events)
+        Ok(self.held.into_delivery(events))
     }
 }
 
@@ -188,7 +195,10 @@ impl Events {
                     Ok(Ok(Heard::Ended(ended)))
                         if !waiting.held.is_replaced() || ended.is_withdrawn() =>
                     {
-                        Events::Sending(Box::new(waiting.tell(ended)))
+                        match Box::pin(waiting.tell(ended)).await {
+                            Ok(delivery) => Events::Sending(Box::new(delivery)),
+                            Err(_) => return Some((Err(Cut), Events::Over)),
+                        }
                     }
                     _ => return Some((Err(Cut), Events::Over)),
                 },
@@ -198,13 +208,13 @@ impl Events {
                     }
                     Some(TapEvent::Begin { .. }) => Events::Live(waiting, tap),
                     Some(TapEvent::End) => {
-                        Events::Sending(Box::new(waiting.held.into_delivery(Bytes::new())))
+                        Events::Sending(Box::new(waiting.held.into_delivery(Bytes::new().into())))
                     }
                     Some(TapEvent::Broken) | None => return Some((Err(Cut), Events::Over)),
                 },
                 Events::Sending(mut delivery) => {
                     let piece = delivery.next().await?;
-                    return Some((Ok(piece), Events::Sending(delivery)));
+                    return Some((piece, Events::Sending(delivery)));
                 }
                 Events::Over => return None,
             };

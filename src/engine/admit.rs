@@ -131,8 +131,9 @@ impl Engine {
         }
         // Before the provider is asked; what counts is asked again when it is taken in.
         let (tenant, bytes) = (call.caller.tenant, call.line_bytes.into());
+        let spare = self.spare_bytes().await;
         let room = |summary: &mut Summary| {
-            summary.has_room_for(tenant, bytes, &self.settings.admission, self.now())
+            summary.has_room_for(tenant, bytes, spare, &self.settings.admission, self.now())
         };
         room(&mut self.summary.lock()).map_err(|full| self.full(full))?;
         self.check_firm(&call)?;
@@ -156,6 +157,12 @@ impl Engine {
         self.commit(call, admission).await
     }
 
+    /// Bytes that the disk has for admissions. Where it cannot be asked, writing to it
+    /// will tell.
+    async fn spare_bytes(&self) -> u64 {
+        self.store.spare_bytes().await.unwrap_or(u64::MAX)
+    }
+
     /// Writes the request, then counts it, then wakes who must see it.
     async fn commit(
         self: &Arc<Self>,
@@ -170,10 +177,9 @@ impl Engine {
         // The queue is shared with the packer: counted before it can be seen, so
         // that no turn finds a line that was never counted.
         let (entry, now) = (request.entry(), self.now());
-        let counted =
-            self.summary
-                .lock()
-                .admit_within(&place, &entry, &self.settings.admission, now);
+        let spare = self.spare_bytes().await;
+        let settings = &self.settings.admission;
+        let counted = (self.summary.lock()).admit_within(&place, &entry, spare, settings, now);
         let first = match counted {
             Ok(first) => first,
             Err(full) => {

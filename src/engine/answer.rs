@@ -14,7 +14,7 @@ use crate::{
         request::{Outcome, Place, Request, State},
         time::Timestamp,
     },
-    ports::{DeliveryStatus, FeedPage, Head, StoreError, Stored},
+    ports::{DeliveryStatus, FeedPage, Head, Outline, StoreError},
 };
 
 use super::{Engine, Waiter, refusals::paused};
@@ -82,9 +82,23 @@ impl Engine {
         self.store.head(key).await
     }
 
-    /// The request with its body or answer.
-    pub async fn load(&self, key: RequestKey) -> Result<Option<Stored>, StoreError> {
-        self.store.load(key).await
+    /// The request, with its answer if that has at most `short` bytes.
+    pub async fn outline(
+        &self,
+        key: RequestKey,
+        short: u64,
+    ) -> Result<Option<Outline>, StoreError> {
+        self.store.outline(key, short).await
+    }
+
+    /// Up to `most` bytes of an answer, from byte `from` on; none where it was erased.
+    pub async fn answer_part(
+        &self,
+        key: RequestKey,
+        from: u64,
+        most: usize,
+    ) -> Result<Option<Bytes>, StoreError> {
+        self.store.answer_part(key, from, most).await
     }
 
     pub async fn view(&self, key: RequestKey) -> Result<Option<View>, StoreError> {

@@ -1,27 +1,21 @@
 //! A credential's first use of a model is checked upstream, so that a wrong key
 //! or a misspelt model is told at once and not hours later.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+mod verdicts;
+
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::Deserialize;
-use tokio::sync::OnceCell;
 
-use crate::{
-    model::{id::CredentialId, time::Timestamp},
-    ports::{Organization, ProviderError},
-};
-
+use self::verdicts::Verdicts;
 use super::{Engine, credentials::Caller};
+use crate::ports::{Organization, ProviderError};
 
-/// How long "no" and "cannot say" are believed: a key may be mended any moment.
-const DOUBT_TTL: Duration = Duration::from_secs(10);
 /// The longest that a call waits for the check: a provider that says nothing must
 /// not keep calls from being taken in.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Distinct models remembered; over it, what has expired is dropped.
-const REMEMBERED: usize = 10_000;
 
 const MODEL_NOT_FOUND: &str = "model_not_found";
 /// The provider adapter's code for a base URL that leads elsewhere.
@@ -29,16 +23,9 @@ const WRONG_UPSTREAM: &str = "unknown_upstream_url";
 
 #[derive(Default)]
 pub(super) struct Models {
-    known: Mutex<HashMap<CredentialId, HashMap<String, Verdict>>>,
+    known: Mutex<Verdicts>,
     /// Why the upstream may be the wrong one, as long as no model was found there.
     doubt: Mutex<Option<String>>,
-}
-
-#[derive(Clone)]
-struct Verdict {
-    asked: Timestamp,
-    /// Filled once by whoever asks first; the others wait for it.
-    answer: Arc<OnceCell<Answer>>,
 }
 
 #[derive(Clone, Debug)]
@@ -64,16 +51,9 @@ impl Engine {
         if !self.settings.admission.model_check {
             return Ok(());
         }
-        let verdict = self.models.verdict(
-            caller.credential,
-            model,
-            self.now(),
-            self.settings.admission.model_cache,
-        );
-        let answer = verdict
-            .answer
-            .get_or_init(|| self.ask_here(caller, model))
-            .await;
+        let (now, ttl) = (self.now(), self.settings.admission.model_cache);
+        let verdict = (self.models.known.lock()).get(caller.credential, model, now, ttl);
+        let answer = verdict.get_or_init(|| self.ask_here(caller, model)).await;
         match answer {
             Answer::Refused { status, body } => {
                 if *status == 401 {
@@ -176,40 +156,6 @@ impl Models {
 
     fn settled(&self) {
         *self.doubt.lock() = None;
-    }
-
-    fn verdict(
-        &self,
-        credential: CredentialId,
-        model: &str,
-        now: Timestamp,
-        ttl: Duration,
-    ) -> Verdict {
-        let fresh = |verdict: &Verdict| {
-            let ttl = match verdict.answer.get() {
-                Some(Answer::Fine) => ttl,
-                _ => ttl.min(DOUBT_TTL),
-            };
-            verdict.asked + ttl > now
-        };
-        let mut known = self.known.lock();
-        let earlier = known.get(&credential).and_then(|models| models.get(model));
-        if let Some(verdict) = earlier.filter(|verdict| fresh(verdict)) {
-            return verdict.clone();
-        }
-        if known.values().map(HashMap::len).sum::<usize>() > REMEMBERED {
-            known
-                .values_mut()
-                .for_each(|models| models.retain(|_, verdict| fresh(verdict)));
-            known.retain(|_, models| !models.is_empty());
-        }
-        let models = known.entry(credential).or_default();
-        let verdict = Verdict {
-            asked: now,
-            answer: Arc::default(),
-        };
-        models.insert(model.to_owned(), verdict.clone());
-        verdict
     }
 }
 

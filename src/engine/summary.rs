@@ -215,7 +215,8 @@ impl Summary {
             .is_some_and(|waiting| waiting.is_full(settings))
     }
 
-    /// Whether one more of the tenant's has room, of so many bytes.
+    /// Whether one more of the tenant's has room, of so many bytes, with so many to spare
+    /// on the disk.
     ///
     /// # Errors
     /// As `admission` bounds it.
@@ -223,10 +224,11 @@ impl Summary {
         &mut self,
         tenant: TenantId,
         bytes: u64,
+        spare: u64,
         admission: &AdmissionSettings,
         now: Timestamp,
     ) -> Result<(), Full> {
-        self.open.room(tenant, bytes, admission, now)
+        self.open.room(tenant, bytes, spare, admission, now)
     }
 
     /// Counts a new request in, after its promise, if it still has room; else its
@@ -238,11 +240,12 @@ impl Summary {
         &mut self,
         place: &Place,
         entry: &Entry,
+        spare: u64,
         admission: &AdmissionSettings,
         now: Timestamp,
     ) -> Result<bool, Full> {
-        let room = self.has_room_for(entry.key.tenant, entry.line_bytes.into(), admission, now);
-        match room {
+        let (tenant, bytes) = (entry.key.tenant, entry.line_bytes.into());
+        match self.has_room_for(tenant, bytes, spare, admission, now) {
             Ok(()) => Ok(self.admit(place, entry)),
             Err(full) => {
                 self.count_firm(entry, -1);

@@ -43,6 +43,19 @@ pub trait Store: Send + Sync + 'static {
     /// A request with its body while it is open, with its answer afterwards.
     async fn load(&self, key: RequestKey) -> Result<Option<Stored>, StoreError>;
 
+    /// A request, with its answer if that has at most `short` bytes.
+    async fn outline(&self, key: RequestKey, short: u64) -> Result<Option<Outline>, StoreError>;
+
+    /// Up to `most` bytes of a finished request's answer from byte `from` on, some 256 KB
+    /// at once; empty behind its end. None where the request is open or unknown, or was
+    /// erased since.
+    async fn answer_part(
+        &self,
+        key: RequestKey,
+        from: u64,
+        most: usize,
+    ) -> Result<Option<Bytes>, StoreError>;
+
     /// Where an open request is. `batches` are those it could be a line of.
     async fn place(
         &self,
@@ -344,6 +357,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Bytes on disk.
     async fn disk_bytes(&self) -> Result<u64, StoreError>;
+
+    /// Bytes that the disk has beyond what admissions leave free.
+    async fn spare_bytes(&self) -> Result<u64, StoreError>;
 }
 
 /// What [`Store::admit`] writes, all in one commit.
@@ -420,6 +436,22 @@ pub struct Head {
 pub struct Stored {
     pub request: Request,
     pub content: Content,
+}
+
+/// A request as it is told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outline {
+    pub request: Request,
+    /// None while it is open.
+    pub ending: Option<(Outcome, Kept)>,
+}
+
+/// A finished request's answer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kept {
+    Short(Bytes),
+    /// Its length in bytes.
+    Long(u64),
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -25,7 +25,7 @@ use crate::{
         time::Timestamp,
     },
     ports::{
-        Admission, Admitted, Content, Delivery, DeliveryStatus, Ending, Idempotent, KeyOwner,
+        Admission, Admitted, Content, Delivery, DeliveryStatus, Ending, Idempotent, Kept, KeyOwner,
         Learned, LearnedKey, LedgerEntry, Relocation, Replan, Settled, Store, StoreError,
         TenantMove, Unbooked,
     },
@@ -314,11 +314,65 @@ async fn large_payloads_come_back_whole(store: &dyn Store) {
             panic!("it is done");
         };
         assert!(read == answer, "{length} of answer");
+        a_large_answer_is_read_in_parts(store, &asked, &answer).await;
     }
     let listed = store.list(TenantId([1; 16]), None, 2).await.unwrap();
     let ids: Vec<_> = listed.iter().map(|stored| stored.request.key.id).collect();
     assert_eq!(ids, [request(1, 4).key.id, request(1, 3).key.id]);
     assert_eq!(store.purge(at(10), 9).await.unwrap(), 5);
+}
+
+async fn a_large_answer_is_read_in_parts(store: &dyn Store, asked: &Request, answer: &Bytes) {
+    let length = answer.len() as u64;
+    for (short, kept) in [
+        (length, Kept::Short(answer.clone())),
+        (length - 1, Kept::Long(length)),
+    ] {
+        let outline = store.outline(asked.key, short).await.unwrap().unwrap();
+        assert_eq!(outline.request, *asked);
+        let ending = outline.ending.unwrap();
+        assert!(ending == (outcome(at(9)), kept), "{length}, {short}");
+    }
+    for most in [999, 64_000, usize::MAX] {
+        // From within a chunk, and from the end of one.
+        for from in [0, 1, 3_999, 4_000]
+            .into_iter()
+            .filter(|_| most > 999 || length < 9_999)
+        {
+            let mut read = Vec::new();
+            loop {
+                let at = (from + read.len()) as u64;
+                let part = store.answer_part(asked.key, at, most).await.unwrap();
+                let part = part.unwrap();
+                assert!(part.len() <= most);
+                if part.is_empty() {
+                    break;
+                }
+                read.extend_from_slice(&part);
+            }
+            let left = answer.get(from..).unwrap_or_default();
+            assert!(read == left, "{length} from {from}, {most} at once");
+        }
+    }
+    for behind in [length, length + 1, u64::MAX] {
+        let part = store.answer_part(asked.key, behind, 10).await.unwrap();
+        assert_eq!(part.unwrap(), Bytes::new());
+    }
+}
+
+async fn parts_are_of_what_has_ended_and_is_there(store: &dyn Store) {
+    let asked = request(1, 1);
+    let read = async |from| store.answer_part(asked.key, from, 9).await.unwrap();
+    assert_eq!(read(0).await, None, "it is unknown");
+    assert_eq!(store.outline(asked.key, 9).await.unwrap(), None);
+    admit(store, &asked, b"body").await;
+    assert_eq!(read(0).await, None, "it is open");
+    let open = store.outline(asked.key, 9).await.unwrap().unwrap();
+    assert_eq!((open.request, open.ending), (asked.clone(), None));
+    settle(store, &asked, at(9), &noise(100_000)).await;
+    assert_eq!(read(50_000).await.unwrap(), noise(100_000)[50_000..50_009]);
+    assert!(store.erase(asked.key).await.unwrap());
+    assert_eq!(read(50_009).await, None, "it was erased since");
 }
 
 async fn one_of_two_moves_finds_it_gone(store: &dyn Store) {
@@ -1129,6 +1183,7 @@ macro_rules! conformance {
 conformance! {
     a_request_is_open_and_then_done
     large_payloads_come_back_whole
+    parts_are_of_what_has_ended_and_is_there
     one_of_two_moves_finds_it_gone
     another_lane_is_chosen_where_it_moves
     of_two_endings_one_counts

@@ -78,8 +78,8 @@ use crate::{
     },
     ports::{
         Admission, Admitted, Delivery, DeliveryStatus, Ending, FeedPage, Head, Idempotent,
-        KeyOwner, Learned, LearnedKey, LedgerEntry, Relocation, Replan, Settled, Store, StoreError,
-        Stored, TenantMove, Unbooked,
+        KeyOwner, Learned, LearnedKey, LedgerEntry, Outline, Relocation, Replan, Settled, Store,
+        StoreError, Stored, TenantMove, Unbooked,
     },
 };
 
@@ -264,6 +264,22 @@ impl<K: Kv> Store for KvStore<K> {
 
     async fn load(&self, key: RequestKey) -> Result<Option<Stored>, StoreError> {
         self.read_synced(1, move |kv| reads::load(kv, key)).await
+    }
+
+    async fn outline(&self, key: RequestKey, short: u64) -> Result<Option<Outline>, StoreError> {
+        self.read_synced(1, move |kv| reads::outline(kv, key, short))
+            .await
+    }
+
+    async fn answer_part(
+        &self,
+        key: RequestKey,
+        from: u64,
+        most: usize,
+    ) -> Result<Option<Bytes>, StoreError> {
+        let most = most.min(SHORT * records::chunk::BYTES);
+        self.read_synced(1, move |kv| reads::answer_part(kv, key, from, most))
+            .await
     }
 
     async fn place(
@@ -702,5 +718,10 @@ impl<K: Kv> Store for KvStore<K> {
 
     async fn disk_bytes(&self) -> Result<u64, StoreError> {
         self.read(usize::MAX, |kv| kv.disk_bytes()).await
+    }
+
+    async fn spare_bytes(&self) -> Result<u64, StoreError> {
+        let free = self.read(1, |kv| kv.free_bytes()).await?;
+        Ok(free.saturating_sub(self.reserve))
     }
 }

@@ -26,8 +26,8 @@ use crate::{
         time::Timestamp,
     },
     ports::{
-        Content, Delivery, DeliveryStatus, FeedPage, Head, Idempotent, KeyOwner, Learned,
-        StoreError, Stored, Unbooked,
+        Content, Delivery, DeliveryStatus, FeedPage, Head, Idempotent, Kept, KeyOwner, Learned,
+        Outline, StoreError, Stored, Unbooked,
     },
 };
 
@@ -96,6 +96,100 @@ fn joined(kv: &impl Kv, key: RequestKey, side: chunk::Side, chunks: u32) -> Read
         whole.extend_from_slice(&chunk::decode(&name, &value)?);
     }
     Ok(whole.freeze())
+}
+
+pub fn outline(kv: &impl Kv, key: RequestKey, short: u64) -> Read<Option<Outline>> {
+    let name = request::key(key);
+    let Some(value) = kv.get(&name)? else {
+        return Ok(None);
+    };
+    let (head, inline) = request::decode(&name, &value)?;
+    let Some(done) = head.done else {
+        let request = head.request;
+        return Ok(Some(Outline {
+            request,
+            ending: None,
+        }));
+    };
+    let length = match head.payload {
+        Payload::Inline => inline.len() as u64,
+        Payload::Chunked { chunks } => {
+            let last = chunks.saturating_sub(1);
+            let Some(part) = chunk_of(kv, key, last)? else {
+                return gone(kv, key).map(|()| None);
+            };
+            u64::from(last) * chunk::BYTES as u64 + part.len() as u64
+        }
+    };
+    let answer = match head.payload {
+        _ if length > short => Kept::Long(length),
+        Payload::Inline => Kept::Short(inline),
+        Payload::Chunked { .. } => match answer_part(kv, key, 0, length as usize)? {
+            Some(whole) => Kept::Short(whole),
+            None => return Ok(None),
+        },
+    };
+    Ok(Some(Outline {
+        request: head.request,
+        ending: Some((done.outcome, answer)),
+    }))
+}
+
+pub fn answer_part(kv: &impl Kv, key: RequestKey, from: u64, most: usize) -> Read<Option<Bytes>> {
+    let name = request::key(key);
+    let Some(value) = kv.get(&name)? else {
+        return Ok(None);
+    };
+    let (head, inline) = request::decode(&name, &value)?;
+    if head.done.is_none() {
+        return Ok(None);
+    }
+    let behind = |bytes: &Bytes, from: usize| bytes.slice(from.min(bytes.len())..);
+    let Payload::Chunked { chunks } = head.payload else {
+        let mut part = behind(&inline, usize::try_from(from).unwrap_or(usize::MAX));
+        part.truncate(most);
+        return Ok(Some(part));
+    };
+    let mut part = BytesMut::new();
+    let mut at = from;
+    while part.len() < most {
+        let number = u32::try_from(at / chunk::BYTES as u64).unwrap_or(u32::MAX);
+        if number >= chunks {
+            break;
+        }
+        let Some(chunk) = chunk_of(kv, key, number)? else {
+            return gone(kv, key).map(|()| None);
+        };
+        let mut rest = behind(&chunk, (at % chunk::BYTES as u64) as usize);
+        rest.truncate(most - part.len());
+        if rest.is_empty() {
+            break;
+        }
+        at += rest.len() as u64;
+        part.extend_from_slice(&rest);
+    }
+    Ok(Some(part.freeze()))
+}
+
+/// A part of an answer, which does not change any more once it is there.
+fn chunk_of(kv: &impl Kv, key: RequestKey, number: u32) -> Read<Option<Bytes>> {
+    one(
+        kv,
+        &chunk::key(key, chunk::Side::Answer, number),
+        chunk::decode,
+    )
+}
+
+/// A chunk is missing, because the request was erased since.
+///
+/// # Errors
+/// Where it was not.
+fn gone(kv: &impl Kv, key: RequestKey) -> Read<()> {
+    let name = request::key(key);
+    match kv.get(&name)? {
+        None => Ok(()),
+        Some(_) => Err(chunk::KIND.corrupt(&name, "a part of its answer is missing")),
+    }
 }
 
 pub fn place(kv: &impl Kv, key: RequestKey, batches: &[BatchId]) -> Read<Option<Place>> {

@@ -1,6 +1,7 @@
 //! Deferred calls, as a caller sees them.
 
 mod bad_input;
+mod bounds;
 mod held;
 mod hostile_json;
 mod ids;

@@ -237,7 +237,11 @@ async fn a_long_poll_wakes_with_the_next_ending_and_with_a_stop() {
         let call = served.http.get(path).bearer_auth(KEY);
         call.header("Prefer", "wait=3600").send()
     };
-    let (id, woken) = tokio::join!(served.defer("Hello", &[]), waiting(""));
+    // Only a key that has called is waited for.
+    served.defer("First", &[]).await;
+    let first = served.results(String::new(), 1).await;
+    let after = format!("?after={}", parsed(&first[0])["cursor"].as_str().unwrap());
+    let (id, woken) = tokio::join!(served.defer("Hello", &[]), waiting(&after));
     let woken = woken.unwrap();
     assert_eq!(woken.headers()["preference-applied"], "wait=3600");
     let cursor = woken.headers()["offpeak-cursor"].clone();

@@ -110,6 +110,13 @@ impl Caller {
         while self.fill().await {}
     }
 
+    /// Waits until something of a body has come.
+    pub async fn begun(&mut self) {
+        while self.buffer.is_empty() {
+            assert!(self.fill().await, "the connection is cut");
+        }
+    }
+
     /// The rest of a body; `None` where the connection is cut before its end.
     pub async fn rest(&mut self, head: &Head) -> Option<Vec<u8>> {
         if let Some(length) = head.get("content-length") {

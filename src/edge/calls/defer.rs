@@ -18,6 +18,7 @@ use crate::{
         errors::{self, ApiError},
         hold::{self, Held},
         read, stream,
+        waiting::Waits,
     },
     engine::{AdmitError, Admitted, Refused},
     model::{endpoint::Endpoint, request::Shape, time::Timestamp},
@@ -34,16 +35,12 @@ pub async fn defer(
     deadline: Timestamp,
 ) -> Response {
     let admission = Box::pin(admit(&edge, parts, body, endpoint, deadline)).await;
-    let (admitted, reply) = match admission {
+    let (admitted, reply, waits) = match admission {
         Ok(admitted) => admitted,
         Err(response) => return *response,
     };
-    let Admitted {
-        request,
-        hold,
-        joined,
-    } = admitted;
-    let held = Held::new(edge.engine.clone(), request, hold, joined);
+    let joined = admitted.joined;
+    let held = Held::new(&edge, admitted, waits);
     match reply.shape {
         _ if !reply.held && joined => Box::pin(held.accepted(&edge, reply.prefer)).await,
         _ if !reply.held => held.pending(&edge, reply.prefer, None),
@@ -61,7 +58,7 @@ async fn admit(
     body: Body,
     endpoint: Endpoint,
     deadline: Timestamp,
-) -> Result<(Admitted, Reply), Box<Response>> {
+) -> Result<(Admitted, Reply, Option<Waits>), Box<Response>> {
     let refuse = |error: ApiError| Box::new(error.into_response());
     let most = edge.body_bounds();
     let head = ask::plain_body(&parts.headers)
@@ -73,10 +70,19 @@ async fn admit(
             return Err(refuse(error));
         }
     };
-    let body = read::read(body, most).await.map_err(refuse)?;
+    let portion = edge.memory.begin(caller.0.tenant);
+    // Counted until the call is durable.
+    let (body, portion) = read::read(body, most, portion).await.map_err(refuse)?;
     let (call, reply) = prepare(edge, caller, &parts, &body, endpoint, deadline)
         .await
         .map_err(refuse)?;
+    let waits = match reply.held {
+        true => {
+            let waits = edge.waiting.enter(call.caller.tenant);
+            Some(waits.ok_or_else(|| refuse(ApiError::too_many_waiting()))?)
+        }
+        false => None,
+    };
     // The provider knows none of our ids: passed on is what it would have been sent.
     let body = call.body.clone();
     let key = call.caller.key.as_ref();
@@ -85,7 +91,7 @@ async fn admit(
         || reply.prefer.respond_async
         || key.is_some_and(|key| !key.issued.passthrough);
     match edge.engine.admit(call).await {
-        Ok(admitted) => Ok((admitted, reply)),
+        Ok(admitted) => Ok((admitted, reply, waits)),
         // For who does not wait on the line: a call that is passed on could not answer
         // it the way it asked for.
         Err(AdmitError::Refused(Refused::PassThrough(full))) if leaves => {
@@ -96,7 +102,7 @@ async fn admit(
                 let length = HeaderValue::from(body.len());
                 parts.headers.insert(header::CONTENT_LENGTH, length);
             }
-            let body = Body::from(body);
+            let body = Body::from(portion.of(body));
             let reason = match full.of_tenant {
                 true => "tenant-queue-full",
                 false => "queue-full",

@@ -10,6 +10,8 @@ use crate::{
         Edge,
         ask::{self, Ask},
         errors::ApiError,
+        kept::KeptAnswer,
+        memory::SMALL,
         models, outcome,
         prefer::Preference,
     },
@@ -22,7 +24,6 @@ use crate::{
         request::{Framing, Shape, State},
         time::Timestamp,
     },
-    ports::Content,
 };
 
 /// How the caller wants to be answered.
@@ -126,14 +127,16 @@ async fn resolved(
         tenant: caller.tenant,
         id: text.parse().map_err(|_| unknown())?,
     };
-    let stored = edge.engine.load(key).await?.ok_or_else(unknown)?;
-    if stored.request.endpoint != Endpoint::Responses {
+    let outline = edge.engine.outline(key, SMALL).await?.ok_or_else(unknown)?;
+    if outline.request.endpoint != Endpoint::Responses {
         return Err(unknown());
     }
-    let Content::Done { outcome, answer } = stored.content else {
+    let Some((outcome, kept)) = outline.ending else {
         let why = "has no answer yet. Accepted: the id of a response that is completed.";
         return Err(refuse("previous_response_not_ready", why));
     };
+    let kept = KeptAnswer::new(edge.engine.clone(), key, kept);
+    let (answer, _portion) = kept.whole(&edge.memory).await?;
     let answer = match outcome.framing {
         _ if outcome.state != State::Succeeded => None,
         Framing::Json => Some(answer),

@@ -4,13 +4,16 @@
 use std::{
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use http_body::Frame;
 
-use crate::engine::{Engine, Hold};
+use crate::{
+    edge::kept::Rest,
+    engine::{Engine, Hold},
+};
 
 /// Bytes that are handed out to their end before the hold is let go.
 ///
@@ -18,18 +21,14 @@ use crate::engine::{Engine, Hold};
 /// its bytes, never for its end, and drops it the same way whether they were
 /// written or not.
 pub struct Delivery {
-    rest: Bytes,
+    rest: Rest,
     engine: Arc<Engine>,
     hold: Option<Hold>,
     flushing: bool,
 }
 
-/// The most handed out at once: how much of an answer may be lost with a
-/// connection although it counts as written.
-const PIECE: usize = 64 * 1024;
-
 impl Delivery {
-    pub fn new(rest: Bytes, engine: Arc<Engine>, hold: Hold) -> Self {
+    pub fn new(rest: Rest, engine: Arc<Engine>, hold: Hold) -> Self {
         Delivery {
             rest,
             engine,
@@ -39,14 +38,13 @@ impl Delivery {
     }
 
     /// The next piece; `None` once all of it was handed out, which is noted.
-    pub async fn next(&mut self) -> Option<Bytes> {
+    pub async fn next(&mut self) -> Option<Result<Bytes, Cut>> {
         std::future::poll_fn(|cx| self.poll_piece(cx)).await
     }
 
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        if !self.rest.is_empty() {
-            let length = self.rest.len().min(PIECE);
-            return Poll::Ready(Some(self.rest.split_to(length)));
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
+        if let Some(piece) = ready!(self.rest.poll_piece(cx)) {
+            return Poll::Ready(Some(piece.map_err(|_| Cut)));
         }
         if !self.flushing {
             // hyper writes what it has before it asks again. A connection that
@@ -71,7 +69,7 @@ impl http_body::Body for Delivery {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let piece = self.get_mut().poll_piece(cx);
-        piece.map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+        piece.map(|piece| piece.map(|piece| piece.map(Frame::data)))
     }
 }
 

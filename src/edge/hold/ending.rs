@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::{
+    edge::{kept::KeptAnswer, memory::SMALL},
     engine::{Engine, Waiter},
     model::{
         id::RequestKey,
         request::{Outcome, State},
     },
-    ports::{Content, StoreError},
+    ports::StoreError,
 };
 
 /// Waits for a request's ending; reads the store only when woken.
@@ -34,14 +33,14 @@ impl Ending {
     }
 
     /// None while it is open.
-    pub async fn look(engine: &Engine, key: RequestKey) -> Result<Option<Ended>, StoreError> {
-        Ok(match engine.load(key).await? {
-            None => Some(Ended::Gone),
-            Some(stored) => match stored.content {
-                Content::Done { outcome, answer } => Some(Ended::Done { outcome, answer }),
-                Content::Open { .. } => None,
-            },
-        })
+    pub async fn look(engine: &Arc<Engine>, key: RequestKey) -> Result<Option<Ended>, StoreError> {
+        let Some(outline) = engine.outline(key, SMALL).await? else {
+            return Ok(Some(Ended::Gone));
+        };
+        Ok(outline.ending.map(|(outcome, kept)| Ended::Done {
+            outcome,
+            answer: Box::new(KeptAnswer::new(engine.clone(), key, kept)),
+        }))
     }
 
     /// Can be dropped and called again without missing anything.
@@ -63,7 +62,7 @@ impl Ending {
 pub enum Ended {
     Done {
         outcome: Outcome,
-        answer: Bytes,
+        answer: Box<KeptAnswer>,
     },
     /// Erased.
     Gone,

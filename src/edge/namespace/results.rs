@@ -22,7 +22,15 @@ use super::{
     view::Shown,
 };
 use crate::{
-    edge::{Edge, errors::ApiError, prefer::Preference, replay::Assembler},
+    edge::{
+        Edge,
+        errors::{self, ApiError},
+        kept::{KeptAnswer, Unread},
+        memory::SMALL,
+        prefer::Preference,
+        replay::Assembler,
+        waiting::Waits,
+    },
     engine::{Engine, FeedError},
     model::{
         body::walk::compact,
@@ -31,7 +39,7 @@ use crate::{
         request::{Framing, Outcome, Request},
         time::Timestamp,
     },
-    ports::{Content, FeedEntry, FeedPage},
+    ports::{FeedEntry, FeedPage, StoreError},
 };
 
 /// `after` of the next call.
@@ -60,15 +68,31 @@ pub async fn feed(
     let after = after
         .map(|cursor| cursor.ok_or_else(bad_cursor))
         .transpose()?;
-    let page = next_page(&edge, tenant, (after, query.limit()), wait).await?;
+    let asked = (after, query.limit());
+    let mut page = read(&edge.engine, tenant, asked).await?;
+    let mut soon = false;
+    if page.entries.is_empty() && !wait.is_zero() {
+        match may_wait(&edge, tenant).await? {
+            Some(_waits) => page = next_page(&edge, tenant, asked, wait).await?,
+            None => soon = true,
+        }
+    }
     let before = after.map_or(0, |cursor| cursor.0);
     let last = page.entries.last().map_or(before, |entry| entry.sequence);
-    let body = Body::from_stream(lines_of(edge.engine.clone(), page.entries));
+    let mut lines = Box::pin(lines_of(edge.clone(), page.entries));
+    // What fails before anything is sent can still be said.
+    let first = lines.next().await.transpose()?;
+    let body = Body::from_stream(stream::iter(first.map(Ok)).chain(lines));
     let fixed = [
         (header::CONTENT_TYPE, "application/x-ndjson"),
         (header::CACHE_CONTROL, "no-store"),
     ];
     let mut response = (fixed, [(CURSOR, FeedCursor(last).encode(mark))], body).into_response();
+    if soon {
+        let headers = response.headers_mut();
+        headers.insert(header::RETRY_AFTER, errors::seconds(SOON));
+        return Ok(response);
+    }
     if query.wait.is_none() && preferred.is_some() {
         let applied = format!("wait={}", wait.as_secs());
         if let Ok(applied) = HeaderValue::from_str(&applied) {
@@ -76,6 +100,20 @@ pub async fn feed(
         }
     }
     Ok(response)
+}
+
+/// When who may not wait is to ask again.
+const SOON: Duration = Duration::from_secs(5);
+
+/// A place among the tenant's who wait. Of the provider's keys anybody can think one up:
+/// a key that has never made a call waits for nothing.
+async fn may_wait(edge: &Edge, tenant: TenantId) -> Result<Option<Waits>, StoreError> {
+    let engine = &edge.engine;
+    let known = engine.issues_keys() || engine.open_requests(tenant) > 0;
+    if !known && !super::has_called(engine, tenant).await? {
+        return Ok(None);
+    }
+    Ok(edge.waiting.enter(tenant))
 }
 
 /// What has ended behind the cursor; where that is nothing, what ends next, for
@@ -91,7 +129,7 @@ async fn next_page(
     let mut waiter = edge.engine.feed_waiter(tenant);
     loop {
         let page = read(&edge.engine, tenant, asked).await?;
-        if !page.entries.is_empty() || wait.is_zero() {
+        if !page.entries.is_empty() {
             return Ok(page);
         }
         tokio::select! {
@@ -120,38 +158,44 @@ async fn read(
 
 /// A failure cuts the connection: the cursor of the last whole line goes on.
 fn lines_of(
-    engine: Arc<Engine>,
+    edge: Arc<Edge>,
     entries: Vec<FeedEntry>,
-) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+) -> impl Stream<Item = Result<Bytes, Unread>> + Send + 'static {
     stream::iter(entries)
         .then(move |entry| {
-            let engine = engine.clone();
-            async move { line_of(&engine, entry).await.transpose() }
+            let edge = edge.clone();
+            async move { line_of(&edge, entry).await.transpose() }
         })
         .filter_map(std::future::ready)
 }
 
 /// Nothing where the request was erased since.
-async fn line_of(engine: &Engine, entry: FeedEntry) -> io::Result<Option<Bytes>> {
-    let id = entry.key.id;
-    let stored = engine.load(entry.key).await.map_err(|error| {
-        tracing::error!(%id, %error, "a result cannot be read");
-        io::Error::other(error)
-    })?;
-    match stored {
-        None => Ok(None),
-        Some(stored) => match stored.content {
-            Content::Done { outcome, answer } => {
-                let mark = |cursor: &[u8]| engine.cursor_mark(entry.key.tenant, cursor);
-                let cursor = FeedCursor(entry.sequence).encode(mark);
-                line(cursor, &stored.request, &outcome, &answer).map(Some)
-            }
-            Content::Open { .. } => {
-                tracing::error!(%id, "in the feed, and open");
-                Err(io::Error::other("a result that has not ended"))
-            }
-        },
-    }
+async fn line_of(edge: &Edge, entry: FeedEntry) -> Result<Option<Bytes>, Unread> {
+    let (id, engine) = (entry.key.id, &edge.engine);
+    let Some(outline) = engine.outline(entry.key, SMALL).await? else {
+        return Ok(None);
+    };
+    let Some((outcome, kept)) = outline.ending else {
+        tracing::error!(%id, "in the feed, and open");
+        let open = io::Error::other("a result that has not ended");
+        return Err(StoreError::Io(open).into());
+    };
+    let kept = KeptAnswer::new(engine.clone(), entry.key, kept);
+    let (answer, portion) = match kept.whole(&edge.memory).await {
+        Ok(whole) => whole,
+        Err(Unread::Erased) => return Ok(None),
+        Err(error) => {
+            tracing::warn!(%id, %error, "a result cannot be told");
+            return Err(error);
+        }
+    };
+    let mark = |cursor: &[u8]| engine.cursor_mark(entry.key.tenant, cursor);
+    let cursor = FeedCursor(entry.sequence).encode(mark);
+    let line = line(cursor, &outline.request, &outcome, &answer).map_err(StoreError::Io)?;
+    Ok(Some(match portion {
+        Some(portion) => portion.of(line),
+        None => line,
+    }))
 }
 
 #[derive(Serialize)]

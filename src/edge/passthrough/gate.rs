@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 
 use super::body::RequestBody;
 use crate::{
-    edge::{ask, auth, errors::ApiError, models, read},
+    edge::{ask, auth, errors::ApiError, memory::Memory, models, read},
     engine::{Caller, Engine, REPLACED},
 };
 
@@ -18,6 +18,7 @@ pub(super) struct Gate {
     paths: Paths,
     /// Of a body that is read, or refused.
     most: read::Bounds,
+    memory: Arc<Memory>,
 }
 
 /// Which calls an issued key's holder may pass to the upstream. What is not named does
@@ -97,8 +98,14 @@ impl fmt::Display for Paths {
 }
 
 impl Gate {
-    pub fn new(engine: &Arc<Engine>, paths: Paths, body_timeout: Duration) -> Gate {
+    pub fn new(
+        engine: &Arc<Engine>,
+        paths: Paths,
+        body_timeout: Duration,
+        memory: Arc<Memory>,
+    ) -> Gate {
         Gate {
+            memory,
             most: read::Bounds {
                 bytes: engine.settings().admission.max_body_bytes,
                 time: body_timeout,
@@ -132,16 +139,18 @@ impl Gate {
                 read::discard(read, most).await;
                 return Err(error);
             }
-            let whole = read::read(read, most)
-                .await
-                .map_err(|error| match error.status() {
-                    StatusCode::PAYLOAD_TOO_LARGE => too_large(most.bytes),
-                    _ => error,
-                })?;
+            let portion = self.memory.begin(caller.tenant);
+            let (whole, portion) =
+                read::read(read, most, portion)
+                    .await
+                    .map_err(|error| match error.status() {
+                        StatusCode::PAYLOAD_TOO_LARGE => too_large(most.bytes),
+                        _ => error,
+                    })?;
             if !whole.is_empty() {
                 models::check(&caller, &whole)?;
             }
-            body = Whole::from(whole).into();
+            body = Whole::from(portion.of(whole)).into();
         }
         put_in_place(&mut parts.headers, &caller)?;
         Ok((Request::from_parts(parts, body), caller))

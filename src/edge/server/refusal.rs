@@ -10,8 +10,23 @@ use tokio::{
 
 use crate::engine::error_body;
 
-/// Said to who comes when no connection is free.
-pub fn crowded() -> Vec<u8> {
+/// Refuses who comes when no connection is free. A supervisor that asks whether the
+/// process lives is told so: one that is not would end it, and all that others wait for.
+pub async fn turn_away(stream: TcpStream) {
+    let mut first = [0; PROBE.len()];
+    match timeout(PATIENCE, stream.peek(&mut first)).await {
+        Ok(Ok(count)) if first[..count] == *PROBE => refuse(stream, ALIVE).await,
+        _ => refuse(stream, &crowded()).await,
+    }
+}
+
+/// How the question begins.
+const PROBE: &[u8] = b"GET /healthz ";
+
+const ALIVE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain; charset=utf-8\r\n\
+    content-length: 3\r\nconnection: close\r\n\r\nok\n";
+
+fn crowded() -> Vec<u8> {
     answer(
         "503 Service Unavailable",
         "Offpeak has as many connections open as server.max_connections allows, and none \

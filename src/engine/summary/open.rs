@@ -71,6 +71,10 @@ impl Open {
         self.tenants.contains_key(&tenant)
     }
 
+    /// `spare`: bytes that the disk has for admissions. A tenant may have as many of them
+    /// as are then still free, whatever the settings allow: alone half of the disk. Where
+    /// they are too few for the request itself, the store says so.
+    ///
     /// # Errors
     /// Where a request of so many bytes would be one too many. The first of a tenant
     /// always has room within the tenant's bytes, and the first of all within all's.
@@ -78,6 +82,7 @@ impl Open {
         &mut self,
         tenant: TenantId,
         bytes: u64,
+        spare: u64,
         settings: &AdmissionSettings,
         now: Timestamp,
     ) -> Result<(), Full> {
@@ -89,9 +94,10 @@ impl Open {
         let Some(load) = self.tenants.get_mut(&tenant) else {
             return Ok(());
         };
+        let of_disk = spare.checked_sub(bytes).unwrap_or(u64::MAX);
         let own = Bounds {
             requests: settings.max_open_per_tenant,
-            bytes: settings.max_open_bytes_per_tenant,
+            bytes: settings.max_open_bytes_per_tenant.min(of_disk),
         };
         load.room(bytes, &own, now).map_err(|full| Full {
             of_tenant: true,
@@ -211,18 +217,22 @@ mod tests {
         let (one, other) = (TenantId([1; 16]), TenantId([2; 16]));
         let mut open = Open::default();
         let settings = settings(2, 100);
-        assert_eq!(open.room(one, 1_000, &settings, at(0)), Ok(()), "the first");
+        assert_eq!(
+            open.room(one, 1_000, u64::MAX, &settings, at(0)),
+            Ok(()),
+            "the first"
+        );
         for _ in 0..2 {
-            assert_eq!(open.room(one, 50, &settings, at(0)), Ok(()));
+            assert_eq!(open.room(one, 50, u64::MAX, &settings, at(0)), Ok(()));
             open.enter(&of(1, 50));
         }
-        let full = open.room(one, 0, &settings, at(0)).unwrap_err();
+        let full = open.room(one, 0, u64::MAX, &settings, at(0)).unwrap_err();
         assert!(full.of_tenant && !full.of_bytes);
         assert_eq!((full.requests, full.bytes), (2, 100));
-        assert_eq!(open.room(other, 0, &settings, at(0)), Ok(()));
+        assert_eq!(open.room(other, 0, u64::MAX, &settings, at(0)), Ok(()));
         open.exit(&of(1, 50));
-        assert_eq!(open.room(one, 50, &settings, at(0)), Ok(()));
-        let full = open.room(one, 51, &settings, at(0)).unwrap_err();
+        assert_eq!(open.room(one, 50, u64::MAX, &settings, at(0)), Ok(()));
+        let full = open.room(one, 51, u64::MAX, &settings, at(0)).unwrap_err();
         assert!(full.of_tenant && full.of_bytes);
         open.exit(&of(1, 50));
         assert!(!open.has_any(one));
@@ -232,8 +242,33 @@ mod tests {
             ..settings
         };
         open.enter(&of(2, 1));
-        let full = open.room(one, 1, &few, at(0)).unwrap_err();
+        let full = open.room(one, 1, u64::MAX, &few, at(0)).unwrap_err();
         assert!(!full.of_tenant && !full.of_bytes);
+    }
+
+    #[test]
+    fn a_tenant_leaves_as_much_of_the_disk_as_it_takes() {
+        let (one, other) = (TenantId([1; 16]), TenantId([2; 16]));
+        let settings = settings(1_000, u64::MAX);
+        let mut open = Open::default();
+        let disk = 100;
+        let mut used = 0;
+        let mut fill = |open: &mut Open, tenant, number| {
+            let before = used;
+            while open.room(tenant, 10, disk - used, &settings, at(0)).is_ok() {
+                open.enter(&of(number, 10));
+                used += 10;
+            }
+            used - before
+        };
+        assert_eq!(fill(&mut open, one, 1), 50);
+        assert_eq!(fill(&mut open, other, 2), 20);
+        let full = open.room(one, 10, 30, &settings, at(0)).unwrap_err();
+        assert!(full.of_tenant && full.of_bytes);
+        let third = TenantId([3; 16]);
+        assert_eq!(open.room(third, 30, 30, &settings, at(0)), Ok(()));
+        // The store tells that the disk is full.
+        assert_eq!(open.room(one, 10, 9, &settings, at(0)), Ok(()));
     }
 
     #[test]
@@ -245,7 +280,9 @@ mod tests {
             open.enter(&of(1, 1));
         }
         let asked = |open: &mut Open, seconds| {
-            let full = open.room(one, 1, &settings, at(seconds)).unwrap_err();
+            let full = open
+                .room(one, 1, u64::MAX, &settings, at(seconds))
+                .unwrap_err();
             full.retry_after.as_secs_f64()
         };
         assert_eq!(asked(&mut open, 0), 1.0, "nothing is known");

@@ -85,7 +85,7 @@ async fn what_is_erased_is_gone() {
     for key in [done, queued] {
         assert_eq!(world.engine().erase(key).await.unwrap(), Erased::Yes);
         assert_eq!(world.engine().erase(key).await.unwrap(), Erased::Unknown);
-        assert!(world.engine().load(key).await.unwrap().is_none());
+        assert!(world.engine().head(key).await.unwrap().is_none());
     }
     world.finish().await;
     assert_eq!(world.engine().gauges().held, 0);

@@ -12,6 +12,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use offpeak::{
     model::{
@@ -230,6 +231,19 @@ impl Store for Mortal<dyn Store> {
     }
     async fn load(&self, key: RequestKey) -> Result<Option<Stored>, StoreError> {
         self.life.hear(self.inner.load(key)).await
+    }
+    async fn outline(&self, key: RequestKey, short: u64) -> Result<Option<Outline>, StoreError> {
+        self.life.hear(self.inner.outline(key, short)).await
+    }
+    async fn answer_part(
+        &self,
+        key: RequestKey,
+        from: u64,
+        most: usize,
+    ) -> Result<Option<Bytes>, StoreError> {
+        self.life
+            .hear(self.inner.answer_part(key, from, most))
+            .await
     }
     async fn place(&self, key: RequestKey, of: &[BatchId]) -> Result<Option<Place>, StoreError> {
         self.life.hear(self.inner.place(key, of)).await
@@ -569,6 +583,9 @@ impl Store for Mortal<dyn Store> {
     }
     async fn disk_bytes(&self) -> Result<u64, StoreError> {
         self.life.hear(self.inner.disk_bytes()).await
+    }
+    async fn spare_bytes(&self) -> Result<u64, StoreError> {
+        self.life.hear(self.inner.spare_bytes()).await
     }
 }
 

@@ -13,10 +13,10 @@ async fn results_and_orphans_are_kept_for_a_time() {
     world.all_done(&[key, orphan]).await;
     world.finish().await;
     world.pass(9 * HOUR).await;
-    assert!(world.engine().load(key).await.unwrap().is_some());
+    assert!(world.engine().head(key).await.unwrap().is_some());
     assert_eq!(world.engine().gauges().held, 1);
     world.pass(2 * HOUR).await;
-    assert!(world.engine().load(key).await.unwrap().is_none());
+    assert!(world.engine().head(key).await.unwrap().is_none());
     assert_eq!(world.batches().await, []);
     assert_eq!(world.engine().gauges().held, 0);
     assert_eq!(world.store.unreleased().await.unwrap(), []);

@@ -20,6 +20,20 @@ use super::{
 const KEY: &str = "sk-north.one";
 const MODEL: &str = "gpt-4o-mini";
 
+/// Each may have half of what the one before has left.
+const KEYS: [&str; 10] = [
+    KEY,
+    "sk-north.2",
+    "sk-north.3",
+    "sk-north.4",
+    "sk-north.5",
+    "sk-north.6",
+    "sk-north.7",
+    "sk-north.8",
+    "sk-north.9",
+    "sk-north.10",
+];
+
 struct Scene {
     provider: Arc<Provider>,
     server: Arc<Revived>,
@@ -40,11 +54,14 @@ async fn scene(disk: &Disk, stderr: &Path, reserve: &str) -> Scene {
 }
 
 impl Scene {
-    /// Takes calls in until one is refused; the others are seen through.
+    /// Takes calls in until one is refused that is not its key's fault; the others are
+    /// seen through.
     async fn until_refused(&self, tasks: &mut JoinSet<()>) -> Value {
         let up = self.server.up();
+        let mut keys = KEYS.iter();
+        let mut key = keys.next().unwrap();
         for number in 0..2000 {
-            let call = Call::new(number, KEY, MODEL, Mode::Keyed, "10m").padded(100_000);
+            let call = Call::new(number, key, MODEL, Mode::Keyed, "10m").padded(100_000);
             let reply = self.load.client.send(&up, &call, 0).await.unwrap();
             match reply.status {
                 StatusCode::ACCEPTED => {
@@ -54,6 +71,11 @@ impl Scene {
                         let done = load.see_through(call).await;
                         assert_eq!(done.requests.len(), 1);
                     });
+                }
+                // It leaves to others as much of the disk as it takes.
+                StatusCode::TOO_MANY_REQUESTS => {
+                    assert!(reply.body.contains("tenant_queue_full"), "{}", reply.body);
+                    key = keys.next().expect("ten of them fill it");
                 }
                 status => {
                     assert!(status.is_server_error(), "{status} {}", reply.body);

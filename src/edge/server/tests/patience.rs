@@ -192,6 +192,15 @@ async fn when_all_places_are_taken_the_idle_make_room_and_then_nobody() {
     let body: serde_json::Value = serde_json::from_slice(&fourth.read(length).await).unwrap();
     assert_eq!(body["error"]["code"], "too_many_connections");
 
+    let mut supervisor = proxy.connect().await;
+    supervisor
+        .write("GET /healthz HTTP/1.1\r\nhost: us\r\n\r\n")
+        .await;
+    let head = supervisor.read_head().await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    assert_eq!(supervisor.read(3).await, b"ok\n");
+    supervisor.assert_closed().await;
+
     answered(&mut second, &mut pending).await;
     answered(&mut third, &mut other).await;
     let mut fifth = proxy.connect().await;
