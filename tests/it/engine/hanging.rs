@@ -52,7 +52,7 @@ async fn a_list_that_hangs_holds_up_nothing_else() {
 
     world.pass(7 * HOUR).await;
     for key in keys {
-        let stored = world.engine().load(key).await.unwrap();
+        let stored = world.engine().head(key).await.unwrap();
         assert!(stored.is_none(), "kept for too long");
     }
 }
@@ -66,7 +66,7 @@ async fn deletes_that_hang_hold_up_nothing_else() {
     world.all_done(&keys).await.iter().for_each(succeeded);
     world.pass(9 * HOUR + 3 * MINUTE).await;
     for key in &keys {
-        let stored = world.engine().load(*key).await.unwrap();
+        let stored = world.engine().head(*key).await.unwrap();
         assert!(stored.is_none(), "kept for too long");
     }
     let littered = |batches: Vec<offpeak::model::batch::Batch>| {
