@@ -10,7 +10,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::time::{Instant, timeout_at};
@@ -22,7 +22,7 @@ use super::{
     view::Shown,
 };
 use crate::{
-    edge::{Edge, errors::ApiError, prefer::Preference, replay::Assembler},
+    edge::{Edge, auth, errors::ApiError, prefer::Preference, replay::Assembler},
     engine::{Engine, FeedError},
     model::{
         body::walk::compact,
@@ -43,6 +43,7 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 pub async fn feed(
     State(edge): State<Arc<Edge>>,
     Tenant(tenant): Tenant,
+    uri: Uri,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -60,7 +61,8 @@ pub async fn feed(
     let after = after
         .map(|cursor| cursor.ok_or_else(bad_cursor))
         .transpose()?;
-    let page = next_page(&edge, tenant, (after, query.limit()), wait).await?;
+    let whose = || Ok(auth::caller(&edge, &headers, &uri)?.tenant);
+    let page = next_page(&edge, whose, (after, query.limit()), wait).await?;
     let before = after.map_or(0, |cursor| cursor.0);
     let last = page.entries.last().map_or(before, |entry| entry.sequence);
     let body = Body::from_stream(lines_of(edge.engine.clone(), page.entries));
@@ -79,18 +81,27 @@ pub async fn feed(
 }
 
 /// What has ended behind the cursor; where that is nothing, what ends next, for
-/// as long as the caller waits.
+/// as long as the caller waits. `whose` is asked again then: meanwhile the tenant may
+/// have moved to another key, and whoever has the old one is nobody to it.
 async fn next_page(
     edge: &Edge,
-    tenant: TenantId,
+    whose: impl Fn() -> Result<TenantId, ApiError>,
     asked: (Option<FeedCursor>, usize),
     wait: Duration,
 ) -> Result<FeedPage, ApiError> {
     let until = Instant::now() + wait;
+    let tenant = whose()?;
     // Before the first read, or an ending in between would wake nobody.
     let mut waiter = edge.engine.feed_waiter(tenant);
     loop {
         let page = read(&edge.engine, tenant, asked).await?;
+        if whose()? != tenant {
+            let nothing = Vec::new();
+            return Ok(FeedPage {
+                entries: nothing,
+                ..page
+            });
+        }
         if !page.entries.is_empty() || wait.is_zero() {
             return Ok(page);
         }
