@@ -32,7 +32,12 @@ use crate::model::time::Timestamp;
 
 /// Time and chance.
 pub trait Clock: Send + Sync + 'static {
+    /// Never jumps: what is decided here is decided by it.
     fn now(&self) -> Timestamp;
+
+    /// What the machine's clock says, which somebody may have set: for those who hold it
+    /// against theirs.
+    fn wall(&self) -> Timestamp;
 
     /// Uniform in `0..=u128::MAX`, and not to be guessed: keys are made of it.
     fn random(&self) -> u128;

@@ -83,6 +83,10 @@ impl Clock for SystemClock {
         self.now()
     }
 
+    fn wall(&self) -> Timestamp {
+        (self.wall)()
+    }
+
     fn random(&self) -> u128 {
         let mut chance = rand::rng();
         (u128::from(chance.next_u64()) << 64) | u128::from(chance.next_u64())
@@ -132,6 +136,15 @@ mod tests {
             }
             assert_eq!(start.until(before), told);
         }
+    }
+
+    #[test]
+    fn the_wall_clock_is_told_as_it_is() {
+        let start = Timestamp::from_secs(1_000_000);
+        let set = start + 3600 * SECOND;
+        let walls = Mutex::new(vec![set, start]);
+        let clock = SystemClock::following(move || walls.lock().pop().unwrap());
+        assert_eq!(clock.wall(), set);
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl Deliver for Courier {
             webhook_id: &event.id,
             body: event.body,
             secrets: &secrets,
-            now: event.now,
+            now: event.wall,
         };
         in_words(self.sender.deliver(attempt).await)
     }

@@ -73,7 +73,7 @@ fn event(target: &str) -> HookEvent {
         target: target.to_owned(),
         tenant: TenantId([1; 16]),
         id: "evt_1".to_owned(),
-        now: Timestamp::from_secs(1_763_832_346),
+        wall: Timestamp::from_secs(1_763_832_346),
         body: Bytes::from_static(BODY),
         secrets: vec![1, 0],
     }

@@ -146,7 +146,10 @@ impl Engine {
             Verdict::Granted | Verdict::AfterOthers => self.wait_for_money(request, known).await,
             Verdict::Spent(window) => {
                 tracing::debug!(id = %request.key.id, ?window, "its rescue is not paid for");
-                self.back_to_its_lane(request.entry()).await
+                match self.back_to_its_lane(request.entry()).await? {
+                    true => Ok(()),
+                    false => self.wait_for_its_batch(request, known).await,
+                }
             }
         }
     }

@@ -14,9 +14,11 @@ use thiserror::Error;
 
 use crate::{
     model::{
+        batch::{Batch, BatchState},
         id::{CredentialId, TenantId},
         time::Timestamp,
     },
+    policy::bucket::Bucket,
     ports::{Credential, KeyOwner, ProviderError, StoreError, TenantMove},
 };
 
@@ -29,11 +31,18 @@ pub(super) struct Tenants {
     moved: RwLock<HashMap<TenantId, KeyOwner>>,
     /// How often each tenant has moved since when.
     moves: Mutex<HashMap<TenantId, (Timestamp, u32)>>,
+    /// What is left of its tries, and when it tried last.
+    tries: Mutex<HashMap<TenantId, (Timestamp, Bucket)>>,
 }
 
 /// Moves of one tenant in a day: each leaves two small records for good.
 const MOVES: u32 = 10;
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// Keys that one tenant may try to move to: each is asked about at the provider, whose
+/// answer tells whether it is one. Few enough to search for none by it, and so many that
+/// who mistypes, or has his old key abused, moves within a minute.
+const TRIES_PER_MINUTE: u32 = 6;
+const MINUTE: Duration = Duration::from_secs(60);
 
 impl Tenants {
     pub fn of(&self, print: TenantId) -> Option<TenantId> {
@@ -48,13 +57,28 @@ impl Tenants {
         self.moved.write().extend(keys);
     }
 
-    /// Counts a move, unless there were too many.
+    /// Whether the tenant may move once more.
     fn may_move(&self, tenant: TenantId, now: Timestamp) -> bool {
         let mut moves = self.moves.lock();
         moves.retain(|_, (since, _)| *since + DAY > now);
+        moves.get(&tenant).is_none_or(|(_, count)| *count < MOVES)
+    }
+
+    fn has_moved(&self, tenant: TenantId, now: Timestamp) {
+        let mut moves = self.moves.lock();
         let (_, count) = moves.entry(tenant).or_insert((now, 0));
         *count += 1;
-        *count <= MOVES
+    }
+
+    /// Counts a try, or says when there may be one.
+    fn try_once(&self, tenant: TenantId, now: Timestamp) -> Result<(), Duration> {
+        let mut tries = self.tries.lock();
+        // Full again by then.
+        tries.retain(|_, (last, _)| *last + MINUTE > now);
+        let full = (now, Bucket::new(TRIES_PER_MINUTE, now));
+        let (last, bucket) = tries.entry(tenant).or_insert(full);
+        *last = now;
+        bucket.take(now)
     }
 }
 
@@ -90,6 +114,8 @@ pub enum MoveError {
     Kept,
     #[error("too many moves in a day")]
     TooMany,
+    #[error("too many tries to move in a minute")]
+    TooFast { wait: Duration },
     #[error("what was sealed of the previous key does not open")]
     Unopened,
     #[error(transparent)]
@@ -114,6 +140,8 @@ impl Engine {
         if !self.tenants.may_move(tenant, self.now()) {
             return Err(MoveError::TooMany);
         }
+        let tried = self.tenants.try_once(tenant, self.now());
+        tried.map_err(|wait| MoveError::TooFast { wait })?;
         self.try_new_key(caller, tenant, force).await?;
 
         // No work comes in for either key in between.
@@ -144,6 +172,7 @@ impl Engine {
         };
         self.store.move_tenant(moving).await?;
         self.tenants.know(keys);
+        self.tenants.has_moved(tenant, self.now());
         tracing::info!(%tenant, keep_previous, "a tenant moved to another key");
         for (id, credential, sealed) in credentials {
             self.credentials.replace(id, credential, sealed);
@@ -239,11 +268,8 @@ impl Engine {
                 return Err(MoveError::Refused { body });
             }
             if let Some(running) = self.running_by(id)
-                && let Err(ProviderError::Refused {
-                    status: 401 | 403 | 404,
-                    ..
-                }) = self.provider.batch(&credential, &running).await
                 && !force
+                && !self.sees(&credential, &running).await
             {
                 return Err(MoveError::OtherProject);
             }
@@ -251,20 +277,62 @@ impl Engine {
         Ok(())
     }
 
-    /// A batch that runs by the credential, by the provider's id.
-    fn running_by(&self, id: CredentialId) -> Option<String> {
+    /// What runs by the credential.
+    fn running_by(&self, id: CredentialId) -> Option<Running> {
         let summary = self.summary.lock();
-        let mut batches = summary.batches.values().map(|tracked| &tracked.batch);
-        let running = batches.find(|batch| {
-            batch.credential == id && batch.state.is_open() && batch.provider_id.is_some()
-        });
-        running?.provider_id.clone()
+        let batches = summary.batches.values().map(|tracked| &tracked.batch);
+        let own = batches.filter(|batch| batch.credential == id);
+        own.filter_map(Running::of).min()
+    }
+
+    /// Whether a key sees what runs, or nothing is known against that.
+    async fn sees(&self, credential: &Credential, running: &Running) -> bool {
+        let seen = match running {
+            Running::Batch(id) => self.provider.batch(credential, id).await.map(drop),
+            Running::Create { file } => {
+                let content = self.provider.input_lines(credential, file).await;
+                content.map(drop)
+            }
+        };
+        !matches!(
+            seen,
+            Err(ProviderError::Refused {
+                status: 401 | 403 | 404,
+                ..
+            })
+        )
     }
 
     /// A tenant that has never asked for anything.
     fn nobody(&self, old: TenantId) -> TenantId {
         let chance = self.clock.random().to_be_bytes();
         TenantId(self.vault.fingerprint("moved away", &[&old.0, &chance]))
+    }
+}
+
+/// What runs at the provider, or may, and what tells of it whose it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Running {
+    Batch(String),
+    /// A create whose reply has not come. Its input file is of the same project.
+    Create {
+        file: String,
+    },
+}
+
+impl Running {
+    /// A create that was given up has no file any more: of a batch that comes of it all
+    /// the same nobody can tell before it is found.
+    fn of(batch: &Batch) -> Option<Running> {
+        if !batch.state.is_open() || batch.state == BatchState::Lost {
+            return None;
+        }
+        let running = batch.provider_id.clone().map(Running::Batch);
+        running.or_else(|| {
+            batch.create_sent?;
+            let file = batch.input_file.clone()?;
+            Some(Running::Create { file })
+        })
     }
 }
 

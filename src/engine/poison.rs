@@ -10,7 +10,7 @@ use crate::{
     model::{
         batch::Batch,
         id::BatchId,
-        request::{Entry, Place},
+        request::{Entry, OnLate, Place},
     },
     policy::retry,
     ports::{
@@ -34,7 +34,8 @@ pub(super) enum Rest {
 
 impl Engine {
     /// A batch that failed validation loses its bad lines: each gets the provider's
-    /// error as its answer. Where the provider names none, halves of the batch tell.
+    /// error as its answer. Where the provider names none, halves of the batch tell, and
+    /// of what fails alone an ordinary call: the batch may have failed for no line at all.
     pub(super) async fn part_poison(
         self: &Arc<Self>,
         batch: &Batch,
@@ -56,18 +57,43 @@ impl Engine {
             return Ok(Ok(Rest::Live));
         }
         let lines = self.lines_of(batch.id).await?;
-        if let ([line], [error, ..]) = (&*lines, &*remote.errors) {
-            let answer = ResultLine {
-                custom_id: line.key.id.to_string(),
-                answer: refusal(error),
-            };
-            self.settle_lines(batch, vec![answer]).await?;
+        // The file is gone that would have told whose number it is.
+        let named = remote.errors.iter().find(|error| error.line.is_some());
+        if let ([line], Some(error)) = (&*lines, named) {
+            self.refuse(batch, line, error).await?;
             return Ok(Ok(Rest::GoesOn));
         }
-        Ok(Ok(match self.halve(batch, &lines).await? {
-            true => Rest::GoesOn,
-            false => Rest::Live,
-        }))
+        if self.halve(batch, &lines).await? {
+            return Ok(Ok(Rest::GoesOn));
+        }
+        if let ([line], [error, ..]) = (&*lines, &*remote.errors)
+            && !self.may_go_live(batch)
+        {
+            // It would go into one batch after the other, and each would fail with it.
+            self.refuse(batch, line, error).await?;
+        }
+        Ok(Ok(Rest::Live))
+    }
+
+    async fn refuse(
+        self: &Arc<Self>,
+        batch: &Batch,
+        line: &Entry,
+        error: &RemoteError,
+    ) -> Result<(), StoreError> {
+        let answer = ResultLine {
+            custom_id: line.key.id.to_string(),
+            answer: refusal(error),
+        };
+        self.settle_lines(batch, vec![answer]).await.map(drop)
+    }
+
+    /// Whether an ordinary call for each line would be let go: of those who pay more
+    /// rather than being late, within the rescue budget.
+    fn may_go_live(&self, batch: &Batch) -> bool {
+        let (money, cost) = (self.plan_rescues(), self.price_of_batch(batch));
+        batch.cohort.on_late != OnLate::Rescue
+            || self.could_afford(&money, batch.tenant, cost).is_ok()
     }
 
     /// The lines that the errors name by their number in the input file.
@@ -104,14 +130,17 @@ impl Engine {
     }
 
     /// Makes two batches of the lines of one that was refused as a whole: of a single
-    /// bad line in 50,000 the sixteenth halving tells. False, and nothing moved, where
-    /// there is nothing to halve, no time to, or where that was done often enough.
+    /// bad line in 50,000 the sixteenth halving tells. A batch of one line may have failed
+    /// for what has passed: it is made once more. False, and nothing moved, where there is
+    /// nothing to halve, no time to, or where that was done often enough.
     pub(super) async fn halve(
         self: &Arc<Self>,
         batch: &Batch,
         lines: &[Entry],
     ) -> Result<bool, StoreError> {
-        if lines.len() < 2 || self.place_after_return(batch, lines) == Place::Live {
+        let is_left_alone = lines.len() < 2 && batch.part_of.is_some();
+        if lines.is_empty() || is_left_alone || self.place_after_return(batch, lines) == Place::Live
+        {
             return Ok(false);
         }
         let whole = batch.part_of.unwrap_or(batch.id);
@@ -120,7 +149,7 @@ impl Engine {
             tracing::warn!(batch = %whole, "its bad lines were not found by halves");
             return Ok(false);
         }
-        tracing::info!(batch = %batch.id, lines = lines.len(), "halved, to find its bad lines");
+        tracing::info!(batch = %batch.id, lines = lines.len(), "made again of halves, to find its bad lines");
         for half in lines.chunks(lines.len().div_ceil(2)) {
             self.part(batch, whole, half).await?;
         }

@@ -28,8 +28,9 @@ impl Engine {
             self.summary.lock().destinations.know(&destination);
         }
         self.count_queue().await?;
-        self.count_live().await?;
         self.count_batches().await?;
+        self.reclaim_lines().await?;
+        self.count_live().await?;
         for (digest, key) in self.store.unreleased().await? {
             self.holders.orphan(key, digest);
         }
@@ -58,17 +59,21 @@ impl Engine {
         }
     }
 
+    /// Once the batches are known that they may go back into.
     async fn count_live(&self) -> Result<(), StoreError> {
         let mut after = None;
         loop {
             let page = self.store.scan_live(after, PAGE).await?;
-            let Some(last) = page.last() else {
+            let Some((last, _)) = page.last() else {
                 return Ok(());
             };
             after = Some(*last);
             let mut summary = self.summary.lock();
-            for entry in &page {
+            for (entry, batch) in &page {
                 summary.enter(&Place::Live, entry);
+                if let Some(batch) = batch {
+                    summary.was_overtaken(*batch, entry.key);
+                }
             }
         }
     }
@@ -123,6 +128,27 @@ impl Engine {
                 summary.enter(&Place::Line(batch.id), entry);
             }
         }
+    }
+
+    /// Lines of batches that have ended, or whose record is gone: nothing would ever
+    /// look at them.
+    async fn reclaim_lines(&self) -> Result<(), StoreError> {
+        for batch in self.store.batches_with_lines().await? {
+            if self.summary.lock().batches.is_open(&batch) {
+                continue;
+            }
+            let lines = self.lines_of(batch).await?;
+            tracing::warn!(%batch, lines = lines.len(), "lines were left in a batch that has ended; they go back to their queue");
+            for lines in lines.chunk_by(|one, next| one.cohort == next.cohort) {
+                let (from, to) = (Place::Line(batch), Place::Queue(lines[0].cohort));
+                {
+                    let mut summary = self.summary.lock();
+                    lines.iter().for_each(|line| summary.enter(&from, line));
+                }
+                self.relocate_all(lines, from, to).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Receivers of webhooks that deliveries wait for.

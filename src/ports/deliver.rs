@@ -21,7 +21,9 @@ pub struct HookEvent {
     pub tenant: TenantId,
     /// The same at every try.
     pub id: String,
-    pub now: Timestamp,
+    /// What the wall clock says: receivers hold the signature's time against theirs, and
+    /// refuse what is some minutes off.
+    pub wall: Timestamp,
     pub body: Bytes,
     /// Numbers of the tenant's secrets that sign it, the current one first.
     pub secrets: Vec<u32>,

@@ -153,9 +153,12 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Vec<Entry>, StoreError>;
 
     /// Those of all queues in key order from after `after`, for rebuilding
-    /// summaries.
-    async fn scan_live(&self, after: Option<Entry>, limit: usize)
-    -> Result<Vec<Entry>, StoreError>;
+    /// summaries, each with the batch that it was a line of when it was moved there.
+    async fn scan_live(
+        &self,
+        after: Option<Entry>,
+        limit: usize,
+    ) -> Result<Vec<(Entry, Option<BatchId>)>, StoreError>;
 
     /// A batch's lines in the order of the file, from after `after`.
     async fn lines(
@@ -164,6 +167,9 @@ pub trait Store: Send + Sync + 'static {
         after: Option<RequestId>,
         limit: usize,
     ) -> Result<Vec<Entry>, StoreError>;
+
+    /// Batches that have lines, known or not.
+    async fn batches_with_lines(&self) -> Result<Vec<BatchId>, StoreError>;
 
     async fn put_batch(&self, batch: &Batch) -> Result<(), StoreError>;
 

@@ -395,7 +395,7 @@ impl<K: Kv> Store for KvStore<K> {
         &self,
         after: Option<Entry>,
         limit: usize,
-    ) -> Result<Vec<Entry>, StoreError> {
+    ) -> Result<Vec<(Entry, Option<BatchId>)>, StoreError> {
         self.read(limit, move |kv| reads::scan_live(kv, after, limit))
             .await
     }
@@ -417,6 +417,11 @@ impl<K: Kv> Store for KvStore<K> {
 
     async fn batch(&self, id: BatchId) -> Result<Option<Batch>, StoreError> {
         self.read(1, move |kv| reads::batch(kv, id)).await
+    }
+
+    async fn batches_with_lines(&self) -> Result<Vec<BatchId>, StoreError> {
+        self.read(usize::MAX, |kv| reads::batches_with_lines(kv))
+            .await
     }
 
     async fn batches(&self, since: Timestamp) -> Result<Vec<Batch>, StoreError> {

@@ -285,13 +285,22 @@ pub fn live(
     limit: usize,
 ) -> Read<Vec<Entry>> {
     readable(kv, &live::of_queue(queue, from), limit, |key, value| {
-        or_remade(kv, key, live::request_of(key), live::decode(key, value))
+        let entry = live::decode(key, value).map(|(entry, _)| entry);
+        or_remade(kv, key, live::request_of(key), entry)
     })
 }
 
-pub fn scan_live(kv: &impl Kv, after: Option<Entry>, limit: usize) -> Read<Vec<Entry>> {
+pub fn scan_live(
+    kv: &impl Kv,
+    after: Option<Entry>,
+    limit: usize,
+) -> Read<Vec<(Entry, Option<BatchId>)>> {
     readable(kv, &live::all(after.as_ref()), limit, |key, value| {
-        or_remade(kv, key, live::request_of(key), live::decode(key, value))
+        let read = live::decode(key, value);
+        let batch = read.as_ref().ok().and_then(|(_, batch)| *batch);
+        let entry = read.map(|(entry, _)| entry);
+        let entry = or_remade(kv, key, live::request_of(key), entry)?;
+        Ok((entry, batch))
     })
 }
 
@@ -305,6 +314,18 @@ pub fn lines(
         let entry = line::decode(key, value).map(|(_, entry)| entry);
         or_remade(kv, key, line::request_of(key), entry)
     })
+}
+
+/// One key of each is read, and no more.
+pub fn batches_with_lines(kv: &impl Kv) -> Read<Vec<BatchId>> {
+    let mut found = Vec::new();
+    let mut span = Span::prefix(&[line::KIND.tag]);
+    while let [(key, _)] = &kv.scan(&span, End::Front, 1)?[..] {
+        let batch = line::batch_of(key)?;
+        span.from = line::of_batch(batch, None).to;
+        found.push(batch);
+    }
+    Ok(found)
 }
 
 pub fn batches(kv: &impl Kv, since: Timestamp) -> Read<Vec<Batch>> {

@@ -161,6 +161,11 @@ fn refused(error: MoveError) -> ApiError {
             "too_many_moves",
             "There were ten moves in a day.",
         ),
+        MoveError::TooFast { wait } => ApiError::limited(
+            "too_many_tries",
+            "Six keys a minute may be tried. The last one was not.",
+        )
+        .retry_after(wait),
         MoveError::Unopened => ApiError::server(
             StatusCode::INTERNAL_SERVER_ERROR,
             "credential_unreadable",

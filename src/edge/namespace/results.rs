@@ -10,7 +10,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::time::{Instant, timeout_at};
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     edge::{
-        Edge,
+        Edge, auth,
         errors::{self, ApiError},
         kept::{KeptAnswer, Unread},
         memory::SMALL,
@@ -51,6 +51,7 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 pub async fn feed(
     State(edge): State<Arc<Edge>>,
     Tenant(tenant): Tenant,
+    uri: Uri,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -69,11 +70,12 @@ pub async fn feed(
         .map(|cursor| cursor.ok_or_else(bad_cursor))
         .transpose()?;
     let asked = (after, query.limit());
+    let whose = || Ok(auth::caller(&edge, &headers, &uri)?.tenant);
     let mut page = read(&edge.engine, tenant, asked).await?;
     let mut soon = false;
     if page.entries.is_empty() && !wait.is_zero() {
         match may_wait(&edge, tenant).await? {
-            Some(_waits) => page = next_page(&edge, tenant, asked, wait).await?,
+            Some(_waits) => page = next_page(&edge, whose, asked, wait).await?,
             None => soon = true,
         }
     }
@@ -117,18 +119,27 @@ async fn may_wait(edge: &Edge, tenant: TenantId) -> Result<Option<Waits>, StoreE
 }
 
 /// What has ended behind the cursor; where that is nothing, what ends next, for
-/// as long as the caller waits.
+/// as long as the caller waits. `whose` is asked again then: meanwhile the tenant may
+/// have moved to another key, and whoever has the old one is nobody to it.
 async fn next_page(
     edge: &Edge,
-    tenant: TenantId,
+    whose: impl Fn() -> Result<TenantId, ApiError>,
     asked: (Option<FeedCursor>, usize),
     wait: Duration,
 ) -> Result<FeedPage, ApiError> {
     let until = Instant::now() + wait;
+    let tenant = whose()?;
     // Before the first read, or an ending in between would wake nobody.
     let mut waiter = edge.engine.feed_waiter(tenant);
     loop {
         let page = read(&edge.engine, tenant, asked).await?;
+        if whose()? != tenant {
+            let nothing = Vec::new();
+            return Ok(FeedPage {
+                entries: nothing,
+                ..page
+            });
+        }
         if !page.entries.is_empty() {
             return Ok(page);
         }

@@ -273,13 +273,36 @@ impl Engine {
         bill.map_or_else(|| self.prices.dearest(usage), |bill| bill.paid)
     }
 
-    /// A rescue that the budget does not cover goes back to its cheap lane.
-    pub(in crate::engine) async fn back_to_its_lane(&self, entry: Entry) -> Result<(), StoreError> {
+    /// A rescue that the budget does not cover goes back to its cheap lane. False, and
+    /// nothing moved, while a step of the batch that it was taken out of is in hand: what
+    /// is left in that may have been read already, and be moved before it ends.
+    pub(in crate::engine) async fn back_to_its_lane(
+        &self,
+        entry: Entry,
+    ) -> Result<bool, StoreError> {
+        let home = self.summary.lock().taken_out_of(&entry.key);
+        let in_hand = home.map(|batch| self.inflight.batches.begin(batch));
+        if matches!(in_hand, Some(None)) {
+            return Ok(false);
+        }
+        // It may have ended before it was in hand.
         let back = self.summary.lock().back_from_live(&entry);
-        self.relocate_all(&[entry], Place::Live, back).await?;
+        let moved = self.relocate_all(&[entry], Place::Live, back).await;
+        if let (Err(_), Place::Line(batch)) = (&moved, back) {
+            self.summary.lock().overtake(batch, &[entry]);
+        }
+        moved?;
+        drop(in_hand);
         self.backoffs.forget(&entry.key);
-        self.signals.packer.notify_one();
-        Ok(())
+        // Whoever wanted the batch meanwhile has passed it by.
+        for signal in [
+            &self.signals.packer,
+            &self.signals.submitter,
+            &self.signals.watcher,
+        ] {
+            signal.notify_one();
+        }
+        Ok(true)
     }
 
     /// Why a request is, or will be, late where its rescue is not paid for.

@@ -70,7 +70,7 @@ impl Engine {
             target,
             tenant,
             id: delivery.key.id.event(),
-            now,
+            wall: self.clock.wall(),
             body: event_body(&stored.request, &outcome, &answer, &self.settings.webhook),
             secrets: self.store.hook_secrets(tenant).await?.valid(now),
         }))

@@ -171,7 +171,7 @@ impl Engine {
             target: target.to_owned(),
             tenant,
             id: id.event(),
-            now,
+            wall: self.clock.wall(),
             body: event::test_body(id, now),
             secrets: self.store.hook_secrets(tenant).await?.valid(now),
         };

@@ -18,6 +18,9 @@ use crate::{
 
 use super::{background::Remote, rungs::Known, schedule::Schedule};
 
+/// A step of a batch takes about as long, where it is not a harvest.
+const FOR_A_STEP: Duration = Duration::from_secs(1);
+
 /// Calls that wait before their next step, and how often they have tried.
 #[derive(Default)]
 pub struct Backoffs(Mutex<Schedule<RequestKey, Backoff>>);
@@ -253,6 +256,17 @@ impl Engine {
     ) -> Result<(), StoreError> {
         self.backoffs.park(request.entry(), known);
         self.budgets.stir(request.key.tenant);
+        self.keep_if_live(request).await
+    }
+
+    /// Waits with it until the step of its batch that is in hand is done.
+    pub(super) async fn wait_for_its_batch(
+        &self,
+        request: &Request,
+        known: Known,
+    ) -> Result<(), StoreError> {
+        let until = self.now() + FOR_A_STEP;
+        self.backoffs.keep(request.entry(), known, until);
         self.keep_if_live(request).await
     }
 

@@ -146,7 +146,7 @@ impl Batches {
         self.tenants.remove(&batch.tenant, id);
     }
 
-    pub(super) fn is_open(&self, id: &BatchId) -> bool {
+    pub fn is_open(&self, id: &BatchId) -> bool {
         let tracked = self.tracked.get(id);
         tracked.is_some_and(|tracked| tracked.batch.state.is_open())
     }

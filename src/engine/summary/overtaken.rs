@@ -54,6 +54,13 @@ impl Summary {
         }
     }
 
+    /// One that was found live when we started, and was a line of this batch before.
+    pub fn was_overtaken(&mut self, batch: BatchId, key: RequestKey) {
+        if self.batches.is_open(&batch) {
+            self.overtaken.insert(key, batch);
+        }
+    }
+
     /// It does not run live: it was answered before it could.
     pub fn not_overtaken(&mut self, key: &RequestKey) {
         self.overtaken.remove(key);
@@ -65,11 +72,17 @@ impl Summary {
         self.overtaken.batches.contains_key(&batch)
     }
 
+    /// The batch that a request which runs live was taken out of, while that runs.
+    pub fn taken_out_of(&self, key: &RequestKey) -> Option<BatchId> {
+        let batch = self.overtaken.lines.get(key).copied();
+        batch.filter(|id| self.batches.is_open(id))
+    }
+
     /// Where a request goes that could not run live: to the batch that it was taken
     /// out of, while that runs, so that it never stands in two.
     pub fn back_from_live(&mut self, entry: &Entry) -> Place {
-        let batch = self.overtaken.remove(&entry.key);
-        let running = batch.filter(|id| self.batches.is_open(id));
+        let running = self.taken_out_of(&entry.key);
+        self.overtaken.remove(&entry.key);
         running.map_or(Place::Queue(entry.cohort), Place::Line)
     }
 }

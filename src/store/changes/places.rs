@@ -3,7 +3,7 @@
 use super::{
     super::{
         kv::Kv,
-        records::{batch, line, live, placed, queue, request},
+        records::{batch, line, live, moved, placed, queue, request},
         staging::{Staging, Step},
     },
     read_request,
@@ -27,10 +27,10 @@ pub fn relocate<K: Kv>(
     let stored = match &relocation.from {
         Place::Queue(_) => queue::decode(&from, &value).map(|(_, entry)| entry),
         Place::Line(_) => line::decode(&from, &value).map(|(_, entry)| entry),
-        Place::Live => live::decode(&from, &value),
+        Place::Live => live::decode(&from, &value).map(|(entry, _)| entry),
     };
     let entry = stored.unwrap_or(relocation.entry);
-    let (to, value) = placed(&relocation.to, &entry);
+    let (to, value) = moved(Some(&relocation.from), &relocation.to, &entry);
     if from != to {
         let mut step = Step::default();
         step.delete(from);

@@ -417,7 +417,7 @@ fn places<K: Kv>(
                         .map(|(cohort, entry)| (Place::Queue(cohort), entry)),
                     tag if tag == line::KIND.tag => line::decode(&name, &value)
                         .map(|(batch, entry)| (Place::Line(batch), entry)),
-                    _ => live::decode(&name, &value).map(|entry| (Place::Live, entry)),
+                    _ => live::decode(&name, &value).map(|(entry, _)| (Place::Live, entry)),
                 };
                 match read {
                     Ok((Place::Line(batch), _)) if !batches.contains(&batch) => {

@@ -46,6 +46,12 @@ pub fn of_batch(batch: BatchId, after: Option<RequestId>) -> Span {
     }
 }
 
+/// The batch that a key names.
+pub fn batch_of(key: &[u8]) -> Result<BatchId, StoreError> {
+    let mut fields = Fields::of(KIND, key)?;
+    Ok(BatchId::from_bytes(fields.array()?))
+}
+
 /// The request that a key names, whatever its value says.
 pub fn request_of(key: &[u8]) -> Option<RequestKey> {
     let (_, ends) = key.split_last_chunk::<32>()?;
@@ -95,6 +101,7 @@ mod tests {
         fn round_trip(batch: [u8; 16], entry in samples::entry()) {
             let batch = BatchId::from_bytes(batch);
             let name = key(batch, entry.key);
+            prop_assert_eq!(batch_of(&name)?, batch);
             let span = of_batch(batch, None);
             prop_assert!(span.from < name && name < span.to);
             prop_assert!(of_batch(batch, Some(entry.key.id)).from > name);

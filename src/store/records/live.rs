@@ -1,5 +1,6 @@
 //! `V | destination | on-late | guarantee | rescued | deadline | tenant | id`: a
-//! request waits for a live call, or is in one. Value: lane, bucket, line bytes, inputs.
+//! request waits for a live call, or is in one. Value: lane, bucket, line bytes, inputs,
+//! and behind them the id of the batch that it was taken out of, if any.
 //!
 //! Born at admission or rescue; gone when the request ends or goes back to its
 //! queue. What a provider limits together stands together, the earliest deadline
@@ -11,14 +12,14 @@ use bytes::Bytes;
 
 use super::{
     super::{
-        codec::{Fields, Key, Kind, seal, unseal},
+        codec::{Fields, Key, Kind, seal, seal_with, unseal_with},
         kv::Span,
     },
     RequestFields, guarantee, on_late, on_late_byte, rank, request, request_key,
 };
 use crate::{
     model::{
-        id::{DestinationId, RequestKey},
+        id::{BatchId, DestinationId, RequestKey},
         request::{Cohort, Entry, LiveQueue},
         time::Timestamp,
     },
@@ -62,16 +63,21 @@ pub fn request_of(key: &[u8]) -> Option<RequestKey> {
     request::of_bytes(ends)
 }
 
-pub fn encode(entry: &Entry) -> Bytes {
-    seal(&(
+pub fn encode(entry: &Entry, batch: Option<BatchId>) -> Bytes {
+    let record = (
         entry.lane,
         entry.cohort.bucket,
         entry.line_bytes,
         entry.inputs,
-    ))
+    );
+    match batch {
+        Some(batch) => seal_with(&record, batch.as_bytes()),
+        None => seal(&record),
+    }
 }
 
-pub fn decode(key: &[u8], value: &Bytes) -> Result<Entry, StoreError> {
+/// With the batch that it was taken out of.
+pub fn decode(key: &[u8], value: &Bytes) -> Result<(Entry, Option<BatchId>), StoreError> {
     let mut fields = Fields::of(KIND, key)?;
     let destination = DestinationId(fields.array()?);
     let on_late = on_late(&mut fields)?;
@@ -80,21 +86,27 @@ pub fn decode(key: &[u8], value: &Bytes) -> Result<Entry, StoreError> {
     let deadline = fields.time()?;
     let request = request_key(&mut fields)?;
     fields.end()?;
-    let (lane, bucket, line_bytes, inputs) = unseal(KIND, key, value)?;
+    let ((lane, bucket, line_bytes, inputs), tail) = unseal_with(KIND, key, value)?;
+    let batch = match (<[u8; 16]>::try_from(&tail[..]), tail.is_empty()) {
+        (Ok(id), _) => Some(BatchId::from_bytes(id)),
+        (Err(_), true) => None,
+        (Err(_), false) => return Err(KIND.corrupt(key, "no id of a batch behind the record")),
+    };
     let cohort = Cohort {
         destination,
         on_late,
         guarantee,
         bucket,
     };
-    Ok(Entry {
+    let entry = Entry {
         key: request,
         cohort,
         lane,
         deadline,
         line_bytes,
         inputs,
-    })
+    };
+    Ok((entry, batch))
 }
 
 fn position(queue: LiveQueue, deadline: Timestamp, request: RequestKey) -> Vec<u8> {
@@ -117,11 +129,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn round_trip(entry in samples::entry(), other in samples::entry()) {
+        fn round_trip(
+            entry in samples::entry(),
+            other in samples::entry(),
+            batch: Option<[u8; 16]>,
+        ) {
             let name = key(&entry);
             prop_assert!(all(None).from < name && name < all(None).to);
             prop_assert!(all(Some(&entry)).from > name);
-            prop_assert_eq!(decode(&name, &encode(&entry))?, entry);
+            let batch = batch.map(BatchId::from_bytes);
+            prop_assert_eq!(decode(&name, &encode(&entry, batch))?, (entry, batch));
             let (queue, at) = (entry.live_queue(), (entry.deadline, entry.key));
             let holds = |span: Span, name: &Vec<u8>| span.from <= *name && *name < span.to;
             prop_assert!(holds(of_queue(queue, Bound::Unbounded), &name));

@@ -116,12 +116,23 @@ pub fn name(key: &[u8]) -> String {
     }
 }
 
-/// The key and the value that say that `entry` is at `place`.
+/// The key and the value that say that `entry` is at `place`, and was nowhere before.
 pub fn placed(place: &Place, entry: &Entry) -> (Vec<u8>, bytes::Bytes) {
+    moved(None, place, entry)
+}
+
+/// The same where it was at `from`.
+pub fn moved(from: Option<&Place>, place: &Place, entry: &Entry) -> (Vec<u8>, bytes::Bytes) {
     match place {
         Place::Queue(cohort) => (queue::key(cohort, entry.key), queue::encode(entry)),
         Place::Line(batch) => (line::key(*batch, entry.key), line::encode(entry)),
-        Place::Live => (live::key(entry), live::encode(entry)),
+        Place::Live => {
+            let batch = match from {
+                Some(Place::Line(batch)) => Some(*batch),
+                _ => None,
+            };
+            (live::key(entry), live::encode(entry, batch))
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use offpeak::{
     engine::Window,
     model::{
+        batch::Batch,
         id::RequestKey,
         money::Usd,
         request::{OnLate, Outcome, Source},
@@ -13,6 +14,7 @@ use serde_json::json;
 
 use super::{
     asking::{Ask, HOUR, MINUTE, ask},
+    crash::How,
     world::{LIVE, World, refusal, succeeded},
 };
 
@@ -171,6 +173,57 @@ async fn one_that_is_too_dear_for_the_budget_stays_behind_alone() {
     let creates = world.sim.log().operations[&Operation::CreateBatch];
     assert!(creates <= 10, "{creates} batches");
     world.finish().await;
+}
+
+/// What its last call made live, and is too dear for, comes back while its batch is
+/// being settled, after that was read for what is left in it.
+#[tokio::test(start_paused = true)]
+async fn what_comes_back_while_its_batch_ends_is_not_left_in_it() {
+    let world = slow("0.01").await;
+    let dear = too_dear(&world).await;
+    let ended = "put_batch that ended";
+    world.trouble.on(ended, How::Slow(3 * HOUR), 1);
+    world.pass(2 * HOUR).await;
+    let running = running(&world).await;
+    assert_eq!(running.len(), 1, "its end is being written");
+    let lines = world.store.lines(running[0].id, None, 9).await.unwrap();
+    assert_eq!(lines, [], "what is left in it has been read");
+    succeeded(&world.outcome(dear).await);
+    world.finish().await;
+}
+
+/// The same where the process dies before that.
+#[tokio::test(start_paused = true)]
+async fn a_restart_puts_a_refused_rescue_into_no_second_batch() {
+    let mut world = slow("0.01").await;
+    let dear = too_dear(&world).await;
+    world.fault(Operation::CancelBatch, Kind::SlowCancel { by: 5 * HOUR });
+    world.pass(30 * MINUTE).await;
+    assert_eq!(world.engine().counts().live, 1, "its last call");
+    world.restart(None).await;
+    world.pass(MINUTE).await;
+    let running = running(&world).await;
+    assert_eq!(running.len(), 1);
+    let lines = world.store.lines(running[0].id, None, 9).await.unwrap();
+    assert_eq!(lines.len(), 1, "it is where it was");
+    succeeded(&world.outcome(dear).await);
+    world.finish().await;
+}
+
+async fn running(world: &World) -> Vec<Batch> {
+    let mut batches = world.batches().await;
+    batches.retain(|batch| batch.state.is_open());
+    batches
+}
+
+/// A request that waits in a batch for its last call, a minute from here, and is too dear
+/// for a rescue; that is found out an hour later.
+async fn too_dear(world: &World) -> RequestKey {
+    let dear = of_tokens("dear", 100_000).within(2 * HOUR);
+    let dear = world.ask(&dear).await;
+    world.pass(117 * MINUTE).await;
+    world.trouble.on("live", How::Slow(HOUR), 1);
+    dear
 }
 
 /// A call whose answer may have so many tokens, of $0.60 a million.

@@ -358,8 +358,11 @@ impl Store for Mortal<dyn Store> {
         &self,
         after: Option<Entry>,
         limit: usize,
-    ) -> Result<Vec<Entry>, StoreError> {
+    ) -> Result<Vec<(Entry, Option<BatchId>)>, StoreError> {
         self.life.hear(self.inner.scan_live(after, limit)).await
+    }
+    async fn batches_with_lines(&self) -> Result<Vec<BatchId>, StoreError> {
+        self.life.hear(self.inner.batches_with_lines()).await
     }
     async fn lines(
         &self,
@@ -371,7 +374,12 @@ impl Store for Mortal<dyn Store> {
     }
     async fn put_batch(&self, batch: &Batch) -> Result<(), StoreError> {
         let name = format!("batch {} {:?}", batch.id, batch.state);
-        commit!(self, name, self.inner.put_batch(batch))
+        let method = match batch.state.is_open() {
+            true => "put_batch",
+            false => "put_batch that ended",
+        };
+        let put = self.inner.put_batch(batch);
+        commit!(self, name, self.trouble.befall(method, put))
     }
     async fn batch(&self, id: BatchId) -> Result<Option<Batch>, StoreError> {
         self.life.hear(self.inner.batch(id)).await

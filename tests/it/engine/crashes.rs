@@ -3,12 +3,18 @@
 
 use std::time::Duration;
 
-use offpeak::model::request::OnLate;
+use offpeak::{
+    model::{
+        batch::Batch,
+        request::{OnLate, Place},
+    },
+    ports::Relocation,
+};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{
     asking::{HOUR, MINUTE, ask},
-    world::{Allow, World},
+    world::{Allow, World, succeeded},
 };
 
 const KILLED: Allow = Allow {
@@ -29,6 +35,30 @@ async fn work(world: &World) {
         };
         world.ask(&call).await;
     }
+}
+
+/// Nothing looks at an ended batch again; a start does.
+#[tokio::test(start_paused = true)]
+async fn a_line_that_was_left_in_an_ended_batch_is_done_after_a_restart() {
+    let mut world = World::new().await;
+    let first = world.ask(&ask("first")).await;
+    succeeded(&world.outcome(first).await);
+    let ended = |batch: &Batch| !batch.state.is_open() && batch.litter.is_empty();
+    let ended = world.batch_that(ended).await;
+    // Long after it, too.
+    world.pass(5 * HOUR).await;
+    let left = world.admit(&ask("left")).await.request;
+    let relocation = Relocation {
+        entry: left.entry(),
+        from: Place::Queue(left.cohort),
+        to: Place::Line(ended.id),
+    };
+    let moved = world.store.relocate(vec![relocation]).await.remove(0);
+    assert!(moved.unwrap());
+    world.restart(None).await;
+    world.check_counts().await;
+    succeeded(&world.outcome(left.key).await);
+    world.finish().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -45,6 +45,10 @@ impl Clock for Virtual {
         self.start + self.origin.elapsed()
     }
 
+    fn wall(&self) -> Timestamp {
+        self.now()
+    }
+
     fn random(&self) -> u128 {
         self.random.lock().random()
     }
@@ -97,6 +101,10 @@ impl Wall {
 impl Clock for Machine {
     fn now(&self) -> Timestamp {
         self.told.now()
+    }
+
+    fn wall(&self) -> Timestamp {
+        self.wall.now()
     }
 
     fn random(&self) -> u128 {
@@ -207,7 +215,7 @@ impl Deliver for Hooks {
 
     async fn deliver(&self, event: HookEvent) -> HookOutcome {
         self.seen.lock().push(Seen {
-            at: event.now,
+            at: event.wall,
             id: event.id,
             target: event.target.clone(),
             body: String::from_utf8_lossy(&event.body).into_owned(),

@@ -2,7 +2,10 @@
 
 use offpeak::{
     engine::{Caller, Engine, Move, MoveError, Moved},
-    model::request::{Source, State},
+    model::{
+        batch::Batch,
+        request::{Source, State},
+    },
     ports::Content,
     simulator::{Kind, Operation, key_id},
 };
@@ -177,6 +180,59 @@ async fn a_key_of_another_project_is_refused_while_a_batch_runs() {
     assert!(matches!(moved, Err(MoveError::OtherProject)), "{moved:?}");
     succeeded(&world.outcome(key).await);
     move_away(&world, false).await.unwrap();
+    world.finish().await;
+}
+
+/// Nobody knows yet whether there is a batch: it would run and be billed, and nobody see it.
+#[tokio::test(start_paused = true)]
+async fn a_key_of_another_project_is_refused_while_a_create_is_looked_for() {
+    let world = World::new().await;
+    world.fault(Operation::CreateBatch, Kind::ReplyLost);
+    let by = MINUTE;
+    world.faults(Operation::ListBatches, Kind::Lag { by }, 1_000);
+    let (old, new) = ("sk-acme.web.one", "sk-acme.web.two");
+    let key = world.ask(&ask("lost").key(old)).await;
+    let sent = |batch: &Batch| batch.create_sent.is_some();
+    let batch = world.batch_that(sent).await;
+    assert_eq!(batch.provider_id, None);
+    let moved = move_from_to(&world, old, NEW, false).await;
+    assert!(matches!(moved, Err(MoveError::OtherProject)), "{moved:?}");
+    move_from_to(&world, old, new, false).await.unwrap();
+    succeeded(&world.outcome(key).await);
+    assert_eq!(world.sim.log().batches.len(), 1);
+    world.finish().await;
+}
+
+/// Keys that are none lock nobody out, and are not tried without end.
+#[tokio::test(start_paused = true)]
+async fn keys_that_are_refused_count_as_no_moves() {
+    let world = World::new().await;
+    let (old, new) = ("sk-acme.web.one", "sk-acme.web.two");
+    let key = world.ask(&ask("waits").key(old).within(20 * HOUR)).await;
+    for round in 0..3 {
+        for number in 0..6 {
+            let tried = move_from_to(&world, old, "sk-bad-key", false).await;
+            let refused = matches!(tried, Err(MoveError::Refused { .. }));
+            assert!(refused, "{round} {number}: {tried:?}");
+        }
+        let Err(MoveError::TooFast { wait }) = move_from_to(&world, old, new, false).await else {
+            panic!("without end");
+        };
+        assert!(wait <= 10 * SECOND, "{wait:?}");
+        world.pass(MINUTE).await;
+    }
+    for number in 0..10 {
+        let (from, to) = match number % 2 {
+            0 => (old, new),
+            _ => (new, old),
+        };
+        let moved = move_from_to(&world, from, to, false).await;
+        assert!(moved.is_ok(), "{number}: {moved:?}");
+        world.pass(10 * SECOND).await;
+    }
+    let moved = move_from_to(&world, old, new, false).await;
+    assert!(matches!(moved, Err(MoveError::TooMany)), "{moved:?}");
+    succeeded(&world.outcome(key).await);
     world.finish().await;
 }
 

@@ -2,7 +2,10 @@
 //! the others their answers.
 
 use offpeak::{
-    model::request::{OnLate, Outcome, Source, State},
+    model::{
+        money::Usd,
+        request::{OnLate, Outcome, Source, State},
+    },
     simulator::{Kind, Lane, Operation},
 };
 
@@ -34,17 +37,20 @@ async fn some_bad(world: &World, calls: usize, one_in: usize) -> (Vec<Outcome>, 
     (outcomes(good), outcomes(bad))
 }
 
-fn refused_by_a_batch(outcome: &Outcome) {
+fn refused(outcome: &Outcome) {
     assert_eq!((outcome.state, outcome.status), (State::Failed, 400));
-    assert!(matches!(outcome.source, Source::Batch(_)), "{outcome:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_bad_line_loses_only_itself() {
-    for world in [World::new().await, nameless().await] {
+    for (world, is_named) in [(World::new().await, true), (nameless().await, false)] {
         let (good, bad) = some_bad(&world, 5, 5).await;
         good.iter().for_each(succeeded);
-        bad.iter().for_each(refused_by_a_batch);
+        bad.iter().for_each(refused);
+        for outcome in &bad {
+            let by_batch = matches!(outcome.source, Source::Batch(_));
+            assert_eq!(by_batch, is_named, "{outcome:?}");
+        }
         assert_eq!(world.sim.bill().calls(Lane::Batch), 4);
         assert_eq!(world.sim.bill().calls(Lane::Standard), 0);
         world.finish().await;
@@ -67,7 +73,7 @@ async fn halves_find_bad_lines_that_are_not_named() {
     let (good, bad) = some_bad(&world, 400, 200).await;
     assert_eq!(bad.len(), 2);
     good.iter().for_each(succeeded);
-    bad.iter().for_each(refused_by_a_batch);
+    bad.iter().for_each(refused);
     for outcome in &good {
         assert!(matches!(outcome.source, Source::Batch(_)), "{outcome:?}");
     }
@@ -142,6 +148,42 @@ async fn a_batch_that_fails_for_no_line_is_halved_and_answered() {
         assert!(matches!(outcome.source, Source::Batch(_)), "{outcome:?}");
     }
     assert_eq!(world.sim.log().batches.len(), 3);
+    world.finish().await;
+}
+
+/// Most batches of quiet traffic have one line.
+#[tokio::test(start_paused = true)]
+async fn one_line_whose_batch_fails_for_a_passing_reason_gets_its_answer() {
+    let internal_error = || Kind::Fail {
+        code: "internal_error".into(),
+    };
+    for on_late in [OnLate::Rescue, OnLate::Wait, OnLate::Fail] {
+        for (failures, batches) in [(1, 2), (2, 2)] {
+            let world = World::new().await;
+            world.faults(Operation::CreateBatch, internal_error(), failures);
+            let key = world.ask(&ask("alone").on_late(on_late)).await;
+            let outcome = world.outcome(key).await;
+            succeeded(&outcome);
+            let live = outcome.source == LIVE;
+            assert_eq!(live, failures == batches, "{on_late:?}: {outcome:?}");
+            assert_eq!(world.sim.log().batches.len() as u32, batches);
+            world.finish().await;
+        }
+    }
+}
+
+/// A call that is not paid for would spoil one batch after the other.
+#[tokio::test(start_paused = true)]
+async fn a_nameless_bad_line_without_a_rescue_budget_ends_all_the_same() {
+    let world = World::with(|settings, provider| {
+        provider.names_lines = false;
+        settings.rescue.budget_usd_per_day = Some(Usd::ZERO);
+    })
+    .await;
+    let (good, bad) = some_bad(&world, 5, 5).await;
+    good.iter().for_each(succeeded);
+    bad.iter().for_each(refused);
+    assert!(matches!(bad[0].source, Source::Batch(_)), "{bad:?}");
     world.finish().await;
 }
 

@@ -1,12 +1,15 @@
 //! Results that are delivered.
 
+use std::sync::Arc;
+
 use offpeak::{
-    model::request::OnLate,
-    ports::{DeliveryStatus, HookOutcome},
+    model::{request::OnLate, time::Timestamp},
+    ports::{Clock, DeliveryStatus, HookOutcome},
 };
 
 use super::{
     asking::{HOUR, MINUTE, SECOND, ask},
+    life::Machine,
     world::World,
 };
 
@@ -47,6 +50,30 @@ async fn a_webhook_arrives_and_is_the_same_at_every_try() {
         status,
         Some(DeliveryStatus::Delivered { tries: 3, .. })
     ));
+}
+
+/// Receivers hold its time against their own clock.
+#[tokio::test(start_paused = true)]
+async fn a_webhook_is_signed_by_the_wall_clock_however_that_was_set() {
+    for forward in [true, false] {
+        let machine = Arc::new(Machine::new(Timestamp::from_secs(1_800_000_000), 1));
+        let world = World::with_clock(machine.clone(), |_, _| {}).await;
+        world.ask(&ask("tell me").webhook()).await;
+        match forward {
+            true => machine.jump_forward(HOUR),
+            false => machine.jump_back(HOUR),
+        }
+        let before = machine.wall();
+        world.finish().await;
+        let (at, after) = (world.hooks.times()[0], machine.wall());
+        assert!(before <= at && at <= after, "{before} {at} {after}");
+        let told = machine.now();
+        let apart = told.until(after).max(after.until(told));
+        assert!(
+            apart > 30 * MINUTE,
+            "engine's own time is {told} at {after}"
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,11 @@
 //! Moving a tenant to another key, over HTTP.
 
+use std::time::Duration;
+
 use http::{Method, StatusCode};
+use offpeak::simulator::{Fault, Kind, Operation};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use super::{KEY, Served, serve};
 
@@ -53,6 +57,35 @@ async fn the_new_key_has_all_that_the_old_one_had() {
     let (status, error) = move_to(&served, "sk-third", KEY, "").await;
     assert_eq!(status, 404, "the old key has nothing any more");
     assert_eq!(error["error"]["code"], "unknown_previous_key");
+}
+
+/// A feed that the old key waits at when it moves tells nothing of what ends afterwards.
+#[tokio::test]
+async fn whoever_waits_with_the_old_key_hears_nothing_more() {
+    let served = serve(&[]).await;
+    let by = Duration::from_secs(60 * 24 * 3600);
+    let slow = Fault::once(Operation::CreateBatch, Kind::Slow { by });
+    served.simulator.inject(slow);
+    served.defer("before", &[]).await;
+    let waits = served
+        .http
+        .get(format!("{}/offpeak/v1/results?wait=20", served.base))
+        .bearer_auth(KEY)
+        .send();
+    let mut waiting = JoinSet::new();
+    waiting.spawn(waits);
+    // Whatever was sent before it has come.
+    let told = served.object("/offpeak/v1/credential").await;
+    assert_eq!(told["open_requests"], 1);
+    let (status, moved) = move_to(&served, NEW, KEY, "?force=true").await;
+    assert_eq!(status, 200, "{moved}");
+    let id = served.defer_as(NEW, "after", &[]).await;
+    let path = "/offpeak/v1/results?wait=60";
+    let ended = served.ask(Method::GET, path, NEW).await;
+    assert!(ended.text().await.unwrap().contains(&id));
+    let heard = waiting.join_next().await.unwrap().unwrap().unwrap();
+    assert_eq!(heard.status(), 200);
+    assert_eq!(heard.text().await.unwrap(), "");
 }
 
 #[tokio::test]

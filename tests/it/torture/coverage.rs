@@ -146,7 +146,7 @@ impl Kept {
         for (_, entry) in store.scan_queue(None, usize::MAX).await? {
             found.push((entry.key, "request queued"));
         }
-        for entry in store.scan_live(None, usize::MAX).await? {
+        for (entry, _) in store.scan_live(None, usize::MAX).await? {
             found.push((entry.key, "request placed live"));
         }
         for batch in &self.batches {
