@@ -121,6 +121,7 @@ impl Engine {
             last_error: None,
             twin_of: None,
             part_of: None,
+            most: None,
         }
     }
 
@@ -142,6 +143,7 @@ impl Engine {
         batch.bytes = lines.iter().map(|line| u64::from(line.line_bytes)).sum();
         batch.inputs = lines.iter().map(|line| u64::from(line.inputs)).sum();
         batch.tokens = tokens;
+        batch.most = self.most_of_lines(&lines);
         batch.earliest_deadline = lines
             .iter()
             .map(|line| line.deadline)

@@ -38,7 +38,7 @@ use crate::{
 
 pub use self::view::LiveScope;
 pub(super) use self::{
-    attempts::{Payer, late},
+    attempts::Payer,
     backlog::Backlog,
     backoffs::Backoffs,
     keep::Kept,
@@ -88,10 +88,12 @@ impl Engine {
                 return self.not_paid_for(&request, known, verdict).await;
             }
         };
-        let reserved_usd = reserved.as_ref().map(|reserved| reserved.amount);
-        let opened = self
-            .open_attempt(&request, &step, &earlier, reserved_usd)
-            .await?;
+        let calling = self.calling(&request, &body);
+        let keeps = attempts::Keeps {
+            reserved: reserved.as_ref().map(|reserved| reserved.amount),
+            most: calling.as_ref().map(|calling| calling.amount),
+        };
+        let opened = self.open_attempt(&request, &step, &earlier, keeps).await?;
         let Some(attempt) = opened else {
             way.unsent(self.now());
             return Ok(());
@@ -103,6 +105,7 @@ impl Engine {
                     known,
                     slot,
                     reserved,
+                    calling,
                 };
                 return self.open_in_background(&request, body, opening).await;
             }
@@ -130,7 +133,7 @@ impl Engine {
             }
         };
         // Not before what was paid is counted.
-        drop(reserved);
+        drop((reserved, calling));
         dealt_with
     }
 

@@ -7,6 +7,7 @@ use crate::{
     model::{
         attempt::{Attempt, AttemptEvent},
         batch::Batch,
+        money::Usd,
         request::{Entry, Place},
     },
     ports::{LedgerEntry, StoreError},
@@ -49,10 +50,14 @@ impl Engine {
                 return Ok(());
             };
             after = Some((*cohort, last.key));
-            let mut summary = self.summary.lock();
-            for (cohort, entry) in &page {
-                summary.enter(&Place::Queue(*cohort), entry);
+            {
+                let mut summary = self.summary.lock();
+                for (cohort, entry) in &page {
+                    summary.enter(&Place::Queue(*cohort), entry);
+                }
             }
+            let entries: Vec<Entry> = page.into_iter().map(|(_, entry)| entry).collect();
+            self.reserve_open(&entries).await?;
         }
     }
 
@@ -64,10 +69,13 @@ impl Engine {
                 return Ok(());
             };
             after = Some(*last);
-            let mut summary = self.summary.lock();
-            for entry in &page {
-                summary.enter(&Place::Live, entry);
+            {
+                let mut summary = self.summary.lock();
+                for entry in &page {
+                    summary.enter(&Place::Live, entry);
+                }
             }
+            self.reserve_open(&page).await?;
         }
     }
 
@@ -101,17 +109,26 @@ impl Engine {
             return Ok(());
         }
         let mut after = None;
+        let mut kept = Usd::ZERO;
         loop {
             let page = self.store.lines(batch.id, after, PAGE).await?;
             let Some(last) = page.last() else {
-                return Ok(());
+                break;
             };
             after = Some(last.key.id);
-            let mut summary = self.summary.lock();
-            for entry in &page {
-                summary.enter(&Place::Line(batch.id), entry);
+            {
+                let mut summary = self.summary.lock();
+                for entry in &page {
+                    summary.enter(&Place::Line(batch.id), entry);
+                }
             }
+            kept += self.reserve_open(&page).await?;
         }
+        // What has left it may be billed all the same.
+        if let Some(most) = batch.most {
+            self.reserves.adrift(batch.tenant, batch.id, most - kept);
+        }
+        Ok(())
     }
 
     /// Receivers of webhooks that deliveries wait for.
@@ -182,7 +199,7 @@ impl Engine {
         attempt.note = note.to_owned();
         let entry = LedgerEntry {
             key: payer.row_key(now, Some(attempt.lane)),
-            row: ledger::unaccounted(attempt.reserved),
+            row: ledger::unaccounted(&attempt),
         };
         self.account(payer.key, attempt, entry).await
     }

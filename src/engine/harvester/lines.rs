@@ -8,7 +8,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use crate::{
     engine::{
         Engine,
-        live::{Payer, late},
+        live::Payer,
     },
     ledger,
     model::{
@@ -184,8 +184,9 @@ impl Engine {
             usage: outcome.usage,
             bill: outcome.bill,
             reserved: None,
+            most: batch.most.map(|_| self.price_of_a_line(batch)),
         };
-        let ledger = late(payer, outcome, earlier, &mut attempt);
+        let ledger = self.late(payer, outcome, earlier, &mut attempt);
         self.account(payer.key, attempt, ledger).await
     }
 }
