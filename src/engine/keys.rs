@@ -26,8 +26,8 @@ use crate::{
 };
 
 pub use self::issue::{IssueError, NewKey};
-pub use self::spending::Spent;
 use self::spending::Spending;
+pub use self::spending::Spent;
 use super::{Caller, Engine};
 
 /// The providers' keys, by the names that operators gave them.

@@ -38,11 +38,7 @@ use crate::{
 
 pub use self::view::LiveScope;
 pub(super) use self::{
-    attempts::Payer,
-    backlog::Backlog,
-    backoffs::Backoffs,
-    keep::Kept,
-    scopes::Scopes,
+    attempts::Payer, backlog::Backlog, backoffs::Backoffs, keep::Kept, scopes::Scopes,
 };
 use self::{
     backoffs::Why,

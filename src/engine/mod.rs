@@ -184,7 +184,8 @@ impl Engine {
         let (shadow, inbox) = shadow.unzip();
         let organizations: Arc<scope::Organizations> = Arc::default();
         let reserves = reserves::Reserves::default();
-        let summary = summary::Summary::new(&parts.settings, organizations.clone(), reserves.clone());
+        let summary =
+            summary::Summary::new(&parts.settings, organizations.clone(), reserves.clone());
         let scopes =
             |settings: &LiveSettings| Arc::new(live::Scopes::new(settings, organizations.clone()));
         let engine = Arc::new(Engine {

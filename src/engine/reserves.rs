@@ -68,10 +68,14 @@ impl Drop for Calling {
 
 impl Reserves {
     pub fn of(&self, tenant: TenantId) -> Usd {
-        self.0.lock().tenants.get(&tenant).map_or(Usd::ZERO, |sums| {
-            let adrift = sums.adrift.values().map(|amount| *amount.max(&Usd::ZERO));
-            sums.requests + adrift.sum()
-        })
+        self.0
+            .lock()
+            .tenants
+            .get(&tenant)
+            .map_or(Usd::ZERO, |sums| {
+                let adrift = sums.adrift.values().map(|amount| *amount.max(&Usd::ZERO));
+                sums.requests + adrift.sum()
+            })
     }
 
     /// What is kept for a request, or for its calls.

@@ -90,11 +90,7 @@ impl Counts {
 }
 
 impl Summary {
-    pub fn new(
-        settings: &Settings,
-        organizations: Arc<Organizations>,
-        reserves: Reserves,
-    ) -> Self {
+    pub fn new(settings: &Settings, organizations: Arc<Organizations>, reserves: Reserves) -> Self {
         let budgets = settings.rescue.budget().is_bound();
         Summary {
             reserves,

@@ -134,7 +134,11 @@ mod tests {
             (r#"{"n":0}"#, Some(7), 7),
             (r#"{"n":2,"best_of":5,"max_tokens":10}"#, None, 50),
             (r#"{"max_tokens":1e2,"n":3.0}"#, None, 300),
-            (r#"{"max_tokens":9,"max_tokens":100,"max_tokens":8}"#, None, 100),
+            (
+                r#"{"max_tokens":9,"max_tokens":100,"max_tokens":8}"#,
+                None,
+                100,
+            ),
             (r#"{"max\u005ftokens":50}"#, Some(7), 50),
             (r#"{"max_tokens":"many","n":2}"#, Some(7), 14),
             (r#"{"max_tokens":-1}"#, Some(7), 7),

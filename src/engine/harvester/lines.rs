@@ -6,10 +6,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::{
-    engine::{
-        Engine,
-        live::Payer,
-    },
+    engine::{Engine, live::Payer},
     ledger,
     model::{
         attempt::{Attempt, AttemptId, AttemptState, Lane},

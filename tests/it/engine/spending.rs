@@ -16,7 +16,7 @@ use serde_json::json;
 use super::{
     asking::{Ask, HOUR, MINUTE, SECOND, ask},
     issued::{issue, issuing, named, usd},
-    world::{Allow, World, succeeded},
+    world::{World, succeeded},
 };
 
 /// One that `config/prices.toml` has no price for.
@@ -89,7 +89,11 @@ async fn a_model_without_a_price_spends_the_budget_at_the_dearest() {
     let (id, key) = budgeted(&world, "0.5").await;
     let mut count = 0;
     for round in 0.. {
-        assert!(round < 20, "it costs nothing: {:?}", spent(world.engine(), id));
+        assert!(
+            round < 20,
+            "it costs nothing: {:?}",
+            spent(world.engine(), id)
+        );
         let of = |number| call(&key, UNPRICED, &format!("{round} {number}"), 1_000);
         let taken = fill(&world, of).await;
         if taken.is_empty() {
@@ -102,7 +106,10 @@ async fn a_model_without_a_price_spends_the_budget_at_the_dearest() {
     }
     let of = spent(world.engine(), id);
     assert!(count >= 15, "{count}");
-    assert!(billed(&world) > Usd::ZERO && billed(&world) <= of.reckoned, "{of:?}");
+    assert!(
+        billed(&world) > Usd::ZERO && billed(&world) <= of.reckoned,
+        "{of:?}"
+    );
     // It is in no sum of what was paid, here or there.
     assert_eq!(of.paid, Usd::ZERO);
     let ledger = world.ledger().await;
@@ -110,8 +117,11 @@ async fn a_model_without_a_price_spends_the_budget_at_the_dearest() {
     assert_eq!(ledger.unpriced, count as u64);
     world.restart(None).await;
     assert_eq!(spent(world.engine(), id), of);
-    assert_eq!(admit(&world, &call(&key, UNPRICED, "more", 1_000)).await, None);
-    world.finish().await;
+    assert_eq!(
+        admit(&world, &call(&key, UNPRICED, "more", 1_000)).await,
+        None
+    );
+    world.at_rest().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -139,9 +149,16 @@ async fn what_is_cancelled_or_erased_keeps_its_money_while_its_batch_runs() {
     world.pass(HOUR).await;
     let after = spent(world.engine(), id);
     assert_eq!(after.reserved, Usd::ZERO);
-    assert_eq!((after.paid, after.paid), (billed(&world), world.ledger().await.paid));
+    assert_eq!(
+        (after.paid, after.paid),
+        (billed(&world), world.ledger().await.paid)
+    );
     let room = fill(&world, again).await;
-    assert!(!room.is_empty() && room.len() < taken.len(), "{}", room.len());
+    assert!(
+        !room.is_empty() && room.len() < taken.len(),
+        "{}",
+        room.len()
+    );
     world.finish().await;
     assert!(billed(&world) <= usd("0.05"), "{}", billed(&world));
 }
@@ -150,7 +167,9 @@ async fn what_is_cancelled_or_erased_keeps_its_money_while_its_batch_runs() {
 async fn a_line_that_left_before_its_batch_was_made_keeps_nothing() {
     let world = issuing().await;
     let (id, key) = budgeted(&world, "0.05").await;
-    let one = admit(&world, &call(&key, PRICED, "q", 10_000)).await.unwrap();
+    let one = admit(&world, &call(&key, PRICED, "q", 10_000))
+        .await
+        .unwrap();
     world.engine().erase(one).await.unwrap();
     let spent = spent(world.engine(), id);
     assert_eq!((spent.paid, spent.reserved), (Usd::ZERO, Usd::ZERO));
@@ -165,7 +184,9 @@ async fn a_live_call_keeps_its_money_until_it_has_ended() {
             let (id, key) = budgeted(&world, "0.008").await;
             let slow = |text: &str| {
                 let mut ask = call(&key, PRICED, text, 10_000);
-                ask.body = ask.body.map(|body| body.replace("tokens=", "slow=30s,tokens="));
+                ask.body = ask
+                    .body
+                    .map(|body| body.replace("tokens=", "slow=30s,tokens="));
                 ask.within(2 * MINUTE)
             };
             let one = admit(&world, &slow("one")).await.unwrap();
@@ -200,13 +221,22 @@ async fn open_calls_are_reckoned_each_by_its_own_bound() {
     let mut world = issuing().await;
     let (id, key) = budgeted(&world, "0.61").await;
     // 0.06 each, of 100,000 tokens at 0.60 a million.
-    let taken = fill(&world, |number| call(&key, PRICED, &format!("{number}"), 100_000)).await;
+    let taken = fill(&world, |number| {
+        call(&key, PRICED, &format!("{number}"), 100_000)
+    })
+    .await;
     assert_eq!(taken.len(), 10);
     let full = spent(world.engine(), id);
-    assert!(full.reserved > usd("0.6") && full.reserved <= usd("0.61"), "{full:?}");
+    assert!(
+        full.reserved > usd("0.6") && full.reserved <= usd("0.61"),
+        "{full:?}"
+    );
     world.restart(None).await;
     assert_eq!(spent(world.engine(), id), full);
-    assert_eq!(admit(&world, &call(&key, PRICED, "more", 100_000)).await, None);
+    assert_eq!(
+        admit(&world, &call(&key, PRICED, "more", 100_000)).await,
+        None
+    );
     world.all_done(&taken).await;
     world.finish().await;
 }
@@ -229,7 +259,10 @@ async fn of_several_choices_each_is_reckoned() {
         admit(&world, &of(n, &key)).await.unwrap();
         kept.push(spent(world.engine(), id).reserved);
     }
-    assert!(kept[0] >= usd("0.0006") && kept[1] >= usd("0.012"), "{kept:?}");
+    assert!(
+        kept[0] >= usd("0.0006") && kept[1] >= usd("0.012"),
+        "{kept:?}"
+    );
 }
 
 /// The batch runs on beside the live calls for its lines, and both may be billed.
@@ -238,7 +271,9 @@ async fn what_went_live_beside_its_batch_is_kept_for_both() {
     let world = issuing().await;
     let (id, key) = budgeted(&world, "1").await;
     let mut hung = call(&key, PRICED, "hangs", 10_000);
-    hung.body = hung.body.map(|body| body.replace("tokens=", "slow=300s,never,tokens="));
+    hung.body = hung
+        .body
+        .map(|body| body.replace("tokens=", "slow=300s,never,tokens="));
     let one = admit(&world, &hung.within(2 * HOUR)).await.unwrap();
     let alone = spent(world.engine(), id).reserved;
     let outcome = world.outcome(one).await;
@@ -262,29 +297,44 @@ async fn calls_from_before_the_budget_count_by_their_own_bounds() {
         ..named("app")
     };
     let (first, key) = issue(&world, of(None)).await;
-    admit(&world, &call(&key, PRICED, "before", 100_000)).await.unwrap();
+    admit(&world, &call(&key, PRICED, "before", 100_000))
+        .await
+        .unwrap();
     let full = spent(world.engine(), first);
     assert!(full.reserved > usd("0.06"), "{full:?}");
     world.restart(None).await;
     let (second, key) = issue(&world, of(Some(usd("0.1")))).await;
     assert_eq!(spent(world.engine(), second), full);
-    assert_eq!(admit(&world, &call(&key, PRICED, "after", 100_000)).await, None);
+    assert_eq!(
+        admit(&world, &call(&key, PRICED, "after", 100_000)).await,
+        None
+    );
     world.finish().await;
 }
 
 #[derive(Clone, Debug)]
 enum Step {
-    Admit { unpriced: bool, tokens: u64, minutes: u64 },
+    Admit {
+        unpriced: bool,
+        tokens: u64,
+        minutes: u64,
+    },
     Cancel(prop::sample::Index),
     Erase(prop::sample::Index),
-    Pass { seconds: u64 },
+    Pass {
+        seconds: u64,
+    },
     Submit,
     LoseAnAnswer,
     Restart,
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let admit = (any::<bool>(), 1u64..20_000, prop::sample::select(vec![1, 5, 60, 360]));
+    let admit = (
+        any::<bool>(),
+        1u64..20_000,
+        prop::sample::select(vec![1, 5, 60, 360]),
+    );
     prop_oneof![
         6 => admit.prop_map(|(unpriced, tokens, minutes)| Step::Admit { unpriced, tokens, minutes }),
         2 => any::<prop::sample::Index>().prop_map(Step::Cancel),
@@ -338,7 +388,8 @@ async fn play(steps: Vec<Step>) {
         assert!(covered >= billed, "{number}: {covered} for {billed}");
     }
     world.sim.clear_faults();
-    world.finish_allowing(Allow { lost_files: true, ..Allow::UNACCOUNTED }).await;
+    world.at_rest().await;
+    world.check_counts().await;
     let after = spent(world.engine(), id);
     assert_eq!(after.reserved, Usd::ZERO, "nothing is left open");
     assert!(after.paid + after.reckoned >= billed(&world), "{after:?}");
