@@ -24,7 +24,7 @@ use super::{
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-fn upstreams(named: &[(&str, &str)]) -> Upstreams {
+pub fn upstreams(named: &[(&str, &str)]) -> Upstreams {
     let of = |key: &str| Credential {
         headers: vec![("authorization".into(), format!("Bearer {key}"))],
         query: None,

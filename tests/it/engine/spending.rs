@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::{
     asking::{Ask, HOUR, MINUTE, SECOND, ask},
-    issued::{issue, issuing, named, usd},
+    issued::{issue, issuing, named, upstreams, usd},
     world::{World, succeeded},
 };
 
@@ -268,7 +268,9 @@ async fn of_several_choices_each_is_reckoned() {
 /// The batch runs on beside the live calls for its lines, and both may be billed.
 #[tokio::test(start_paused = true)]
 async fn what_went_live_beside_its_batch_is_kept_for_both() {
-    let world = issuing().await;
+    let mut world = World::with(|_, provider| provider.latency.cancel = 6 * HOUR).await;
+    world.upstreams = Some(upstreams(&[("default", "sk-acme.upstream")]));
+    world.restart(None).await;
     let (id, key) = budgeted(&world, "1").await;
     let mut hung = call(&key, PRICED, "hangs", 10_000);
     hung.body = hung
