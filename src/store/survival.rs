@@ -551,10 +551,8 @@ async fn a_database_from_before_the_amounts_is_migrated() {
         let store = open(dir.path());
         let (kept, erased) = (request(1, 1), request(1, 2));
         let expected = attempt(AttemptId::Live(1), AttemptState::Open);
-        assert_eq!(
-            store.attempts(kept.key).await.unwrap()[..],
-            [expected.clone()]
-        );
+        let attempts = store.attempts(kept.key).await.unwrap();
+        assert_eq!(attempts, std::slice::from_ref(&expected));
         let unbooked = store.unbooked(Some(erased.key)).await.unwrap();
         assert_eq!(unbooked.len(), 1);
         assert_eq!(unbooked[0].attempt, expected);
