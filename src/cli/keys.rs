@@ -6,6 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{Failure, remote};
+use crate::model::money::Usd;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -205,7 +206,7 @@ fn row(key: &Value) -> [String; 9] {
     let models = key["models"].as_array().into_iter().flatten();
     let models: Vec<&str> = models.filter_map(Value::as_str).collect();
     let budget = match key["budget_usd_per_month"].as_str() {
-        Some(budget) => format!("${} of ${budget}", text(&key["paid_usd_this_month"])),
+        Some(budget) => format!("${} of ${budget}", spent(key)),
         None => "none".into(),
     };
     [
@@ -229,6 +230,14 @@ fn row(key: &Value) -> [String; 9] {
     ]
 }
 
+/// What the budget counts: paid, or perhaps paid.
+fn spent(key: &Value) -> Usd {
+    ["paid_usd_this_month", "reckoned_usd_this_month"]
+        .iter()
+        .filter_map(|name| text(&key[name]).parse::<Usd>().ok())
+        .sum()
+}
+
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
@@ -243,7 +252,8 @@ mod tests {
             {"id": "ok_01kap9kdcg0000040000000000", "name": "nightly evals", "status": "active",
              "tenant": "research", "expires_at": "2027-01-31T06:00:00.000Z",
              "models": ["o3", "gpt-5*"], "requests_per_minute": 600, "passthrough": false,
-             "budget_usd_per_month": "25.00", "paid_usd_this_month": "3.1415"},
+             "budget_usd_per_month": "25.00", "paid_usd_this_month": "3.1",
+             "reckoned_usd_this_month": "0.0415"},
             {"id": "ok_01kap9kdcg0000080000000000", "name": "agent", "status": "revoked",
              "tenant": "ok_01kap9kdcg0000080000000000", "expires_at": null, "models": [],
              "requests_per_minute": null, "passthrough": true, "budget_usd_per_month": null,

@@ -309,8 +309,13 @@ impl From<Refused> for ApiError {
                 "budget_exceeded",
                 format!(
                     "This key's budget of ${} a month does not cover the call: ${} were paid \
-                     this month, and ${} are kept for calls that are open. It is renewed at {}.",
-                    exceeded.budget, exceeded.paid, exceeded.reserved, exceeded.renewed,
+                     this month, ${} may have been besides, and ${} are kept for calls that \
+                     may still be billed. It is renewed at {}.",
+                    exceeded.budget,
+                    exceeded.paid,
+                    exceeded.reckoned,
+                    exceeded.reserved,
+                    exceeded.renewed,
                 ),
             ),
             Refused::NotFirm => ApiError {

@@ -10,6 +10,7 @@ use crate::{
         attempt::Lane,
         endpoint::Endpoint,
         id::{CallDigest, DestinationId, RequestId, RequestKey},
+        money::Usd,
         request::{Cohort, Destination, Guarantee, OnLate, Place, Request, Shape},
         time::Timestamp,
     },
@@ -138,7 +139,7 @@ impl Engine {
         room(&mut self.summary.lock()).map_err(|full| self.full(full))?;
         self.check_firm(&call)?;
         // Kept until the request is counted among the open ones.
-        let _kept = self.enter_budget(&call).map_err(Refused::Budget)?;
+        let kept = self.enter_budget(&call).map_err(Refused::Budget)?;
         self.check_key(&call.caller, &call.model)
             .await
             .map_err(|(status, body)| AdmitError::Provider { status, body })?;
@@ -154,7 +155,8 @@ impl Engine {
             return Box::pin(self.admit_now(Call { caller, ..call })).await;
         }
         let admission = self.prepare(&call, digest, idempotency, body_digest)?;
-        self.commit(call, admission).await
+        let most = kept.as_ref().map(|kept| kept.amount);
+        self.commit(call, admission, most).await
     }
 
     /// Bytes that the disk has for admissions. Where it cannot be asked, writing to it
@@ -168,6 +170,7 @@ impl Engine {
         self: &Arc<Self>,
         call: Call,
         admission: Admission,
+        most: Option<Usd>,
     ) -> Result<Admitted, AdmitError> {
         let request = Arc::new(admission.request.clone());
         let place = admission.place;
@@ -177,12 +180,16 @@ impl Engine {
         // The queue is shared with the packer: counted before it can be seen, so
         // that no turn finds a line that was never counted.
         let (entry, now) = (request.entry(), self.now());
+        if let Some(most) = most {
+            self.reserves.open(request.key, most);
+        }
         let spare = self.spare_bytes().await;
         let settings = &self.settings.admission;
         let counted = (self.summary.lock()).admit_within(&place, &entry, spare, settings, now);
         let first = match counted {
             Ok(first) => first,
             Err(full) => {
+                self.reserves.close(request.key);
                 self.let_go(&request);
                 return Err(self.full(full).into());
             }

@@ -111,6 +111,7 @@ impl Engine {
         batch.bytes = lines.iter().map(|line| u64::from(line.line_bytes)).sum();
         batch.inputs = lines.iter().map(|line| u64::from(line.inputs)).sum();
         batch.tokens = tokens;
+        batch.most = self.most_of_lines(&lines);
         batch.earliest_deadline = lines
             .iter()
             .map(|line| line.deadline)

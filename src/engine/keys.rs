@@ -3,6 +3,7 @@
 //! its fingerprint, and in the store ([`issue`]): a call waits for neither.
 
 mod issue;
+mod reserving;
 mod spending;
 
 use std::{
@@ -26,6 +27,7 @@ use crate::{
 
 pub use self::issue::{IssueError, NewKey};
 use self::spending::Spending;
+pub use self::spending::Spent;
 use super::{Caller, Engine};
 
 /// The providers' keys, by the names that operators gave them.
@@ -160,7 +162,7 @@ impl Engine {
         CredentialId(self.vault.fingerprint("issued credential", &parts))
     }
 
-    /// Reads the keys back, and what their tenants have paid this month.
+    /// Reads the keys back.
     pub(super) async fn recall_keys(&self) -> Result<(), StoreError> {
         let Some(keys) = &self.keys else {
             return Ok(());
@@ -173,6 +175,14 @@ impl Engine {
             }
             keys.known.write().insert(key.issued.print, Arc::new(key));
         }
+        Ok(())
+    }
+
+    /// What their tenants have spent this month, and what works for them from here on.
+    pub(super) async fn recall_spending(&self) -> Result<(), StoreError> {
+        let Some(keys) = &self.keys else {
+            return Ok(());
+        };
         for tenant in keys.all().into_iter().map(|key| key.tenant) {
             self.count_spending(keys, tenant).await?;
         }

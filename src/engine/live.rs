@@ -38,11 +38,7 @@ use crate::{
 
 pub use self::view::LiveScope;
 pub(super) use self::{
-    attempts::{Payer, late},
-    backlog::Backlog,
-    backoffs::Backoffs,
-    keep::Kept,
-    scopes::Scopes,
+    attempts::Payer, backlog::Backlog, backoffs::Backoffs, keep::Kept, scopes::Scopes,
 };
 use self::{
     backoffs::Why,
@@ -88,10 +84,12 @@ impl Engine {
                 return self.not_paid_for(&request, known, verdict).await;
             }
         };
-        let reserved_usd = reserved.as_ref().map(|reserved| reserved.amount);
-        let opened = self
-            .open_attempt(&request, &step, &earlier, reserved_usd)
-            .await?;
+        let calling = self.calling(&request, &body);
+        let keeps = attempts::Keeps {
+            reserved: reserved.as_ref().map(|reserved| reserved.amount),
+            most: calling.as_ref().map(|calling| calling.amount),
+        };
+        let opened = self.open_attempt(&request, &step, &earlier, keeps).await?;
         let Some(attempt) = opened else {
             way.unsent(self.now());
             return Ok(());
@@ -103,6 +101,7 @@ impl Engine {
                     known,
                     slot,
                     reserved,
+                    calling,
                 };
                 return self.open_in_background(&request, body, opening).await;
             }
@@ -130,7 +129,7 @@ impl Engine {
             }
         };
         // Not before what was paid is counted.
-        drop(reserved);
+        drop((reserved, calling));
         dealt_with
     }
 

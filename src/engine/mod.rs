@@ -36,6 +36,7 @@ mod poison;
 mod recovery;
 mod refusals;
 mod rescuer;
+mod reserves;
 mod scope;
 mod settings;
 mod settling;
@@ -67,7 +68,7 @@ pub use courier::{Redelivered, Resting, Tested, event_body};
 pub use credentials::Caller;
 pub use hold::Hold;
 pub use inflight::Gauges;
-pub use keys::{IssueError, Key, KeyRefused, NewKey, REPLACED, Upstreams};
+pub use keys::{IssueError, Key, KeyRefused, NewKey, REPLACED, Spent, Upstreams};
 pub use live::LiveScope;
 pub use moving::{Move, MoveError, Moved};
 pub use refusals::Refusal;
@@ -150,6 +151,7 @@ pub struct Engine {
     /// A permit for each open background response.
     background: Arc<Semaphore>,
     budgets: Arc<budgets::Budgets>,
+    reserves: reserves::Reserves,
     /// Requests whose acknowledgement is not on the wire yet.
     unflushed: inflight::Mentions<RequestKey>,
     disk_bytes: AtomicU64,
@@ -183,7 +185,9 @@ impl Engine {
         let shadow = parts.settings.shadow.deadline.map(shadow::Shadow::new);
         let (shadow, inbox) = shadow.unzip();
         let organizations: Arc<scope::Organizations> = Arc::default();
-        let summary = summary::Summary::new(&parts.settings, organizations.clone());
+        let reserves = reserves::Reserves::default();
+        let summary =
+            summary::Summary::new(&parts.settings, organizations.clone(), reserves.clone());
         let scopes =
             |settings: &LiveSettings| Arc::new(live::Scopes::new(settings, organizations.clone()));
         let engine = Arc::new(Engine {
@@ -218,6 +222,7 @@ impl Engine {
             backlog: live::Backlog::default(),
             backoffs: live::Backoffs::default(),
             budgets: Arc::new(budgets::Budgets::new(parts.settings.rescue.budget())),
+            reserves,
             scopes: scopes(&parts.settings.live),
             flex_scopes: scopes(&parts.settings.live.flex()),
             kept_scopes: live::Kept::default(),
@@ -242,8 +247,9 @@ impl Engine {
         });
         engine.recall_tenants().await?;
         engine.recall().await?;
-        engine.recover().await?;
         engine.recall_keys().await?;
+        engine.recover().await?;
+        engine.recall_spending().await?;
         if let Some(inbox) = inbox {
             engine.watch_passed(inbox).await?;
         }

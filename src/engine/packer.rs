@@ -281,7 +281,7 @@ impl Engine {
         if batch.state.is_open() || !batch.litter.is_empty() {
             summary.track(batch.clone(), due);
         } else {
-            summary.batches.remove(&batch.id);
+            summary.forget_batch(&batch.id);
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use crate::{
     model::{
         attempt::{Attempt, AttemptEvent},
         batch::Batch,
+        money::Usd,
         request::{Entry, Place},
         time::Timestamp,
     },
@@ -52,10 +53,14 @@ impl Engine {
                 return Ok(());
             };
             after = Some((*cohort, last.key));
-            let mut summary = self.summary.lock();
-            for (cohort, entry) in &page {
-                summary.enter(&Place::Queue(*cohort), entry);
+            {
+                let mut summary = self.summary.lock();
+                for (cohort, entry) in &page {
+                    summary.enter(&Place::Queue(*cohort), entry);
+                }
             }
+            let entries: Vec<Entry> = page.into_iter().map(|(_, entry)| entry).collect();
+            self.reserve_open(&entries).await?;
         }
     }
 
@@ -68,13 +73,17 @@ impl Engine {
                 return Ok(());
             };
             after = Some(*last);
-            let mut summary = self.summary.lock();
-            for (entry, batch) in &page {
-                summary.enter(&Place::Live, entry);
-                if let Some(batch) = batch {
-                    summary.was_overtaken(*batch, entry.key);
+            {
+                let mut summary = self.summary.lock();
+                for (entry, batch) in &page {
+                    summary.enter(&Place::Live, entry);
+                    if let Some(batch) = batch {
+                        summary.was_overtaken(*batch, entry.key);
+                    }
                 }
             }
+            let entries: Vec<Entry> = page.into_iter().map(|(entry, _)| entry).collect();
+            self.reserve_open(&entries).await?;
         }
     }
 
@@ -117,17 +126,26 @@ impl Engine {
             return Ok(());
         }
         let mut after = None;
+        let mut kept = Usd::ZERO;
         loop {
             let page = self.store.lines(batch.id, after, PAGE).await?;
             let Some(last) = page.last() else {
-                return Ok(());
+                break;
             };
             after = Some(last.key.id);
-            let mut summary = self.summary.lock();
-            for entry in &page {
-                summary.enter(&Place::Line(batch.id), entry);
+            {
+                let mut summary = self.summary.lock();
+                for entry in &page {
+                    summary.enter(&Place::Line(batch.id), entry);
+                }
             }
+            kept += self.reserve_open(&page).await?;
         }
+        // What has left it may be billed all the same.
+        if let Some(most) = batch.most {
+            self.reserves.adrift(batch.tenant, batch.id, most - kept);
+        }
+        Ok(())
     }
 
     /// Lines of batches that have ended, or whose record is gone: nothing would ever
@@ -138,6 +156,7 @@ impl Engine {
                 continue;
             }
             let lines = self.lines_of(batch).await?;
+            self.reserve_open(&lines).await?;
             tracing::warn!(%batch, lines = lines.len(), "lines were left in a batch that has ended; they go back to their queue");
             for lines in lines.chunk_by(|one, next| one.cohort == next.cohort) {
                 let (from, to) = (Place::Line(batch), Place::Queue(lines[0].cohort));
@@ -219,7 +238,7 @@ impl Engine {
         attempt.note = note.to_owned();
         let entry = LedgerEntry {
             key: payer.row_key(now, Some(attempt.lane)),
-            row: ledger::unaccounted(attempt.reserved),
+            row: ledger::unaccounted(&attempt),
         };
         self.account(payer.key, attempt, entry).await
     }

@@ -25,18 +25,21 @@ impl Engine {
         if endings.is_empty() {
             return Ok(Vec::new());
         }
-        let told: Vec<(RequestKey, LedgerEntry)> = endings
+        let told: Vec<(RequestKey, Source, LedgerEntry)> = endings
             .iter()
-            .map(|ending| (ending.key, ending.ledger.clone()))
+            .map(|ending| (ending.key, ending.outcome.source, ending.ledger.clone()))
             .collect();
         let results = self.store.settle(endings).await;
         let mut settled = Vec::with_capacity(told.len());
         let mut all = Ok(());
-        for ((key, ledger), result) in told.into_iter().zip(results) {
+        for ((key, source, ledger), result) in told.into_iter().zip(results) {
             match result {
                 Ok(one) => {
                     if matches!(one, Settled::Now { .. }) {
                         self.book(&ledger);
+                        if let Source::Batch(batch) = source {
+                            self.summary.lock().billed(&key, batch);
+                        }
                     }
                     self.ended(key, &one);
                     settled.push((key, one));
@@ -109,12 +112,14 @@ impl Engine {
         answer: Bytes,
         attempt: Option<Attempt>,
     ) -> Ending {
+        let most = self.reserves.amount(&request.key);
         let ledger = LedgerEntry {
             key: ledger::key(request, &outcome),
             row: ledger::ending(
                 request,
                 &outcome,
                 attempt.as_ref().and_then(|it| it.reserved),
+                self.reckoned(&outcome, most),
             ),
         };
         Ending {

@@ -8,7 +8,6 @@ mod destinations;
 mod index;
 mod live_queues;
 mod open;
-mod open_lines;
 mod overtaken;
 mod rates;
 mod setbacks;
@@ -21,7 +20,8 @@ use std::{
 use crate::{
     model::{
         attempt::Lane,
-        id::{CredentialId, DestinationId, TenantId},
+        batch::BatchState,
+        id::{BatchId, CredentialId, RequestKey, TenantId},
         request::{Cohort, Entry, LiveQueue, Place},
         time::Timestamp,
     },
@@ -35,6 +35,7 @@ use super::{
     Settings,
     inflight::{Mention, Mentions},
     limits::Limits,
+    reserves::Reserves,
     scope::Organizations,
     settings::AdmissionSettings,
 };
@@ -58,8 +59,7 @@ pub(super) struct Summary {
     /// Cohorts that were empty, and are not: who has just come.
     pub arrivals: u64,
     open: Open,
-    /// Their lines by tenant; those without any are not kept.
-    open_lines: HashMap<TenantId, HashMap<DestinationId, Lines>>,
+    reserves: Reserves,
     /// A request's moves can be told in another order than they were made, so
     /// that a count is below zero for a moment: these are signed.
     queued: i64,
@@ -92,9 +92,10 @@ impl Counts {
 }
 
 impl Summary {
-    pub fn new(settings: &Settings, organizations: Arc<Organizations>) -> Self {
+    pub fn new(settings: &Settings, organizations: Arc<Organizations>, reserves: Reserves) -> Self {
         let budgets = settings.rescue.budget().is_bound();
         Summary {
+            reserves,
             demands: Demands::new(budgets),
             ..Summary::with(&settings.packing, &settings.watch, organizations)
         }
@@ -113,7 +114,7 @@ impl Summary {
             limits: Limits::new(packing.enqueued_tokens.clone()),
             arrivals: 0,
             open: Open::default(),
-            open_lines: HashMap::new(),
+            reserves: Reserves::default(),
             queued: 0,
             lines: 0,
             live: 0,
@@ -145,11 +146,16 @@ impl Summary {
     /// True where its cohort was empty before.
     fn admit(&mut self, place: &Place, entry: &Entry) -> bool {
         self.open.enter(entry);
-        self.count_open(entry, 1);
         self.arrive(place, entry)
     }
 
     pub fn shift(&mut self, entry: &Entry, from: &Place, to: &Place) {
+        self.leave_batch(from, entry);
+        if let (Place::Live, Place::Line(batch)) = (from, to)
+            && self.may_run(batch)
+        {
+            self.reserves.come_back(&entry.key, *batch);
+        }
         self.depart(from, entry);
         self.arrive(to, entry);
     }
@@ -167,7 +173,29 @@ impl Summary {
         self.overtaken.remove(&entry.key);
         self.depart(place, entry);
         self.open.exit(entry);
-        self.count_open(entry, -1);
+        self.leave_batch(place, entry);
+        self.reserves.close(entry.key);
+    }
+
+    /// The batch's answer for an open request: it bills that one once.
+    pub fn billed(&self, key: &RequestKey, batch: BatchId) {
+        if self.may_run(&batch) {
+            self.reserves.billed(key, batch);
+        }
+    }
+
+    fn leave_batch(&self, place: &Place, entry: &Entry) {
+        if let Place::Line(batch) = place
+            && self.may_run(batch)
+        {
+            self.reserves.leave(&entry.key, *batch);
+        }
+    }
+
+    /// Whether the provider may run lines of the batch that are in it no more.
+    fn may_run(&self, batch: &BatchId) -> bool {
+        let tracked = self.batches.get(batch);
+        tracked.is_some_and(|it| it.batch.state.is_open() && it.batch.state != BatchState::Filling)
     }
 
     fn arrive(&mut self, place: &Place, entry: &Entry) -> bool {

@@ -9,6 +9,7 @@ pub use prices::{BadPrices, Prices, undated};
 pub use usage::{Metered, meter, meter_stream};
 
 use crate::model::{
+    attempt::Attempt,
     ledger::{LedgerKey, LedgerRow},
     money::Usd,
     request::{Outcome, Request, State},
@@ -25,8 +26,14 @@ pub fn key(request: &Request, outcome: &Outcome) -> LedgerKey {
 }
 
 /// What one ending adds to the ledger. `reserved` is what was reckoned with where
-/// the answer is a rescue.
-pub fn ending(request: &Request, outcome: &Outcome, reserved: Option<Usd>) -> LedgerRow {
+/// the answer is a rescue, and `reckoned` what it may have cost where its price is not
+/// known.
+pub fn ending(
+    request: &Request,
+    outcome: &Outcome,
+    reserved: Option<Usd>,
+    reckoned: Usd,
+) -> LedgerRow {
     let bill = outcome.bill.unwrap_or_default();
     let answered = outcome.state == State::Succeeded;
     LedgerRow {
@@ -44,27 +51,35 @@ pub fn ending(request: &Request, outcome: &Outcome, reserved: Option<Usd>) -> Le
         paid: bill.paid,
         standard: bill.standard,
         rescue_paid: rescue_paid(outcome, reserved),
+        reckoned,
         ..LedgerRow::default()
     }
 }
 
 /// What an answer adds that came when its request had ended: money for nothing.
 /// `twice` where the request was already answered by a provider.
-pub fn late_answer(outcome: &Outcome, twice: bool, reserved: Option<Usd>) -> LedgerRow {
+pub fn late_answer(
+    outcome: &Outcome,
+    twice: bool,
+    reserved: Option<Usd>,
+    reckoned: Usd,
+) -> LedgerRow {
     LedgerRow {
         paid_twice: u64::from(twice),
         usage: outcome.usage,
         paid: outcome.bill.unwrap_or_default().paid,
         rescue_paid: rescue_paid(outcome, reserved),
+        reckoned,
         ..LedgerRow::default()
     }
 }
 
 /// A live call that nobody saw end.
-pub fn unaccounted(reserved: Option<Usd>) -> LedgerRow {
+pub fn unaccounted(attempt: &Attempt) -> LedgerRow {
     LedgerRow {
         unaccounted: 1,
-        rescue_paid: reserved.unwrap_or_default(),
+        rescue_paid: attempt.reserved.unwrap_or_default(),
+        reckoned: attempt.most.unwrap_or_default(),
         ..LedgerRow::default()
     }
 }

@@ -91,6 +91,9 @@ pub struct Attempt {
     /// What the rescue budget keeps for it: the most it is expected to cost. None
     /// where it is no rescue.
     pub reserved: Option<Usd>,
+    /// What the budget of an issued key keeps for it: the most that it is expected to
+    /// cost. None where no such budget counts it.
+    pub most: Option<Usd>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -6,6 +6,7 @@ use thiserror::Error;
 use super::{
     endpoint::Endpoint,
     id::{BatchId, CredentialId, TenantId},
+    money::Usd,
     request::{Cohort, Destination},
     time::Timestamp,
 };
@@ -54,6 +55,9 @@ pub struct Batch {
     pub twin_of: Option<BatchId>,
     /// The batch that failed without naming its bad lines, and of which this is a part.
     pub part_of: Option<BatchId>,
+    /// What the budget of an issued key keeps for its lines, counted when it was sealed:
+    /// the most that they are expected to cost. None where no such budget counts them.
+    pub most: Option<Usd>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -150,6 +154,7 @@ impl Batch {
             last_error: None,
             twin_of: None,
             part_of: None,
+            most: None,
         }
     }
 

@@ -37,6 +37,10 @@ pub struct LedgerRow {
     /// chose, at their full price; and, as estimated, what such calls may have cost
     /// whose price nobody saw. What the rescue budget counts.
     pub rescue_paid: Usd,
+    /// What may have been paid beside `paid`, as estimated from above: for answers
+    /// whose price is not known, and for calls that nobody saw end. What the budgets of
+    /// issued keys count beside `paid`, and nothing else does.
+    pub reckoned: Usd,
 }
 
 impl LedgerRow {
@@ -54,5 +58,6 @@ impl LedgerRow {
         self.paid += other.paid;
         self.standard += other.standard;
         self.rescue_paid += other.rescue_paid;
+        self.reckoned += other.reckoned;
     }
 }

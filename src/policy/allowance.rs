@@ -42,6 +42,7 @@ impl Month {
 pub struct Account {
     month: Month,
     paid: Usd,
+    reckoned: Usd,
     entering: Usd,
 }
 
@@ -50,22 +51,26 @@ pub struct Account {
 pub struct Exceeded {
     pub budget: Usd,
     pub paid: Usd,
+    /// What may have been paid beside it.
+    pub reckoned: Usd,
     /// Kept for calls that are open or come in.
     pub reserved: Usd,
     pub renewed: Timestamp,
 }
 
 impl Account {
-    /// Counts what was paid in `hour`; of another month it is of no account.
-    pub fn book(&mut self, now: Timestamp, hour: u32, paid: Usd) {
+    /// Counts what was paid in `hour`, and what may have been beside it; of another
+    /// month it is of no account.
+    pub fn book(&mut self, now: Timestamp, hour: u32, paid: Usd, reckoned: Usd) {
         self.renew(now);
         if self.month.has(hour) {
             self.paid += paid;
+            self.reckoned += reckoned;
         }
     }
 
-    /// Keeps `amount` for a call that comes in, where it fits beside what was paid and
-    /// what is `open`.
+    /// Keeps `amount` for a call that comes in, where it fits into the budget, if there
+    /// is one, beside what was paid, or may have been, and what is `open`.
     ///
     /// # Errors
     /// Where it does not.
@@ -74,14 +79,18 @@ impl Account {
         now: Timestamp,
         open: Usd,
         amount: Usd,
-        budget: Usd,
+        budget: Option<Usd>,
     ) -> Result<(), Exceeded> {
         self.renew(now);
         let reserved = open + self.entering;
-        if self.paid + reserved + amount > budget {
+        let all = self.paid + self.reckoned + reserved + amount;
+        if let Some(budget) = budget
+            && all > budget
+        {
             return Err(Exceeded {
                 budget,
                 paid: self.paid,
+                reckoned: self.reckoned,
                 reserved,
                 renewed: self.month.ends,
             });
@@ -100,11 +109,18 @@ impl Account {
         self.paid
     }
 
+    /// What may have been paid beside it.
+    pub fn reckoned(&mut self, now: Timestamp) -> Usd {
+        self.renew(now);
+        self.reckoned
+    }
+
     /// A clock that was set back renews nothing.
     fn renew(&mut self, now: Timestamp) {
         if now >= self.month.ends {
             self.month = Month::of(now);
             self.paid = Usd::ZERO;
+            self.reckoned = Usd::ZERO;
         }
     }
 }
@@ -163,33 +179,41 @@ mod tests {
     #[test]
     fn what_is_paid_open_and_coming_in_stays_within_the_budget() {
         let now = at("2026-11-27T20:00:00Z");
-        for (paid, open, entering, amount, fits) in [
-            (0, 0, 0, 100, true),
-            (0, 0, 0, 101, false),
-            (60, 0, 0, 40, true),
-            (60, 0, 0, 41, false),
-            (60, 20, 0, 20, true),
-            (60, 20, 0, 21, false),
-            (60, 20, 10, 10, true),
-            (60, 20, 10, 11, false),
-            (100, 0, 0, 0, true),
+        for (paid, reckoned, open, entering, amount, fits) in [
+            (0, 0, 0, 0, 100, true),
+            (0, 0, 0, 0, 101, false),
+            (60, 0, 0, 0, 40, true),
+            (60, 0, 0, 0, 41, false),
+            (40, 20, 0, 0, 40, true),
+            (40, 20, 0, 0, 41, false),
+            (60, 0, 20, 0, 20, true),
+            (60, 0, 20, 0, 21, false),
+            (60, 0, 20, 10, 10, true),
+            (50, 10, 20, 10, 11, false),
+            (100, 0, 0, 0, 0, true),
         ] {
             let mut account = Account::default();
-            account.book(now, now.as_hours(), usd(paid));
+            account.book(now, now.as_hours(), usd(paid), usd(reckoned));
             account
-                .enter(now, Usd::ZERO, usd(entering), usd(1_000))
+                .enter(now, Usd::ZERO, usd(entering), Some(usd(1_000)))
                 .unwrap();
-            let entered = account.enter(now, usd(open), usd(amount), usd(100));
+            let entered = account.enter(now, usd(open), usd(amount), Some(usd(100)));
             let expected = match fits {
                 true => Ok(()),
                 false => Err(Exceeded {
                     budget: usd(100),
                     paid: usd(paid),
+                    reckoned: usd(reckoned),
                     reserved: usd(open + entering),
                     renewed: at("2026-12-01T00:00:00Z"),
                 }),
             };
-            assert_eq!(entered, expected, "{paid} {open} {entering} {amount}");
+            assert_eq!(
+                entered, expected,
+                "{paid} {reckoned} {open} {entering} {amount}"
+            );
+            let unbound = account.enter(now, usd(open), usd(amount), None);
+            assert_eq!(unbound, Ok(()));
         }
     }
 
@@ -197,31 +221,32 @@ mod tests {
     fn a_month_is_renewed_when_it_ends_and_never_back() {
         let (november, december) = (at("2026-11-30T23:59:59Z"), at("2026-12-01T00:00:00Z"));
         let mut account = Account::default();
-        account.book(november, november.as_hours(), usd(70));
+        account.book(november, november.as_hours(), usd(60), usd(10));
         assert!(
             account
-                .enter(november, Usd::ZERO, usd(31), usd(100))
+                .enter(november, Usd::ZERO, usd(31), Some(usd(100)))
                 .is_err()
         );
         account
-            .enter(november, Usd::ZERO, usd(30), usd(100))
+            .enter(november, Usd::ZERO, usd(30), Some(usd(100)))
             .unwrap();
         assert_eq!(account.paid(december), Usd::ZERO);
+        assert_eq!(account.reckoned(december), Usd::ZERO);
         // What is still coming in counts in the new month, as it will be paid there.
         assert!(
             account
-                .enter(december, Usd::ZERO, usd(71), usd(100))
+                .enter(december, Usd::ZERO, usd(71), Some(usd(100)))
                 .is_err()
         );
         account.entered(usd(30));
         account
-            .enter(december, Usd::ZERO, usd(71), usd(100))
+            .enter(december, Usd::ZERO, usd(71), Some(usd(100)))
             .unwrap();
         // A row of November that is told late, and a clock that was set back.
-        account.book(december, november.as_hours(), usd(50));
-        account.book(november, november.as_hours(), usd(50));
+        account.book(december, november.as_hours(), usd(50), Usd::ZERO);
+        account.book(november, november.as_hours(), usd(50), Usd::ZERO);
         assert_eq!(account.paid(december), Usd::ZERO);
-        account.book(december, december.as_hours(), usd(5));
+        account.book(december, december.as_hours(), usd(5), Usd::ZERO);
         assert_eq!(account.paid(december), usd(5));
     }
 }

@@ -137,7 +137,7 @@ pub fn batch_id(n: u64) -> BatchId {
     BatchId::new(at(n), u128::from(n) << 64)
 }
 
-fn batch(request: &Request, n: u64) -> Batch {
+pub fn batch(request: &Request, n: u64) -> Batch {
     Batch {
         id: batch_id(n),
         cohort: request.cohort,
@@ -166,10 +166,11 @@ fn batch(request: &Request, n: u64) -> Batch {
         last_error: None,
         twin_of: None,
         part_of: None,
+        most: None,
     }
 }
 
-fn attempt(id: AttemptId, state: AttemptState) -> Attempt {
+pub fn attempt(id: AttemptId, state: AttemptState) -> Attempt {
     Attempt {
         id,
         lane: Lane::Flex,
@@ -181,6 +182,7 @@ fn attempt(id: AttemptId, state: AttemptState) -> Attempt {
         usage: Usage::default(),
         bill: None,
         reserved: None,
+        most: None,
     }
 }
 

@@ -10,16 +10,19 @@ use serde::{Deserialize, Serialize};
 use super::{
     codec,
     kv::{Batch, End, Kv, Span},
-    records::{batch, meta},
+    records::{attempt, batch, ledger, meta, unbooked},
     sled::SledKv,
     tally::Tally,
 };
 use crate::ports::StoreError;
 
 /// The version of the layouts in [`records`](super::records).
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 /// The oldest that is read.
 pub const OLDEST: u32 = 2;
+
+/// The oldest that keeps a tally of itself.
+const TALLIED: u32 = 3;
 
 /// Records that one commit covers: it may write each of them.
 pub const CHUNK: usize = 160;
@@ -37,7 +40,7 @@ struct Progress {
 type Step = fn(&SledKv, usize) -> Result<u32, StoreError>;
 
 /// Where each step begins.
-const STEPS: [(u32, Step); 1] = [(2, count)];
+const STEPS: [(u32, Step); 2] = [(2, lengthen), (3, lengthen)];
 
 /// Makes one chunk of the step that leads on from `format`, and returns the format
 /// that the database has then.
@@ -48,9 +51,17 @@ pub fn advance(kv: &SledKv, format: u32, chunk: usize) -> Result<u32, StoreError
     }
 }
 
+/// Whether the database's tally tells what it should hold: not one that has none, and not
+/// in the middle of a migration.
+pub fn is_tallied(kv: &SledKv, format: u32) -> Result<bool, StoreError> {
+    Ok(format >= TALLIED && kv.get(&meta::migrating_key())?.is_none())
+}
+
 /// Format 3 is format 2 with a tally of all records, and with two fields more at the end
-/// of a batch: which one it is a twin of, and of which a part.
-fn count(kv: &SledKv, chunk: usize) -> Result<u32, StoreError> {
+/// of a batch: which one it is a twin of, and of which a part. Format 4 is format 3 with
+/// one field more at the end of a batch, an attempt and a ledger row: what the budgets of
+/// issued keys count. All records are tallied anew on the way, from either.
+fn lengthen(kv: &SledKv, chunk: usize) -> Result<u32, StoreError> {
     let name = meta::migrating_key();
     let mut progress = match kv.get(&name)? {
         Some(value) => meta::decode::<Progress>(&name, &value)?,
@@ -67,7 +78,7 @@ fn count(kv: &SledKv, chunk: usize) -> Result<u32, StoreError> {
         .iter()
         .filter(|(key, _)| !own.iter().any(|own| own == key));
     for (key, value) in others {
-        match longer_batch(key, value) {
+        match longer(key, value) {
             Some(longer) => {
                 progress.tally.enter(key, &longer);
                 changes.insert(key.to_vec(), Some(longer));
@@ -81,7 +92,7 @@ fn count(kv: &SledKv, chunk: usize) -> Result<u32, StoreError> {
             changes.insert(name, Some(meta::encode(&progress)));
             kv.apply(changes)?;
             kv.sync()?;
-            Ok(2)
+            format_of(kv)
         }
         None => {
             let mut tally = progress.tally;
@@ -92,23 +103,47 @@ fn count(kv: &SledKv, chunk: usize) -> Result<u32, StoreError> {
                 tally.enter(&name, &value);
             }
             kv.resume(tally);
-            let format = (meta::format_key(), Some(meta::encode(&3u32)));
+            let format = (meta::format_key(), Some(meta::encode(&FORMAT)));
             kv.apply(Batch::from([format, (name, None)]))?;
             kv.sync()?;
-            Ok(3)
+            Ok(FORMAT)
         }
     }
 }
 
-/// A batch without its last two fields, with them; none where it is no such record.
-fn longer_batch(key: &[u8], value: &Bytes) -> Option<Bytes> {
-    if key.first() != Some(&batch::KIND.tag) || batch::decode(key, value).is_ok() {
+fn format_of(kv: &SledKv) -> Result<u32, StoreError> {
+    let name = meta::format_key();
+    match kv.get(&name)? {
+        Some(value) => meta::decode(&name, &value),
+        None => Err(meta::KIND.corrupt(&name, "the format is gone")),
+    }
+}
+
+/// The most fields that a record lacks.
+const MOST: usize = 3;
+
+/// A record without its last fields, with them; none where it is no such record.
+fn longer(key: &[u8], value: &Bytes) -> Option<Bytes> {
+    if reads(key, value)? {
         return None;
     }
     let record = value
         .get(codec::HEADER..)
         .filter(|_| codec::is_sound(value))?;
-    // Two options that hold nothing.
-    let longer = codec::seal_with(&(), &[record, &[0, 0]].concat());
-    batch::decode(key, &longer).is_ok().then_some(longer)
+    // Options that hold nothing, and an amount of nothing.
+    let with = |fields: usize| codec::seal_with(&(), &[record, &[0; MOST][..fields]].concat());
+    let mut longer = (1..=MOST).map(with);
+    longer.find(|longer| reads(key, longer) == Some(true))
+}
+
+/// Whether the record is of this format. None for kinds that have not changed.
+fn reads(key: &[u8], value: &Bytes) -> Option<bool> {
+    let tag = *key.first()?;
+    Some(match tag {
+        _ if tag == batch::KIND.tag => batch::decode(key, value).is_ok(),
+        _ if tag == attempt::KIND.tag => attempt::decode(key, value).is_ok(),
+        _ if tag == unbooked::CALL.tag => unbooked::decode_call(key, value).is_ok(),
+        _ if tag == ledger::KIND.tag => ledger::decode(key, value).is_ok(),
+        _ => return None,
+    })
 }

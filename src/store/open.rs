@@ -87,19 +87,25 @@ impl SledStore {
         }
         let kv = SledKv::open(&dir, settings.cache_bytes).map_err(|error| cannot(&dir, error))?;
         let damaged = |error| unreadable(&dir, error);
-        let found = format_of(&kv, &dir, older)?;
+        let sound = || {
+            let sound = damage::verify(&kv, mark, settings.verify_at_start).map_err(damaged)?;
+            sound.map_err(|what| OpenError::Damaged {
+                dir: dir.clone(),
+                what,
+            })
+        };
+        let found = format_of(&kv, &dir, |kv, dir, found| {
+            // What is lost cannot be told any more once it is tallied anew.
+            if migrate::is_tallied(kv, found).map_err(damaged)? {
+                sound()?;
+            }
+            older(kv, dir, found)
+        })?;
         match found {
             // Nothing was acknowledged by a version that kept no number.
             Format::New => kv.acknowledge_none().map_err(io)?,
             Format::Migrated => {}
-            Format::Present => {
-                let sound = damage::verify(&kv, mark, settings.verify_at_start).map_err(damaged)?;
-                let tally = sound.map_err(|what| OpenError::Damaged {
-                    dir: dir.clone(),
-                    what,
-                })?;
-                kv.resume(tally);
-            }
+            Format::Present => kv.resume(sound()?),
         }
         let kv = Arc::new(kv);
         let horizon = Arc::new(Horizon::new());

@@ -18,20 +18,26 @@ use proptest::prelude::*;
 use super::{
     KvStore, OpenError, SledStore,
     changes::payload,
-    codec::seal,
+    codec::{self, seal},
     conformance::{
-        admission, admit, at, batch_id, content, ending, open, request, settings, settle,
+        admission, admit, at, attempt, batch, batch_id, content, ending, open, request, settings,
+        settle,
     },
     kv::{Batch, End, Kv, Pair, Span},
     memory::MemoryKv,
     migrate,
-    records::{chunk::Side, meta},
+    records::{self, chunk::Side, meta},
     sled::SledKv,
     staging::{Staging, Step},
+    tally::Tally,
     writer::{Horizon, Writer},
 };
 use crate::{
-    model::request::{Entry, Place, Request},
+    model::{
+        attempt::{AttemptId, AttemptState},
+        money::Usd,
+        request::{Entry, Place, Request},
+    },
     ports::{Admitted, Content, Relocation, Settled, Store, StoreError},
 };
 
@@ -366,8 +372,8 @@ async fn a_database_with_other_segments_is_opened() {
 #[tokio::test]
 async fn a_format_of_another_version_is_refused() {
     for (format, told) in [
-        (1u32, "has format 1, this version writes 3"),
-        (4, "has format 4, this version knows up to 3"),
+        (1u32, "has format 1, this version writes 4"),
+        (5, "has format 5, this version knows up to 4"),
     ] {
         let dir = tempfile::tempdir().unwrap();
         drop(open(dir.path()));
@@ -380,7 +386,7 @@ async fn a_format_of_another_version_is_refused() {
         assert!(
             matches!(
                 (&refused, format),
-                (OpenError::Older { found: 1, .. }, 1) | (OpenError::Newer { found: 4, .. }, 4)
+                (OpenError::Older { found: 1, .. }, 1) | (OpenError::Newer { found: 5, .. }, 5)
             ),
             "{refused}"
         );
@@ -424,6 +430,10 @@ async fn serves_what_the_earlier_version_wrote(store: &SledStore) {
     let batches = store.batches(at(0)).await.unwrap();
     assert_eq!(batches.len(), 2, "{batches:?}");
     assert!(batches.iter().all(|batch| batch.twin_of.is_none()));
+    assert!(batches.iter().all(|batch| batch.most.is_none()));
+    let rows = store.ledger(request(1, 0).key.tenant, 0).await.unwrap();
+    assert!(!rows.is_empty());
+    assert!(rows.iter().all(|(_, row)| row.reckoned == Usd::ZERO));
 }
 
 #[tokio::test]
@@ -448,7 +458,7 @@ async fn a_database_of_the_earlier_format_can_be_left_as_it_is() {
         let refused = refused.err().expect("it would be changed");
         let told = refused.to_string();
         assert!(
-            told.contains("has format 2, this version reads 3"),
+            told.contains("has format 2, this version reads 4"),
             "{told}"
         );
     }
@@ -486,6 +496,92 @@ async fn a_migration_that_was_killed_goes_on() {
             "{chunks} chunks"
         );
     }
+}
+
+fn tally_of(kv: &SledKv) -> Tally {
+    let key = meta::tally_key();
+    meta::decode(&key, &kv.get(&key).unwrap().unwrap()).unwrap()
+}
+
+/// A database as the version before the budgets' amounts wrote it: the same, without
+/// the last field of what has one more.
+async fn before_amounts(dir: &Path) {
+    let store = open(dir);
+    let (kept, erased) = (request(1, 1), request(1, 2));
+    for asked in [&kept, &erased] {
+        admit(&store, asked, b"body").await;
+        let open = attempt(AttemptId::Live(1), AttemptState::Open);
+        store.put_attempt(asked.key, open).await.unwrap();
+    }
+    store.put_batch(&batch(&kept, 1)).await.unwrap();
+    settle(&store, &erased, at(9), b"answer").await;
+    assert!(store.erase(erased.key).await.unwrap());
+    drop(store);
+    let kv = SledKv::open(&dir.join("store"), 1 << 20).unwrap();
+    kv.resume(tally_of(&kv));
+    let everything = Span {
+        from: Vec::new(),
+        to: vec![u8::MAX],
+    };
+    let mut changes = Batch::new();
+    let changed = [
+        records::batch::KIND,
+        records::attempt::KIND,
+        records::unbooked::CALL,
+        records::ledger::KIND,
+    ];
+    for (key, value) in kv.scan(&everything, End::Front, 1_000).unwrap() {
+        if changed.iter().any(|kind| kind.tag == key[0]) {
+            let (last, record) = value[codec::HEADER..].split_last().unwrap();
+            assert_eq!(*last, 0, "no amount");
+            changes.insert(key.to_vec(), Some(codec::seal_with(&(), record)));
+        }
+    }
+    assert_eq!(changes.len(), changed.len(), "one of each");
+    changes.insert(meta::format_key(), Some(meta::encode(&3u32)));
+    kv.apply(changes).unwrap();
+    kv.sync().unwrap();
+}
+
+#[tokio::test]
+async fn a_database_from_before_the_amounts_is_migrated() {
+    let dir = tempfile::tempdir().unwrap();
+    before_amounts(dir.path()).await;
+    for _ in 0..2 {
+        let store = open(dir.path());
+        let (kept, erased) = (request(1, 1), request(1, 2));
+        let expected = attempt(AttemptId::Live(1), AttemptState::Open);
+        let attempts = store.attempts(kept.key).await.unwrap();
+        assert_eq!(attempts, std::slice::from_ref(&expected));
+        let unbooked = store.unbooked(Some(erased.key)).await.unwrap();
+        assert_eq!(unbooked.len(), 1);
+        assert_eq!(unbooked[0].attempt, expected);
+        let found = store.batch(batch_id(1)).await.unwrap();
+        assert_eq!(found, Some(batch(&kept, 1)));
+        let rows = store.ledger(kept.key.tenant, 0).await.unwrap();
+        let told: Vec<_> = rows.iter().map(|(_, row)| row.requests).collect();
+        assert_eq!(told, [1]);
+    }
+    assert!(super::check(dir.path()).unwrap().sound);
+}
+
+/// Tallied anew, what is missing would never be missed.
+#[tokio::test]
+async fn a_damaged_database_is_not_migrated() {
+    let dir = tempfile::tempdir().unwrap();
+    before_amounts(dir.path()).await;
+    let kv = SledKv::open(&dir.path().join("store"), 1 << 20).unwrap();
+    let before = tally_of(&kv);
+    let lost = records::request::key(request(1, 1).key);
+    // The second time nothing is there, and nothing is counted out.
+    for _ in 0..2 {
+        kv.resume(before);
+        kv.apply([(lost.clone(), None)].into()).unwrap();
+    }
+    kv.sync().unwrap();
+    drop(kv);
+    let refused = SledStore::open(&settings(dir.path())).err().unwrap();
+    assert!(matches!(refused, OpenError::Damaged { .. }), "{refused}");
 }
 
 async fn a_store_of(requests: u64, dir: &Path) {

@@ -35,6 +35,7 @@ mod refused;
 mod rescue;
 mod shadow;
 mod short;
+mod spending;
 mod submit;
 mod throttle;
 mod tokens;

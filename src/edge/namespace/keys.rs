@@ -61,6 +61,7 @@ struct KeyView<'a> {
     budget_usd_per_month: Option<Shown<Usd>>,
     /// By the tenant, with all of its keys.
     paid_usd_this_month: Shown<Usd>,
+    reckoned_usd_this_month: Shown<Usd>,
     reserved_usd: Shown<Usd>,
     /// The key itself, told once.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,7 +71,7 @@ struct KeyView<'a> {
 impl<'a> KeyView<'a> {
     fn of(engine: &Engine, key: &'a Key) -> KeyView<'a> {
         let issued = &key.issued;
-        let (paid, reserved) = engine.spent_this_month(key);
+        let spent = engine.spent_this_month(key);
         KeyView {
             object: "offpeak.key",
             id: Shown(issued.id),
@@ -89,8 +90,9 @@ impl<'a> KeyView<'a> {
             requests_per_minute: issued.requests_per_minute,
             passthrough: issued.passthrough,
             budget_usd_per_month: issued.monthly_budget.map(Shown),
-            paid_usd_this_month: Shown(paid),
-            reserved_usd: Shown(reserved),
+            paid_usd_this_month: Shown(spent.paid),
+            reckoned_usd_this_month: Shown(spent.reckoned),
+            reserved_usd: Shown(spent.reserved),
             key: None,
         }
     }

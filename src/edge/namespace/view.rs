@@ -364,6 +364,7 @@ mod tests {
             usage: outcome.usage,
             bill: Some(bill(1_500_000_000)),
             reserved: None,
+            most: None,
         };
         let mut view = view(request, Some(outcome), None, State::Succeeded);
         view.attempts.push(late);
@@ -379,6 +380,7 @@ mod tests {
     fn a_live_request_is_in_the_lane_of_its_open_attempt() {
         let attempt = |number, lane, state| Attempt {
             reserved: None,
+            most: None,
             id: AttemptId::Live(number),
             lane,
             remote: None,

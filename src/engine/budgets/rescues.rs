@@ -225,7 +225,7 @@ impl Engine {
         )
     }
 
-    fn price_of_entry(&self, entry: &Entry) -> Usd {
+    pub(in crate::engine) fn price_of_entry(&self, entry: &Entry) -> Usd {
         let destination = {
             let summary = self.summary.lock();
             summary.destinations.get(&entry.cohort.destination).cloned()

@@ -6,10 +6,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::{
-    engine::{
-        Engine,
-        live::{Payer, late},
-    },
+    engine::{Engine, live::Payer},
     ledger,
     model::{
         attempt::{Attempt, AttemptId, AttemptState, Lane},
@@ -184,8 +181,9 @@ impl Engine {
             usage: outcome.usage,
             bill: outcome.bill,
             reserved: None,
+            most: batch.most.map(|_| self.price_of_a_line(batch)),
         };
-        let ledger = late(payer, outcome, earlier, &mut attempt);
+        let ledger = self.late(payer, outcome, earlier, &mut attempt);
         self.account(payer.key, attempt, ledger).await
     }
 }

@@ -81,6 +81,9 @@ impl Engine {
         let _one_at_a_time = keys.changes.lock().await;
         let key = Arc::new(self.key_of(issued));
         self.count_spending(keys, key.tenant).await?;
+        if key.issued.monthly_budget.is_some() {
+            self.reckon_guessed(key.tenant).await?;
+        }
         self.store.put_issued(&key.issued).await?;
         keys.known.write().insert(key.issued.print, key.clone());
         tracing::info!(key = %id, name = key.issued.name, "issued a key");

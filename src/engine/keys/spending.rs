@@ -1,4 +1,4 @@
-//! What tenants of issued keys have paid this month, and what does not fit any more.
+//! What tenants of issued keys have spent this month, and what does not fit any more.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -7,8 +7,7 @@ use parking_lot::Mutex;
 use super::{Key, Keys};
 use crate::{
     engine::{Call, Engine},
-    ledger,
-    model::{id::TenantId, money::Usd, time::Timestamp},
+    model::{id::TenantId, ledger::LedgerRow, money::Usd, time::Timestamp},
     policy::allowance::{Account, Exceeded, Month},
     ports::{LedgerEntry, StoreError},
 };
@@ -17,12 +16,24 @@ use crate::{
 #[derive(Clone, Default)]
 pub(in crate::engine) struct Spending(Arc<Mutex<HashMap<TenantId, Account>>>);
 
+/// What a tenant of issued keys has spent this month.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    pub paid: Usd,
+    /// What answers may have cost whose price nobody knows: of models without one, and of
+    /// calls that nobody saw end.
+    pub reckoned: Usd,
+    /// Kept for what the provider may still bill.
+    pub reserved: Usd,
+}
+
 /// Money that is kept for a call until it is counted among the open ones, or turned
 /// away.
 pub(in crate::engine) struct Entering {
     spending: Spending,
     tenant: TenantId,
-    amount: Usd,
+    /// The most that the call is expected to cost.
+    pub amount: Usd,
 }
 
 impl Drop for Entering {
@@ -34,20 +45,21 @@ impl Drop for Entering {
 }
 
 impl Spending {
-    /// Counts what a ledger entry that is durable says was paid.
+    /// Counts what a ledger entry that is durable says was paid, or may have been.
     pub fn book(&self, now: Timestamp, entry: &LedgerEntry) {
+        let LedgerRow { paid, reckoned, .. } = entry.row;
         if let Some(account) = self.0.lock().get_mut(&entry.key.tenant) {
-            account.book(now, entry.key.hour, entry.row.paid);
+            account.book(now, entry.key.hour, paid, reckoned);
         }
     }
 
-    fn knows(&self, tenant: TenantId) -> bool {
+    pub(super) fn knows(&self, tenant: TenantId) -> bool {
         self.0.lock().contains_key(&tenant)
     }
 }
 
 impl Engine {
-    /// What was paid before we started. A tenant without a key has no calls, so that
+    /// What was spent before we started. A tenant without a key has no calls, so that
     /// nothing is booked between.
     pub(super) async fn count_spending(
         &self,
@@ -61,17 +73,22 @@ impl Engine {
         let since = Month::of(now).begins.as_hours();
         let mut account = Account::default();
         for (key, row) in self.store.ledger(tenant, since).await? {
-            account.book(now, key.hour, row.paid);
+            let reckoned = match row.unpriced > 0 && row.reckoned == Usd::ZERO {
+                // From a format that did not say.
+                true => self.prices.dearest(&row.usage),
+                false => row.reckoned,
+            };
+            account.book(now, key.hour, row.paid, reckoned);
         }
         keys.spending.0.lock().insert(tenant, account);
         Ok(())
     }
 
-    /// Keeps money for the call where its key has a budget.
+    /// Keeps money for a call of an issued key.
     ///
     /// # Errors
-    /// Where the call does not fit into it beside what was paid this month and what is
-    /// open, at its ordinary price.
+    /// Where the key has a budget, and the call does not fit into it beside what was
+    /// spent this month and what the provider may still bill, at its ordinary price.
     pub(in crate::engine) fn enter_budget(
         &self,
         call: &Call,
@@ -79,18 +96,14 @@ impl Engine {
         let (Some(keys), Some(key)) = (&self.keys, &call.caller.key) else {
             return Ok(None);
         };
-        let Some(budget) = key.issued.monthly_budget else {
-            return Ok(None);
-        };
         let (now, tenant) = (self.now(), key.tenant);
-        let output = self.mean_output(call.caller.credential, &call.model);
-        let usage = ledger::expected_of(call.endpoint, &call.body, output);
-        let amount = self.ordinary_price(&call.model, &usage);
+        let credential = call.caller.credential;
+        let amount = self.most_of(credential, call.endpoint, &call.model, &call.body);
         let mut accounts = keys.spending.0.lock();
         // Read while nobody can enter: who has entered is counted here or there.
-        let open = self.price_of_open(tenant);
+        let open = self.reserves.of(tenant);
         let account = accounts.entry(tenant).or_default();
-        account.enter(now, open, amount, budget)?;
+        account.enter(now, open, amount, key.issued.monthly_budget)?;
         Ok(Some(Entering {
             spending: keys.spending.clone(),
             tenant,
@@ -98,25 +111,17 @@ impl Engine {
         }))
     }
 
-    /// What the key's tenant has paid this month, and what is kept for its open
-    /// requests.
-    pub fn spent_this_month(&self, key: &Key) -> (Usd, Usd) {
+    pub fn spent_this_month(&self, key: &Key) -> Spent {
         let Some(keys) = &self.keys else {
-            return (Usd::ZERO, Usd::ZERO);
+            return Spent::default();
         };
         let now = self.now();
         let mut accounts = keys.spending.0.lock();
-        let paid = accounts.entry(key.tenant).or_default().paid(now);
-        (paid, self.price_of_open(key.tenant))
-    }
-
-    fn price_of_open(&self, tenant: TenantId) -> Usd {
-        let open = self.summary.lock().open_lines_of(tenant);
-        let count = |number: i64| u64::try_from(number).unwrap_or(0);
-        let prices = open.iter().map(|(to, lines)| {
-            let (bytes, lines) = (count(lines.bytes), count(lines.count));
-            self.price_of_lines(to.credential, to.endpoint, &to.model, bytes, lines)
-        });
-        prices.sum()
+        let account = accounts.entry(key.tenant).or_default();
+        Spent {
+            paid: account.paid(now),
+            reckoned: account.reckoned(now),
+            reserved: self.reserves.of(key.tenant),
+        }
     }
 }

@@ -58,6 +58,15 @@ impl<'a> From<&'a Unbooked> for Payer<'a> {
     }
 }
 
+/// What budgets keep for a call.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Keeps {
+    /// That of rescues.
+    pub reserved: Option<Usd>,
+    /// That of the caller's key.
+    pub most: Option<Usd>,
+}
+
 impl Engine {
     /// Durable before the call is sent: after a crash it counts as unaccounted.
     /// A try that ended and cost nothing gives its number to the next. While it is
@@ -68,7 +77,7 @@ impl Engine {
         request: &Request,
         step: &Step,
         earlier: &[Attempt],
-        reserved: Option<Usd>,
+        keeps: Keeps,
     ) -> Result<Option<Attempt>, StoreError> {
         let number = earlier
             .iter()
@@ -85,7 +94,8 @@ impl Engine {
             note: step.reason.clone(),
             usage: Usage::default(),
             bill: None,
-            reserved,
+            reserved: keeps.reserved,
+            most: keeps.most,
         };
         let written = self.store.put_attempt(request.key, attempt.clone());
         Ok(written.await?.then_some(attempt))
@@ -137,7 +147,7 @@ impl Engine {
             return self.write(key, attempt).await;
         }
         attempt.state = AttemptState::Late;
-        let ledger = late(payer, outcome, earlier, &mut attempt);
+        let ledger = self.late(payer, outcome, earlier, &mut attempt);
         let account = || self.account(key, attempt.clone(), ledger.clone());
         self.persist(key.id, account).await
     }
@@ -156,27 +166,29 @@ impl Engine {
         }
         Ok(())
     }
-}
 
-/// What an answer adds to the ledger whose request had ended, as the attempt's note
-/// says, or none is known of because it is erased.
-///
-/// It was paid, and answered nobody: nothing was saved with it. Whether an erased
-/// request had another answer is not known any more, so that it counts as paid in
-/// vain and not as paid twice; the request itself was counted when it ended.
-pub(in crate::engine) fn late(
-    payer: Payer<'_>,
-    outcome: &Outcome,
-    earlier: Option<&Outcome>,
-    attempt: &mut Attempt,
-) -> LedgerEntry {
-    if let Some(earlier) = earlier {
-        attempt.note = format!("answered after the request had {}", earlier.state.as_str());
-    }
-    let twice = earlier.is_some_and(|earlier| earlier.source != Source::Offpeak);
-    LedgerEntry {
-        key: payer.row_key(outcome.finished, outcome.source.lane()),
-        row: ledger::late_answer(outcome, twice, attempt.reserved),
+    /// What an answer adds to the ledger whose request had ended, as the attempt's note
+    /// says, or none is known of because it is erased.
+    ///
+    /// It was paid, and answered nobody: nothing was saved with it. Whether an erased
+    /// request had another answer is not known any more, so that it counts as paid in
+    /// vain and not as paid twice; the request itself was counted when it ended.
+    pub(in crate::engine) fn late(
+        &self,
+        payer: Payer<'_>,
+        outcome: &Outcome,
+        earlier: Option<&Outcome>,
+        attempt: &mut Attempt,
+    ) -> LedgerEntry {
+        if let Some(earlier) = earlier {
+            attempt.note = format!("answered after the request had {}", earlier.state.as_str());
+        }
+        let twice = earlier.is_some_and(|earlier| earlier.source != Source::Offpeak);
+        let reckoned = self.reckoned(outcome, attempt.most);
+        LedgerEntry {
+            key: payer.row_key(outcome.finished, outcome.source.lane()),
+            row: ledger::late_answer(outcome, twice, attempt.reserved, reckoned),
+        }
     }
 }
 

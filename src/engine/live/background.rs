@@ -13,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::rungs::{Known, store_of};
 use crate::{
-    engine::{Engine, budgets::Reservation, inflight::Mention},
+    engine::{Engine, budgets::Reservation, inflight::Mention, reserves::Calling},
     model::{
         attempt::Attempt,
         id::TenantId,
@@ -30,6 +30,7 @@ pub struct Remote {
     _tenant: Mention<TenantId>,
     _slot: Option<OwnedSemaphorePermit>,
     _reserved: Option<Reservation>,
+    _calling: Option<Calling>,
 }
 
 /// What is there before one is created.
@@ -39,6 +40,7 @@ pub struct Opening {
     pub known: Known,
     pub slot: OwnedSemaphorePermit,
     pub reserved: Option<Reservation>,
+    pub calling: Option<Calling>,
 }
 
 impl Engine {
@@ -53,6 +55,7 @@ impl Engine {
             known,
             slot,
             reserved,
+            calling,
         } = opening;
         let lane = attempt.lane;
         let call = BackgroundCall {
@@ -73,6 +76,7 @@ impl Engine {
                     _tenant: self.summary.lock().mention_remote(request.key.tenant),
                     _slot: Some(slot),
                     _reserved: reserved,
+                    _calling: calling,
                 };
                 let first = self.now() + self.settings.watch.poll_interval;
                 self.backoffs.watch(request.entry(), remote, known, first);
@@ -104,6 +108,7 @@ impl Engine {
             _tenant: self.summary.lock().mention_remote(entry.key.tenant),
             _slot: self.background.clone().try_acquire_owned().ok(),
             _reserved: reserved.and_then(|amount| self.reserve_again(entry.key, amount)),
+            _calling: attempt.most.map(|most| self.reserves.call(entry.key, most)),
         };
         let known = Known::default();
         self.backoffs.watch(entry, remote, known, self.now());

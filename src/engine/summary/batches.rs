@@ -192,6 +192,14 @@ impl Batches {
 impl Summary {
     /// Writes a batch's new version, and when its next step is due.
     pub fn track(&mut self, batch: Batch, due: Timestamp) {
+        match batch.most {
+            _ if !batch.state.is_open() => self.reserves.settle(&batch.id),
+            // It has no lines of its own, and may run all of the other's.
+            Some(most) if batch.twin_of.is_some() && !self.reserves.is_adrift(&batch.id) => {
+                self.reserves.adrift(batch.tenant, batch.id, most);
+            }
+            _ => {}
+        }
         match self.batches.get_mut(&batch.id) {
             Some(tracked) => {
                 tracked.batch = batch;
@@ -202,6 +210,12 @@ impl Summary {
                 self.batches.insert(batch, scope, due);
             }
         }
+    }
+
+    /// Forgets a batch of which nothing is left to do.
+    pub fn forget_batch(&mut self, id: &BatchId) {
+        self.batches.remove(id);
+        self.reserves.settle(id);
     }
 
     /// The next step of every open batch of the credential.

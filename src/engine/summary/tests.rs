@@ -7,7 +7,7 @@ use crate::{
         attempt::Lane,
         batch::{Batch, BatchState},
         endpoint::Endpoint,
-        id::{BatchId, CredentialId, RequestId, RequestKey},
+        id::{BatchId, CredentialId, DestinationId, RequestId, RequestKey},
         request::{Bucket, Destination, Guarantee, OnLate},
         time::Timestamp,
     },
@@ -115,6 +115,7 @@ fn batch(number: u8, cohort: Cohort) -> Batch {
         last_error: None,
         twin_of: None,
         part_of: None,
+        most: None,
     }
 }
 
@@ -125,7 +126,6 @@ struct Told {
     queue: Vec<(Cohort, i64, i64, i64)>,
     live: BTreeMap<LiveQueue, (i64, i64)>,
     demands: String,
-    open_lines: BTreeMap<(TenantId, DestinationId), (i64, i64)>,
     open: ((u64, u64), HashMap<TenantId, (u64, u64)>),
 }
 
@@ -141,14 +141,6 @@ fn told(summary: &Summary) -> Told {
             .map(|(queue, lines)| (*queue, (lines.count, lines.bytes)))
             .collect(),
         demands: format!("{:?}", summary.demands),
-        open_lines: summary
-            .open_lines
-            .iter()
-            .flat_map(|(tenant, to)| {
-                to.iter()
-                    .map(|(id, it)| ((*tenant, *id), (it.count, it.bytes)))
-            })
-            .collect(),
         open: summary.open.counted(),
     }
 }

@@ -121,6 +121,7 @@ pub fn attempt() -> impl Strategy<Value = Attempt> {
             usage,
             bill,
             reserved: bill.map(|bill| bill.paid),
+            most: bill.map(|bill| bill.standard),
         },
     )
 }
@@ -176,6 +177,7 @@ pub fn batch() -> impl Strategy<Value = Batch> {
                 last_error: None,
                 twin_of: None,
                 part_of: None,
+                most: settled.map(|at| Usd::from_pico(at.as_millis().into())),
             },
         )
 }

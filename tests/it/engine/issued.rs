@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use offpeak::{
-    engine::{AdmitError, Caller, Engine, KeyRefused, NewKey, Refused, Upstreams},
+    engine::{AdmitError, Caller, Engine, KeyRefused, NewKey, Refused, Spent, Upstreams},
     model::{
         id::{KeyId, RequestKey},
         money::Usd,
@@ -24,7 +24,7 @@ use super::{
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-fn upstreams(named: &[(&str, &str)]) -> Upstreams {
+pub fn upstreams(named: &[(&str, &str)]) -> Upstreams {
     let of = |key: &str| Credential {
         headers: vec![("authorization".into(), format!("Bearer {key}"))],
         query: None,
@@ -36,7 +36,7 @@ fn upstreams(named: &[(&str, &str)]) -> Upstreams {
 }
 
 /// A server that issues keys, for one upstream.
-async fn issuing() -> World {
+pub async fn issuing() -> World {
     // A model check is where the provider names its organization.
     let mut world = World::with(|settings, _| settings.admission.model_check = true).await;
     world.upstreams = Some(upstreams(&[("default", "sk-acme.upstream")]));
@@ -44,14 +44,14 @@ async fn issuing() -> World {
     world
 }
 
-fn named(name: &str) -> NewKey {
+pub fn named(name: &str) -> NewKey {
     NewKey {
         name: name.into(),
         ..NewKey::default()
     }
 }
 
-async fn issue(world: &World, wanted: NewKey) -> (KeyId, String) {
+pub async fn issue(world: &World, wanted: NewKey) -> (KeyId, String) {
     let (key, text) = world.engine().issue(wanted).await.unwrap();
     (key.issued.id, text.expose().to_owned())
 }
@@ -60,7 +60,7 @@ fn who(engine: &Engine, key: &str) -> Result<Caller, KeyRefused> {
     engine.identify(credential(key))
 }
 
-fn usd(text: &str) -> Usd {
+pub fn usd(text: &str) -> Usd {
     text.parse().unwrap()
 }
 
@@ -224,7 +224,13 @@ async fn a_month_s_budget_is_kept_and_renewed() {
         let keys = world.engine().issued_keys();
         let key = keys.iter().find(|key| key.issued.id == id).unwrap();
         assert!(!key.issued.passthrough, "what passes is not counted");
-        world.engine().spent_this_month(key)
+        let Spent {
+            paid,
+            reckoned,
+            reserved,
+        } = world.engine().spent_this_month(key);
+        assert_eq!(reckoned, Usd::ZERO, "every answer has a price");
+        (paid, reserved)
     };
     // What is open is kept at its ordinary price.
     let (first, refused) = ask_until_met(&world, &key, 1_000).await;

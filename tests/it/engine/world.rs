@@ -457,6 +457,15 @@ impl World {
     }
 
     pub async fn finish_allowing(&self, allow: Allow) {
+        self.at_rest().await;
+        self.check_counts().await;
+        self.check_feed().await;
+        self.check_provider(allow).await;
+        self.check_money(allow).await;
+    }
+
+    /// Runs until nothing is left to do.
+    pub async fn at_rest(&self) {
         let asked = self.asked.lock().clone();
         for (key, _) in &asked {
             if self.store.load(*key).await.unwrap().is_some() {
@@ -472,10 +481,6 @@ impl World {
             );
             self.pass(MINUTE).await;
         }
-        self.check_counts().await;
-        self.check_feed().await;
-        self.check_provider(allow).await;
-        self.check_money(allow).await;
     }
 
     async fn is_busy(&self) -> bool {
