@@ -111,6 +111,17 @@ pub enum StartError {
     },
 }
 
+/// Why a server ended by itself.
+#[derive(Debug, Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Serve(#[from] std::io::Error),
+    #[error(
+        "a write to the database failed, and only a new start tells what became of it: {0}. Nothing that a caller was told is lost; the process ends, to be started again"
+    )]
+    Store(#[source] StoreError),
+}
+
 impl App {
     /// Opens the store, counts what is open, and goes on with it; binds.
     ///
@@ -205,22 +216,33 @@ impl App {
         self.admin_address
     }
 
-    /// Serves until `stop`; then answers what it can within the grace period.
-    /// What is left is durable, and goes on at the next start.
+    /// Serves until `stop`, or until the store has failed; then answers what it can within
+    /// the grace period. What is left is durable, and goes on at the next start.
     ///
     /// # Errors
-    /// When a worker thread cannot be started, or died.
-    pub async fn run(self, stop: CancellationToken) -> std::io::Result<()> {
+    /// When a worker thread cannot be started, or died; when the store has failed.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
         let mut serving = pin!(self.server.run(stop.clone()));
         let mut left = self.grace;
+        let engine = self.engine.clone();
+        let ended = async {
+            tokio::select! {
+                () = stop.cancelled() => Ok(()),
+                error = engine.store_failed() => Err(RunError::Store(error)),
+            }
+        };
         let served = tokio::select! {
-            served = &mut serving => served,
-            () = stop.cancelled() => {
+            served = &mut serving => served.map_err(RunError::from),
+            ended = ended => {
+                if let Err(error) = &ended {
+                    tracing::error!("{error}");
+                    stop.cancel();
+                }
                 let stopped = Instant::now();
                 self.stopping.cancel();
                 let served = serving.await;
                 left = left.saturating_sub(stopped.elapsed()).max(LAST_MOMENT);
-                served
+                ended.and(served.map_err(RunError::from))
             }
         };
         self.engine.stop(left).await;

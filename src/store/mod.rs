@@ -57,7 +57,7 @@ use self::{
         batch, credential, destination, issued, learned, meta, orphan, receiver, shadow, tenant,
     },
     redo::Redo,
-    staging::{Staging, Step},
+    staging::{Staging, Step, least_free},
     writer::{Horizon, Writer},
 };
 use crate::{
@@ -160,6 +160,8 @@ pub struct KvStore<K> {
     reserve: u64,
 }
 
+/// Between two looks whether a full disk has room again.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Requests whose moves are one change: two operations each make one commit.
 const MOVES: usize = 100;
 /// Requests that one change settles or purges, so that others get their turn.
@@ -697,6 +699,16 @@ impl<K: Kv> Store for KvStore<K> {
         tracing::error!(error = %failed, "a backup broke off");
         // Who has gone away needs no answer.
         let _ = told.send(Err(failed)).await;
+    }
+
+    async fn failed(&self) -> StoreError {
+        let error = self.horizon.failed().await;
+        let roomy = |free| free >= least_free(self.reserve);
+        // Where the disk cannot be asked, the next start will tell.
+        while !self.kv.free_bytes().map_or(true, roomy) {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        error
     }
 
     async fn disk_bytes(&self) -> Result<u64, StoreError> {

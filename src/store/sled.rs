@@ -5,7 +5,10 @@ use std::{
     fs, io,
     panic::{self, AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::Once,
+    sync::{
+        Once,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -40,6 +43,7 @@ pub struct SledKv {
     db: sled::Db,
     /// What the last commit wrote of all of them.
     tally: Mutex<Tally>,
+    torn: AtomicBool,
     closing: Closing,
 }
 
@@ -76,7 +80,12 @@ impl SledKv {
             _ => {}
         }
         let tally = Mutex::new(Tally::default());
-        Ok(SledKv { db, tally, closing })
+        Ok(SledKv {
+            db,
+            tally,
+            torn: AtomicBool::new(false),
+            closing,
+        })
     }
 
     /// What stands in the database, to count on from.
@@ -290,11 +299,19 @@ impl Kv for SledKv {
         }
         writes.insert(meta::tally_key(), &meta::encode(&tally)[..]);
         let _collected = Collect;
-        self.db.apply_batch(writes).map_err(failed)?;
+        // sled makes one write after another, and takes none back.
+        self.db.apply_batch(writes).map_err(|error| {
+            self.torn.store(true, Ordering::SeqCst);
+            failed(error)
+        })?;
         *self.tally.lock() = tally;
         large
             .iter()
             .try_for_each(|(key, length)| self.touch(key, *length))
+    }
+
+    fn is_torn(&self) -> bool {
+        self.torn.load(Ordering::SeqCst)
     }
 
     fn sync(&self) -> Result<(), StoreError> {

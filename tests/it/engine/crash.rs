@@ -567,6 +567,9 @@ impl Store for Mortal<dyn Store> {
     async fn backup(&self, out: tokio::sync::mpsc::Sender<std::io::Result<bytes::Bytes>>) {
         self.inner.backup(out).await;
     }
+    async fn failed(&self) -> StoreError {
+        self.inner.failed().await
+    }
     async fn disk_bytes(&self) -> Result<u64, StoreError> {
         self.life.hear(self.inner.disk_bytes()).await
     }
