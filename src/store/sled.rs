@@ -148,9 +148,13 @@ impl SledKv {
         Ok((tally, spoiled))
     }
 
-    /// Lets sled see how large its cache is, see [`touches`].
-    fn touch(&self, key: &[u8], length: usize) -> Result<(), StoreError> {
-        (0..touches(length)).try_for_each(|_| self.db.get(key).map(drop).map_err(failed))
+    /// Lets sled see how large its cache is, see [`touches`]. What was read or written
+    /// before was so, whatever becomes of this.
+    fn touch(&self, key: &[u8], length: usize) {
+        let touched = (0..touches(length)).try_for_each(|_| self.db.get(key).map(drop));
+        if let Err(error) = touched {
+            tracing::warn!(%error, "a page cannot be read again");
+        }
     }
 
     /// From here on, a database without the number of its acknowledged commits is a
@@ -253,7 +257,7 @@ impl Kv for SledKv {
         let _collected = Collect;
         let value = self.db.get(key).map_err(failed)?;
         if let Some(value) = &value {
-            self.touch(key, value.len())?;
+            self.touch(key, value.len());
         }
         Ok(value.map(|value| Bytes::copy_from_slice(&value)))
     }
@@ -305,9 +309,10 @@ impl Kv for SledKv {
             failed(error)
         })?;
         *self.tally.lock() = tally;
-        large
-            .iter()
-            .try_for_each(|(key, length)| self.touch(key, *length))
+        for (key, length) in &large {
+            self.touch(key, *length);
+        }
+        Ok(())
     }
 
     fn is_torn(&self) -> bool {
