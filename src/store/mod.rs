@@ -340,7 +340,8 @@ impl<K: Kv> Store for KvStore<K> {
     }
 
     async fn attempts(&self, key: RequestKey) -> Result<Vec<Attempt>, StoreError> {
-        self.read(1, move |kv| reads::attempts(kv, key)).await
+        self.read_synced(1, move |kv| reads::attempts(kv, key))
+            .await
     }
 
     async fn open_attempts(&self) -> Result<Vec<(RequestKey, AttemptId)>, StoreError> {
@@ -556,7 +557,7 @@ impl<K: Kv> Store for KvStore<K> {
     }
 
     async fn delivery_status(&self, key: RequestKey) -> Result<Option<DeliveryStatus>, StoreError> {
-        self.read(1, move |kv| reads::delivery_status(kv, key))
+        self.read_synced(1, move |kv| reads::delivery_status(kv, key))
             .await
     }
 
@@ -642,7 +643,7 @@ impl<K: Kv> Store for KvStore<K> {
         tenant: TenantId,
         since: u32,
     ) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError> {
-        self.read(usize::MAX, move |kv| reads::ledger(kv, tenant, since))
+        self.read_synced(usize::MAX, move |kv| reads::ledger(kv, tenant, since))
             .await
     }
 
