@@ -34,6 +34,7 @@ mod refused;
 mod rescue;
 mod shadow;
 mod short;
+mod spoiled;
 mod submit;
 mod throttle;
 mod tokens;
