@@ -209,7 +209,7 @@ async fn a_failed_write_ends_the_process_and_the_next_one_goes_on() {
     assert_eq!(reply.status, StatusCode::OK, "{}", reply.body);
     assert!(straight.is_answered_by(&reply.body));
     let ended = scene.server.ended().await;
-    assert_eq!(ended.code(), Some(1), "{}", scene.server.log());
+    assert_eq!(ended.code(), Some(2), "{}", scene.server.log());
     let told = scene.server.log();
     assert!(
         told.contains("offpeak: a write to the database failed"),

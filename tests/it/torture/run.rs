@@ -230,7 +230,7 @@ impl Run {
         trouble::relieve(&self.provider, self.disk.as_ref()).await;
         match ended {
             Ok(kind) => self.strikes.count(kind),
-            Err(status) if status.code() == Some(1) && self.found_no_room() => {
+            Err(status) if status.code() == Some(2) && self.found_no_room() => {
                 self.strikes
                     .count("by itself, after a write on a full disk");
             }
