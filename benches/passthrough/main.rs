@@ -1,12 +1,12 @@
 //! The proxy with nothing but pass-through, for `run.sh` to measure:
 //! `passthrough --listen ADDR --upstream BASE_URL [--workers N]`.
 
-use std::{process::ExitCode, time::Duration};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Parser;
 use offpeak::edge::{
     passthrough::{self, Passthrough},
-    server::{self, Routers, Server, Timeouts},
+    server::{self, Desk, Routers, Server, Timeouts},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -64,7 +64,8 @@ async fn serve(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         callers: axum::Router::new(),
         operators: axum::Router::new(),
     };
-    let server = Server::new(settings, passthrough, routers).map_err(|(_, error)| error)?;
+    let desk = Arc::new(Desk::new(routers));
+    let server = Server::new(settings, passthrough, desk).map_err(|(_, error)| error)?;
     server.run(CancellationToken::new()).await?;
     Ok(())
 }

@@ -9,19 +9,22 @@ mod warnings;
 
 use std::{
     collections::HashMap,
-    fs::{OpenOptions, Permissions},
-    io::Write as _,
+    fs::{self, OpenOptions, Permissions},
+    future::pending,
+    io::{self, Write as _},
     net::SocketAddr,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    pin::pin,
     sync::Arc,
     time::Duration,
 };
 
 use thiserror::Error;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    task::{JoinSet, spawn_blocking},
+    time::{Instant, sleep},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use url::Url;
 
 pub use auth::{Auth, Mode};
@@ -34,7 +37,7 @@ use crate::{
     edge::{
         self, BadUpstreamSecret, Edge, UpstreamEvents,
         passthrough::{Passthrough, SetupError},
-        server::Server,
+        server::{self, Desk, Server},
     },
     engine::{Engine, Parts},
     ledger::{BadPrices, Prices},
@@ -42,7 +45,7 @@ use crate::{
     ports::{Store, StoreError, Vault as _},
     provider::{self, OpenAi},
     store::{
-        OpenError, SledStore,
+        self, OpenError, SledStore,
         vault::{self, BadMasterKey, Locked, MasterKey, Vault},
     },
 };
@@ -63,19 +66,29 @@ pub struct Secrets {
     pub upstream_webhooks: Option<Secret>,
 }
 
+/// A start that takes longer says why.
+const LONG: Duration = Duration::from_secs(1);
+
 /// What the engine gets to write down what it has in hand, when the connections
 /// have used up the grace period.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
 
-/// A server that is bound and working, and not yet accepting.
+/// A running server.
 pub struct App {
-    server: Server,
+    serving: Serving,
     engine: Arc<Engine>,
     /// Tells the edge.
     stopping: CancellationToken,
+    stop: CancellationToken,
+    grace: Duration,
+}
+
+/// Its listeners and worker threads, which end when this is dropped.
+struct Serving {
+    server: JoinSet<io::Result<()>>,
     address: SocketAddr,
     admin_address: Option<SocketAddr>,
-    grace: Duration,
+    _closing: DropGuard,
 }
 
 #[derive(Debug, Error)]
@@ -89,7 +102,7 @@ pub enum StartError {
     #[error("{}: {locked}", dir.display())]
     Vault { dir: PathBuf, locked: Locked },
     #[error("the admin token file: {0}")]
-    AdminToken(#[source] std::io::Error),
+    AdminToken(#[source] io::Error),
     #[error("upstream.base_url is no URL such as https://api.openai.com/v1: {0}")]
     Upstream(#[from] url::ParseError),
     #[error(transparent)]
@@ -101,21 +114,26 @@ pub enum StartError {
     #[error(transparent)]
     UpstreamKey(#[from] BadUpstreamKey),
     #[error(transparent)]
+    Serve(#[from] io::Error),
+    #[error(transparent)]
     UpstreamSecret(#[from] BadUpstreamSecret),
     #[error(transparent)]
     Prices(#[from] BadPrices),
     #[error("cannot listen on {address}: {error}")]
     Listen {
         address: SocketAddr,
-        error: std::io::Error,
+        error: io::Error,
     },
+    /// It was asked to, which is no failure.
+    #[error("stopped while it was starting")]
+    Stopped,
 }
 
 /// Why a server ended by itself.
 #[derive(Debug, Error)]
 pub enum RunError {
     #[error(transparent)]
-    Serve(#[from] std::io::Error),
+    Serve(#[from] io::Error),
     #[error(
         "a write to the database failed, and only a new start tells what became of it: {0}. Nothing that a caller was told is lost; the process ends, to be started again"
     )]
@@ -123,124 +141,115 @@ pub enum RunError {
 }
 
 impl App {
-    /// Opens the store, counts what is open, and goes on with it; binds.
+    /// Binds, and lets calls without a deadline pass; opens the store, counts what is
+    /// open, and goes on with it; then takes all calls. Serves until `stop`.
     ///
     /// # Errors
     /// Whatever cannot be opened or makes no sense, said so that it can be mended.
-    pub async fn start(settings: Settings, secrets: Secrets) -> Result<App, StartError> {
+    pub async fn start(
+        settings: Settings,
+        secrets: Secrets,
+        stop: CancellationToken,
+    ) -> Result<App, StartError> {
         let warnings = settings.warnings();
+        let passthrough = passthrough(&settings)?;
         let upstreams = settings.auth.upstreams(&secrets.upstream_keys)?;
-        let dir = settings.store.data_dir.clone();
-        let store: Arc<dyn Store> = Arc::new(SledStore::open(&settings.store)?);
-        let previous = match &secrets.previous_master_key {
-            Some(key) => Some(MasterKey::parse(key)?),
-            None => MasterKey::load_previous(&dir)?,
-        };
-        let master = match &secrets.master_key {
-            Some(key) => MasterKey::parse(key)?,
-            None if previous.is_some() => MasterKey::load_or_create(&dir)?,
-            None => kept_key(&dir, &*store).await?,
-        };
-        let vault = vault::unlock(&*store, &master, previous.as_ref()).await;
-        let vault = vault.map_err(|locked| StartError::Vault {
-            dir: dir.clone(),
-            locked,
-        })?;
-        let vault = Arc::new(vault);
-        let admin_token = admin_token(secrets.admin_token, &dir, &vault)?;
-        let upstream: Url = settings.provider.base_url.parse()?;
-        let passthrough = Passthrough::new(settings.passthrough, &upstream)?;
         let upstream_events = UpstreamEvents::new(secrets.upstream_webhooks.as_ref())?;
         let sender = delivery::Sender::new(settings.delivery)?;
-        let engine = Engine::start(Parts {
-            store,
-            provider: Arc::new(OpenAi::over_tcp(&settings.provider)?),
-            deliver: Arc::new(Courier::new(sender, vault.clone())),
-            clock: Arc::new(SystemClock::new()),
-            vault,
-            prices: Prices::built_in()?,
-            settings: settings.engine,
-            upstreams,
-        })
-        .await?;
-        let passthrough = passthrough.watched_by(&engine);
-        let passthrough = match engine.issues_keys() {
-            true => passthrough.guarded_by(
-                &engine,
-                settings.auth.passthrough_paths,
-                settings.edge.body_timeout,
-            ),
-            false => passthrough,
+        let provider = Arc::new(OpenAi::over_tcp(&settings.provider)?);
+        let prices = Prices::built_in()?;
+        let desk = Arc::new(Desk::new(edge::starting::routers()));
+        let mut serving = Serving::begin(
+            settings.server.server(),
+            passthrough.for_another_worker(),
+            &desk,
+            &stop,
+        )?;
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        let opened = async {
+            let dir = settings.store.data_dir.clone();
+            let store: Arc<dyn Store> = Arc::new(opened(settings.store).await?);
+            let vault = Arc::new(unlocked(&secrets, &dir, &*store).await?);
+            let admin_token = admin_token(secrets.admin_token, &dir, &vault)?;
+            let engine = Engine::start(Parts {
+                store,
+                provider,
+                deliver: Arc::new(Courier::new(sender, vault.clone())),
+                clock: Arc::new(SystemClock::new()),
+                vault,
+                prices,
+                settings: settings.engine,
+                upstreams,
+            });
+            Ok::<_, StartError>((engine.await?, admin_token))
         };
+        let opened = tokio::select! {
+            opened = opened => Some(opened?),
+            () = stop.cancelled() => None,
+            () = said(serving.address) => unreachable!("it only tells"),
+        };
+        let Some((engine, admin_token)) = opened else {
+            serving.ended().await?;
+            return Err(StartError::Stopped);
+        };
+        let paths = &settings.auth.passthrough_paths;
+        passthrough.open(&engine, paths, settings.edge.body_timeout);
         let edge = Edge::new(
             engine.clone(),
-            passthrough.for_another_worker(),
+            passthrough,
             settings.edge,
             admin_token,
             upstream_events,
         );
         let stopping = edge.stopping.clone();
-        let listen = settings.server.server();
-        let routers = edge::routers(&Arc::new(edge), listen.admin_listen.is_some());
-        let server = Server::new(listen, passthrough, routers)
-            .map_err(|(address, error)| StartError::Listen { address, error })?;
-        let bound = |error| StartError::Listen {
-            address: settings.server.listen,
-            error,
-        };
-        let address = server.address().map_err(bound)?;
-        let admin_address = server.admin_address().map_err(bound)?;
-        if let Some(admin) = admin_address {
-            tracing::info!("operators are served at http://{admin}, and only there");
-        }
-        for warning in warnings {
-            tracing::warn!("{warning}");
-        }
+        desk.open(edge::routers(
+            &Arc::new(edge),
+            serving.admin_address.is_some(),
+        ));
         Ok(App {
-            server,
+            serving,
             engine,
             stopping,
-            address,
-            admin_address,
+            stop,
             grace: settings.server.shutdown_grace,
         })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.serving.address
     }
 
     /// Where operators are served, where that is elsewhere.
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        self.admin_address
+        self.serving.admin_address
     }
 
-    /// Serves until `stop`, or until the store has failed; then answers what it can within
-    /// the grace period. What is left is durable, and goes on at the next start.
+    /// Serves until it is to stop, or until the store has failed; then answers what it can
+    /// within the grace period. What is left is durable, and goes on at the next start.
     ///
     /// # Errors
     /// When a worker thread cannot be started, or died; when the store has failed.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
-        let mut serving = pin!(self.server.run(stop.clone()));
+    pub async fn run(mut self) -> Result<(), RunError> {
         let mut left = self.grace;
-        let engine = self.engine.clone();
         let ended = async {
             tokio::select! {
-                () = stop.cancelled() => Ok(()),
-                error = engine.store_failed() => Err(RunError::Store(error)),
+                () = self.stop.cancelled() => Ok(()),
+                error = self.engine.store_failed() => Err(RunError::Store(error)),
             }
         };
         let served = tokio::select! {
-            served = &mut serving => served.map_err(RunError::from),
+            served = self.serving.ended() => served.map_err(RunError::from),
             ended = ended => {
                 if let Err(error) = &ended {
                     tracing::error!("{error}");
-                    stop.cancel();
+                    self.stop.cancel();
                 }
                 let stopped = Instant::now();
                 self.stopping.cancel();
-                let served = serving.await;
+                let served = self.serving.ended().await;
                 left = left.saturating_sub(stopped.elapsed()).max(LAST_MOMENT);
                 ended.and(served.map_err(RunError::from))
             }
@@ -248,6 +257,83 @@ impl App {
         self.engine.stop(left).await;
         served
     }
+}
+
+impl Serving {
+    /// Binds, and serves until `stop`.
+    fn begin(
+        settings: server::Settings,
+        passthrough: Passthrough,
+        desk: &Arc<Desk>,
+        stop: &CancellationToken,
+    ) -> Result<Serving, StartError> {
+        let listen = |address, error| StartError::Listen { address, error };
+        let at = settings.listen;
+        let server = Server::new(settings, passthrough, desk.clone())
+            .map_err(|(address, error)| listen(address, error))?;
+        let address = server.address().map_err(|error| listen(at, error))?;
+        let admin_address = server.admin_address().map_err(|error| listen(at, error))?;
+        if let Some(admin) = admin_address {
+            tracing::info!("operators are served at http://{admin}, and only there");
+        }
+        let closing = stop.child_token();
+        let mut running = JoinSet::new();
+        running.spawn(server.run(closing.clone()));
+        Ok(Serving {
+            server: running,
+            address,
+            admin_address,
+            _closing: closing.drop_guard(),
+        })
+    }
+
+    async fn ended(&mut self) -> io::Result<()> {
+        match self.server.join_next().await {
+            Some(ended) => ended.map_err(io::Error::other)?,
+            None => Ok(()),
+        }
+    }
+}
+
+fn passthrough(settings: &Settings) -> Result<Passthrough, StartError> {
+    let upstream: Url = settings.provider.base_url.parse()?;
+    let passthrough = Passthrough::new(settings.passthrough.clone(), &upstream)?;
+    Ok(match settings.auth.mode {
+        Mode::PassThrough => passthrough,
+        Mode::Keys => passthrough.guarded(),
+    })
+}
+
+/// Tells who waits for a start that takes long. Never ends.
+async fn said(address: SocketAddr) {
+    sleep(LONG).await;
+    tracing::info!(
+        "the store is being read; calls without a deadline pass meanwhile, at http://{address}"
+    );
+    pending().await
+}
+
+/// Beside what serves, because it reads everything.
+async fn opened(settings: store::Settings) -> Result<SledStore, StartError> {
+    let opened = spawn_blocking(move || SledStore::open(&settings)).await;
+    Ok(opened.map_err(|died| StartError::Read(StoreError::Io(io::Error::other(died))))??)
+}
+
+async fn unlocked(secrets: &Secrets, dir: &Path, store: &dyn Store) -> Result<Vault, StartError> {
+    let previous = match &secrets.previous_master_key {
+        Some(key) => Some(MasterKey::parse(key)?),
+        None => MasterKey::load_previous(dir)?,
+    };
+    let master = match &secrets.master_key {
+        Some(key) => MasterKey::parse(key)?,
+        None if previous.is_some() => MasterKey::load_or_create(dir)?,
+        None => kept_key(dir, store).await?,
+    };
+    let vault = vault::unlock(store, &master, previous.as_ref()).await;
+    vault.map_err(|locked| StartError::Vault {
+        dir: dir.to_path_buf(),
+        locked,
+    })
 }
 
 /// The master key of the data directory. Where something was sealed with one, none is
@@ -271,7 +357,8 @@ fn admin_token(given: Option<Secret>, dir: &Path, vault: &Vault) -> Result<Secre
     let bytes = vault.fingerprint("admin token", &[]);
     let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     let path = dir.join("admin.token");
-    if std::fs::read_to_string(&path).is_ok_and(|known| known == token) {
+    if fs::read_to_string(&path).is_ok_and(|known| known == token) {
+        closed(&path).map_err(StartError::AdminToken)?;
         return Ok(Secret::new(token));
     }
     let file = OpenOptions::new()
@@ -279,12 +366,19 @@ fn admin_token(given: Option<Secret>, dir: &Path, vault: &Vault) -> Result<Secre
         .create(true)
         .truncate(true)
         .mode(0o600)
-        .open(path);
-    // A file that was there before keeps its mode unless told otherwise.
+        .open(&path);
     file.and_then(|mut file| {
-        file.set_permissions(Permissions::from_mode(0o600))?;
+        closed(&path)?;
         file.write_all(token.as_bytes())
     })
     .map_err(StartError::AdminToken)?;
     Ok(Secret::new(token))
+}
+
+/// A file that was there before keeps its mode unless told otherwise.
+fn closed(path: &Path) -> io::Result<()> {
+    match fs::metadata(path)?.permissions().mode() & 0o077 {
+        0 => Ok(()),
+        _ => fs::set_permissions(path, Permissions::from_mode(0o600)),
+    }
 }

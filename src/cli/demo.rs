@@ -56,12 +56,14 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     let simulator = Simulator::new(provider(args.seed), SystemClock::new().now());
     tasks.spawn(simulator::serve(listener, simulator.clone(), stop.clone()));
 
-    let app = App::start(proxy(&upstream, data.path())?, Secrets::default()).await?;
+    let app = App::start(
+        proxy(&upstream, data.path())?,
+        Secrets::default(),
+        stop.clone(),
+    )
+    .await?;
     let base = format!("http://{}", app.address());
-    tasks.spawn({
-        let stop = stop.clone();
-        async move { app.run(stop).await }
-    });
+    tasks.spawn(app.run());
 
     println!("A simulated provider runs at {upstream}, {SPEED} times faster than real time:");
     println!(

@@ -12,7 +12,7 @@ mod simulate;
 mod simulator;
 mod store;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 
@@ -48,6 +48,9 @@ enum Command {
     Store(store::Args),
 }
 
+/// What threads that nobody waits for get at the end.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
+
 /// Runs the command line and returns the process's exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -71,6 +74,8 @@ pub fn main() -> ExitCode {
             Command::Store(args) => store::run(&args),
         }
     });
+    // A start that is stopped leaves a thread that may read the store for minutes.
+    runtime.shutdown_timeout(LAST_MOMENT);
     match ran {
         Ok(code) => code,
         Err(error) => fail(&error),

@@ -6,7 +6,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{Failure, log};
 use crate::{
-    app::{App, Secrets, Settings},
+    app::{App, Secrets, Settings, StartError},
     config::Config,
     model::secret::Secret,
 };
@@ -55,9 +55,12 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     };
     let tasks = TaskTracker::new();
     let stop = super::stop_on_signal(&tasks);
-    let app = App::start(settings, secrets).await?;
-    // The one line that scripts wait for: the server accepts from here on.
+    let app = match App::start(settings, secrets, stop).await {
+        Err(StartError::Stopped) => return Ok(ExitCode::SUCCESS),
+        started => started?,
+    };
+    // The one line that scripts wait for: the server takes all calls from here on.
     println!("offpeak listens on http://{} for {upstream}", app.address());
-    app.run(stop).await?;
+    app.run().await?;
     Ok(ExitCode::SUCCESS)
 }

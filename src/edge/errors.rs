@@ -96,6 +96,15 @@ impl ApiError {
             .retry_after(STORE_PAUSE)
     }
 
+    /// 503: sent again, the call is taken in.
+    pub fn starting() -> Self {
+        let message = "Offpeak is starting: it reads what it had stored. Send the call again. \
+                       Calls without a deadline pass already, unless their key is one that \
+                       this server issued.";
+        ApiError::server(StatusCode::SERVICE_UNAVAILABLE, "starting", message)
+            .retry_after(STORE_PAUSE)
+    }
+
     /// The header or field at fault.
     pub fn param(self, param: &'static str) -> Self {
         ApiError {

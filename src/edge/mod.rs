@@ -18,6 +18,7 @@ mod read;
 pub mod replay;
 pub mod route;
 pub mod server;
+pub mod starting;
 mod stream;
 mod stub;
 

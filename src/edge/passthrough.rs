@@ -22,7 +22,10 @@ mod target;
 mod upload;
 mod watch;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use axum::response::IntoResponse;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
@@ -32,7 +35,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use tower::ServiceExt;
 use url::Url;
 
-use super::errors;
+use super::{errors, starting};
 use crate::engine::{Caller, Engine};
 
 pub use self::{
@@ -68,8 +71,15 @@ pub struct Passthrough {
     connector: HttpsConnector<HttpConnector>,
     settings: Settings,
     pool: Arc<Pool>,
+    /// Whether callers present keys that we issued. Nothing passes before these are known.
+    guarded: bool,
+    lookouts: Arc<OnceLock<Lookouts>>,
+}
+
+/// What looks at calls that pass, once the store is open.
+struct Lookouts {
     watch: Option<Watch>,
-    gate: Option<Arc<Gate>>,
+    gate: Option<Gate>,
 }
 
 /// Why nothing can be forwarded at all.
@@ -94,27 +104,27 @@ impl Passthrough {
             target: Arc::new(target),
             pool: Arc::new(Pool::new(settings.max_idle, settings.idle_timeout)),
             settings,
-            watch: None,
-            gate: None,
+            guarded: false,
+            lookouts: Arc::default(),
         })
     }
 
-    /// Tells `engine` of what passes, where it counts that.
-    pub fn watched_by(self, engine: &Arc<Engine>) -> Passthrough {
-        let watch = Watch::new(engine);
-        Passthrough { watch, ..self }
+    /// Lets only calls pass whose caller presents a key that we issued, and so none
+    /// before [`open`](Self::open).
+    pub fn guarded(self) -> Passthrough {
+        let guarded = true;
+        Passthrough { guarded, ..self }
     }
 
-    /// Lets only calls pass whose caller presents a key that `engine` issued, to these
-    /// paths, and puts the upstream's own in its place.
-    pub fn guarded_by(
-        self,
-        engine: &Arc<Engine>,
-        paths: Paths,
-        body_timeout: Duration,
-    ) -> Passthrough {
-        let gate = Some(Arc::new(Gate::new(engine, paths, body_timeout)));
-        Passthrough { gate, ..self }
+    /// From now on `engine` is told of what passes, where it counts that; and its keys
+    /// open these paths, where they are asked for. Once only, for all workers.
+    pub fn open(&self, engine: &Arc<Engine>, paths: &Paths, body_timeout: Duration) {
+        let gate = || Gate::new(engine, paths.clone(), body_timeout);
+        let first = self.lookouts.set(Lookouts {
+            watch: Watch::new(engine),
+            gate: self.guarded.then(gate),
+        });
+        debug_assert!(first.is_ok(), "a server opens once");
     }
 
     /// The same upstream with connections of its own, for another thread.
@@ -127,8 +137,8 @@ impl Passthrough {
                 self.settings.idle_timeout,
             )),
             settings: self.settings.clone(),
-            watch: self.watch.clone(),
-            gate: self.gate.clone(),
+            guarded: self.guarded,
+            lookouts: self.lookouts.clone(),
         }
     }
 
@@ -142,7 +152,11 @@ impl Passthrough {
         RequestBody: From<B>,
     {
         let mut request = request.map(RequestBody::from);
-        let caller = match &self.gate {
+        let lookouts = self.lookouts.get();
+        let caller = match lookouts.and_then(|lookouts| lookouts.gate.as_ref()) {
+            None if self.guarded => {
+                return starting::refuse(request).await.map(Body::Router);
+            }
             None => None,
             Some(gate) => match Box::pin(gate.admit(request)).await {
                 Ok((admitted, caller)) => {
@@ -173,7 +187,7 @@ impl Passthrough {
         mut request: Request<RequestBody>,
         caller: Option<Caller>,
     ) -> Result<Response<Body>, Failure> {
-        let watch = self.watch.as_ref();
+        let watch = self.lookouts.get().and_then(|it| it.watch.as_ref());
         let call = watch.and_then(|watch| watch.call(&request, caller));
         self.prepare(&mut request)?;
         let (connection, mut response) = self.exchange(request).await?;

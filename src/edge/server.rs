@@ -19,7 +19,14 @@ mod descriptors;
 mod refusal;
 mod watched;
 
-use std::{io, net::SocketAddr, num::NonZero, sync::Arc, thread, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    num::NonZero,
+    sync::{Arc, OnceLock},
+    thread,
+    time::Duration,
+};
 
 use axum::Router;
 use socket2::{SockRef, TcpKeepalive};
@@ -72,11 +79,17 @@ pub struct Server {
     operators: Option<TcpListener>,
     settings: Settings,
     passthrough: Passthrough,
-    routers: Routers,
+    desk: Arc<Desk>,
+}
+
+/// Who answers where nothing passes straight through: the one until the store is open,
+/// and the one from then on.
+pub struct Desk {
+    starting: Routers,
+    open: OnceLock<Routers>,
 }
 
 /// What answers where nothing passes straight through.
-#[derive(Clone)]
 pub struct Routers {
     /// What [`route()`](super::route::route) does not send straight through. To pass a
     /// call through after all it finds its thread's `Arc<Passthrough>` among the
@@ -97,7 +110,7 @@ impl Server {
     pub fn new(
         settings: Settings,
         passthrough: Passthrough,
-        routers: Routers,
+        desk: Arc<Desk>,
     ) -> Result<Self, (SocketAddr, io::Error)> {
         let bind = |address| listen(address).map_err(|error| (address, error));
         Ok(Server {
@@ -105,7 +118,7 @@ impl Server {
             operators: settings.admin_listen.map(bind).transpose()?,
             settings,
             passthrough,
-            routers,
+            desk,
         })
     }
 
@@ -135,7 +148,7 @@ impl Server {
             let (queue, accepted) = mpsc::channel(BACKLOG as usize);
             let worker = Worker {
                 passthrough: Arc::new(self.passthrough.for_another_worker()),
-                routers: self.routers.clone(),
+                desk: self.desk.clone(),
                 // A child's lock is not shared between the threads.
                 stop: stop.child_token(),
                 grace: settings.drain_grace,
@@ -176,6 +189,23 @@ impl Server {
             }
         }
         Ok(())
+    }
+}
+
+impl Desk {
+    pub fn new(starting: Routers) -> Desk {
+        let open = OnceLock::new();
+        Desk { starting, open }
+    }
+
+    /// From now on these answer. Once only.
+    pub fn open(&self, routers: Routers) {
+        let first = self.open.set(routers).is_ok();
+        debug_assert!(first, "a server opens once");
+    }
+
+    fn routers(&self) -> &Routers {
+        self.open.get().unwrap_or(&self.starting)
     }
 }
 

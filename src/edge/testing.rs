@@ -1,6 +1,6 @@
 //! Raw sockets and a running server, for the tests of this module.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     passthrough::{self, Passthrough},
-    server::{self, Routers, Server, Timeouts},
+    server::{self, Desk, Routers, Server, Timeouts},
 };
 
 /// A hang is a failure: nothing in these tests takes long.
@@ -83,7 +83,7 @@ pub fn start_with(base: &str, deferred: axum::Router, settings: server::Settings
         callers: deferred,
         operators: axum::Router::new(),
     };
-    let server = Server::new(settings, passthrough, routers).unwrap();
+    let server = Server::new(settings, passthrough, Arc::new(Desk::new(routers))).unwrap();
     let address = server.address().unwrap();
     let stop = CancellationToken::new();
     let mut running = JoinSet::new();

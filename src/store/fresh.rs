@@ -14,6 +14,7 @@ use rustix::{
 
 use super::{
     kv::{Batch, Kv},
+    private,
     records::meta,
     sled::SledKv,
 };
@@ -40,7 +41,7 @@ impl Fresh {
             }
             _ => {}
         }
-        fs::create_dir_all(dir).map_err(StoreError::Io)?;
+        private::ensure(dir).map_err(StoreError::Io)?;
         let opened = SledKv::open(dir, CACHE);
         let kv = opened.map_err(|error| StoreError::Corrupt(error.to_string()))?;
         Ok(Fresh {

@@ -28,6 +28,7 @@ mod kv;
 mod memory;
 mod migrate;
 mod open;
+mod private;
 mod reads;
 pub(crate) mod records;
 mod redo;

@@ -1,6 +1,6 @@
 //! Opening a store: locks, formats, and what a crash left behind.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use super::{
     KvStore, MemoryStore, OpenError, Settings, SledStore,
@@ -9,6 +9,7 @@ use super::{
     kv::{End, Kv, Span},
     memory::MemoryKv,
     migrate::{self, CHUNK, FORMAT},
+    private,
     records::meta,
     sled::SledKv,
     staging::{Staging, Step},
@@ -79,7 +80,7 @@ impl SledStore {
         if !found.is_empty() {
             return Err(OpenError::Leftovers { dir, found });
         }
-        fs::create_dir_all(&dir).map_err(io)?;
+        private::ensure(&dir).map_err(io)?;
         let mark = watermark::read(&dir).map_err(io)?;
         if let Some(what) = damage::torn_tail(&dir, mark).map_err(io)? {
             return Err(OpenError::Damaged { dir, what });

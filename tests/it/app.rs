@@ -102,11 +102,12 @@ impl TestApp {
                 .collect(),
             ..Secrets::default()
         };
-        let app = App::start(settings, secrets).await.unwrap();
+        self.stop = CancellationToken::new();
+        let app = App::start(settings, secrets, self.stop.clone()).await;
+        let app = app.unwrap();
         self.address = app.address();
         self.admin_address = app.admin_address();
-        self.stop = CancellationToken::new();
-        self.server.spawn(app.run(self.stop.clone()));
+        self.server.spawn(app.run());
     }
 
     /// Stops gracefully and starts again on the same data.

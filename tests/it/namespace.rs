@@ -84,10 +84,10 @@ async fn serve(flags: &[(&str, &str)]) -> Served {
         upstream_webhooks: Some(Secret::new(UPSTREAM)),
         ..Secrets::default()
     };
-    let app = App::start(Settings::read(&config).unwrap(), secrets);
+    let app = App::start(Settings::read(&config).unwrap(), secrets, stop.clone());
     let app = app.await.unwrap();
     let base = format!("http://{}", app.address());
-    running.spawn(app.run(stop.clone()));
+    running.spawn(app.run());
     // Plain HTTP on loopback, yet reqwest wants a TLS provider to be there.
     let _another_was_first = rustls::crypto::ring::default_provider().install_default();
     let http = reqwest::Client::builder().no_proxy().timeout(HANG);

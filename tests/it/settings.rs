@@ -4,6 +4,7 @@
 use std::{
     fs::File,
     io::{BufRead as _, BufReader},
+    path::Path,
     process::{Command, Stdio},
 };
 
@@ -70,12 +71,16 @@ fn a_budget_may_be_a_number() {
 /// What `offpeak serve` says on standard error until it accepts calls.
 fn said_at_start(arguments: &[&str]) -> String {
     let dir = tempfile::tempdir().unwrap();
-    let stderr = dir.path().join("stderr");
+    said_at_start_with(dir.path(), arguments)
+}
+
+fn said_at_start_with(dir: &Path, arguments: &[&str]) -> String {
+    let stderr = dir.join("stderr");
     let mut server = Command::new(env!("CARGO_BIN_EXE_offpeak"))
         .arg("serve")
         .args(arguments)
         .arg("--data-dir")
-        .arg(dir.path().join("data"))
+        .arg(dir.join("data"))
         .env_clear()
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -93,6 +98,14 @@ fn said_at_start(arguments: &[&str]) -> String {
 }
 
 #[test]
+fn nobody_beyond_the_machine_is_let_in_unless_told_to() {
+    let config = Config::load(None, [("", ""); 0], &[]).unwrap();
+    let settings = Settings::read(&config).unwrap();
+    assert!(settings.server.listen.ip().is_loopback());
+    assert_eq!(settings.server.admin_listen, None);
+}
+
+#[test]
 fn what_may_not_be_meant_is_said_at_the_start() {
     let loopback = ["--listen", "127.0.0.1:0", "--upstream"];
     let serving = |upstream| said_at_start(&[&loopback[..], &[upstream]].concat());
@@ -105,4 +118,20 @@ fn what_may_not_be_meant_is_said_at_the_start() {
         said.contains("WARN") && said.contains("not loopback"),
         "{said}"
     );
+}
+
+#[test]
+fn a_token_s_file_that_others_can_read_is_closed() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let token = dir.path().join("data").join("admin.token");
+    let mode = || std::fs::metadata(&token).unwrap().permissions().mode() & 0o777;
+    let start = ["--listen", "127.0.0.1:0"];
+    said_at_start_with(dir.path(), &start);
+    let first = std::fs::read_to_string(&token).unwrap();
+    assert_eq!(mode(), 0o600);
+    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o644)).unwrap();
+    said_at_start_with(dir.path(), &start);
+    assert_eq!(mode(), 0o600);
+    assert_eq!(std::fs::read_to_string(&token).unwrap(), first);
 }

@@ -146,6 +146,12 @@ async fn turnaround(
     State(edge): State<Arc<Edge>>,
     Tenant(tenant): Tenant,
 ) -> Result<Response, ApiError> {
+    // An upstream's key is many tenants', and so is what is learned with it.
+    if edge.engine.issues_keys() {
+        let message = "How long answers take is learned of all keys that this server issues. \
+                       Its operator is told: GET /offpeak/admin/turnaround.";
+        return Err(ApiError::forbidden("operators_only", message));
+    }
     let known = edge.engine.turnaround(Some(tenant));
     json(&turnaround::TurnaroundView::of(known))
 }

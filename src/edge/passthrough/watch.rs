@@ -12,7 +12,6 @@ use crate::{
 };
 
 /// Looks at calls that could have had a deadline.
-#[derive(Clone)]
 pub(super) struct Watch(Arc<Engine>);
 
 /// A call that is looked at, until its answer's head is there.

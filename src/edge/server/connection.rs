@@ -22,7 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 use super::{
-    For, Routers,
+    Desk, For,
     activity::{Activity, Answering, Patience, Verdict},
     crowd::Seat,
     refusal,
@@ -43,7 +43,7 @@ pub struct Accepted {
 /// What one thread serves with.
 pub struct Worker {
     pub passthrough: Arc<Passthrough>,
-    pub routers: Routers,
+    pub desk: Arc<Desk>,
     pub stop: CancellationToken,
     pub grace: Duration,
     pub patience: Patience,
@@ -160,10 +160,11 @@ impl Worker {
     ) -> Result<Response<Answering>, Infallible> {
         let busy = activity.busy();
         let request = request.map(|body| Upload::new(body, self.body_idle));
+        let routers = self.desk.routers();
         let response = match (whom, route(&request)) {
             (For::Callers, Route::Passthrough) => self.passthrough.forward(request).await,
-            (For::Callers, Route::Deferred) => self.routed(request, &self.routers.callers).await?,
-            (For::Operators, _) => self.routed(request, &self.routers.operators).await?,
+            (For::Callers, Route::Deferred) => self.routed(request, &routers.callers).await?,
+            (For::Operators, _) => self.routed(request, &routers.operators).await?,
         };
         Ok(response.map(|body| Answering::new(body, busy)))
     }

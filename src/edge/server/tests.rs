@@ -148,7 +148,7 @@ async fn an_address_in_use_is_an_error() {
         callers: Router::new(),
         operators: Router::new(),
     };
-    let server = Server::new(settings, passthrough, routers);
+    let server = Server::new(settings, passthrough, Arc::new(Desk::new(routers)));
     let failed = server.err().map(|(address, error)| (address, error.kind()));
     assert_eq!(failed, Some((address, io::ErrorKind::AddrInUse)));
 }

@@ -15,6 +15,7 @@ use crate::{
     store::{
         codec,
         fresh::{self, Fresh},
+        private,
         sled::SledKv,
     },
 };
@@ -52,7 +53,7 @@ pub fn restore(data_dir: &Path, from: impl Read) -> Result<End, RestoreError> {
         error,
     };
     let made = !data_dir.exists();
-    fs::create_dir_all(data_dir).map_err(io)?;
+    private::create(data_dir).map_err(io)?;
     for entry in fs::read_dir(data_dir).map_err(io)? {
         let name = entry.map_err(io)?.file_name();
         if !ALLOWED.iter().any(|allowed| name == **allowed) {

@@ -693,3 +693,16 @@ async fn shadow_mode_counts_by_tenant() {
     }
     site.app.finish().await;
 }
+
+#[tokio::test]
+async fn what_is_learned_of_all_keys_is_the_operator_s() {
+    let site = Site::start(&[]).await;
+    let (_, key) = site.issue(json!({})).await;
+    let told = site.code("GET /offpeak/v1/turnaround", &key, &[], "").await;
+    assert_eq!(told, (403, "operators_only".to_owned()));
+    let all = site
+        .admin("GET /offpeak/admin/turnaround", &Value::Null)
+        .await;
+    assert_eq!(all.status(), 200);
+    site.app.finish().await;
+}

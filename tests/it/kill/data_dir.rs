@@ -30,7 +30,9 @@ async fn refusal(setup: &Setup) -> String {
 
 fn sentence(setup: &Setup, refusal: &Refusal) -> String {
     assert_eq!(refusal.code, Some(2), "{}", refusal.told);
-    let lines: Vec<&str> = refusal.told.lines().collect();
+    // It may have told what it does, before it could not.
+    let lines = refusal.told.lines().filter(|line| !line.contains(" INFO "));
+    let lines: Vec<&str> = lines.collect();
     let [sentence] = lines[..] else {
         panic!("more than a sentence, or less: {}", refusal.told);
     };

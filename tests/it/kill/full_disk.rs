@@ -192,9 +192,9 @@ async fn a_failed_write_ends_the_process_and_the_next_one_goes_on() {
     let late = Fault::once(Operation::Chat, Kind::Delay { by });
     scene.provider.simulator.inject(late);
     let straight = Call::new(7777, KEY, MODEL, Mode::Held, "1h").straight();
-    let passing = {
+    let mut passing = {
         let (client, call, up) = (scene.load.client.clone(), straight.clone(), up.clone());
-        tokio::spawn(async move { client.send(&up, &call, 0).await.unwrap() })
+        JoinSet::from_iter([async move { client.send(&up, &call, 0).await.unwrap() }])
     };
     let is_called = |simulator: &Simulator| {
         let operations = simulator.log().operations;
@@ -205,7 +205,7 @@ async fn a_failed_write_ends_the_process_and_the_next_one_goes_on() {
     scene.limit_files(256 << 10);
     let error = scene.until_refused(&mut tasks).await;
     assert_eq!(error["code"], "storage_failed");
-    let reply = passing.await.unwrap();
+    let reply = passing.join_next().await.unwrap().unwrap();
     assert_eq!(reply.status, StatusCode::OK, "{}", reply.body);
     assert!(straight.is_answered_by(&reply.body));
     let ended = scene.server.ended().await;

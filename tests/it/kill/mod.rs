@@ -16,6 +16,7 @@ pub mod process;
 pub mod provider;
 mod proxied;
 mod redacted;
+mod starting;
 mod stop;
 mod unreachable;
 

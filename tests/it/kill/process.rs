@@ -6,11 +6,12 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
     sync::Arc,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 
 use super::soon;
 
@@ -93,14 +94,16 @@ impl Setup {
 
     /// Starts it and waits until it accepts calls.
     pub async fn start(&self, stderr: &Path) -> Process {
-        match self.try_start(stderr).await {
-            Ok(process) => process,
-            Err(Refusal { code, told }) => panic!("it did not start: {code:?}\n{told}"),
-        }
+        self.load(stderr).loaded().await
     }
 
     /// `stderr` gets what it says, behind what is there.
     pub async fn try_start(&self, stderr: &Path) -> Result<Process, Refusal> {
+        self.load(stderr).ended().await
+    }
+
+    /// Starts it, and waits for nothing.
+    pub fn load(&self, stderr: &Path) -> Loading {
         let log = File::options()
             .create(true)
             .append(true)
@@ -109,7 +112,52 @@ impl Setup {
         let mut command = self.command();
         command.stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().unwrap();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
+        Loading {
+            stdout: BufReader::new(child.stdout.take().unwrap()),
+            child: Killed(child),
+            stderr: stderr.to_owned(),
+        }
+    }
+}
+
+/// One that has not said yet that it takes calls.
+pub struct Loading {
+    stdout: BufReader<ChildStdout>,
+    child: Killed,
+    stderr: PathBuf,
+}
+
+impl Loading {
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child.0), signal).unwrap();
+    }
+
+    /// Looks at its log until there is what is looked for.
+    pub async fn until<T>(&self, found: impl Fn(&str) -> Option<T>) -> T {
+        loop {
+            if let Some(found) = found(&fs::read_to_string(&self.stderr).unwrap()) {
+                return found;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub async fn loaded(self) -> Process {
+        match self.ended().await {
+            Ok(process) => process,
+            Err(Refusal { code, told }) => panic!("it did not start: {code:?}\n{told}"),
+        }
+    }
+
+    pub async fn refused(self) -> Refusal {
+        match self.ended().await {
+            Ok(_) => panic!("it started"),
+            Err(refusal) => refusal,
+        }
+    }
+
+    async fn ended(self) -> Result<Process, Refusal> {
+        let stdout = self.stdout;
         let reading = tokio::task::spawn_blocking(move || first_line(stdout));
         let (line, stdout) = soon("the line with the address", reading).await.unwrap();
         let address = line
@@ -117,7 +165,7 @@ impl Setup {
             .and_then(|rest| rest.split(' ').next());
         let process = Process {
             base: address.unwrap_or_default().to_owned(),
-            child,
+            child: self.child,
             _stdout: stdout,
         };
         if address.is_some() {
@@ -125,7 +173,7 @@ impl Setup {
         }
         Err(Refusal {
             code: process.ended().await.code(),
-            told: fs::read_to_string(stderr).unwrap(),
+            told: fs::read_to_string(self.stderr).unwrap(),
         })
     }
 }
@@ -143,17 +191,17 @@ fn first_line(mut stdout: BufReader<ChildStdout>) -> (String, BufReader<ChildStd
     (line, stdout)
 }
 
-/// A running server; killed when dropped.
+/// A running server.
 pub struct Process {
     /// `http://ADDRESS`.
     pub base: String,
-    child: Child,
+    child: Killed,
     _stdout: BufReader<ChildStdout>,
 }
 
 impl Process {
     pub fn pid(&self) -> Pid {
-        Pid::from_child(&self.child)
+        Pid::from_child(&self.child.0)
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -161,21 +209,24 @@ impl Process {
     }
 
     fn has_ended(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_some()
+        self.child.0.try_wait().unwrap().is_some()
     }
 
     /// Waits for its end.
     pub async fn ended(mut self) -> ExitStatus {
-        let waiting = tokio::task::spawn_blocking(move || self.child.wait().unwrap());
+        let waiting = tokio::task::spawn_blocking(move || self.child.0.wait().unwrap());
         soon("the end of the process", waiting).await.unwrap()
     }
 }
 
-impl Drop for Process {
+/// A child that dies when this is dropped.
+struct Killed(Child);
+
+impl Drop for Killed {
     fn drop(&mut self) {
         // Both fail where it has ended and was waited for, which is as well.
-        let _ended = self.child.kill();
-        let _reaped = self.child.wait();
+        let _ended = self.0.kill();
+        let _reaped = self.0.wait();
     }
 }
 
