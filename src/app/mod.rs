@@ -130,6 +130,17 @@ pub enum StartError {
     Stopped,
 }
 
+/// Why a server ended by itself.
+#[derive(Debug, Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Serve(#[from] io::Error),
+    #[error(
+        "a write to the database failed, and only a new start tells what became of it: {0}. Nothing that a caller was told is lost; the process ends, to be started again"
+    )]
+    Store(#[source] StoreError),
+}
+
 impl App {
     /// Binds, and lets calls without a deadline pass; opens the store, counts what is
     /// open, and goes on with it; then takes all calls. Serves until `stop`.
@@ -220,21 +231,31 @@ impl App {
         self.serving.admin_address
     }
 
-    /// Serves until it is to stop; then answers what it can within the grace period.
-    /// What is left is durable, and goes on at the next start.
+    /// Serves until it is to stop, or until the store has failed; then answers what it can
+    /// within the grace period. What is left is durable, and goes on at the next start.
     ///
     /// # Errors
-    /// When a worker thread cannot be started, or died.
-    pub async fn run(mut self) -> io::Result<()> {
+    /// When a worker thread cannot be started, or died; when the store has failed.
+    pub async fn run(mut self) -> Result<(), RunError> {
         let mut left = self.grace;
+        let ended = async {
+            tokio::select! {
+                () = self.stop.cancelled() => Ok(()),
+                error = self.engine.store_failed() => Err(RunError::Store(error)),
+            }
+        };
         let served = tokio::select! {
-            served = self.serving.ended() => served,
-            () = self.stop.cancelled() => {
+            served = self.serving.ended() => served.map_err(RunError::from),
+            ended = ended => {
+                if let Err(error) = &ended {
+                    tracing::error!("{error}");
+                    self.stop.cancel();
+                }
                 let stopped = Instant::now();
                 self.stopping.cancel();
                 let served = self.serving.ended().await;
                 left = left.saturating_sub(stopped.elapsed()).max(LAST_MOMENT);
-                served
+                ended.and(served.map_err(RunError::from))
             }
         };
         self.engine.stop(left).await;

@@ -90,6 +90,8 @@ enum Failure {
     #[error(transparent)]
     Start(#[from] crate::app::StartError),
     #[error(transparent)]
+    Run(#[from] crate::app::RunError),
+    #[error(transparent)]
     Io(#[from] std::io::Error),
     #[error("{0}")]
     Other(String),

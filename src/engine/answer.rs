@@ -150,7 +150,13 @@ impl Engine {
     ) -> Result<Vec<View>, StoreError> {
         let mut views = Vec::new();
         for head in self.store.list(tenant, before, limit).await? {
-            views.push(self.view_of(head).await?);
+            let id = head.request.key.id;
+            match self.view_of(head).await {
+                Err(StoreError::Corrupt(damage)) => {
+                    tracing::error!(%id, %damage, "a request is passed over");
+                }
+                view => views.push(view?),
+            }
         }
         Ok(views)
     }

@@ -44,6 +44,25 @@ impl Engine {
         }
     }
 
+    /// What failed so may be damaged elsewhere: it is given up where the request itself
+    /// cannot be read.
+    ///
+    /// # Errors
+    /// `error`, where it can.
+    pub(super) async fn give_up_if_damaged(
+        self: &Arc<Self>,
+        entry: Entry,
+        place: Place,
+        error: StoreError,
+    ) -> Result<(), StoreError> {
+        match self.store.load(entry.key).await {
+            Err(damage @ StoreError::Corrupt(_)) => {
+                self.give_up_damaged(entry, place, &damage).await
+            }
+            _ => Err(error),
+        }
+    }
+
     async fn set_aside(&self, entry: Entry, place: Place) -> Result<(), StoreError> {
         if self.store.set_aside(entry, place).await? {
             self.summary.lock().exit(&place, &entry);

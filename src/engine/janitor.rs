@@ -45,26 +45,48 @@ impl Engine {
         }
         let retention = &self.settings.retention;
         let horizon = now - retention.results;
+        let mut next = Next::At(now + retention.sweep_interval);
+        // Each by itself: what stands in the way of one stops no other.
+        let mut each = |what, done: Result<(), StoreError>| {
+            next = next.sooner(self.or_soon(what, done.map(|()| Next::OnSignal)));
+        };
+        each("purging requests", self.purge(horizon).await);
+        each("purging batches", self.store.purge_batches(horizon).await);
+        if self.house.lock().old.is_none_or(|due| due <= now) {
+            each("purging what is old", self.purge_old(now).await);
+        }
+        each("forgetting orphans", self.forget_orphans(horizon).await);
+        each("dropping credentials", self.drop_credentials().await);
+        each("keeping what was learned", self.memorise().await);
+        self.forget_plans();
+        each("measuring the disk", self.measure_disk().await);
+        Ok(next)
+    }
+
+    async fn purge(&self, horizon: Timestamp) -> Result<(), StoreError> {
         while self.store.purge(horizon, PURGE).await? == PURGE {
             if self.stop.is_cancelled() {
-                return Ok(Next::OnSignal);
+                break;
             }
         }
-        self.store.purge_batches(horizon).await?;
-        if self.house.lock().old.is_none_or(|due| due <= now) {
-            self.purge_old(now).await?;
-        }
+        Ok(())
+    }
+
+    async fn forget_orphans(&self, horizon: Timestamp) -> Result<(), StoreError> {
         for (key, digest) in self.holders.orphans_before(horizon) {
-            if self.store.head(key).await?.is_none() {
-                self.holders.forget(key, digest);
+            match self.store.head(key).await {
+                Ok(Some(_)) => {}
+                Ok(None) | Err(StoreError::Corrupt(_)) => self.holders.forget(key, digest),
+                Err(error) => return Err(error),
             }
         }
-        self.drop_credentials().await?;
-        self.memorise().await?;
-        self.forget_plans();
-        self.disk_bytes
-            .store(self.store.disk_bytes().await?, Ordering::Relaxed);
-        Ok(Next::At(now + retention.sweep_interval))
+        Ok(())
+    }
+
+    async fn measure_disk(&self) -> Result<(), StoreError> {
+        let bytes = self.store.disk_bytes().await?;
+        self.disk_bytes.store(bytes, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn purge_old(&self, now: Timestamp) -> Result<(), StoreError> {

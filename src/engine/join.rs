@@ -27,8 +27,7 @@ impl Engine {
     ) -> Result<Option<Admitted>, StoreError> {
         while let Some(grip) = self.holders.take_over(digest, retry) {
             let key = grip.key;
-            let Some(head) = self.store.head(key).await? else {
-                // Erased or purged meanwhile.
+            let Some(head) = self.known(key).await? else {
                 self.holders.forget(key, digest);
                 continue;
             };
@@ -41,6 +40,18 @@ impl Engine {
             return Ok(Some(self.joined(head.request, hold)));
         }
         Ok(None)
+    }
+
+    /// None where it was erased or purged meanwhile, and where it cannot be read: to its
+    /// caller that is no answer, however often the call is sent again.
+    async fn known(&self, key: RequestKey) -> Result<Option<Head>, StoreError> {
+        match self.store.head(key).await {
+            Err(StoreError::Corrupt(damage)) => {
+                tracing::error!(id = %key.id, %damage, "a call that is sent again is taken in anew");
+                Ok(None)
+            }
+            head => head,
+        }
     }
 
     fn is_stale(&self, head: &Head) -> bool {
@@ -62,7 +73,7 @@ impl Engine {
             tenant: call.caller.tenant,
             id: known.request,
         };
-        let Some(head) = self.store.head(key).await? else {
+        let Some(head) = self.known(key).await? else {
             return Ok(None);
         };
         if head

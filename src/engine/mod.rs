@@ -329,6 +329,12 @@ impl Engine {
         self.store.erase(nobodys).await.map(|_| ())
     }
 
+    /// Returns when the store has failed for good and a new process could go on: nothing
+    /// that has a deadline is done in this one any more.
+    pub async fn store_failed(&self) -> StoreError {
+        self.store.failed().await
+    }
+
     /// Stops packing and submitting, never rescue.
     pub fn pause(&self) {
         self.paused.store(true, Ordering::Relaxed);

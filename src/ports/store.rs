@@ -24,7 +24,9 @@ use crate::model::{
 };
 
 /// The durable truth. Every method that changes something returns once the
-/// change would survive the process being killed; every change is atomic.
+/// change would survive the process being killed; every change is atomic. One that
+/// fails has not been made, unless the store has failed for good ([`Store::failed`]):
+/// then only the next process can tell.
 ///
 /// A request's open place, its record and the indexes over them only ever change
 /// together, and the store checks the place it is told to move a request from:
@@ -77,8 +79,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Ends requests: record, answer, feed entry, webhook and ledger in one write
     /// each. A request ends once; later endings report the first one's outcome
-    /// and change nothing. One that fails has not ended, unless it could not be
-    /// synced.
+    /// and change nothing.
     async fn settle(&self, endings: Vec<Ending>) -> Vec<Result<Settled, StoreError>>;
 
     /// A tenant's requests, newest first, those before `before`.
@@ -361,6 +362,11 @@ pub trait Store: Send + Sync + 'static {
     /// being taken.
     async fn backup(&self, out: mpsc::Sender<io::Result<Bytes>>);
 
+    /// Returns when the store has failed, and the disk has room to start again: it takes
+    /// no more changes, and tells nothing that was not durable before, until it is opened
+    /// anew.
+    async fn failed(&self) -> StoreError;
+
     /// Bytes on disk.
     async fn disk_bytes(&self) -> Result<u64, StoreError>;
 
@@ -592,7 +598,8 @@ pub enum StoreError {
     /// Nothing was written.
     #[error("the disk is full")]
     Full,
-    /// It may have been written.
+    /// What was read or written failed. A change may have been made, and then the store
+    /// has failed ([`Store::failed`]).
     #[error("the store failed: {0}")]
     Io(#[source] io::Error),
     #[error("the store is damaged: {0}")]

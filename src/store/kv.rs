@@ -23,8 +23,18 @@ pub trait Kv: Send + Sync + 'static {
 
     /// Visible to every reader when it returns; durable after the next
     /// [`Kv::sync`] that begins later.
+    ///
+    /// # Errors
+    /// When nothing of it was written, unless [`Kv::is_torn`] from then on.
     fn apply(&self, batch: Batch) -> Result<(), StoreError>;
 
+    /// Whether a batch broke off within, so that readers may see a part of it.
+    fn is_torn(&self) -> bool {
+        false
+    }
+
+    /// # Errors
+    /// When nobody can say what is on the disk of all that was applied since the last.
     fn sync(&self) -> Result<(), StoreError>;
 
     /// What the last commit left, where that is counted.

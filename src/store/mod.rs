@@ -58,7 +58,7 @@ use self::{
         batch, credential, destination, issued, learned, meta, orphan, receiver, shadow, tenant,
     },
     redo::Redo,
-    staging::{Staging, Step},
+    staging::{Staging, Step, least_free},
     writer::{Horizon, Writer},
 };
 use crate::{
@@ -161,6 +161,8 @@ pub struct KvStore<K> {
     reserve: u64,
 }
 
+/// Between two looks whether a full disk has room again.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Requests whose moves are one change: two operations each make one commit.
 const MOVES: usize = 100;
 /// Requests that one change settles or purges, so that others get their turn.
@@ -355,7 +357,8 @@ impl<K: Kv> Store for KvStore<K> {
     }
 
     async fn attempts(&self, key: RequestKey) -> Result<Vec<Attempt>, StoreError> {
-        self.read(1, move |kv| reads::attempts(kv, key)).await
+        self.read_synced(1, move |kv| reads::attempts(kv, key))
+            .await
     }
 
     async fn open_attempts(&self) -> Result<Vec<(RequestKey, AttemptId)>, StoreError> {
@@ -576,7 +579,7 @@ impl<K: Kv> Store for KvStore<K> {
     }
 
     async fn delivery_status(&self, key: RequestKey) -> Result<Option<DeliveryStatus>, StoreError> {
-        self.read(1, move |kv| reads::delivery_status(kv, key))
+        self.read_synced(1, move |kv| reads::delivery_status(kv, key))
             .await
     }
 
@@ -662,7 +665,7 @@ impl<K: Kv> Store for KvStore<K> {
         tenant: TenantId,
         since: u32,
     ) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError> {
-        self.read(usize::MAX, move |kv| reads::ledger(kv, tenant, since))
+        self.read_synced(usize::MAX, move |kv| reads::ledger(kv, tenant, since))
             .await
     }
 
@@ -719,6 +722,16 @@ impl<K: Kv> Store for KvStore<K> {
         tracing::error!(error = %failed, "a backup broke off");
         // Who has gone away needs no answer.
         let _ = told.send(Err(failed)).await;
+    }
+
+    async fn failed(&self) -> StoreError {
+        let error = self.horizon.failed().await;
+        let roomy = |free| free >= least_free(self.reserve);
+        // Where the disk cannot be asked, the next start will tell.
+        while !self.kv.free_bytes().map_or(true, roomy) {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        error
     }
 
     async fn disk_bytes(&self) -> Result<u64, StoreError> {

@@ -218,9 +218,8 @@ pub fn list(
     before: Option<RequestId>,
     limit: usize,
 ) -> Read<Vec<Head>> {
-    let page = kv.scan(&request::of_tenant(tenant, before), End::Back, limit)?;
-    let heads = page.iter().map(|(name, value)| decode_head(name, value));
-    heads.collect()
+    let span = request::of_tenant(tenant, before);
+    readable_from(kv, &span, End::Back, limit, decode_head)
 }
 
 pub fn by_idempotency(
@@ -229,7 +228,14 @@ pub fn by_idempotency(
     digest: CallDigest,
 ) -> Read<Option<Idempotent>> {
     let name = idempotency::key(tenant, digest);
-    one(kv, &name, idempotency::decode)
+    // What cannot be read is no answer: the call is taken in anew.
+    match one(kv, &name, idempotency::decode) {
+        Err(StoreError::Corrupt(damage)) => {
+            tracing::error!(%damage, "an idempotency key is passed over");
+            Ok(None)
+        }
+        known => known,
+    }
 }
 
 pub fn unreleased(kv: &impl Kv) -> Read<Vec<(CallDigest, RequestKey)>> {
@@ -373,7 +379,7 @@ pub fn credential(kv: &impl Kv, id: CredentialId) -> Read<Option<Vec<u8>>> {
 
 pub fn feed(kv: &impl Kv, tenant: TenantId, after: u64, limit: usize) -> Read<FeedPage> {
     let span = feed::of_tenant(tenant, after);
-    let entries = all(kv, &span, limit, |key, value| {
+    let entries = readable(kv, &span, limit, |key, value| {
         feed::decode(key, value).map(|(entry, _)| entry)
     })?;
     // Read behind the entries: what is purged in between is told.
@@ -442,10 +448,8 @@ pub fn deliveries(
     before: Option<RequestId>,
     limit: usize,
 ) -> Read<Vec<(RequestId, DeliveryStatus)>> {
-    kv.scan(&delivery::statuses(tenant, before), End::Back, limit)?
-        .iter()
-        .map(|(key, value)| delivery::decode_stood(key, value))
-        .collect()
+    let span = delivery::statuses(tenant, before);
+    readable_from(kv, &span, End::Back, limit, delivery::decode_stood)
 }
 
 pub fn dead_letters(
@@ -531,7 +535,7 @@ pub fn old_ledger(
 
 pub fn ledger(kv: &impl Kv, tenant: TenantId, since: u32) -> Read<Vec<(LedgerKey, LedgerRow)>> {
     let span = ledger::of_tenant(tenant, since);
-    all(kv, &span, usize::MAX, ledger::decode)
+    readable(kv, &span, usize::MAX, ledger::decode)
 }
 
 fn one<T>(
@@ -554,11 +558,21 @@ fn all<T>(
         .collect()
 }
 
-/// As [`all`], for what runs by itself: a record that cannot be read is told and
-/// passed over, so that those behind it are reached.
+/// As [`all`]: a record that cannot be read is told and passed over, so that those
+/// behind it are reached.
 fn readable<T>(
     kv: &impl Kv,
     span: &Span,
+    limit: usize,
+    decode: impl Fn(&[u8], &Bytes) -> Read<T>,
+) -> Read<Vec<T>> {
+    readable_from(kv, span, End::Front, limit, decode)
+}
+
+fn readable_from<T>(
+    kv: &impl Kv,
+    span: &Span,
+    from: End,
     limit: usize,
     decode: impl Fn(&[u8], &Bytes) -> Read<T>,
 ) -> Read<Vec<T>> {
@@ -566,7 +580,7 @@ fn readable<T>(
     let mut span = span.clone();
     loop {
         let wanted = limit - found.len();
-        let page = kv.scan(&span, End::Front, wanted)?;
+        let page = kv.scan(&span, from, wanted)?;
         for (key, value) in &page {
             match decode(key, value) {
                 Ok(read) => found.push(read),
@@ -578,7 +592,10 @@ fn readable<T>(
         }
         match page.last() {
             Some((last, _)) if page.len() == wanted && found.len() < limit => {
-                span = span.after(last);
+                span = match from {
+                    End::Front => span.after(last),
+                    End::Back => span.before(last),
+                };
             }
             _ => return Ok(found),
         }

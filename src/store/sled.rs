@@ -5,7 +5,10 @@ use std::{
     fs, io,
     panic::{self, AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::Once,
+    sync::{
+        Once,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -40,6 +43,7 @@ pub struct SledKv {
     db: sled::Db,
     /// What the last commit wrote of all of them.
     tally: Mutex<Tally>,
+    torn: AtomicBool,
     closing: Closing,
 }
 
@@ -76,7 +80,12 @@ impl SledKv {
             _ => {}
         }
         let tally = Mutex::new(Tally::default());
-        Ok(SledKv { db, tally, closing })
+        Ok(SledKv {
+            db,
+            tally,
+            torn: AtomicBool::new(false),
+            closing,
+        })
     }
 
     /// What stands in the database, to count on from.
@@ -139,9 +148,13 @@ impl SledKv {
         Ok((tally, spoiled))
     }
 
-    /// Lets sled see how large its cache is, see [`touches`].
-    fn touch(&self, key: &[u8], length: usize) -> Result<(), StoreError> {
-        (0..touches(length)).try_for_each(|_| self.db.get(key).map(drop).map_err(failed))
+    /// Lets sled see how large its cache is, see [`touches`]. What was read or written
+    /// before was so, whatever becomes of this.
+    fn touch(&self, key: &[u8], length: usize) {
+        let touched = (0..touches(length)).try_for_each(|_| self.db.get(key).map(drop));
+        if let Err(error) = touched {
+            tracing::warn!(%error, "a page cannot be read again");
+        }
     }
 
     /// From here on, a database without the number of its acknowledged commits is a
@@ -244,7 +257,7 @@ impl Kv for SledKv {
         let _collected = Collect;
         let value = self.db.get(key).map_err(failed)?;
         if let Some(value) = &value {
-            self.touch(key, value.len())?;
+            self.touch(key, value.len());
         }
         Ok(value.map(|value| Bytes::copy_from_slice(&value)))
     }
@@ -290,11 +303,20 @@ impl Kv for SledKv {
         }
         writes.insert(meta::tally_key(), &meta::encode(&tally)[..]);
         let _collected = Collect;
-        self.db.apply_batch(writes).map_err(failed)?;
+        // sled makes one write after another, and takes none back.
+        self.db.apply_batch(writes).map_err(|error| {
+            self.torn.store(true, Ordering::SeqCst);
+            failed(error)
+        })?;
         *self.tally.lock() = tally;
-        large
-            .iter()
-            .try_for_each(|(key, length)| self.touch(key, *length))
+        for (key, length) in &large {
+            self.touch(key, *length);
+        }
+        Ok(())
+    }
+
+    fn is_torn(&self) -> bool {
+        self.torn.load(Ordering::SeqCst)
     }
 
     fn sync(&self) -> Result<(), StoreError> {

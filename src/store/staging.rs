@@ -21,6 +21,11 @@ const CUT_BYTES: usize = 512 * 1024;
 /// Feed sequences that are reserved at a time.
 const SEQUENCES: u64 = 4096;
 
+/// Bytes of the disk that every commit leaves free, of those that admissions do.
+pub const fn least_free(reserve: u64) -> u64 {
+    reserve / 8
+}
+
 /// Changes that belong together: one request's.
 #[derive(Default)]
 pub struct Step(Vec<(Vec<u8>, Option<Bytes>)>);
@@ -171,10 +176,9 @@ impl<K: Kv> Staging<K> {
         }
         let batch = std::mem::take(&mut self.batch);
         let bytes = std::mem::take(&mut self.bytes) as u64;
-        self.horizon.begin();
         let applied = self
-            .roomy((self.reserve / 8).saturating_add(bytes))
-            .and_then(|()| self.redo.apply(&*self.kv, batch));
+            .roomy(least_free(self.reserve).saturating_add(bytes))
+            .and_then(|()| self.apply(batch));
         // A group may hold many commits; the disk is asked once.
         self.free = self.free.saturating_sub(bytes);
         let commit = self.commit;
@@ -185,6 +189,16 @@ impl<K: Kv> Staging<K> {
             self.reserved = self.sequence;
         }
         applied
+    }
+
+    fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+        self.horizon.writes()?;
+        self.horizon.begin();
+        let applied = self.redo.apply(&*self.kv, batch);
+        match applied {
+            Err(error) if self.kv.is_torn() => Err(self.horizon.fail(&error)),
+            applied => applied,
+        }
     }
 
     /// Makes one change, and tells in which commits: it is made if all of them

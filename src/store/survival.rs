@@ -2,7 +2,7 @@
 
 use std::{
     env, fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, ErrorKind},
     path::Path,
     process::{Command, Stdio},
     sync::{
@@ -12,7 +12,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::{FutureExt as _, future::join_all};
+use parking_lot::Mutex;
 use proptest::prelude::*;
 
 use super::{
@@ -28,7 +29,7 @@ use super::{
     migrate,
     records::{self, chunk::Side, meta},
     sled::SledKv,
-    staging::{Staging, Step},
+    staging::{Staging, Step, least_free},
     tally::Tally,
     writer::{Horizon, Writer},
 };
@@ -120,10 +121,23 @@ struct Disk {
     map: MemoryKv,
     fails: AtomicBool,
     panics: AtomicBool,
+    /// A commit breaks off within.
+    tears: AtomicBool,
+    is_torn: AtomicBool,
+    sync: Mutex<Sync>,
     free: AtomicU64,
     /// Of 64 commits in a row, those that fail.
     failing: AtomicU64,
     commits: AtomicU64,
+}
+
+/// What becomes of a sync.
+#[derive(Clone, Copy, Default)]
+enum Sync {
+    #[default]
+    Done,
+    Fails,
+    Panics,
 }
 
 impl Kv for Arc<Disk> {
@@ -140,13 +154,27 @@ impl Kv for Arc<Disk> {
         let commit = self.commits.fetch_add(1, Ordering::SeqCst) % 64;
         let failing = self.failing.load(Ordering::SeqCst) >> commit & 1 == 1;
         if failing || self.fails.load(Ordering::SeqCst) {
-            return Err(StoreError::Io(std::io::ErrorKind::StorageFull.into()));
+            return Err(StoreError::Io(ErrorKind::StorageFull.into()));
+        }
+        if self.tears.load(Ordering::SeqCst) {
+            self.is_torn.store(true, Ordering::SeqCst);
+            self.map.apply(batch.into_iter().take(1).collect())?;
+            return Err(StoreError::Io(ErrorKind::StorageFull.into()));
         }
         self.map.apply(batch)
     }
 
+    fn is_torn(&self) -> bool {
+        self.is_torn.load(Ordering::SeqCst)
+    }
+
     fn sync(&self) -> Result<(), StoreError> {
-        self.map.sync()
+        let sync = *self.sync.lock();
+        match sync {
+            Sync::Done => self.map.sync(),
+            Sync::Fails => Err(StoreError::Io(ErrorKind::StorageFull.into())),
+            Sync::Panics => panic!("as the test wants it"),
+        }
     }
 
     fn disk_bytes(&self) -> Result<u64, StoreError> {
@@ -298,19 +326,68 @@ fn entries(asked: &[Request]) -> Vec<Entry> {
     asked.iter().map(Request::entry).collect()
 }
 
+/// What fails for good: nobody knows what is on the disk.
+const BREAKS: [fn(&Disk); 4] = [
+    |disk| disk.tears.store(true, Ordering::SeqCst),
+    |disk| disk.panics.store(true, Ordering::SeqCst),
+    |disk| *disk.sync.lock() = Sync::Fails,
+    |disk| *disk.sync.lock() = Sync::Panics,
+];
+
 #[tokio::test]
-async fn a_writer_that_dies_leaves_a_store_to_read() {
+async fn after_a_failed_write_nothing_is_written_and_nothing_new_is_told() {
+    for breaks in BREAKS {
+        let disk = Arc::new(Disk::default());
+        disk.free.store(10_000, Ordering::SeqCst);
+        let store = on(&disk, true);
+        let (first, second) = (request(1, 1), request(1, 2));
+        admit(&store, &first, b"1").await;
+        assert!(store.failed().now_or_never().is_none());
+
+        breaks(&disk);
+        store.admit(admission(&second, b"2")).await.unwrap_err();
+        store.failed().await;
+        // As if the disk were well again.
+        disk.tears.store(false, Ordering::SeqCst);
+        disk.panics.store(false, Ordering::SeqCst);
+        *disk.sync.lock() = Sync::Done;
+        let commits = disk.commits.load(Ordering::SeqCst);
+        for _ in 0..2 {
+            store.admit(admission(&second, b"2")).await.unwrap_err();
+        }
+        assert_eq!(disk.commits.load(Ordering::SeqCst), commits);
+        let told = store.head(second.key).await;
+        assert!(told.is_err(), "it may be gone with the process: {told:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_synced_before_a_failure_is_told() {
     let disk = Arc::new(Disk::default());
     disk.free.store(10_000, Ordering::SeqCst);
     let store = on(&disk, true);
-    let (first, second) = (request(1, 1), request(1, 2));
+    let first = request(1, 1);
     admit(&store, &first, b"1").await;
-    disk.panics.store(true, Ordering::SeqCst);
-    for _ in 0..2 {
-        let closed = store.admit(admission(&second, b"2")).await;
-        assert!(matches!(closed, Err(StoreError::Closed)), "{closed:?}");
-    }
+    *disk.sync.lock() = Sync::Fails;
+    // It changes nothing, and its sync fails.
+    store.erase(request(1, 2).key).await.unwrap_err();
     assert!(content(&store, &first).await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_store_ends_when_the_disk_has_room() {
+    let disk = Arc::new(Disk::default());
+    disk.free.store(10_000, Ordering::SeqCst);
+    let store = on(&disk, true);
+    *disk.sync.lock() = Sync::Fails;
+    disk.free.store(least_free(1000) - 1, Ordering::SeqCst);
+    store.erase(request(1, 1).key).await.unwrap_err();
+    let hour = std::time::Duration::from_secs(3600);
+    let early = tokio::time::timeout(hour, store.failed()).await;
+    assert!(early.is_err(), "there is no room to start again");
+    disk.free.store(least_free(1000), Ordering::SeqCst);
+    let told = store.failed().await;
+    assert!(matches!(told, StoreError::Io(_)), "{told}");
 }
 
 #[tokio::test]

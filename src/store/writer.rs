@@ -3,16 +3,25 @@
 //!
 //! With threads there are two: one makes the changes, the other syncs. While one
 //! group of commits is synced, the next gathers.
+//!
+//! **A write that fails is the last.** What is refused before it is written, because the
+//! disk has no room or a page cannot be read, fails alone. But where the map broke off
+//! within a commit, or a sync failed, or one of the threads died, nobody knows what is on
+//! the disk: the map in memory may be ahead of it for good, sled writes nothing more, and
+//! a kernel that has failed a sync once may report the next one as done. So nothing is
+//! tried again. The store *has failed*: it makes no more changes, tells nothing that was
+//! not synced before ([`Horizon::reached`]), and says so ([`Horizon::failed`]), upon which
+//! the process ends. Whatever it then thinks of its unanswered changes goes with it; the
+//! next start reads from the disk what became of them.
 
 use std::{
     io,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
-        mpsc::{self as blocking, RecvTimeoutError},
+        mpsc as blocking,
     },
     thread,
-    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -30,8 +39,6 @@ use crate::ports::StoreError;
 const WAITING: usize = 4096;
 /// Changes that one sync acknowledges, at most.
 const GROUP: usize = 512;
-/// Between two tries to sync what could not be, where nothing else is written.
-const SYNC_AGAIN: Duration = Duration::from_millis(500);
 /// Groups that may wait for their sync.
 const UNSYNCED: usize = 4;
 
@@ -146,6 +153,7 @@ fn make_changes<K: Kv>(
     mut waiting: mpsc::Receiver<Job<K>>,
     groups: &blocking::SyncSender<Group>,
 ) {
+    let _needed = Needed(horizon);
     while let Some(first) = waiting.blocking_recv() {
         staging.begin();
         let mut answers = vec![first(&mut staging)];
@@ -166,33 +174,11 @@ fn make_changes<K: Kv>(
 }
 
 fn sync_groups<K: Kv>(kv: &K, horizon: &Horizon, unsynced: &blocking::Receiver<Group>) {
-    let _last = Last(horizon);
-    // What was applied by then, where it could not be synced.
-    let mut behind: Option<u64> = None;
-    loop {
-        let first = match behind {
-            None => unsynced.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(_) => unsynced.recv_timeout(SYNC_AGAIN),
-        };
-        let first = match first {
-            Ok(group) => Some(group),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => return,
-        };
-        let groups: Vec<Group> = first.into_iter().chain(unsynced.try_iter()).collect();
-        let commits = groups.last().map(|last| last.commits).or(behind);
-        #[cfg(debug_assertions)]
-        rehearsal::pass(rehearsal::Point::Applied);
-        let failure = kv.sync().err();
-        #[cfg(debug_assertions)]
-        rehearsal::pass(rehearsal::Point::Synced);
-        if let Some(commits) = commits {
-            match &failure {
-                None => horizon.synced(commits),
-                Some(_) => horizon.failed(commits),
-            }
-        }
-        behind = commits.filter(|_| failure.is_some());
+    let _needed = Needed(horizon);
+    while let Ok(first) = unsynced.recv() {
+        let mut groups = vec![first];
+        groups.extend(unsynced.try_iter());
+        let failure = sync(kv, horizon, &groups).err();
         for mut group in groups {
             group.failures.sync = failure.as_ref().map(again);
             for answer in group.answers {
@@ -202,17 +188,32 @@ fn sync_groups<K: Kv>(kv: &K, horizon: &Horizon, unsynced: &blocking::Receiver<G
     }
 }
 
+fn sync<K: Kv>(kv: &K, horizon: &Horizon, groups: &[Group]) -> Result<(), StoreError> {
+    horizon.writes()?;
+    #[cfg(debug_assertions)]
+    rehearsal::pass(rehearsal::Point::Applied);
+    kv.sync().map_err(|error| horizon.fail(&error))?;
+    #[cfg(debug_assertions)]
+    rehearsal::pass(rehearsal::Point::Synced);
+    if let Some(last) = groups.last() {
+        horizon.synced(last.commits);
+    }
+    Ok(())
+}
+
 fn named(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<thread::JoinHandle<()>> {
     thread::Builder::new().name(name.into()).spawn(run)
 }
 
-/// When nothing will be synced any more, nobody waits for it: a store whose
-/// writer has died is still read.
-struct Last<'a>(&'a Horizon);
+/// Held by a thread that the store cannot do without.
+struct Needed<'a>(&'a Horizon);
 
-impl Drop for Last<'_> {
+impl Drop for Needed<'_> {
     fn drop(&mut self) {
-        self.0.synced(u64::MAX);
+        if thread::panicking() {
+            let died = io::Error::other("a thread of it has panicked");
+            self.0.fail(&StoreError::Io(died));
+        }
     }
 }
 
@@ -222,11 +223,11 @@ pub struct Horizon {
     synced: watch::Sender<Synced>,
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 struct Synced {
     commits: u64,
-    /// Up to here it was tried, and the disk failed.
-    failed: u64,
+    /// Why nothing will be written any more.
+    failed: Option<StoreError>,
 }
 
 impl Horizon {
@@ -252,26 +253,58 @@ impl Horizon {
         self.synced.send_modify(|synced| synced.commits = commits);
     }
 
-    fn failed(&self, commits: u64) {
-        self.synced.send_modify(|synced| synced.failed = commits);
+    /// Nothing is written from here on. Returns what is told of it.
+    pub fn fail(&self, error: &StoreError) -> StoreError {
+        self.synced.send_modify(|synced| {
+            synced.failed.get_or_insert_with(|| {
+                tracing::error!(%error, "a write failed: the store takes no more of them until the next start");
+                again(error)
+            });
+        });
+        gone(error)
+    }
+
+    /// # Errors
+    /// When the store has failed.
+    pub fn writes(&self) -> Result<(), StoreError> {
+        match &self.synced.borrow().failed {
+            Some(error) => Err(gone(error)),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns when the store has failed, and why.
+    pub async fn failed(&self) -> StoreError {
+        let mut synced = self.synced.subscribe();
+        // The sender is `self`, so it cannot have gone.
+        let failed = synced.wait_for(|synced| synced.failed.is_some()).await;
+        let error = failed.as_ref().ok().and_then(|it| it.failed.as_ref());
+        error.map_or(StoreError::Closed, again)
     }
 
     /// Returns when all that a reader can have seen so far is synced.
     ///
     /// # Errors
-    /// When it could not be: what was seen may be gone with the process, and must not
+    /// When it will not be: what was seen may be gone with the process, and must not
     /// be told.
     pub async fn reached(&self) -> Result<(), StoreError> {
         let seen = self.applied();
         let mut synced = self.synced.subscribe();
-        let tried = |synced: &Synced| synced.commits >= seen || synced.failed >= seen;
+        let tried = |synced: &Synced| synced.commits >= seen || synced.failed.is_some();
         // The sender is `self`, so it cannot have gone.
-        let told = synced.wait_for(tried).await.map(|synced| *synced);
-        match told {
-            Ok(synced) if synced.commits < seen => Err(StoreError::Io(io::Error::other(
-                "what was written last is not on the disk yet",
-            ))),
+        match synced.wait_for(tried).await.as_deref() {
+            Ok(Synced {
+                commits,
+                failed: Some(error),
+            }) if *commits < seen => Err(gone(error)),
             _ => Ok(()),
         }
     }
+}
+
+/// What callers are told from the failure on.
+fn gone(error: &StoreError) -> StoreError {
+    StoreError::Io(io::Error::other(format!(
+        "it takes no more writes until the next start: {error}"
+    )))
 }

@@ -4,7 +4,7 @@
 use std::{collections::HashMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use offpeak::{
-    app::{App, Secrets, Settings},
+    app::{App, RunError, Secrets, Settings},
     config::Config,
     model::{secret::Secret, time::Timestamp},
     simulator::{self, Simulator},
@@ -29,7 +29,7 @@ pub struct TestApp {
     /// start on.
     pub upstream_keys: HashMap<String, String>,
     stop: CancellationToken,
-    server: JoinSet<std::io::Result<()>>,
+    server: JoinSet<Result<(), RunError>>,
     provider: JoinSet<()>,
     finished: bool,
 }

@@ -36,6 +36,7 @@ mod rescue;
 mod shadow;
 mod short;
 mod spending;
+mod spoiled;
 mod submit;
 mod throttle;
 mod tokens;

@@ -10,7 +10,7 @@ use std::{io, sync::Arc, time::Duration};
 use axum::{Router, extract::State, routing::post};
 use http::{HeaderMap, StatusCode};
 use offpeak::{
-    app::{App, Secrets, Settings, SystemClock},
+    app::{App, RunError, Secrets, Settings, SystemClock},
     config::Config,
     model::secret::Secret,
     simulator::{self, Operation, Simulator},
@@ -33,7 +33,7 @@ struct Served {
     http: reqwest::Client,
     simulator: Arc<Simulator>,
     stop: CancellationToken,
-    running: JoinSet<io::Result<()>>,
+    running: JoinSet<Result<(), RunError>>,
     _data: tempfile::TempDir,
 }
 

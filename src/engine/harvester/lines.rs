@@ -72,7 +72,7 @@ impl Engine {
     /// What a line of a result file is to its request; nothing where it holds no
     /// answer that counts. That of an erased request is booked.
     async fn read_line(
-        &self,
+        self: &Arc<Self>,
         batch: &Batch,
         line: ResultLine,
     ) -> Result<Option<(Request, Outcome, Bytes)>, StoreError> {
@@ -92,7 +92,14 @@ impl Engine {
             tenant: batch.tenant,
             id,
         };
-        let Some(Head { request: asked, .. }) = self.store.head(key).await? else {
+        let head = match self.store.head(key).await {
+            Err(damage @ StoreError::Corrupt(_)) => {
+                self.give_up_line(batch, key, &damage).await?;
+                return Ok(None);
+            }
+            head => head?,
+        };
+        let Some(Head { request: asked, .. }) = head else {
             let payer = Payer {
                 key,
                 model: &batch.model,
@@ -112,6 +119,24 @@ impl Engine {
         let reason = self.reason_of_line(&asked);
         let outcome = self.line_outcome(batch, (&asked).into(), reason, (status, request), &body);
         Ok(Some((asked, outcome, body)))
+    }
+
+    /// Nobody can say whose answer it is. Where it is not in this batch any more, it is
+    /// given up there.
+    async fn give_up_line(
+        self: &Arc<Self>,
+        batch: &Batch,
+        key: RequestKey,
+        damage: &StoreError,
+    ) -> Result<(), StoreError> {
+        let lines = self.lines_of(batch.id).await?;
+        match lines.into_iter().find(|line| line.key == key) {
+            Some(line) => {
+                let place = Place::Line(batch.id);
+                self.give_up_damaged(line, place, damage).await
+            }
+            None => Ok(()),
+        }
     }
 
     fn other_places(&self, request: &Request, batch: &Batch) -> Vec<Place> {

@@ -234,8 +234,8 @@ impl Engine {
                 None => engine.repack(&entry, step, known).await,
             };
             let ran = match ran {
-                Err(damage @ StoreError::Corrupt(_)) => {
-                    engine.give_up_damaged(entry, Place::Live, &damage).await
+                Err(error @ StoreError::Corrupt(_)) => {
+                    engine.give_up_if_damaged(entry, Place::Live, error).await
                 }
                 ran => ran,
             };
@@ -358,7 +358,7 @@ impl Engine {
             let idle = |entry: &Entry| !self.inflight.live.contains(&entry.key);
             let (due, running): (Vec<Entry>, Vec<Entry>) = due.into_iter().partition(idle);
             busy = busy.or(running.first().map(|entry| entry.deadline));
-            self.fail_late(&due).await?;
+            self.fail_late(&due, Place::Live).await?;
             if let Some(first) = rest.first() {
                 self.backlog
                     .comes_due(queue, busy.unwrap_or(first.deadline));

@@ -7,7 +7,7 @@ use crate::{
     engine::{Engine, drive::Next, refusals::paused, settling::error_body, summary::Tracked},
     model::{
         id::{RequestId, RequestKey, TenantId},
-        request::{Cohort, Entry, OnLate, State},
+        request::{Cohort, Entry, OnLate, Place, State},
         time::Timestamp,
     },
     ports::StoreError,
@@ -65,7 +65,7 @@ impl Engine {
                 .partition(|entry| entry.deadline <= now);
             next = rest.iter().map(|entry| entry.deadline).chain(next).min();
             let whole = due.len() + rest.len() == PAGE;
-            self.fail_late(&due).await?;
+            self.fail_late(&due, Place::Queue(cohort)).await?;
             match page.last() {
                 Some((_, last)) if whole => after = (cohort, last.key),
                 _ => return Ok(next.map_or(Next::OnSignal, Next::At)),
@@ -79,22 +79,32 @@ impl Engine {
             return Ok(Next::At(batch.earliest_deadline));
         }
         let (due, next) = self.due_lines(batch.id, |line| line.deadline).await?;
-        self.fail_late(&due).await?;
+        self.fail_late(&due, Place::Line(batch.id)).await?;
         if next == Next::OnSignal && !tracked.wanted {
             self.want_back(batch.id);
         }
         Ok(next)
     }
 
+    /// Those that stand in one place. What cannot be ended keeps none of the others.
     pub(in crate::engine) async fn fail_late(
         self: &Arc<Self>,
         entries: &[Entry],
+        place: Place,
     ) -> Result<(), StoreError> {
+        let mut all = Ok(());
         for chunk in entries.chunks(PAGE / 2) {
             let mut endings = Vec::with_capacity(chunk.len());
             for entry in chunk {
-                let Some(head) = self.store.head(entry.key).await? else {
-                    continue;
+                let head = match self.store.head(entry.key).await {
+                    Ok(Some(head)) => head,
+                    Ok(None) => continue,
+                    Err(damage @ StoreError::Corrupt(_)) => {
+                        let given_up = self.give_up_damaged(*entry, place, &damage).await;
+                        all = all.and(given_up);
+                        continue;
+                    }
+                    Err(error) => return Err(error),
                 };
                 let places = self.places_of(&head.request);
                 if let Some(refusal) = self.refusal(head.request.credential) {
@@ -119,8 +129,8 @@ impl Engine {
                     body,
                 ));
             }
-            self.settle(endings).await?;
+            all = all.and(self.settle(endings).await.map(drop));
         }
-        Ok(())
+        all
     }
 }

@@ -82,16 +82,29 @@ fn joined<K: Kv>(
     let Some(value) = staging.get(&name)? else {
         return Ok(None);
     };
-    let held = idempotency::decode(&name, &value)?;
+    // What cannot be read is no answer: the call is taken in anew.
+    let Some(held) = readable(idempotency::decode(&name, &value))? else {
+        return Ok(None);
+    };
     let key = RequestKey {
         tenant,
         id: held.request,
     };
-    let free = match read_request(staging, key)? {
+    let free = match readable(read_request(staging, key))?.flatten() {
         None => true,
         Some((head, _)) => head
             .done
             .is_some_and(|done| done.outcome.finished < admission.idempotency_horizon),
     };
     Ok((!free).then_some(held))
+}
+
+fn readable<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match read {
+        Err(StoreError::Corrupt(damage)) => {
+            tracing::error!(%damage, "an idempotency key is free again");
+            Ok(None)
+        }
+        read => read.map(Some),
+    }
 }

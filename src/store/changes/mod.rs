@@ -15,7 +15,7 @@ use super::{
     staging::{Staging, Step},
 };
 use crate::{
-    model::id::RequestKey,
+    model::{id::RequestKey, ledger::LedgerRow},
     ports::{LedgerEntry, StoreError},
 };
 
@@ -38,8 +38,15 @@ fn add_to_ledger<K: Kv>(
 ) -> Result<(), StoreError> {
     let name = ledger::key(&entry.key);
     let mut row = match staging.get(&name)? {
-        Some(value) => ledger::decode(&name, &value)?.1,
-        None => Default::default(),
+        // An answer is worth more than the sum that is lost with the row.
+        Some(value) => ledger::decode(&name, &value).map_or_else(
+            |damage| {
+                tracing::error!(%damage, "it is begun anew");
+                LedgerRow::default()
+            },
+            |(_, row)| row,
+        ),
+        None => LedgerRow::default(),
     };
     row.add(&entry.row);
     step.put(name, ledger::encode(&entry.key, &row));

@@ -50,21 +50,23 @@ pub fn purge<K: Kv>(
     span.to = feed::all().to;
     loop {
         let page = staging.scan(&span, limit - removed)?;
-        let Some((name, value)) = page.first() else {
+        let Some((name, _)) = page.first() else {
             return Ok((removed, None));
         };
-        let tenant = feed::decode(name, value)?.0.key.tenant;
+        let tenant = feed::tenant_of(name)?;
         let mut kept = false;
         for (name, value) in &page {
-            let (entry, finished) = feed::decode(name, value)?;
-            if entry.key.tenant != tenant {
+            if feed::tenant_of(name)? != tenant {
                 break;
             }
-            if finished >= horizon {
-                kept = true;
-                break;
+            match feed::decode(name, value) {
+                Ok((_, finished)) if finished >= horizon => {
+                    kept = true;
+                    break;
+                }
+                Ok((entry, _)) => purge_one(staging, entry.key, entry.sequence)?,
+                Err(damage) => forget(staging, name, &damage)?,
             }
-            purge_one(staging, entry.key, entry.sequence)?;
             removed += 1;
         }
         if removed >= limit {
@@ -82,16 +84,44 @@ fn purge_one<K: Kv>(
     key: RequestKey,
     sequence: u64,
 ) -> Result<(), StoreError> {
-    let mut step = Step::default();
-    step.put(feed::floor_key(key.tenant), feed::encode_floor(sequence));
-    step.delete(feed::key(key.tenant, sequence));
-    match read_request(staging, key)? {
-        Some((head, _)) => match &head.done {
-            Some(done) => remove(staging, &head, done, step),
-            None => Err(request::KIND.corrupt(&request::key(key), "open, but in the feed")),
+    let entry = || {
+        let mut step = Step::default();
+        step.put(feed::floor_key(key.tenant), feed::encode_floor(sequence));
+        step.delete(feed::key(key.tenant, sequence));
+        step
+    };
+    let purged = match read_request(staging, key) {
+        Ok(Some((head, _))) => match &head.done {
+            Some(done) => remove(staging, &head, done, entry()),
+            None => {
+                tracing::error!(id = %key.id, "open, and in the feed; it stays, and its entry goes");
+                staging.stage(entry())
+            }
         },
-        None => staging.stage(step),
+        Ok(None) => staging.stage(entry()),
+        Err(error) => Err(error),
+    };
+    match purged {
+        Err(StoreError::Corrupt(damage)) => {
+            tracing::error!(id = %key.id, %damage, "what can be found of it is purged");
+            let mut step = entry();
+            step.delete(request::key(key));
+            staging.stage(step)
+        }
+        purged => purged,
     }
+}
+
+/// The entry of nobody knows which request. The feed's floor stays: nobody was told of it.
+fn forget<K: Kv>(
+    staging: &mut Staging<K>,
+    name: &[u8],
+    damage: &StoreError,
+) -> Result<(), StoreError> {
+    tracing::error!(%damage, "it is purged");
+    let mut step = Step::default();
+    step.delete(name.to_vec());
+    staging.stage(step)
 }
 
 /// Removes a request with all that belongs to it.
@@ -146,7 +176,13 @@ pub fn purge_batches<K: Kv>(
     horizon: Timestamp,
 ) -> Result<(), StoreError> {
     for (name, value) in staging.scan(&batch::all(), usize::MAX)? {
-        let batch = batch::decode(&name, &value)?;
+        let batch = match batch::decode(&name, &value) {
+            Ok(batch) => batch,
+            Err(damage) => {
+                tracing::error!(%damage, "a batch is passed over");
+                continue;
+            }
+        };
         let ended = batch.settled.unwrap_or(batch.created);
         let littered = !batch.litter.is_empty() && ended + LITTER >= horizon;
         if batch.state.is_open() || littered || ended >= horizon {

@@ -128,6 +128,14 @@ impl Pages {
     }
 }
 
+/// What a page that was written whole holds under a key.
+pub fn value_in(node: &[u8], key: &[u8]) -> Option<Vec<u8>> {
+    let Some(Node::Leaf(Leaf { prefix, mut pairs })) = leaf(node) else {
+        return None;
+    };
+    pairs.remove(key.strip_prefix(&prefix[..])?)
+}
+
 enum Node {
     Leaf(Leaf),
     Index,

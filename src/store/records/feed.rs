@@ -62,6 +62,11 @@ pub fn decode(key: &[u8], value: &Bytes) -> Result<(FeedEntry, Timestamp), Store
     Ok((FeedEntry { sequence, key }, finished))
 }
 
+/// Whose feed this is a key of.
+pub fn tenant_of(key: &[u8]) -> Result<TenantId, StoreError> {
+    tenant(&mut Fields::of(KIND, key)?)
+}
+
 pub fn floor_key(tenant: TenantId) -> Vec<u8> {
     Key::of(FLOOR).raw(&tenant.0).done()
 }

@@ -2,6 +2,7 @@
 //! if the process had been killed. What was done before stays done.
 
 use std::{
+    collections::BTreeSet,
     future::Future,
     ops::Bound,
     sync::{
@@ -108,6 +109,8 @@ pub struct Trouble {
     script: Mutex<Vec<(&'static str, How, u32)>>,
     /// What is read of this cohort's queue is damaged.
     pub damaged: Mutex<Option<Cohort>>,
+    /// Requests whose records cannot be read, and whose attempts cannot.
+    spoilt: Mutex<(BTreeSet<RequestKey>, BTreeSet<RequestKey>)>,
     /// Of so many writes one finds no room; none where it is zero.
     refused: AtomicU64,
     writes: AtomicU64,
@@ -123,6 +126,8 @@ pub enum How {
     Refuse,
     /// It is written, and told as a failure.
     FailAfter,
+    /// Something that it needs cannot be read.
+    Corrupt,
     Panic,
     Slow(Duration),
 }
@@ -135,6 +140,21 @@ impl Trouble {
     /// From here on, of so many writes one finds no room.
     pub fn refuse_one_in(&self, writes: u64) {
         self.refused.store(writes, Ordering::Relaxed);
+    }
+
+    pub fn spoil(&self, key: RequestKey) {
+        self.spoilt.lock().0.insert(key);
+    }
+
+    pub fn spoil_attempts(&self, key: RequestKey) {
+        self.spoilt.lock().1.insert(key);
+    }
+
+    fn record(&self, key: &RequestKey) -> Result<(), StoreError> {
+        match self.spoilt.lock().0.contains(key) {
+            true => Err(StoreError::Corrupt(format!("request {}", key.id))),
+            false => Ok(()),
+        }
     }
 
     fn room(&self) -> Result<(), StoreError> {
@@ -150,9 +170,13 @@ impl Trouble {
     async fn each<I, T>(
         &self,
         items: Vec<I>,
+        sound: impl Fn(&I) -> Result<(), StoreError>,
         make: impl AsyncFnOnce(Vec<I>) -> Vec<Result<T, StoreError>>,
     ) -> Vec<Result<T, StoreError>> {
-        let room: Vec<Result<(), StoreError>> = items.iter().map(|_| self.room()).collect();
+        let room: Vec<Result<(), StoreError>> = items
+            .iter()
+            .map(|item| sound(item).and_then(|()| self.room()))
+            .collect();
         let kept = items.into_iter().zip(&room);
         let kept = kept.filter_map(|(item, room)| room.is_ok().then_some(item));
         let mut made = make(kept.collect()).await.into_iter();
@@ -179,6 +203,7 @@ impl Trouble {
         match self.strike(method) {
             None => what.await,
             Some(How::Refuse) => Err(StoreError::Full),
+            Some(How::Corrupt) => Err(StoreError::Corrupt("as the test wants it".into())),
             Some(How::FailAfter) => {
                 what.await?;
                 Err(StoreError::Io(std::io::Error::other("told as a failure")))
@@ -226,10 +251,15 @@ impl Store for Mortal<dyn Store> {
         commit!(self, name, admitted)
     }
     async fn head(&self, key: RequestKey) -> Result<Option<Head>, StoreError> {
-        let head = self.trouble.befall("head", self.inner.head(key));
+        let read = async {
+            self.trouble.record(&key)?;
+            self.inner.head(key).await
+        };
+        let head = self.trouble.befall("head", read);
         self.life.hear(head).await
     }
     async fn load(&self, key: RequestKey) -> Result<Option<Stored>, StoreError> {
+        self.trouble.record(&key)?;
         self.life.hear(self.inner.load(key)).await
     }
     async fn outline(&self, key: RequestKey, short: u64) -> Result<Option<Outline>, StoreError> {
@@ -253,9 +283,11 @@ impl Store for Mortal<dyn Store> {
             Some(first) => format!("relocate {} {:?}→{:?}", moves.len(), first.from, first.to),
             None => "relocate nothing".into(),
         };
-        let moved = self
-            .trouble
-            .each(moves, async |moves| self.inner.relocate(moves).await);
+        let moved = self.trouble.each(
+            moves,
+            |_| Ok(()),
+            async |moves| self.inner.relocate(moves).await,
+        );
         self.life.step(name, moved).await
     }
     async fn replan(&self, replan: Replan) -> Result<bool, StoreError> {
@@ -274,10 +306,14 @@ impl Store for Mortal<dyn Store> {
             let settle = async { Ok(self.inner.settle(endings).await) };
             match self.trouble.befall("settle", settle).await {
                 Ok(settled) => settled,
+                Err(StoreError::Corrupt(what)) => (0..count)
+                    .map(|_| Err(StoreError::Corrupt(what.clone())))
+                    .collect(),
                 Err(_) => (0..count).map(|_| Err(StoreError::Full)).collect(),
             }
         };
-        let settled = self.trouble.each(endings, settle);
+        let sound = |ending: &Ending| self.trouble.record(&ending.key);
+        let settled = self.trouble.each(endings, sound, settle);
         self.life.step(name, settled).await
     }
     async fn list(
@@ -320,6 +356,9 @@ impl Store for Mortal<dyn Store> {
         commit!(self, name, self.inner.account(key, attempt, ledger))
     }
     async fn attempts(&self, key: RequestKey) -> Result<Vec<Attempt>, StoreError> {
+        if self.trouble.spoilt.lock().1.contains(&key) {
+            return Err(StoreError::Corrupt(format!("attempts of {}", key.id)));
+        }
         self.life.hear(self.inner.attempts(key)).await
     }
     async fn open_attempts(&self) -> Result<Vec<(RequestKey, AttemptId)>, StoreError> {
@@ -565,7 +604,8 @@ impl Store for Mortal<dyn Store> {
         self.life.hear(self.inner.ledger(of, since)).await
     }
     async fn purge(&self, horizon: Timestamp, limit: usize) -> Result<usize, StoreError> {
-        self.life.hear(self.inner.purge(horizon, limit)).await
+        let purged = self.inner.purge(horizon, limit);
+        self.life.hear(self.trouble.befall("purge", purged)).await
     }
     async fn purge_batches(&self, horizon: Timestamp) -> Result<(), StoreError> {
         self.life.hear(self.inner.purge_batches(horizon)).await
@@ -588,6 +628,9 @@ impl Store for Mortal<dyn Store> {
     }
     async fn backup(&self, out: tokio::sync::mpsc::Sender<std::io::Result<bytes::Bytes>>) {
         self.inner.backup(out).await;
+    }
+    async fn failed(&self) -> StoreError {
+        self.inner.failed().await
     }
     async fn disk_bytes(&self) -> Result<u64, StoreError> {
         self.life.hear(self.inner.disk_bytes()).await

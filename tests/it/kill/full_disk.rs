@@ -1,10 +1,12 @@
 //! A disk that is full: calls with a deadline are refused for the moment, what
-//! was taken in is answered, and everything else goes on.
+//! was taken in is answered, and everything else goes on. A write that fails although
+//! there seemed to be room ends the process.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use http::StatusCode;
-use offpeak::simulator::Operation;
+use offpeak::simulator::{Fault, Kind, Operation, Simulator};
+use rustix::process::{Resource, Rlimit, prlimit};
 use serde_json::Value;
 use tokio::task::JoinSet;
 
@@ -40,10 +42,11 @@ struct Scene {
     load: Arc<Load>,
 }
 
-async fn scene(disk: &Disk, stderr: &Path, reserve: &str) -> Scene {
+async fn scene(disk: &Path, stderr: &Path, reserve: &str) -> Scene {
     let provider = Provider::start(quick()).await;
-    let setup = Setup::new(&provider.upstream(), &disk.path.join("data"))
+    let mut setup = Setup::new(&provider.upstream(), &disk.join("data"))
         .with("OFFPEAK_STORE__RESERVE_BYTES", reserve);
+    setup.outlives_large_files = true;
     let server = Arc::new(Revived::start(setup, stderr).await);
     let load = Load::new(server.clone(), Client::new(provider.trap.clone()), "");
     Scene {
@@ -93,6 +96,16 @@ impl Scene {
         panic!("the disk is not full");
     }
 
+    /// No file of the server's grows beyond these bytes: what its log is written with
+    /// fails, while the disk has room.
+    fn limit_files(&self, bytes: u64) {
+        let limit = Rlimit {
+            current: Some(bytes),
+            maximum: None,
+        };
+        prlimit(Some(self.server.pid()), Resource::Fsize, limit).unwrap();
+    }
+
     async fn passes_through(&self) {
         let call = Call::new(7777, KEY, MODEL, Mode::Held, "1h").straight();
         let reply = self.load.client.send(&self.server.up(), &call, 0).await;
@@ -125,7 +138,7 @@ impl Scene {
 async fn within_the_reserve_only_answers_are_written() {
     let Some(disk) = Disk::mount(64) else { return };
     let dir = tempfile::tempdir().unwrap();
-    let scene = scene(&disk, &dir.path().join("stderr"), "0").await;
+    let scene = scene(&disk.path, &dir.path().join("stderr"), "0").await;
     let filler = disk.fill(38_000_000);
     let mut tasks = JoinSet::new();
     let error = scene.until_refused(&mut tasks).await;
@@ -141,7 +154,7 @@ async fn within_the_reserve_only_answers_are_written() {
 async fn a_disk_that_others_fill_to_the_last_byte_delays_answers_only() {
     let Some(disk) = Disk::mount(64) else { return };
     let dir = tempfile::tempdir().unwrap();
-    let scene = scene(&disk, &dir.path().join("stderr"), "0").await;
+    let scene = scene(&disk.path, &dir.path().join("stderr"), "0").await;
     let mut tasks = JoinSet::new();
     for number in 0..30 {
         let mode = [Mode::Held, Mode::Async, Mode::Stream][number % 3];
@@ -171,6 +184,61 @@ async fn a_disk_that_others_fill_to_the_last_byte_delays_answers_only() {
         .await;
     scene.passes_through().await;
     fs::remove_file(filler).unwrap();
+    scene.takes_calls_again().await;
+    scene.all_answered(tasks).await;
+}
+
+/// What was taken in, and what passes through while the process ends, is answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_write_ends_the_process_and_the_next_one_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = scene(dir.path(), &dir.path().join("stderr"), "0").await;
+    let up = scene.server.up();
+    let mut tasks = JoinSet::new();
+    for number in 3000..3010 {
+        let call = Call::new(number, KEY, MODEL, Mode::Async, "10m").steered("slow=60s");
+        let load = scene.load.clone();
+        tasks.spawn(async move {
+            let done = load.see_through(call).await;
+            assert_eq!(done.requests.len(), 1);
+        });
+    }
+    scene
+        .provider
+        .until("all lines in batches", |simulator| {
+            simulator.log().custom_ids.len() == 10
+        })
+        .await;
+    // Two seconds at its speed.
+    let by = Duration::from_secs(200);
+    let late = Fault::once(Operation::Chat, Kind::Delay { by });
+    scene.provider.simulator.inject(late);
+    let straight = Call::new(7777, KEY, MODEL, Mode::Held, "1h").straight();
+    let mut passing = {
+        let (client, call, up) = (scene.load.client.clone(), straight.clone(), up.clone());
+        JoinSet::from_iter([async move { client.send(&up, &call, 0).await.unwrap() }])
+    };
+    let is_called = |simulator: &Simulator| {
+        let operations = simulator.log().operations;
+        operations.contains_key(&Operation::Chat)
+    };
+    scene.provider.until("the call", is_called).await;
+
+    scene.limit_files(256 << 10);
+    let error = scene.until_refused(&mut tasks).await;
+    assert_eq!(error["code"], "storage_failed");
+    let reply = passing.join_next().await.unwrap().unwrap();
+    assert_eq!(reply.status, StatusCode::OK, "{}", reply.body);
+    assert!(straight.is_answered_by(&reply.body));
+    let ended = scene.server.ended().await;
+    assert_eq!(ended.code(), Some(2), "{}", scene.server.log());
+    let told = scene.server.log();
+    assert!(
+        told.contains("offpeak: a write to the database failed"),
+        "{told}"
+    );
+
+    scene.server.again().await;
     scene.takes_calls_again().await;
     scene.all_answered(tasks).await;
 }

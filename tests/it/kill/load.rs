@@ -128,6 +128,7 @@ impl Load {
         let mut up = self.server.up();
         for tries in 0.. {
             match self.client.send(&up, &done.call, tries).await {
+                Ok(reply) if has_failed(&reply) => up = self.server.after(up.start).await,
                 Ok(reply) => return reply,
                 Err(Broken { request }) => {
                     done.breaks += 1;
@@ -142,8 +143,11 @@ impl Load {
     async fn poll(&self, call: &Call, request: &str) -> Reply {
         let path = format!("{}/{request}", call.path());
         loop {
+            let up = self.server.up();
             let reply = self.get(call.key, &path, 30).await;
-            if reply.status != StatusCode::ACCEPTED {
+            if has_failed(&reply) {
+                self.server.after(up.start).await;
+            } else if reply.status != StatusCode::ACCEPTED {
                 return reply;
             }
         }
@@ -165,6 +169,11 @@ impl Load {
         assert_eq!(reply.status, StatusCode::OK, "{path}: {}", reply.body);
         serde_json::from_str(&reply.body).unwrap()
     }
+}
+
+/// Its store has: it ends, and the next one knows.
+fn has_failed(reply: &Reply) -> bool {
+    reply.status == StatusCode::SERVICE_UNAVAILABLE && reply.body.contains("storage_failed")
 }
 
 /// Reads a tenant's results feed, through all breaks.

@@ -46,6 +46,9 @@ pub struct Setup {
     pub environment: Vec<(String, String)>,
     /// The most files that it may have open.
     pub files: Option<u32>,
+    /// A write past its limit of a file's size fails, as on a sick disk, and does not
+    /// kill it.
+    pub outlives_large_files: bool,
 }
 
 impl Setup {
@@ -56,6 +59,7 @@ impl Setup {
             data_dir: data_dir.to_owned(),
             environment: FAST.iter().map(owned).collect(),
             files: None,
+            outlives_large_files: false,
         }
     }
 
@@ -66,12 +70,14 @@ impl Setup {
 
     fn command(&self) -> Command {
         let binary = env!("CARGO_BIN_EXE_offpeak");
-        let mut command = match self.files {
-            None => Command::new(binary),
-            Some(files) => {
-                let limited = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
+        let files = self.files.map(|files| format!("ulimit -n {files}; "));
+        let large = self.outlives_large_files.then(|| "trap '' XFSZ; ".into());
+        let limits: String = files.into_iter().chain(large).collect();
+        let mut command = match limits.is_empty() {
+            true => Command::new(binary),
+            false => {
                 let mut shell = Command::new("/bin/sh");
-                shell.args(["-c", &limited, binary]);
+                shell.args(["-c", &format!("{limits}exec \"$0\" \"$@\""), binary]);
                 shell
             }
         };
@@ -202,6 +208,10 @@ impl Process {
         kill_process(self.pid(), signal).unwrap();
     }
 
+    fn has_ended(&mut self) -> bool {
+        self.child.0.try_wait().unwrap().is_some()
+    }
+
     /// Waits for its end.
     pub async fn ended(mut self) -> ExitStatus {
         let waiting = tokio::task::spawn_blocking(move || self.child.0.wait().unwrap());
@@ -272,6 +282,12 @@ impl Revived {
 
     pub fn signal(&self, signal: Signal) {
         self.process.lock().as_ref().unwrap().signal(signal);
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&self) -> bool {
+        let mut process = self.process.lock();
+        process.as_mut().is_none_or(Process::has_ended)
     }
 
     pub async fn ended(&self) -> ExitStatus {

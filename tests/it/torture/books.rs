@@ -308,14 +308,13 @@ pub async fn check_files(load: &Load, provider: &Provider) -> usize {
 /// full disk. Returns the first line that says otherwise.
 pub fn bad_line(log: &str) -> Option<&str> {
     log.lines().find(|line| {
-        let is_full = [
-            "the disk is full",
-            "No space left",
-            "is not on the disk yet",
-        ]
-        .iter()
-        .any(|told| line.contains(told));
         let worst = ["panicked", "illegal", "corrupt", "damaged"];
-        worst.iter().any(|word| line.contains(word)) || line.contains("ERROR") && !is_full
+        worst.iter().any(|word| line.contains(word)) || line.contains("ERROR") && !is_full(line)
     })
+}
+
+pub fn is_full(line: &str) -> bool {
+    ["the disk is full", "No space left"]
+        .iter()
+        .any(|told| line.contains(told))
 }

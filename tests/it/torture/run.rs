@@ -20,7 +20,7 @@ use super::{
     report::Report,
     story,
     strike::{Strike, Strikes},
-    trouble::{self, Troubles},
+    trouble::{self, Full, Troubles},
 };
 use crate::kill::{
     caller::Client,
@@ -193,15 +193,28 @@ impl Run {
         let (strike, trap) = (self.next, self.provider.trap.clone());
         let troubles = Troubles::draw(&mut self.chance);
         let shown = format!("{strike:?}{troubles}");
+        let (outlived, beside) = match troubles.full() {
+            Some(full) if full.is_outlived => (Some(full), None),
+            beside => (None, beside),
+        };
         let ended = {
+            let fill = async |full: Option<Full>| {
+                if let (Some(full), Some(disk)) = (full, &self.disk)
+                    && let Err(what) = full.happen(disk, &self.load).await
+                {
+                    self.load.register.violation(None, what);
+                }
+            };
             let happening = async {
                 tokio::join!(
-                    troubles.happen(self.provider.clone(), &self.rehearsal, self.disk.as_ref()),
+                    troubles.happen(self.provider.clone(), &self.rehearsal),
+                    fill(beside),
                     books::check_ledger(&self.load, &self.provider),
                 );
             };
             let left = self.chance.random_range(0..BULK);
             let striking = async {
+                fill(outlived).await;
                 if strike.is_patient() {
                     self.load.bulk_down_to(left).await;
                     self.load.open_down_to(OPEN / 2).await;
@@ -217,6 +230,10 @@ impl Run {
         trouble::relieve(&self.provider, self.disk.as_ref()).await;
         match ended {
             Ok(kind) => self.strikes.count(kind),
+            Err(status) if status.code() == Some(2) && self.found_no_room() => {
+                self.strikes
+                    .count("by itself, after a write on a full disk");
+            }
             Err(status) => {
                 let what = format!("the process ended by itself: {status}");
                 self.load.register.violation(None, what);
@@ -244,6 +261,13 @@ impl Run {
             ended.unwrap();
         }
         violations == 0
+    }
+
+    /// Whether this life says that it ends because its disk was full.
+    fn found_no_room(&self) -> bool {
+        let log = self.load.server.log();
+        let mut told = log[self.read..].lines();
+        told.any(|line| line.starts_with("offpeak: a write") && books::is_full(line))
     }
 
     /// Starts the next life, which may be over before it has begun.

@@ -6,6 +6,7 @@ use std::{fmt, fs, path::Path, sync::Arc, time::Duration};
 use offpeak::simulator::{Fault, Kind, Operation};
 use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
 
+use super::{books, load::Load};
 use crate::kill::{disk::Disk, provider::Provider};
 
 /// What was created shows in the list half a second later, so that a search after a
@@ -22,8 +23,17 @@ pub struct Troubles {
     step: Option<(Duration, i64)>,
     /// The provider's port is closed from the one until the other.
     outage: Option<(Duration, Duration)>,
-    /// The disk has so many bytes left from the one until the other.
-    full: Option<(Duration, Duration, u64)>,
+    full: Option<Full>,
+}
+
+/// The disk has so many bytes left, for a while.
+#[derive(Clone, Copy)]
+pub struct Full {
+    after: Duration,
+    lasting: Duration,
+    left: u64,
+    /// The strike waits until the process works again, or has ended by itself.
+    pub is_outlived: bool,
 }
 
 fn millis(chance: &mut StdRng, range: std::ops::Range<u64>) -> Duration {
@@ -43,13 +53,23 @@ impl Troubles {
                 .then(|| (millis(chance, 0..1000), millis(chance, 200..1500))),
             full: chance.random_ratio(1, 8).then(|| {
                 let left = *[0, 0, 1 << 20, 34 << 20].choose(chance).unwrap();
-                (millis(chance, 0..1000), millis(chance, 300..2000), left)
+                Full {
+                    after: millis(chance, 0..1000),
+                    lasting: millis(chance, 300..2000),
+                    left,
+                    is_outlived: chance.random_ratio(1, 2),
+                }
             }),
         }
     }
 
-    /// Goes on until it is dropped; [`relieve`] ends what is left of it.
-    pub async fn happen(self, provider: Arc<Provider>, rehearsal: &Path, disk: Option<&Disk>) {
+    pub fn full(&self) -> Option<Full> {
+        self.full
+    }
+
+    /// All but the full disk. Goes on until it is dropped; [`relieve`] ends what is left
+    /// of it.
+    pub async fn happen(self, provider: Arc<Provider>, rehearsal: &Path) {
         for fault in self.faults {
             provider.simulator.inject(fault);
         }
@@ -68,14 +88,28 @@ impl Troubles {
                 provider.revive().await;
             }
         };
-        let full = async {
-            if let (Some((after, lasting, left)), Some(disk)) = (self.full, disk) {
-                tokio::time::sleep(after).await;
-                disk.fill(left);
-                tokio::time::sleep(lasting).await;
-            }
-        };
-        tokio::join!(step, outage, full);
+        tokio::join!(step, outage);
+    }
+}
+
+impl Full {
+    /// Fills the disk and empties it again. In the end a call was taken in after that, or
+    /// the process had ended.
+    ///
+    /// # Errors
+    /// What it is that has not happened.
+    pub async fn happen(self, disk: &Disk, load: &Load) -> Result<(), String> {
+        tokio::time::sleep(self.after).await;
+        disk.fill(self.left);
+        tokio::time::sleep(self.lasting).await;
+        disk.empty();
+        let acknowledged = || load.register.books(|books| books.acknowledged);
+        let before = acknowledged();
+        let works = books::until(async || acknowledged() > before || load.server.has_ended());
+        match works.await {
+            true => Ok(()),
+            false => Err("the disk has room again, and no call is taken in".into()),
+        }
     }
 }
 
@@ -92,8 +126,8 @@ impl fmt::Display for Troubles {
         if self.outage.is_some() {
             f.write_str(", an outage")?;
         }
-        if let Some((.., left)) = self.full {
-            write!(f, ", {} MiB left", left >> 20)?;
+        if let Some(full) = self.full {
+            write!(f, ", {} MiB left", full.left >> 20)?;
         }
         Ok(())
     }
