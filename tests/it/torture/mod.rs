@@ -21,7 +21,7 @@ use run::Run;
 use crate::kill::number_from;
 
 /// From here on every state of the three machines must have been struck.
-const LONG: u64 = 200;
+const LONG: u64 = 100;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_or_paid_for_unseen_whatever_happens() {
