@@ -1,5 +1,8 @@
 //! The integration tests: one binary, one module a subject.
 
+// What only the torture run uses is used in debug builds only.
+#![cfg_attr(not(debug_assertions), allow(dead_code))]
+
 mod app;
 mod edge;
 mod engine;
@@ -11,6 +14,8 @@ mod sdk;
 mod settings;
 mod simulate;
 mod simulator;
+// Its hooks are in debug builds only.
+#[cfg(debug_assertions)]
 mod torture;
 mod wire;
 mod workloads;

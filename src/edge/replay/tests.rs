@@ -309,6 +309,16 @@ fn live_streams_with_quirks() {
     }
 }
 
+/// Log probabilities in another form are no reason to lose an answer that was paid for.
+#[test]
+fn log_probabilities_that_are_no_object_are_kept_as_they_are() {
+    let stream = "data: {\"choices\":[{\"index\":0,\"text\":\"x\",\"logprobs\":[-0.5],\"finish_reason\":\"stop\"}]}\n\n\
+                  data: [DONE]\n\n";
+    let answer = assemble(Endpoint::Completions, stream.as_bytes(), 7).unwrap();
+    assert_eq!(answer["choices"][0]["logprobs"], json!([-0.5]));
+    assert_eq!(answer["choices"][0]["text"], "x");
+}
+
 #[test]
 fn streams_that_break() {
     use Endpoint::*;

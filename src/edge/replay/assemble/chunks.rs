@@ -85,6 +85,8 @@ struct Choice {
     /// Of chat the message, of completions the text.
     content: Parts,
     logprobs: Option<Parts>,
+    /// What stands in their place where that is no object, as some servers have it.
+    other_logprobs: Option<String>,
     finish_reason: Option<String>,
     rest: Vec<(String, String)>,
 }
@@ -98,6 +100,9 @@ impl Choice {
                 "delta" if chat => self.content.merge(field.value)?,
                 "text" if !chat => self.content.add(field.key, "text", field.value)?,
                 "logprobs" if field.value == "null" => {}
+                "logprobs" if !field.value.starts_with('{') => {
+                    self.other_logprobs = Some(field.value.to_owned());
+                }
                 "logprobs" => self.logprobs.get_or_insert_default().merge(field.value)?,
                 "finish_reason" if field.value == "null" => {}
                 "finish_reason" => self.finish_reason = Some(field.value.to_owned()),
@@ -118,7 +123,7 @@ impl Choice {
             self.content.or_set("\"text\"", "\"\"");
             self.content.write(&mut choice);
         }
-        let logprobs = self.logprobs.map(Parts::finish);
+        let logprobs = self.logprobs.map(Parts::finish).or(self.other_logprobs);
         choice.field("logprobs", logprobs.as_deref().unwrap_or("null"));
         choice.field(
             "finish_reason",
