@@ -126,13 +126,16 @@ async fn play(die_after: Option<u32>) -> Vec<String> {
             Act::Pass(time) => world.live_on(time, None).await,
         }
     }
-    world.live_on(10 * HOUR, None).await;
+    // Until creates that were given up are not looked out for any more.
+    world.live_on(36 * HOUR, None).await;
     for key in ["sk-test", "sk-other"] {
         world.note_all(key).await;
     }
     world.sim.clear_faults();
+    // Who dies from here on is not started again.
+    let day = world.diary();
     world.finish_allowing(KILLED).await;
-    world.diary()
+    day
 }
 
 #[tokio::test(start_paused = true)]
