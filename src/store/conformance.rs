@@ -138,35 +138,16 @@ pub fn batch_id(n: u64) -> BatchId {
 }
 
 pub fn batch(request: &Request, n: u64) -> Batch {
-    Batch {
-        id: batch_id(n),
-        cohort: request.cohort,
+    let to = Destination {
+        id: request.cohort.destination,
         tenant: request.key.tenant,
         credential: request.credential,
         endpoint: request.endpoint,
         model: request.model.clone(),
-        state: BatchState::Filling,
-        created: at(n),
-        reason: "linger".into(),
-        lines: 0,
-        bytes: 0,
-        inputs: 0,
-        tokens: None,
+    };
+    Batch {
         earliest_deadline: request.deadline,
-        input_file: None,
-        create_sent: None,
-        provider_id: None,
-        submitted: None,
-        cancel_sent: None,
-        provider_status: None,
-        settled: None,
-        answered: 0,
-        litter: Vec::new(),
-        tries: 0,
-        last_error: None,
-        twin_of: None,
-        part_of: None,
-        most: None,
+        ..Batch::new(batch_id(n), request.cohort, to, at(n), "linger".into())
     }
 }
 

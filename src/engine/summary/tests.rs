@@ -87,35 +87,20 @@ fn place(entry: &Entry, number: u8) -> Place {
 }
 
 fn batch(number: u8, cohort: Cohort) -> Batch {
-    Batch {
-        id: BatchId::from_bytes([number; 16]),
-        cohort,
+    let to = Destination {
+        id: cohort.destination,
         tenant: TENANT,
         credential: CredentialId([3; 16]),
         endpoint: Endpoint::ChatCompletions,
         model: "m".into(),
+    };
+    let id = BatchId::from_bytes([number; 16]);
+    Batch {
         state: BatchState::Submitted,
-        created: Timestamp::ZERO,
-        reason: String::new(),
         lines: 1,
         bytes: 1,
         inputs: 1,
-        tokens: None,
-        earliest_deadline: Timestamp::MAX,
-        input_file: None,
-        create_sent: None,
-        provider_id: None,
-        submitted: None,
-        cancel_sent: None,
-        provider_status: None,
-        settled: None,
-        answered: 0,
-        litter: Vec::new(),
-        tries: 0,
-        last_error: None,
-        twin_of: None,
-        part_of: None,
-        most: None,
+        ..Batch::new(id, cohort, to, Timestamp::ZERO, String::new())
     }
 }
 

@@ -19,7 +19,7 @@ use proptest::prelude::*;
 
 use super::{
     asking::{HOUR, MINUTE, SECOND, ask, credential},
-    world::{World, succeeded},
+    world::{World, on_virtual_time, succeeded},
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -418,12 +418,7 @@ proptest! {
     /// Whatever the order, the map equals the store, and each key is what became of it.
     #[test]
     fn the_map_equals_the_store(steps in prop::collection::vec(step(), 1..16)) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .start_paused(true)
-            .build()
-            .unwrap();
-        runtime.block_on(play(steps));
+        on_virtual_time(play(steps));
     }
 }
 

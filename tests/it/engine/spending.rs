@@ -16,7 +16,7 @@ use serde_json::json;
 use super::{
     asking::{Ask, HOUR, MINUTE, SECOND, ask},
     issued::{issue, issuing, named, upstreams, usd},
-    world::{World, succeeded},
+    world::{World, on_virtual_time, succeeded},
 };
 
 /// One that `config/prices.toml` has no price for.
@@ -407,11 +407,6 @@ proptest! {
     /// passes the budget.
     #[test]
     fn what_is_booked_and_kept_covers_the_bill(steps in prop::collection::vec(step(), 1..40)) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .start_paused(true)
-            .build()
-            .unwrap();
-        runtime.block_on(play(steps));
+        on_virtual_time(play(steps));
     }
 }

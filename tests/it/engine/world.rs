@@ -625,6 +625,13 @@ impl FormatTime for Elapsed {
     }
 }
 
+/// For properties, whose cases are no async functions.
+pub fn on_virtual_time(test: impl Future<Output = ()>) {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().start_paused(true).build();
+    runtime.unwrap().block_on(test);
+}
+
 pub fn succeeded(outcome: &Outcome) {
     assert_eq!(outcome.state, State::Succeeded, "{outcome:?}");
 }
