@@ -1,6 +1,6 @@
 //! What somebody else says of a batch. It is never believed, only looked after.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use parking_lot::Mutex;
 
@@ -14,18 +14,48 @@ use crate::{
 const BURST: u32 = 500;
 const EVERY: Duration = Duration::from_millis(20);
 
-/// How many hints have been followed of late.
-pub(super) struct Hints(Mutex<Rate>);
+/// Of batches that are not known yet; who remembers more keeps what others send.
+const EARLY: usize = 64;
+const LONGEST_NAME: usize = 256;
+
+pub(super) struct Hints {
+    /// How many have been followed of late.
+    followed: Mutex<Rate>,
+    /// Of what was unknown while a create was out: its batch may have ended before its
+    /// answer was here.
+    early: Mutex<VecDeque<String>>,
+}
 
 impl Default for Hints {
     fn default() -> Self {
-        Hints(Mutex::new(Rate::new(EVERY, BURST)))
+        Hints {
+            followed: Mutex::new(Rate::new(EVERY, BURST)),
+            early: Mutex::default(),
+        }
     }
 }
 
 impl Hints {
     fn take(&self, now: Timestamp) -> bool {
-        self.0.lock().take(now)
+        self.followed.lock().take(now)
+    }
+
+    fn remember(&self, id: &str) {
+        if id.len() > LONGEST_NAME {
+            return;
+        }
+        let mut early = self.early.lock();
+        if early.len() == EARLY {
+            early.pop_front();
+        }
+        early.push_back(id.to_owned());
+    }
+
+    fn had_early(&self, id: &str) -> bool {
+        let mut early = self.early.lock();
+        let before = early.len();
+        early.retain(|named| named != id);
+        early.len() < before
     }
 }
 
@@ -43,6 +73,10 @@ impl Engine {
         let named = watched.find(|it| it.batch.provider_id.as_deref() == Some(id));
         let named = named.map(|tracked| tracked.batch.id);
         let Some(tracked) = named.and_then(|named| summary.batches.get_mut(&named)) else {
+            let mut all = summary.batches.values();
+            if all.any(|it| it.batch.state == BatchState::Uploaded) {
+                self.hints.remember(id);
+            }
             return false;
         };
         if !self.hints.take(now) {
@@ -54,5 +88,12 @@ impl Engine {
         drop(summary);
         self.signals.watcher.notify_one();
         true
+    }
+
+    /// The batch is watched from now on: at once, where its end was told already.
+    pub(super) fn hear_what_came_early(&self, id: &str) {
+        if self.hints.had_early(id) {
+            self.hear_of_batch(id);
+        }
     }
 }

@@ -194,11 +194,13 @@ impl Engine {
         mut batch: Batch,
         remote: RemoteBatch,
     ) -> Result<(), StoreError> {
-        batch.provider_id = Some(remote.id);
+        batch.provider_id = Some(remote.id.clone());
         batch.provider_status = Some(remote.status_text);
         batch.submitted = Some(self.now());
         let due = self.now() + self.settings.watch.poll_interval;
-        self.keep(&mut batch, BatchEvent::Submit, due).await
+        self.keep(&mut batch, BatchEvent::Submit, due).await?;
+        self.hear_what_came_early(&remote.id);
+        Ok(())
     }
 
     /// As [`Engine::advance`], for what the provider has done already.

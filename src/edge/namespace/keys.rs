@@ -103,8 +103,9 @@ async fn create(
     _: Operator,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let wanted = wanted(&edge.engine, &body)?;
-    let (key, text) = edge.engine.issue(wanted).await?;
+    let now = edge.engine.now();
+    let wanted = wanted(&body, now)?;
+    let (key, text) = edge.engine.issue(wanted, now).await?;
     let view = KeyView {
         key: Some(text.expose()),
         ..KeyView::of(&edge.engine, &key)
@@ -146,7 +147,7 @@ fn issuing(engine: &Engine) -> Result<(), ApiError> {
     }
 }
 
-fn wanted(engine: &Engine, body: &[u8]) -> Result<NewKey, ApiError> {
+fn wanted(body: &[u8], now: Timestamp) -> Result<NewKey, ApiError> {
     let wanted: Wanted = serde_json::from_slice(body).map_err(|error| {
         ApiError::bad(
             "invalid_key",
@@ -158,7 +159,7 @@ fn wanted(engine: &Engine, body: &[u8]) -> Result<NewKey, ApiError> {
         )
     })?;
     let expires = wanted.expires.map(|text| {
-        deadline::parse(&text, engine.now(), std::time::Duration::MAX).map_err(|_| {
+        deadline::parse(&text, now, std::time::Duration::MAX).map_err(|_| {
             let message = format!(
                 "`{text}` is no time at which a key expires. Accepted: a duration from now such \
                  as `90days`, or an RFC 3339 instant in the future such as \

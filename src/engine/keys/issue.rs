@@ -54,10 +54,14 @@ pub enum IssueError {
 }
 
 impl Engine {
-    /// Issues a key. Its text is returned here and kept nowhere.
-    pub async fn issue(&self, wanted: NewKey) -> Result<(Arc<Key>, Secret), IssueError> {
+    /// Issues a key that was asked for at `now`. Its text is returned here and kept
+    /// nowhere.
+    pub async fn issue(
+        &self,
+        wanted: NewKey,
+        now: Timestamp,
+    ) -> Result<(Arc<Key>, Secret), IssueError> {
         let keys = self.keys.as_ref().ok_or(IssueError::NotIssuing)?;
-        let now = self.now();
         let id = KeyId::new(now, self.clock.random());
         let upstream = keys.upstream_for(wanted.upstream)?;
         let tenant = wanted.tenant.map(|tenant| name("tenant", tenant));

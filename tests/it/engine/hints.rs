@@ -100,3 +100,26 @@ async fn a_hint_during_a_look_is_followed_by_another() {
     assert_eq!(polls(&world), before + 2);
     world.finish().await;
 }
+
+/// One that overtakes the answer to the create is followed once that has come.
+#[tokio::test(start_paused = true)]
+async fn a_hint_before_the_create_is_answered_is_kept() {
+    for early in ["the batch", "batch_of_nobody"] {
+        let world = rarely_polled().await;
+        let late = offpeak::simulator::Kind::SlowBody { over: 20 * SECOND };
+        world.fault(Operation::CreateBatch, late);
+        world
+            .ask(&ask("one").sim("slow=5h").on_late(OnLate::Wait))
+            .await;
+        world.batch_that(|batch| batch.create_sent.is_some()).await;
+        world.pass(10 * SECOND).await;
+        let made = world.sim.log().batches[0].id.clone();
+        let named = if early == "the batch" { &made } else { early };
+        assert!(!world.engine().hear_of_batch(named), "not watched yet");
+        let batch = world.submitted().await;
+        assert_eq!(batch.provider_id.as_ref(), Some(&made));
+        world.pass(SECOND).await;
+        assert_eq!(polls(&world), u64::from(named == made));
+        world.finish().await;
+    }
+}

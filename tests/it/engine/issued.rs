@@ -52,7 +52,7 @@ pub fn named(name: &str) -> NewKey {
 }
 
 pub async fn issue(world: &World, wanted: NewKey) -> (KeyId, String) {
-    let (key, text) = world.engine().issue(wanted).await.unwrap();
+    let (key, text) = world.engine().issue(wanted, world.now()).await.unwrap();
     (key.issued.id, text.expose().to_owned())
 }
 
@@ -374,7 +374,7 @@ async fn play(steps: Vec<Step>) {
                     expires,
                     ..named("app")
                 };
-                let (key, text) = world.engine().issue(wanted).await.unwrap();
+                let (key, text) = world.engine().issue(wanted, world.now()).await.unwrap();
                 let revoked = false;
                 let is = Expected {
                     text,
@@ -425,7 +425,11 @@ proptest! {
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_issued_is_told_by_its_field() {
     let mut world = World::new().await;
-    let refused = world.engine().issue(named("app")).await.unwrap_err();
+    let refused = world
+        .engine()
+        .issue(named("app"), world.now())
+        .await
+        .unwrap_err();
     assert!(refused.to_string().contains("pass-through"), "{refused}");
     world.upstreams = Some(upstreams(&[("eu", "sk-eu"), ("us", "sk-us")]));
     world.restart(None).await;
@@ -536,7 +540,11 @@ async fn what_cannot_be_issued_is_told_by_its_field() {
         ),
     ];
     for (field, wanted) in cases {
-        let refused = world.engine().issue(wanted.clone()).await.unwrap_err();
+        let refused = world
+            .engine()
+            .issue(wanted.clone(), world.now())
+            .await
+            .unwrap_err();
         let offpeak::engine::IssueError::Bad { field: found, .. } = &refused else {
             panic!("{refused}");
         };
