@@ -1,6 +1,7 @@
 //! One scripted day of everything. Killed after its first commit or effect, and started
 //! again; in another world after its second; and so on: nothing is lost, nothing is
-//! bought twice by us, and the books are right.
+//! bought twice by us, and the books are right. So too at a provider that forgets
+//! `metadata`, and where rescues have a budget.
 //!
 //! `OFFPEAK_EVERY_STEP=1 cargo test --release --test it every_step` dies after each one;
 //! `cargo test` after a sample of them.
@@ -8,15 +9,20 @@
 use std::time::Duration;
 
 use offpeak::{
+    engine::{Move, MoveError, Settings},
     model::request::OnLate,
-    simulator::{Fault, Kind, Operation},
+    simulator::{self, Fault, Kind, Operation},
 };
 use serde_json::json;
 
 use super::{
-    asking::{Ask, HOUR, MINUTE, SECOND, ask},
+    asking::{Ask, HOUR, MINUTE, SECOND, ask, credential},
     world::{Allow, World},
 };
+
+/// Two keys of one project.
+const OLD: &str = "sk-acme.web.one";
+const NEW: &str = "sk-acme.web.two";
 
 const KILLED: Allow = Allow {
     lost_files: false,
@@ -32,8 +38,21 @@ enum Act {
     Cancel(usize),
     Erase(usize),
     Fault(Operation, Kind),
+    /// The tenant of the one key moves to the other.
+    Move,
     Pass(Duration),
 }
+
+/// What is another way on another day.
+type Change = fn(&mut Settings, &mut simulator::Settings);
+
+const ORDINARY: Change = |_, _| {};
+
+const FORGETFUL: Change = |_, provider| provider.keeps_metadata = false;
+
+/// No rescue but the cheapest is covered, until the next day.
+const THRIFTY: Change =
+    |settings, _| settings.rescue.budget_usd_per_day = Some("0.00002".parse().unwrap());
 
 fn flexible(text: &str) -> Ask {
     Ask {
@@ -95,13 +114,22 @@ fn script() -> Vec<Act> {
         Fault(On::Chat, Kind::ReplyLost),
         Ask(ask("its answer is lost").within(2 * MINUTE)),
         Pass(30 * MINUTE),
+        Ask(ask("in a batch when its key moves")
+            .key(OLD)
+            .within(6 * HOUR)),
+        Pass(3 * MINUTE),
+        Ask(ask("not yet in one").key(OLD).webhook().within(20 * HOUR)),
+        Move,
+        Ask(ask("with the new key").key(NEW)),
+        Pass(HOUR),
     ]
 }
 
 /// Plays the day; where it is to die after so many steps, it does, once. Returns what
 /// the world remembers of it.
-async fn play(die_after: Option<u32>) -> Vec<String> {
+async fn play(change: Change, die_after: Option<u32>) -> Vec<String> {
     let mut world = World::seeded(5, die_after, |settings, provider| {
+        change(settings, provider);
         settings.packing.max_lines = 4;
         // Creates that overlap would be ordered by the machine's threads.
         settings.submit.max_concurrent = 1;
@@ -123,12 +151,13 @@ async fn play(die_after: Option<u32>) -> Vec<String> {
                 }
             }
             Act::Fault(on, kind) => world.sim.inject(Fault::once(on, kind)),
+            Act::Move => moves(&mut world).await,
             Act::Pass(time) => world.live_on(time, None).await,
         }
     }
     // Until creates that were given up are not looked out for any more.
     world.live_on(36 * HOUR, None).await;
-    for key in ["sk-test", "sk-other"] {
+    for key in ["sk-test", "sk-other", NEW] {
         world.note_all(key).await;
     }
     world.sim.clear_faults();
@@ -138,16 +167,31 @@ async fn play(die_after: Option<u32>) -> Vec<String> {
     day
 }
 
-#[tokio::test(start_paused = true)]
-async fn nothing_is_lost_wherever_it_dies() {
-    let whole = play(None).await;
+/// Whoever does not hear that it has moved asks again, and then it has.
+async fn moves(world: &mut World) {
+    let how = Move {
+        keep_previous: false,
+        force: false,
+    };
+    for _ in 0..2 {
+        match world.try_move(credential(OLD), credential(NEW), how).await {
+            None => {}
+            Some(Ok(_) | Err(MoveError::UnknownPrevious)) => return,
+            Some(Err(error)) => panic!("{error}"),
+        }
+    }
+    panic!("it died twice");
+}
+
+/// Returns how many steps the day has.
+async fn die_everywhere(change: Change, stride: usize) -> u32 {
+    let whole = play(change, None).await;
     let steps = u32::try_from(whole.len()).unwrap();
-    assert!(steps > 150, "the day has {steps} steps only");
     let all = std::env::var_os("OFFPEAK_EVERY_STEP").is_some();
-    let stride = if all { 1 } else { 37 };
+    let stride = if all { 1 } else { stride };
     let mut deaths = 0;
     for step in (1..=steps).step_by(stride) {
-        let diary = play(Some(step)).await;
+        let diary = play(change, Some(step)).await;
         // Until then it is the same day.
         let same = diary.iter().zip(&whole).take(step as usize);
         for (number, (a, b)) in same.enumerate() {
@@ -156,4 +200,21 @@ async fn nothing_is_lost_wherever_it_dies() {
         deaths += 1;
     }
     println!("{steps} steps in a day, {deaths} deaths");
+    steps
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_lost_wherever_it_dies() {
+    let steps = die_everywhere(ORDINARY, 37).await;
+    assert!(steps > 150, "the day has {steps} steps only");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_lost_where_the_provider_forgets_metadata() {
+    die_everywhere(FORGETFUL, 83).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_lost_where_rescues_have_a_budget() {
+    die_everywhere(THRIFTY, 89).await;
 }

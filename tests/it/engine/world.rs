@@ -13,8 +13,8 @@ use http_body_util::BodyExt;
 use offpeak::{
     config::Config,
     engine::{
-        AdmissionSettings, Admitted, Counts, Engine, HookSettings, OnFull, Parts,
-        RetentionSettings, Settings, Upstreams,
+        AdmissionSettings, Admitted, Counts, Engine, HookSettings, Move, MoveError, Moved, OnFull,
+        Parts, RetentionSettings, Settings, Upstreams,
     },
     ledger::Prices,
     model::{
@@ -25,7 +25,7 @@ use offpeak::{
         request::{Outcome, Source, State},
         time::Timestamp,
     },
-    ports::{Clock, Content, Provider, Store},
+    ports::{Clock, Content, Credential, Provider, Store},
     provider::{self, OpenAi},
     simulator::{self, Fault, Kind, Operation, Simulator},
     store::{
@@ -332,6 +332,26 @@ impl World {
         }
     }
 
+    /// None where the engine dies before its reply is heard.
+    pub async fn try_move(
+        &mut self,
+        old: Credential,
+        new: Credential,
+        how: Move,
+    ) -> Option<Result<Moved, MoveError>> {
+        let (life, engine) = (self.life.clone(), self.engine.clone());
+        let caller = engine.caller(new);
+        let moved = tokio::select! {
+            biased;
+            () = life.ended() => None,
+            moved = engine.move_tenant(&caller, &old, how) => Some(moved),
+        };
+        if moved.is_none() {
+            self.restart(None).await;
+        }
+        moved
+    }
+
     pub fn diary(&self) -> Vec<String> {
         let mut diary = self.diary.clone();
         diary.extend(self.life.diary());
@@ -557,7 +577,9 @@ impl World {
             "batches that nobody watches: {open:#?}"
         );
         if !allow.lost_files {
-            let keys: BTreeSet<String> = ["sk-test", "sk-other"].map(String::from).into();
+            let keys: BTreeSet<String> = ["sk-test", "sk-other", "sk-acme.web.two"]
+                .map(String::from)
+                .into();
             for key in keys {
                 assert_eq!(self.files(&key).await, "[]", "files left at the provider");
             }

@@ -44,11 +44,13 @@ const DISK: u32 = 768;
 const STORIES: usize = 6;
 
 /// Batches of a second or two, ordinary calls of 100 ms; flex and background
-/// responses between them. In real time, so that the provider's clock is a clock.
-fn provider() -> Settings {
+/// responses between them. In real time, so that the provider's clock is a clock. With
+/// every fifth seed it forgets `metadata`.
+fn provider(seed: u64) -> Settings {
     let mut settings = Settings {
         seed: SEED,
         speed: 1.0,
+        keeps_metadata: !seed.is_multiple_of(5),
         ..Settings::default()
     };
     let millis = Duration::from_millis;
@@ -130,7 +132,7 @@ impl Run {
         let data_dir = above.join("data");
         let rehearsal = dir.path().join("rehearsal");
         fs::create_dir(&rehearsal).unwrap();
-        let provider = Provider::start(provider()).await;
+        let provider = Provider::start(provider(seed)).await;
         let hooks = Hooks::start(provider.trap.clone()).await;
         let mut setup = Setup::new(&provider.upstream(), &data_dir)
             .with(DIRECTORY, rehearsal.to_str().unwrap())
