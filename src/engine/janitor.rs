@@ -140,8 +140,10 @@ impl Engine {
         let idle: BTreeSet<(TenantId, CredentialId)> = {
             let summary = self.summary.lock();
             let destinations = summary.destinations.values();
-            let idle = destinations.filter(|destination| !summary.has_work(destination.tenant));
-            idle.map(|destination| (destination.tenant, destination.credential))
+            let all = destinations.map(|it| (it.tenant, it.credential));
+            let all: BTreeSet<_> = all.collect();
+            let idle = all.into_iter();
+            idle.filter(|(tenant, credential)| !summary.needs(*tenant, *credential))
                 .collect()
         };
         let now = self.now();
@@ -159,7 +161,7 @@ impl Engine {
             let idle = self.store.ledger(tenant, since).await?.is_empty();
             // Admissions wait for one of them at most.
             let _gate = self.credentials.gate.write().await;
-            if self.summary.lock().has_work(tenant) {
+            if self.summary.lock().needs(tenant, credential) {
                 continue;
             }
             if self.store.credential(credential).await?.is_some() {

@@ -21,7 +21,7 @@ use crate::{
     model::{
         attempt::Lane,
         batch::BatchState,
-        id::{BatchId, CredentialId, RequestKey, TenantId},
+        id::{BatchId, CredentialId, DestinationId, RequestKey, TenantId},
         request::{Cohort, Entry, LiveQueue, Place},
         time::Timestamp,
     },
@@ -70,7 +70,7 @@ pub(super) struct Summary {
     demands: Demands,
     /// Background responses that the provider is still asked about, by tenant: one
     /// of a request that has ended is to be cancelled.
-    remotes: Mentions<TenantId>,
+    remotes: Mentions<DestinationId>,
     overtaken: Overtaken,
     setbacks: Setbacks,
     rates: Rates,
@@ -295,9 +295,9 @@ impl Summary {
         }
     }
 
-    /// The tenant has work until this is dropped.
-    pub fn mention_remote(&self, tenant: TenantId) -> Mention<TenantId> {
-        self.remotes.mention(tenant)
+    /// There is work for the destination until this is dropped.
+    pub fn mention_remote(&self, destination: DestinationId) -> Mention<DestinationId> {
+        self.remotes.mention(destination)
     }
 
     pub fn open_of(&self, tenant: TenantId) -> u64 {
@@ -305,13 +305,24 @@ impl Summary {
     }
 
     pub fn has_work(&self, tenant: TenantId) -> bool {
+        let mut destinations = self.destinations.values();
         self.open.has_any(tenant)
-            || self.remotes.contains(&tenant)
-            || self.batches.of_tenant(&tenant).any(|tracked| {
-                let batch = &tracked.batch;
-                batch.state.is_open() || !batch.litter.is_empty()
-            })
+            || destinations.any(|it| it.tenant == tenant && self.remotes.contains(&it.id))
+            || self.batches.of_tenant(&tenant).any(is_unfinished)
     }
+
+    /// Whether a tenant's work needs its credential.
+    pub fn needs(&self, tenant: TenantId, credential: CredentialId) -> bool {
+        let mut destinations = self.destinations.of(credential);
+        let mut batches = self.batches.of_tenant(&tenant);
+        destinations.any(|it| self.open.goes_to(it.id) || self.remotes.contains(&it.id))
+            || batches.any(|it| it.batch.credential == credential && is_unfinished(it))
+    }
+}
+
+/// It runs, or something of it is to be deleted at the provider.
+fn is_unfinished(tracked: &Tracked) -> bool {
+    tracked.batch.state.is_open() || !tracked.batch.litter.is_empty()
 }
 
 #[cfg(test)]

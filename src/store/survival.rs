@@ -441,6 +441,10 @@ async fn a_database_with_other_segments_is_opened() {
         .path(dir.path().join("store"))
         .segment_size(2 << 20);
     drop(older.open().unwrap());
+    // Its threads may hold the lock for a moment longer.
+    let log = fs::File::open(dir.path().join("store/db")).unwrap();
+    rustix::fs::flock(&log, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    rustix::fs::flock(&log, rustix::fs::FlockOperation::Unlock).unwrap();
     let asked = request(1, 1);
     admit(&open(dir.path()), &asked, b"1").await;
     assert!(content(&open(dir.path()), &asked).await.is_some());

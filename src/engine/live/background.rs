@@ -16,7 +16,7 @@ use crate::{
     engine::{Engine, budgets::Reservation, inflight::Mention, reserves::Calling},
     model::{
         attempt::Attempt,
-        id::TenantId,
+        id::DestinationId,
         request::{Entry, Request},
     },
     ports::{BackgroundCall, StoreError},
@@ -27,7 +27,7 @@ pub struct Remote {
     pub id: String,
     /// What it holds while it is open: the credential that it is asked about with, a
     /// place among those that are, and money.
-    _tenant: Mention<TenantId>,
+    _needed: Mention<DestinationId>,
     _slot: Option<OwnedSemaphorePermit>,
     _reserved: Option<Reservation>,
     _calling: Option<Calling>,
@@ -73,7 +73,10 @@ impl Engine {
                 self.write(request.key, attempt).await?;
                 let remote = Remote {
                     id: remote.id,
-                    _tenant: self.summary.lock().mention_remote(request.key.tenant),
+                    _needed: self
+                        .summary
+                        .lock()
+                        .mention_remote(request.cohort.destination),
                     _slot: Some(slot),
                     _reserved: reserved,
                     _calling: calling,
@@ -105,7 +108,7 @@ impl Engine {
         let reserved = attempt.reserved;
         let remote = Remote {
             id,
-            _tenant: self.summary.lock().mention_remote(entry.key.tenant),
+            _needed: self.summary.lock().mention_remote(entry.cohort.destination),
             _slot: self.background.clone().try_acquire_owned().ok(),
             _reserved: reserved.and_then(|amount| self.reserve_again(entry.key, amount)),
             _calling: attempt.most.map(|most| self.reserves.call(entry.key, most)),

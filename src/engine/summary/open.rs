@@ -4,7 +4,11 @@ use std::{collections::HashMap, time::Duration};
 
 use crate::{
     engine::settings::AdmissionSettings,
-    model::{id::TenantId, request::Entry, time::Timestamp},
+    model::{
+        id::{DestinationId, TenantId},
+        request::Entry,
+        time::Timestamp,
+    },
 };
 
 /// Requests without an answer, wherever they are.
@@ -13,6 +17,8 @@ pub struct Open {
     all: Load,
     /// Those with any.
     tenants: HashMap<TenantId, Load>,
+    /// How many go there.
+    destinations: HashMap<DestinationId, u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -50,6 +56,8 @@ impl Open {
             .entry(entry.key.tenant)
             .or_default()
             .enter(entry);
+        let destination = entry.cohort.destination;
+        *self.destinations.entry(destination).or_default() += 1;
     }
 
     pub fn exit(&mut self, entry: &Entry) {
@@ -58,6 +66,13 @@ impl Open {
             load.exit(entry);
             if load.requests == 0 {
                 self.tenants.remove(&entry.key.tenant);
+            }
+        }
+        let destination = entry.cohort.destination;
+        if let Some(requests) = self.destinations.get_mut(&destination) {
+            *requests -= 1;
+            if *requests == 0 {
+                self.destinations.remove(&destination);
             }
         }
     }
@@ -69,6 +84,10 @@ impl Open {
 
     pub fn has_any(&self, tenant: TenantId) -> bool {
         self.tenants.contains_key(&tenant)
+    }
+
+    pub fn goes_to(&self, destination: DestinationId) -> bool {
+        self.destinations.contains_key(&destination)
     }
 
     /// `spare`: bytes that the disk has for admissions. A tenant may have as many of them
