@@ -62,10 +62,6 @@ impl<K: Hash + Eq + Copy> Inflight<K> {
     pub fn contains(&self, key: &K) -> bool {
         self.keys.lock().contains(key)
     }
-
-    pub fn each(&self, see: impl FnMut(&K)) {
-        self.keys.lock().iter().for_each(see);
-    }
 }
 
 pub(super) struct InHand<K: Hash + Eq + Copy> {

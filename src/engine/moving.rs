@@ -221,9 +221,14 @@ impl Engine {
     ) -> Result<Vec<(CredentialId, Credential)>, MoveError> {
         let mut credentials = Vec::new();
         for id in self.credentials_of(tenant) {
-            if self.store.credential(id).await?.is_some() {
-                let stored = self.credential(id).await.map_err(|_| MoveError::Unopened)?;
-                credentials.push((id, replace_key(&stored, &caller.presented)));
+            if self.store.credential(id).await?.is_none() {
+                continue;
+            }
+            match self.credential(id).await {
+                Ok(stored) => credentials.push((id, replace_key(&stored, &caller.presented))),
+                // It was dropped meanwhile: its work is done.
+                Err(_) if self.store.credential(id).await?.is_none() => {}
+                Err(_) => return Err(MoveError::Unopened),
             }
         }
         Ok(credentials)

@@ -68,8 +68,8 @@ pub(super) struct Summary {
     /// The same by queue; those without any are not kept.
     live_queues: HashMap<LiveQueue, Lines>,
     demands: Demands,
-    /// Background responses that the provider is still asked about, by tenant: one
-    /// of a request that has ended is to be cancelled.
+    /// Background responses that the provider is still asked about, by whom they are
+    /// for: one of a request that has ended is to be cancelled.
     remotes: Mentions<DestinationId>,
     overtaken: Overtaken,
     setbacks: Setbacks,

@@ -15,7 +15,6 @@ pub mod limits;
 pub mod pack;
 pub mod plan;
 pub mod poll;
-pub mod precedence;
 pub mod rescue;
 pub mod retry;
 pub mod share;

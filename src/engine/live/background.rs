@@ -63,6 +63,11 @@ impl Engine {
             store: store_of(request.endpoint, &body).is_none(),
             body,
         };
+        // Its caller may cancel it meanwhile, and then it is to be cancelled too.
+        let needed = self
+            .summary
+            .lock()
+            .mention_remote(request.cohort.destination);
         let created = match self.credential(request.credential).await {
             Ok(credential) => self.provider.create_response(&credential, call).await,
             Err(error) => Err(error),
@@ -73,10 +78,7 @@ impl Engine {
                 self.write(request.key, attempt).await?;
                 let remote = Remote {
                     id: remote.id,
-                    _needed: self
-                        .summary
-                        .lock()
-                        .mention_remote(request.cohort.destination),
+                    _needed: needed,
                     _slot: Some(slot),
                     _reserved: reserved,
                     _calling: calling,

@@ -1,6 +1,5 @@
 //! Which live calls go now: of every scope that has room the earliest deadlines,
-//! and of all of those the earliest first; where they are short, what is late makes
-//! way for what is not. A scope that is full or paused is not
+//! and of all of those the earliest first. A scope that is full or paused is not
 //! even read, and what cannot go is passed by once and not at every turn.
 
 use std::{
@@ -26,13 +25,12 @@ use crate::{
     },
     model::{
         attempt::Lane,
-        id::{RequestKey, TenantId},
+        id::RequestKey,
         request::{Entry, LiveQueue, OnLate, Place},
         time::Timestamp,
     },
     policy::{
         demand::BYTES_A_TOKEN,
-        precedence::precedences,
         throttle::{Ended, Try, Verdict},
     },
     ports::StoreError,
@@ -141,14 +139,19 @@ impl Engine {
         flex.max(self.background.available_permits() as u32)
     }
 
-    /// In order of their [`precedences`]. A lane of a scope that has said no says it to
-    /// all that come later, so that a large call is not passed by for ever by small ones.
-    fn send_all(self: &Arc<Self>, candidates: Vec<Candidate>, now: Timestamp) -> Next {
+    /// What is firm first, then the earliest deadline. A lane of a scope that has
+    /// said no says it to all that are later, so that a large call is not passed by
+    /// for ever by small ones.
+    fn send_all(self: &Arc<Self>, mut candidates: Vec<Candidate>, now: Timestamp) -> Next {
+        candidates.sort_unstable_by_key(|candidate| {
+            let entry = &candidate.entry;
+            (entry.cohort.guarantee, position(entry))
+        });
         let mut next = Next::OnSignal;
         let mut closed: HashSet<(ScopeKey, Lane)> = HashSet::new();
         // Something of theirs waits, and is to be found again.
         let mut waiting: HashSet<LiveQueue> = HashSet::new();
-        for candidate in self.in_order(candidates, now) {
+        for candidate in candidates {
             if self.inflight.live.len() >= self.settings.live.max_total as usize {
                 // Whoever ends signals.
                 return next;
@@ -186,23 +189,6 @@ impl Engine {
             }
         }
         next
-    }
-
-    fn in_order(
-        &self,
-        mut candidates: Vec<Candidate>,
-        now: Timestamp,
-    ) -> impl Iterator<Item = Candidate> {
-        candidates.sort_unstable_by_key(|candidate| position(&candidate.entry));
-        let mut under_way: HashMap<TenantId, usize> = HashMap::new();
-        self.inflight.live.each(|key| {
-            *under_way.entry(key.tenant).or_default() += 1;
-        });
-        let entries = candidates.iter().map(|candidate| &candidate.entry);
-        let order = precedences(entries, now, &under_way);
-        let mut both: Vec<_> = order.into_iter().zip(candidates).collect();
-        both.sort_by_key(|(precedence, _)| *precedence);
-        both.into_iter().map(|(_, candidate)| candidate)
     }
 
     /// None into a batch, which takes no leave here. Whoever ends signals, where it

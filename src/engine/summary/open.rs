@@ -124,16 +124,26 @@ impl Open {
         })
     }
 
-    /// What equals a rescan: requests and bytes, of all and by tenant.
+    /// What equals a rescan.
     #[cfg(test)]
-    pub fn counted(&self) -> ((u64, u64), HashMap<TenantId, (u64, u64)>) {
+    pub fn counted(&self) -> Counted {
         let of = |load: &Load| (load.requests, load.bytes);
         let tenants = self.tenants.iter();
-        (
-            of(&self.all),
-            tenants.map(|(tenant, load)| (*tenant, of(load))).collect(),
-        )
+        Counted {
+            all: of(&self.all),
+            tenants: tenants.map(|(tenant, load)| (*tenant, of(load))).collect(),
+            destinations: self.destinations.clone(),
+        }
     }
+}
+
+/// Requests and bytes, of all and by tenant; requests by destination.
+#[cfg(test)]
+#[derive(Debug, PartialEq)]
+pub struct Counted {
+    all: (u64, u64),
+    tenants: HashMap<TenantId, (u64, u64)>,
+    destinations: HashMap<DestinationId, u64>,
 }
 
 impl Load {

@@ -111,7 +111,7 @@ struct Told {
     queue: Vec<(Cohort, i64, i64, i64)>,
     live: BTreeMap<LiveQueue, (i64, i64)>,
     demands: String,
-    open: ((u64, u64), HashMap<TenantId, (u64, u64)>),
+    open: open::Counted,
 }
 
 fn told(summary: &Summary) -> Told {
@@ -174,6 +174,40 @@ fn batches_are_found_by_whom_they_are_for() {
     assert!(summary.has_work(TENANT), "its file is not deleted yet");
     summary.batches.remove(&second.id);
     assert!(!summary.has_work(TENANT));
+}
+
+#[test]
+fn a_credential_is_needed_by_its_own_work_only() {
+    let mut summary = summary();
+    let (ours, others) = (CredentialId([3; 16]), CredentialId([4; 16]));
+    let waits = entry(1, false, 1);
+    let needed = |summary: &Summary| {
+        assert!(!summary.needs(TENANT, others), "nothing goes to OTHER");
+        assert_eq!(summary.needs(TENANT, ours), summary.has_work(TENANT));
+        summary.needs(TENANT, ours)
+    };
+    assert!(!needed(&summary));
+
+    summary.enter(&place(&waits, 0), &waits);
+    assert!(needed(&summary), "a request is open");
+    let remote = summary.mention_remote(waits.cohort.destination);
+    summary.exit(&place(&waits, 0), &waits);
+    assert!(needed(&summary), "its response is to be cancelled");
+    drop(remote);
+    assert!(!needed(&summary));
+
+    let runs = batch(1, waits.cohort);
+    summary.track(runs.clone(), Timestamp::ZERO);
+    assert!(needed(&summary), "a batch runs");
+    let settled = Batch {
+        state: BatchState::Settled,
+        litter: vec!["file-1".into()],
+        ..runs.clone()
+    };
+    summary.track(settled, Timestamp::ZERO);
+    assert!(needed(&summary), "its file is not deleted yet");
+    summary.batches.remove(&runs.id);
+    assert!(!needed(&summary));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use offpeak::{
     engine::TapEvent,
     model::{
         attempt::AttemptState,
-        request::{Guarantee, OnLate, State},
+        request::{OnLate, State},
     },
     simulator::{Kind, Lane, Operation},
 };
@@ -260,40 +260,5 @@ async fn a_tap_ends_with_its_request() {
     world.engine().cancel(admitted.request.key).await.unwrap();
     assert!(tap.next().await.is_none());
     admitted.hold.delivered(world.engine());
-    world.finish().await;
-}
-
-/// Who asks for more than can be done is late; others are not because of it.
-#[tokio::test(start_paused = true)]
-async fn a_backlog_that_is_late_makes_way_for_others() {
-    let world = World::live_only(|settings, provider| {
-        settings.live.max_total = 4;
-        // So that nothing is promised.
-        settings.live.expected = 6 * MINUTE;
-        provider.latency.live_median = 20 * SECOND;
-    })
-    .await;
-    let many = world
-        .ask_many(200, |n| ask(format!("q{n}")).within(MINUTE))
-        .await;
-    world.pass(2 * MINUTE).await;
-    let other = |n| ask(format!("other {n}")).key("sk-other").within(5 * MINUTE);
-    let others = world.ask_many(12, other).await;
-    for key in &others {
-        let stored = world.store.load(*key).await.unwrap().unwrap().request;
-        assert_eq!(stored.cohort.guarantee, Guarantee::BestEffort);
-        let outcome = world.outcome(*key).await;
-        succeeded(&outcome);
-        assert!(outcome.finished <= stored.deadline, "{outcome:?}");
-    }
-    // One of the many was served all the while, and the rest in the end.
-    let now = world.now();
-    let mut served = 0;
-    for key in &many {
-        let head = world.store.head(*key).await.unwrap().unwrap();
-        served += usize::from(head.outcome.is_some_and(|it| it.finished <= now));
-    }
-    assert!((24..80).contains(&served), "{served}");
-    world.all_done(&many).await.iter().for_each(succeeded);
     world.finish().await;
 }

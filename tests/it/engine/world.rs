@@ -389,12 +389,15 @@ impl World {
         self.admit(ask).await.request.key
     }
 
-    /// What is in the store counts, whether or not its caller heard so.
-    pub async fn note_all(&self, key: &str) {
+    /// What is in the store counts, whether or not its caller heard so. Returns how many
+    /// requests the key has.
+    pub async fn note_all(&self, key: &str) -> usize {
         let tenant = self.engine.caller(credential(key)).tenant;
-        for stored in self.store.list(tenant, None, usize::MAX).await.unwrap() {
+        let all = self.store.list(tenant, None, usize::MAX).await.unwrap();
+        for stored in &all {
             self.note(stored.request.key, "found in the store");
         }
+        all.len()
     }
 
     pub async fn ask_many(&self, count: usize, ask: impl Fn(usize) -> Ask) -> Vec<RequestKey> {
