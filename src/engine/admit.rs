@@ -95,12 +95,8 @@ impl Engine {
     /// durable is always also known here.
     pub async fn admit(self: &Arc<Self>, call: Call) -> Result<Admitted, AdmitError> {
         let engine = self.clone();
-        let admission = self
-            .tasks
-            .spawn(async move { engine.admit_now(call).await });
-        admission
+        self.whole(async move { engine.admit_now(call).await })
             .await
-            .unwrap_or(Err(AdmitError::Store(StoreError::Closed)))
     }
 
     async fn admit_now(self: &Arc<Self>, call: Call) -> Result<Admitted, AdmitError> {

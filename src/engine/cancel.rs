@@ -51,11 +51,9 @@ impl Engine {
                 body,
             );
             let engine = self.clone();
-            // Goes on if the caller leaves: what is durable is also counted.
-            let settling = self
-                .tasks
-                .spawn(async move { engine.settle(vec![ending]).await });
-            let settled = settling.await.map_err(|_| StoreError::Closed)??;
+            let settled = self
+                .whole(async move { engine.settle(vec![ending]).await })
+                .await?;
             if let Some((_, Settled::Unknown)) = settled.into_iter().next() {
                 return Ok(Cancelled::Unknown);
             }

@@ -276,6 +276,20 @@ impl Engine {
         }
     }
 
+    /// Does it to its end, also where whoever waits for it leaves: what is durable is
+    /// known here too.
+    async fn whole<T, E>(
+        &self,
+        doing: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let done = self.tasks.spawn(doing).await;
+        done.unwrap_or_else(|_died| Err(StoreError::Closed.into()))
+    }
+
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }

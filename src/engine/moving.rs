@@ -130,6 +130,18 @@ impl Engine {
         self: &Arc<Self>,
         caller: &Caller,
         previous: &Credential,
+        how: Move,
+    ) -> Result<Moved, MoveError> {
+        let engine = self.clone();
+        let (caller, previous) = (caller.clone(), previous.clone());
+        self.whole(async move { engine.move_now(&caller, &previous, how).await })
+            .await
+    }
+
+    async fn move_now(
+        self: &Arc<Self>,
+        caller: &Caller,
+        previous: &Credential,
         Move {
             keep_previous,
             force,

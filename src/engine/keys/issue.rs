@@ -57,6 +57,16 @@ impl Engine {
     /// Issues a key that was asked for at `now`. Its text is returned here and kept
     /// nowhere.
     pub async fn issue(
+        self: &Arc<Self>,
+        wanted: NewKey,
+        now: Timestamp,
+    ) -> Result<(Arc<Key>, Secret), IssueError> {
+        let engine = self.clone();
+        self.whole(async move { engine.issue_now(wanted, now).await })
+            .await
+    }
+
+    async fn issue_now(
         &self,
         wanted: NewKey,
         now: Timestamp,
@@ -95,7 +105,12 @@ impl Engine {
     }
 
     /// Revokes a key: the next call with it is refused. None where there is no such key.
-    pub async fn revoke(&self, id: KeyId) -> Result<Option<Arc<Key>>, StoreError> {
+    pub async fn revoke(self: &Arc<Self>, id: KeyId) -> Result<Option<Arc<Key>>, StoreError> {
+        let engine = self.clone();
+        self.whole(async move { engine.revoke_now(id).await }).await
+    }
+
+    async fn revoke_now(&self, id: KeyId) -> Result<Option<Arc<Key>>, StoreError> {
         let Some(keys) = &self.keys else {
             return Ok(None);
         };

@@ -130,6 +130,8 @@ pub enum How {
     Corrupt,
     Panic,
     Slow(Duration),
+    /// It is done at once, and told so late.
+    LateReply(Duration),
 }
 
 impl Trouble {
@@ -212,6 +214,11 @@ impl Trouble {
             Some(How::Slow(by)) => {
                 tokio::time::sleep(by).await;
                 what.await
+            }
+            Some(How::LateReply(by)) => {
+                let done = what.await;
+                tokio::time::sleep(by).await;
+                done
             }
         }
     }
@@ -448,13 +455,17 @@ impl Store for Mortal<dyn Store> {
         )
     }
     async fn move_tenant(&self, moving: TenantMove) -> Result<(), StoreError> {
-        commit!(self, "move tenant".into(), self.inner.move_tenant(moving))
+        let moved = self.inner.move_tenant(moving);
+        let moved = self.trouble.befall("move_tenant", moved);
+        commit!(self, "move tenant".into(), moved)
     }
     async fn tenants(&self) -> Result<Vec<(TenantId, KeyOwner)>, StoreError> {
         self.life.hear(self.inner.tenants()).await
     }
     async fn put_issued(&self, key: &IssuedKey) -> Result<(), StoreError> {
-        commit!(self, "issued key".into(), self.inner.put_issued(key))
+        let put = self.inner.put_issued(key);
+        let put = self.trouble.befall("put_issued", put);
+        commit!(self, "issued key".into(), put)
     }
     async fn issued(&self) -> Result<Vec<IssuedKey>, StoreError> {
         self.life.hear(self.inner.issued()).await

@@ -16,9 +16,11 @@ use offpeak::{
     simulator::key_id,
 };
 use proptest::prelude::*;
+use tokio::time::timeout;
 
 use super::{
     asking::{HOUR, MINUTE, SECOND, ask, credential},
+    crash::How,
     world::{World, on_virtual_time, succeeded},
 };
 
@@ -559,4 +561,30 @@ async fn what_cannot_be_issued_is_told_by_its_field() {
         "{printed}"
     );
     assert_ne!(key_id(&text), key_id("sk-eu"));
+}
+
+/// An operator who hangs up has revoked it all the same, and at once.
+#[tokio::test(start_paused = true)]
+async fn a_key_is_revoked_and_issued_whole_whoever_waits_for_it() {
+    let world = issuing().await;
+    let (id, text) = issue(&world, named("app")).await;
+    let late = || {
+        world
+            .trouble
+            .on("put_issued", How::LateReply(10 * SECOND), 1);
+    };
+    late();
+    let left = timeout(SECOND, world.engine().revoke(id)).await;
+    assert!(left.is_err());
+    late();
+    let left = timeout(SECOND, world.engine().issue(named("other"), world.now())).await;
+    assert!(left.is_err());
+    world.pass(MINUTE).await;
+    let found = who(world.engine(), &text);
+    assert!(matches!(found, Err(KeyRefused::Revoked(_))), "{found:?}");
+    let stored = world.store.issued().await.unwrap();
+    let known = world.engine().issued_keys();
+    let known: Vec<_> = known.iter().map(|key| key.issued.clone()).collect();
+    assert_eq!(known, stored);
+    assert_eq!(known.len(), 2);
 }

@@ -12,6 +12,7 @@ use offpeak::{
 
 use super::{
     asking::{HOUR, MINUTE, SECOND, ask, credential},
+    crash::How,
     world::{Allow, World, succeeded},
 };
 
@@ -250,5 +251,28 @@ async fn a_key_that_is_kept_moves_nothing() {
         assert!(matches!(stolen, Err(MoveError::Kept)), "{stolen:?}");
     }
     succeeded(&world.outcome(first).await);
+    world.finish().await;
+}
+
+/// What is durable is known here too, whether or not its caller has waited for it.
+#[tokio::test(start_paused = true)]
+async fn a_move_whose_caller_hangs_up_is_made_whole() {
+    let mut world = World::new().await;
+    let (old, new) = ("sk-acme.web.one", "sk-acme.web.two");
+    let waits = world.ask(&ask("waits").key(old).within(20 * HOUR)).await;
+    world
+        .trouble
+        .on("move_tenant", How::LateReply(10 * SECOND), 1);
+    let left = tokio::time::timeout(SECOND, move_from_to(&world, old, new, false)).await;
+    assert!(left.is_err(), "{left:?}");
+    world.pass(MINUTE).await;
+    for restarts in [false, true] {
+        if restarts {
+            world.restart(None).await;
+        }
+        assert_eq!(caller(world.engine(), new).tenant, waits.tenant);
+        assert_ne!(caller(world.engine(), old).tenant, waits.tenant);
+    }
+    succeeded(&world.outcome(waits).await);
     world.finish().await;
 }
