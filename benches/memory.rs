@@ -1,7 +1,8 @@
 //! Memory of the real server process, read from /proc.
 //!
 //! ```text
-//! cargo bench --bench memory -- held [CALLS]   RSS per held call (10,000)
+//! cargo bench --bench memory -- held [CALLS]   RSS per held call (7,000; one key's may take
+//!                                              four of five connections)
 //! cargo bench --bench memory -- idle [COUNT]   RSS per idle connection (9,000): the
 //!                                              server takes half as many as it may open files
 //! cargo bench --bench memory -- upload [MB]    peak RSS over idle while an input
@@ -38,7 +39,7 @@ async fn main() {
             .unwrap_or(default)
     };
     match arguments.first().map(String::as_str) {
-        Some("held") => held(number(10_000)).await,
+        Some("held") => held(number(7_000)).await,
         Some("idle") => idle(number(9_000)).await,
         Some("upload") => upload(number(200)).await,
         _ => println!("say what to measure: held [CALLS] | idle [COUNT] | upload [MB]"),
