@@ -140,10 +140,8 @@ impl Engine {
         let idle: BTreeSet<(TenantId, CredentialId)> = {
             let summary = self.summary.lock();
             let destinations = summary.destinations.values();
-            let all = destinations.map(|it| (it.tenant, it.credential));
-            let all: BTreeSet<_> = all.collect();
-            let idle = all.into_iter();
-            idle.filter(|(tenant, credential)| !summary.needs(*tenant, *credential))
+            let idle = destinations.filter(|destination| !summary.needs(destination.credential));
+            idle.map(|destination| (destination.tenant, destination.credential))
                 .collect()
         };
         let now = self.now();
@@ -161,7 +159,7 @@ impl Engine {
             let idle = self.store.ledger(tenant, since).await?.is_empty();
             // Admissions wait for one of them at most.
             let _gate = self.credentials.gate.write().await;
-            if self.summary.lock().needs(tenant, credential) {
+            if self.summary.lock().needs(credential) {
                 continue;
             }
             if self.store.credential(credential).await?.is_some() {

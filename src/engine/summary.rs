@@ -311,12 +311,11 @@ impl Summary {
             || self.batches.of_tenant(&tenant).any(is_unfinished)
     }
 
-    /// Whether a tenant's work needs its credential.
-    pub fn needs(&self, tenant: TenantId, credential: CredentialId) -> bool {
+    /// Whether there is work for the credential.
+    pub fn needs(&self, credential: CredentialId) -> bool {
         let mut destinations = self.destinations.of(credential);
-        let mut batches = self.batches.of_tenant(&tenant);
         destinations.any(|it| self.open.goes_to(it.id) || self.remotes.contains(&it.id))
-            || batches.any(|it| it.batch.credential == credential && is_unfinished(it))
+            || self.batches.of_credential(&credential).any(is_unfinished)
     }
 }
 

@@ -122,6 +122,7 @@ pub(in crate::engine) struct Batches {
     cohorts: Index<Cohort, BatchId>,
     scopes: Index<ScopeKey, BatchId>,
     tenants: Index<TenantId, BatchId>,
+    credentials: Index<CredentialId, BatchId>,
 }
 
 impl Deref for Batches {
@@ -144,6 +145,7 @@ impl Batches {
         self.cohorts.remove(&batch.cohort, id);
         self.scopes.remove(&scope, id);
         self.tenants.remove(&batch.tenant, id);
+        self.credentials.remove(&batch.credential, id);
     }
 
     pub fn is_open(&self, id: &BatchId) -> bool {
@@ -156,6 +158,7 @@ impl Batches {
         self.cohorts.insert(batch.cohort, id);
         self.scopes.insert(scope.clone(), id);
         self.tenants.insert(batch.tenant, id);
+        self.credentials.insert(batch.credential, id);
         self.tracked.insert(id, Tracked::new(batch, scope, due));
     }
 
@@ -186,6 +189,13 @@ impl Batches {
 
     pub(super) fn of_tenant<'a>(&'a self, tenant: &TenantId) -> impl Iterator<Item = &'a Tracked> {
         self.found(&self.tenants, tenant)
+    }
+
+    pub(super) fn of_credential<'a>(
+        &'a self,
+        credential: &CredentialId,
+    ) -> impl Iterator<Item = &'a Tracked> {
+        self.found(&self.credentials, credential)
     }
 }
 

@@ -182,9 +182,9 @@ fn a_credential_is_needed_by_its_own_work_only() {
     let (ours, others) = (CredentialId([3; 16]), CredentialId([4; 16]));
     let waits = entry(1, false, 1);
     let needed = |summary: &Summary| {
-        assert!(!summary.needs(TENANT, others), "nothing goes to OTHER");
-        assert_eq!(summary.needs(TENANT, ours), summary.has_work(TENANT));
-        summary.needs(TENANT, ours)
+        assert!(!summary.needs(others), "nothing goes to OTHER");
+        assert_eq!(summary.needs(ours), summary.has_work(TENANT));
+        summary.needs(ours)
     };
     assert!(!needed(&summary));
 

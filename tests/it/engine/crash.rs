@@ -72,6 +72,15 @@ impl Life {
         self.dead.cancelled().await;
     }
 
+    /// What somebody outside hears; none where this life ends before.
+    pub async fn unless_it_ends<T>(&self, what: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.ended() => None,
+            done = what => Some(done),
+        }
+    }
+
     pub fn is_over(&self) -> bool {
         self.dead.is_cancelled()
     }

@@ -297,11 +297,7 @@ impl World {
     /// Asks, unless the engine dies before its reply is heard.
     pub async fn try_ask(&mut self, ask: &Ask, steps: Option<u32>) -> Option<RequestKey> {
         let life = self.life.clone();
-        let key = tokio::select! {
-            biased;
-            () = life.ended() => None,
-            key = self.ask(ask) => Some(key),
-        };
+        let key = life.unless_it_ends(self.ask(ask)).await;
         if key.is_none() {
             self.restart(steps).await;
         }
@@ -310,24 +306,16 @@ impl World {
 
     pub async fn try_cancel(&mut self, key: RequestKey, steps: Option<u32>) {
         let life = self.life.clone();
-        let died = tokio::select! {
-            biased;
-            () = life.ended() => true,
-            cancelled = self.engine.cancel(key) => cancelled.is_err(),
-        };
-        if died {
+        let cancelled = life.unless_it_ends(self.engine.cancel(key)).await;
+        if !matches!(cancelled, Some(Ok(_))) {
             self.restart(steps).await;
         }
     }
 
     pub async fn try_erase(&mut self, key: RequestKey, steps: Option<u32>) {
         let life = self.life.clone();
-        let died = tokio::select! {
-            biased;
-            () = life.ended() => true,
-            erased = self.engine.erase(key) => erased.is_err(),
-        };
-        if died {
+        let erased = life.unless_it_ends(self.engine.erase(key)).await;
+        if !matches!(erased, Some(Ok(_))) {
             self.restart(steps).await;
         }
     }
@@ -341,11 +329,8 @@ impl World {
     ) -> Option<Result<Moved, MoveError>> {
         let (life, engine) = (self.life.clone(), self.engine.clone());
         let caller = engine.caller(new);
-        let moved = tokio::select! {
-            biased;
-            () = life.ended() => None,
-            moved = engine.move_tenant(&caller, &old, how) => Some(moved),
-        };
+        let moved = engine.move_tenant(&caller, &old, how);
+        let moved = life.unless_it_ends(moved).await;
         if moved.is_none() {
             self.restart(None).await;
         }
@@ -580,11 +565,8 @@ impl World {
             "batches that nobody watches: {open:#?}"
         );
         if !allow.lost_files {
-            let keys: BTreeSet<String> = ["sk-test", "sk-other", "sk-acme.web.two"]
-                .map(String::from)
-                .into();
-            for key in keys {
-                assert_eq!(self.files(&key).await, "[]", "files left at the provider");
+            for key in ["sk-test", "sk-other", "sk-acme.web.two"] {
+                assert_eq!(self.files(key).await, "[]", "files left at the provider");
             }
         }
     }
