@@ -7,10 +7,12 @@ mod log;
 mod remote;
 mod restore;
 mod serve;
+mod server;
 mod shadow;
 mod simulate;
 mod simulator;
 mod store;
+mod submit;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -32,6 +34,8 @@ enum Command {
     Serve(serve::Args),
     /// See it work: a simulated provider, the proxy, and a few hundred calls. No key needed.
     Demo(demo::Args),
+    /// Send a file of calls, and get their answers in its order.
+    Submit(submit::Args),
     /// Play policies on a trace of calls in virtual time: what each would have paid and missed.
     Simulate(simulate::Args),
     /// Run the simulated provider alone.
@@ -65,6 +69,7 @@ pub fn main() -> ExitCode {
         match cli.command {
             Command::Serve(args) => serve::run(args).await,
             Command::Demo(args) => demo::run(args).await,
+            Command::Submit(args) => submit::run(args).await,
             Command::Simulate(args) => simulate::run(&args),
             Command::Simulator(args) => simulator::run(args).await,
             Command::Shadow(args) => shadow::run(args).await,
