@@ -192,3 +192,57 @@ fn stop_on_signal(tasks: &tokio_util::task::TaskTracker) -> tokio_util::sync::Ca
     });
     stop
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENT: &str = include_str!("../../docs/cli.md");
+
+    #[test]
+    fn the_document_tells_of_every_command_and_of_no_other() {
+        let cli = Cli::command();
+        let mut known: Vec<&str> = cli.get_subcommands().map(|it| it.get_name()).collect();
+        let mut told: Vec<&str> = DOCUMENT
+            .lines()
+            .filter_map(|line| line.strip_prefix("## "))
+            .collect();
+        known.sort_unstable();
+        told.sort_unstable();
+        assert_eq!(told, known);
+        for command in cli.get_subcommands() {
+            for inner in command.get_subcommands() {
+                let words = format!("offpeak {} {}", command.get_name(), inner.get_name());
+                assert!(DOCUMENT.contains(&words), "{words}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_documents_examples_are_commands() {
+        let mut examples = 0;
+        let mut in_shell = false;
+        for line in DOCUMENT.lines() {
+            match line {
+                "```sh" => in_shell = true,
+                "```" => in_shell = false,
+                _ if in_shell && line.starts_with("offpeak ") => {
+                    let command = line.split(" > ").next().unwrap_or_default();
+                    let parsed = Cli::try_parse_from(command.split_whitespace());
+                    if let Err(error) = parsed {
+                        panic!("{line}\n{error}");
+                    }
+                    examples += 1;
+                }
+                _ => {}
+            }
+        }
+        let commands = Cli::command().get_subcommands().count();
+        assert!(examples >= commands, "{examples} of {commands}");
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

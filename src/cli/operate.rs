@@ -80,7 +80,10 @@ pub fn warnings(status: &Value) -> Vec<String> {
         warnings.push(warning.to_owned());
     }
     let counts = [
-        (&status["rescue_budgets_spent"], "rescue budgets that are spent"),
+        (
+            &status["rescue_budgets_spent"],
+            "rescue budgets that are spent",
+        ),
         (&status["delivery"]["dead"], "webhooks that were given up"),
     ];
     for (count, what) in counts {

@@ -157,7 +157,11 @@ const COLUMNS: [(&str, &str); 8] = [
 fn table(list: &Value, who: Who) -> String {
     let tenant = (who == Who::Operator).then_some(("tenant", "tenant"));
     let columns: Vec<(&str, &str)> = COLUMNS.into_iter().chain(tenant).collect();
-    let mut table = Table::new(columns.iter().map(|(head, field)| (*head, *field == "cost_usd")));
+    let mut table = Table::new(
+        columns
+            .iter()
+            .map(|(head, field)| (*head, *field == "cost_usd")),
+    );
     for request in list["data"].as_array().into_iter().flatten() {
         table.push(columns.iter().map(|(_, field)| cell(request, field)));
     }

@@ -139,9 +139,18 @@ fn notes(answer: &Value) -> String {
     let total = &answer["total"];
     let mut notes = String::new();
     for (field, what) in [
-        ("paid_twice", "Answers that were billed although there was one already"),
-        ("unaccounted", "Live calls that nobody saw end, and that may have been billed"),
-        ("unpriced", "Answers in no sum, because their models have no known price"),
+        (
+            "paid_twice",
+            "Answers that were billed although there was one already",
+        ),
+        (
+            "unaccounted",
+            "Live calls that nobody saw end, and that may have been billed",
+        ),
+        (
+            "unpriced",
+            "Answers in no sum, because their models have no known price",
+        ),
     ] {
         match total[field].as_u64() {
             None | Some(0) => {}

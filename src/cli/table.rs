@@ -62,7 +62,10 @@ impl fmt::Display for Table {
             cells.fold(self.head[column].0.chars().count(), usize::max)
         };
         let widths: Vec<usize> = (0..self.head.len()).map(width).collect();
-        let head = self.head.iter().map(|(name, _)| Cell::from(*name).in_style(BOLD));
+        let head = self
+            .head
+            .iter()
+            .map(|(name, _)| Cell::from(*name).in_style(BOLD));
         let head: Vec<Cell> = head.collect();
         for row in [&head].into_iter().chain(&self.rows) {
             let last = row.len() - 1;
@@ -196,13 +199,20 @@ mod tests {
     #[test]
     fn nothing_that_is_told_steers_the_terminal() {
         let cell = Cell::from("a\u{1b}[31mb\u{7}\u{9b}c").to_string();
-        assert!(!anstream::adapter::strip_str(&cell).to_string().contains(char::is_control));
+        assert!(
+            !anstream::adapter::strip_str(&cell)
+                .to_string()
+                .contains(char::is_control)
+        );
         assert_eq!(cell.matches('\u{1b}').count(), 0, "{cell:?}");
     }
 
     #[test]
     fn csv_is_quoted_where_it_must_be() {
         let text = table().csv();
-        assert!(text.starts_with("name,count,why\r\n\"é, \"\"b\"\"\",7,\r\n"), "{text}");
+        assert!(
+            text.starts_with("name,count,why\r\n\"é, \"\"b\"\"\",7,\r\n"),
+            "{text}"
+        );
     }
 }

@@ -48,7 +48,11 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     let (server, who) = (&args.server, Who::all(args.all));
     match &args.command {
         None => {
-            let only = if args.dead || args.all { "status=dead&" } else { "" };
+            let only = if args.dead || args.all {
+                "status=dead&"
+            } else {
+                ""
+            };
             let path = who.path(&format!("webhooks?{only}limit={}", args.limit));
             let list = server.get(who, &path).await?;
             match server.json {

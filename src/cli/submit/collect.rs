@@ -132,7 +132,8 @@ impl Missing {
         };
         for (line, id) in open {
             let standing = run.index.standing(line)?;
-            if matches!(standing, Standing::Taken(_)) && !caller.knows(id).await.map_err(End::Over)?
+            if matches!(standing, Standing::Taken(_))
+                && !caller.knows(id).await.map_err(End::Over)?
             {
                 run.end(&erased(line, id))?;
             }

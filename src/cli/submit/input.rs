@@ -292,7 +292,14 @@ mod tests {
         for (line, why) in table {
             assert_eq!(parse(&line, None), Err(why), "{line}");
         }
-        for line in ["[]", "1", "{", r#"{"body":{},"body":{}}"#, "{}x", "\u{feff}{}"] {
+        for line in [
+            "[]",
+            "1",
+            "{",
+            r#"{"body":{},"body":{}}"#,
+            "{}x",
+            "\u{feff}{}",
+        ] {
             assert!(
                 matches!(parse(line, None), Err(BadLine::NoObject(_))),
                 "{line}"

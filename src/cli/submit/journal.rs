@@ -49,7 +49,10 @@ pub struct Options {
 pub enum Record<'a> {
     Begun(Header),
     /// The server has the line.
-    Taken { line: u64, id: RequestId },
+    Taken {
+        line: u64,
+        id: RequestId,
+    },
     Ended(Ended<'a>),
     /// All that the feed tells up to here stands above.
     Cursor(Cow<'a, str>),

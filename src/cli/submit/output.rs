@@ -85,9 +85,7 @@ impl<'a> Line<'a> {
         };
         let named = || format!("line-{}", number + 1).into();
         Line {
-            id: ended
-                .id
-                .map_or(unnamed.into(), |id| id.to_string().into()),
+            id: ended.id.map_or(unnamed.into(), |id| id.to_string().into()),
             custom_id: call.custom_id.unwrap_or_else(named),
             response: ended.error.is_none().then_some(response),
             error: ended.error.as_deref().map(|message| Error {

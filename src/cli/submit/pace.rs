@@ -87,9 +87,7 @@ impl Pace {
 }
 
 fn pause(tries: u32) -> Duration {
-    FIRST
-        .saturating_mul(1 << tries.min(16))
-        .min(LONGEST)
+    FIRST.saturating_mul(1 << tries.min(16)).min(LONGEST)
 }
 
 #[cfg(test)]

@@ -138,7 +138,8 @@ impl Run {
     }
 
     pub fn move_deadline(&mut self, deadline: String) -> io::Result<()> {
-        self.journal.append(&Record::Deadline((&*deadline).into()))?;
+        self.journal
+            .append(&Record::Deadline((&*deadline).into()))?;
         self.journal.sync()?;
         self.deadline = deadline;
         Ok(())

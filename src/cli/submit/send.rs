@@ -73,11 +73,7 @@ pub async fn send_all(
     }
 }
 
-fn next_unsent(
-    lines: &mut Lines,
-    run: &Run,
-    bare: Option<Endpoint>,
-) -> io::Result<Option<Line>> {
+fn next_unsent(lines: &mut Lines, run: &Run, bare: Option<Endpoint>) -> io::Result<Option<Line>> {
     while let Some((number, text)) = lines.next()? {
         if number >= run.lines() {
             return Err(changed());

@@ -30,7 +30,10 @@ pub fn text(run: &Run, out: &Path) -> String {
             sums.unpriced
         );
     }
-    text + &format!("The answers, in the order of the input: {}\n", out.display())
+    text + &format!(
+        "The answers, in the order of the input: {}\n",
+        out.display()
+    )
 }
 
 pub fn json(run: &Run, out: &Path) -> Value {

@@ -166,6 +166,9 @@ mod tests {
         // What was seen last stays while the server is away.
         seen.add(Err(Failure::Other("no answer".into())));
         let away = text(&seen);
-        assert!(away.contains("no answer") && away.contains("1201 open"), "{away}");
+        assert!(
+            away.contains("no answer") && away.contains("1201 open"),
+            "{away}"
+        );
     }
 }

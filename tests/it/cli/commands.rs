@@ -30,16 +30,25 @@ impl World {
     }
 
     async fn answers(&self, path: &str, key: &str) -> Value {
-        let _another_was_first = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        let call = http.get(format!("{}{path}", self.base())).bearer_auth(key);
+        let call = client()
+            .get(format!("{}{path}", self.base()))
+            .bearer_auth(key);
         call.send().await.unwrap().json().await.unwrap()
     }
 }
 
+fn client() -> reqwest::Client {
+    let _another_was_first = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy().build().unwrap()
+}
+
 /// Lines of a table, less its head.
 fn rows(table: &str) -> Vec<&str> {
-    table.lines().skip(1).take_while(|line| !line.is_empty()).collect()
+    table
+        .lines()
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -65,28 +74,43 @@ async fn what_was_saved_and_what_was_asked() {
         assert_eq!(rows(&table).len(), 2, "{table}");
     }
 
-    let list = world.says_json(&["requests", "--limit", "3", "--status", "succeeded"]).await;
+    let list = world
+        .says_json(&["requests", "--limit", "3", "--status", "succeeded"])
+        .await;
     assert_eq!(list["data"].as_array().unwrap().len(), 3);
     assert_eq!(list["has_more"], true);
     let none = world.says_well(&["requests", "--tag", "other"]).await;
     assert!(none.starts_with("There is no such request"), "{none}");
-    let all = world.says_well(&["requests", "--tag", "nightly, \"b\"", "--since", "1h"]).await;
+    let all = world
+        .says_well(&["requests", "--tag", "nightly, \"b\"", "--since", "1h"])
+        .await;
     assert_eq!(rows(&all).len(), 5, "{all}");
     let id = list["data"][0]["id"].as_str().unwrap();
     let shown = world.says_well(&["requests", "show", id]).await;
     assert!(shown.contains(id) && shown.contains("succeeded"), "{shown}");
-    let request = world.answers(&format!("/offpeak/v1/requests/{id}"), KEY).await;
+    let request = world
+        .answers(&format!("/offpeak/v1/requests/{id}"), KEY)
+        .await;
     assert_eq!(world.says_json(&["requests", "show", id]).await, request);
 
     // Of one that has ended nothing can be cancelled; and another key sees nothing.
     let refused = world.says(&["requests", "cancel", id]).await;
-    assert!(refused.code == Some(2) && refused.err.contains("409"), "{refused:?}");
+    assert!(
+        refused.code == Some(2) && refused.err.contains("409"),
+        "{refused:?}"
+    );
     let mut other = offpeak(&["requests", "show", id, "--url", &world.base()]);
     other.env("OPENAI_API_KEY", "sk-south.two");
     let refused = said(other).await;
-    assert!(refused.code == Some(2) && refused.err.contains("404"), "{refused:?}");
+    assert!(
+        refused.code == Some(2) && refused.err.contains("404"),
+        "{refused:?}"
+    );
     let refused = world.says(&["requests", "show", "op_../x"]).await;
-    assert!(refused.code == Some(2) && refused.err.contains("no id"), "{refused:?}");
+    assert!(
+        refused.code == Some(2) && refused.err.contains("no id"),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -97,7 +121,10 @@ async fn an_operator_pauses_and_looks_and_resumes() {
     let job = Job::new(&world, 4);
     assert_eq!(job.run(&[]).await.code, Some(0));
     let status = world.says_json(&["status"]).await;
-    assert_eq!((&status["paused"], &status["requests"]["queued"]), (&json!(true), &json!(4)));
+    assert_eq!(
+        (&status["paused"], &status["requests"]["queued"]),
+        (&json!(true), &json!(4))
+    );
 
     let queued = world.says_json(&["requests", "--status", "queued"]).await;
     let id = queued["data"][0]["id"].as_str().unwrap();
@@ -137,8 +164,7 @@ async fn webhooks_are_listed_tested_and_sent_again() {
     let nobody = "http://127.0.0.1:1/hook";
     // A key that has called has a secret.
     let body = json!({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "x"}]});
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    let call = http
+    let call = client()
         .post(format!("{}/v1/chat/completions", world.base()))
         .bearer_auth(KEY)
         .header("offpeak-deadline", "1h")
@@ -146,12 +172,18 @@ async fn webhooks_are_listed_tested_and_sent_again() {
         .json(&body);
     let reply = call.send().await.unwrap();
     assert_eq!(reply.status(), 202);
-    let id = reply.headers()["offpeak-request-id"].to_str().unwrap().to_owned();
+    let id = reply.headers()["offpeak-request-id"]
+        .to_str()
+        .unwrap()
+        .to_owned();
 
     let taken = world.says_well(&["webhooks", "test", &hooks.url]).await;
     assert!(taken.contains("took it"), "{taken}");
     let refused = world.says(&["webhooks", "test", nobody]).await;
-    assert!(refused.code == Some(1) && refused.out.contains("did not take it"), "{refused:?}");
+    assert!(
+        refused.code == Some(1) && refused.out.contains("did not take it"),
+        "{refused:?}"
+    );
     let dead = loop {
         let dead = world.says_json(&["webhooks", "--dead"]).await;
         if dead["data"].as_array().is_some_and(|dead| !dead.is_empty()) {
@@ -160,9 +192,15 @@ async fn webhooks_are_listed_tested_and_sent_again() {
     };
     assert_eq!(dead["data"][0]["request_id"], id);
     let table = world.says_well(&["webhooks"]).await;
-    assert!(rows(&table)[0].starts_with(&format!("{id}  dead ")), "{table}");
+    assert!(
+        rows(&table)[0].starts_with(&format!("{id}  dead ")),
+        "{table}"
+    );
     let again = world.says_well(&["webhooks", "redeliver", nobody]).await;
-    assert_eq!(again, format!("1 dead letters of {nobody} are sent again.\n"));
+    assert_eq!(
+        again,
+        format!("1 dead letters of {nobody} are sent again.\n")
+    );
     let again = world.says_well(&["webhooks", "redeliver", &id]).await;
     assert_eq!(again, format!("{id} is sent again.\n"));
 }
@@ -199,7 +237,12 @@ async fn who_is_not_let_in_or_finds_nobody_is_told() {
         });
         let nobody = nobody.await;
         assert_eq!(nobody.code, Some(2), "{args:?}: {nobody:?}");
-        assert!(nobody.err.contains("no answer from an Offpeak at http://127.0.0.1:1"), "{nobody:?}");
+        assert!(
+            nobody
+                .err
+                .contains("no answer from an Offpeak at http://127.0.0.1:1"),
+            "{nobody:?}"
+        );
 
         let mut keyless = offpeak(args);
         keyless

@@ -25,7 +25,10 @@ async fn without_wait_it_leaves_and_with_it_collects() {
     let job = Job::new(&world, 20);
     let left = job.run(&["--tag", "nightly"]).await;
     assert_eq!(left.code, Some(0), "{left:?}");
-    assert!(left.out.contains("20 lines are with the server"), "{left:?}");
+    assert!(
+        left.out.contains("20 lines are with the server"),
+        "{left:?}"
+    );
     assert!(!job.out().exists());
     // Said otherwise, it is not this run.
     for (args, told) in [
@@ -39,7 +42,10 @@ async fn without_wait_it_leaves_and_with_it_collects() {
     }
     let collected = job.run(&["--tag", "nightly", "--wait"]).await;
     assert_eq!(collected.code, Some(0), "{collected:?}");
-    assert!(collected.out.contains("20 succeeded, 0 failed"), "{collected:?}");
+    assert!(
+        collected.out.contains("20 succeeded, 0 failed"),
+        "{collected:?}"
+    );
     job.check_output();
     check_bought_once(&world, 20).await;
 }
@@ -63,7 +69,10 @@ async fn failed_lines_stand_in_the_output_with_their_errors() {
     let said = job.run(&["--wait", "--json"]).await;
     assert_eq!(said.code, Some(1), "{said:?}");
     let summary: Value = serde_json::from_str(&said.out).unwrap();
-    assert_eq!((&summary["succeeded"], &summary["failed"]), (&json!(2), &json!(3)));
+    assert_eq!(
+        (&summary["succeeded"], &summary["failed"]),
+        (&json!(2), &json!(3))
+    );
     let out = fs::read_to_string(job.out()).unwrap();
     let out: Vec<Value> = out
         .lines()
@@ -84,7 +93,7 @@ async fn failed_lines_stand_in_the_output_with_their_errors() {
         ("line-5", 200),
     ];
     assert_eq!(seen, expected);
-    for (at, code) in [(2, "model_not_found"), (3, "invalid_type")] {
+    for (at, code) in [(2, "model_not_found"), (3, "missing_required_parameter")] {
         let error = &out[at]["response"]["body"]["error"];
         assert_eq!(error["code"], code, "{error}");
     }
@@ -102,15 +111,25 @@ async fn what_cannot_begin_leaves_no_trace() {
     fs::write(&job.input, format!("{text}nonsense\n")).unwrap();
     let bad = job.run(&[]).await;
     assert!(bad.code == Some(2) && bad.err.contains("line 4"), "{bad:?}");
-    fs::write(&job.input, r#"{"model":"text-embedding-3-small","input":"a"}"#).unwrap();
+    fs::write(
+        &job.input,
+        r#"{"model":"text-embedding-3-small","input":"a"}"#,
+    )
+    .unwrap();
     let bad = job.run(&[]).await;
-    assert!(bad.code == Some(2) && bad.err.contains("--endpoint"), "{bad:?}");
+    assert!(
+        bad.code == Some(2) && bad.err.contains("--endpoint"),
+        "{bad:?}"
+    );
     fs::write(&job.input, &text).unwrap();
 
     let mut keyless = job.command(&[]);
     keyless.env_remove("OPENAI_API_KEY");
     let bad = said(keyless).await;
-    assert!(bad.code == Some(2) && bad.err.contains("OPENAI_API_KEY"), "{bad:?}");
+    assert!(
+        bad.code == Some(2) && bad.err.contains("OPENAI_API_KEY"),
+        "{bad:?}"
+    );
 
     job.deadline = "15M";
     let bad = job.run(&[]).await;
@@ -162,7 +181,12 @@ async fn a_run_is_its_file_and_its_key() {
     fs::write(&job.input, text.replace("Question 7.", "Question 77.")).unwrap();
     let refused = job.run(&["--wait"]).await;
     assert_eq!(refused.code, Some(2), "{refused:?}");
-    assert!(refused.err.contains("is not the file that this run began with"), "{refused:?}");
+    assert!(
+        refused
+            .err
+            .contains("is not the file that this run began with"),
+        "{refused:?}"
+    );
     fs::write(&job.input, &text).unwrap();
 
     let mut command = job.command(&["--wait"]);
@@ -177,7 +201,10 @@ async fn a_run_is_its_file_and_its_key() {
     // The answers are gone, and buying them again is nobody's guess.
     fs::remove_file(job.out()).unwrap();
     let refused = job.run(&["--wait"]).await;
-    assert!(refused.code == Some(2) && refused.err.contains("is gone"), "{refused:?}");
+    assert!(
+        refused.code == Some(2) && refused.err.contains("is gone"),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -191,12 +218,8 @@ async fn a_deadline_that_has_passed_is_extended_for_what_was_not_sent() {
     let journal = fs::read_to_string(job.journal()).unwrap();
     let header: Value = serde_json::from_str(journal.lines().next().unwrap()).unwrap();
     let deadline = header["begun"]["deadline"].as_str().unwrap().to_owned();
-    let deadline: Timestamp = offpeak::model::deadline::parse(
-        &deadline,
-        Timestamp::ZERO,
-        Duration::MAX,
-    )
-    .unwrap();
+    let deadline: Timestamp =
+        offpeak::model::deadline::parse(&deadline, Timestamp::ZERO, Duration::MAX).unwrap();
     let clock = SystemClock::new();
     while clock.wall() <= deadline {
         sleep(clock.wall().until(deadline)).await;
@@ -206,7 +229,10 @@ async fn a_deadline_that_has_passed_is_extended_for_what_was_not_sent() {
     assert!(refused.err.contains("has passed"), "{refused:?}");
     job.deadline = "1h";
     let refused = job.run(&["--wait"]).await;
-    assert!(refused.code == Some(2) && refused.err.contains("--extend"), "{refused:?}");
+    assert!(
+        refused.code == Some(2) && refused.err.contains("--extend"),
+        "{refused:?}"
+    );
     let said = job.run(&["--wait", "--extend"]).await;
     assert_eq!(said.code, Some(0), "{said:?}");
     job.check_output();
@@ -319,7 +345,10 @@ async fn two_do_not_write_one_output() {
         job.run(&slowly).await
     };
     let (first, refused) = tokio::join!(job.run(&slowly), second);
-    assert!(refused.code == Some(2) && refused.err.contains("is in use"), "{refused:?}");
+    assert!(
+        refused.code == Some(2) && refused.err.contains("is in use"),
+        "{refused:?}"
+    );
     assert_eq!(first.code, Some(0), "{first:?}");
     job.check_output();
     check_bought_once(&world, 500).await;

@@ -7,11 +7,18 @@ use super::{offpeak, said};
 /// As `--help` lists them.
 async fn commands() -> Vec<String> {
     let help = said(offpeak(&["--help"])).await;
-    let listed = help.out.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let listed = help
+        .out
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1);
     let listed = listed.take_while(|line| !line.is_empty());
     let names = listed.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
     let names = names.filter_map(|line| line.split_whitespace().next());
-    let names: Vec<String> = names.filter(|name| *name != "help").map(str::to_owned).collect();
+    let names: Vec<String> = names
+        .filter(|name| *name != "help")
+        .map(str::to_owned)
+        .collect();
     assert!(names.len() > 15, "{names:?}");
     names
 }
@@ -23,7 +30,10 @@ async fn completions_name_every_command() {
         let script = said(offpeak(&["completions", shell])).await;
         assert_eq!((script.code, script.err.as_str()), (Some(0), ""));
         for command in &commands {
-            assert!(script.out.contains(command.as_str()), "{shell} lacks {command}");
+            assert!(
+                script.out.contains(command.as_str()),
+                "{shell} lacks {command}"
+            );
         }
         assert!(script.out.contains("concurrency"), "{shell}");
     }
@@ -36,7 +46,10 @@ async fn every_command_has_a_page() {
     let page = said(offpeak(&["man"])).await;
     assert!(page.code == Some(0) && page.out.contains(".TH"), "{page:?}");
     for command in &commands {
-        assert!(page.out.contains(&format!("offpeak\\-{command}(1)")), "{command}");
+        assert!(
+            page.out.contains(&format!("offpeak\\-{command}(1)")),
+            "{command}"
+        );
     }
     let dir = tempfile::tempdir().unwrap();
     let pages = dir.path().join("man1");

@@ -143,4 +143,3 @@ pub async fn check_bought_once(world: &World, lines: usize) {
         .collect();
     assert_eq!(rows.iter().map(|row| row.calls).sum::<u64>(), lines as u64);
 }
-

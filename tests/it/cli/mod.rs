@@ -93,5 +93,9 @@ impl Said {
 /// Waits for its end, while the provider of this process goes on.
 async fn said(mut command: Command) -> Said {
     let running = tokio::task::spawn_blocking(move || command.output().unwrap());
-    Said::of(crate::kill::soon("the command's end", running).await.unwrap())
+    Said::of(
+        crate::kill::soon("the command's end", running)
+            .await
+            .unwrap(),
+    )
 }

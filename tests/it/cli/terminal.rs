@@ -79,7 +79,12 @@ async fn ended_by(key: &'static [u8]) {
         }
     });
     let watching = tokio::task::spawn_blocking(move || {
-        let canonical = || tcgetattr(&theirs).unwrap().local_modes.contains(LocalModes::ICANON);
+        let canonical = || {
+            tcgetattr(&theirs)
+                .unwrap()
+                .local_modes
+                .contains(LocalModes::ICANON)
+        };
         assert!(canonical());
         until(&read, ENTER);
         until(&read, "0 open");
@@ -90,7 +95,9 @@ async fn ended_by(key: &'static [u8]) {
         let drawn = until(&read, "\u{1b}[1;1H");
         let drawn = drawn + &until(&read, "0 open");
         assert!(!drawn.contains("\u{1b}[5;1H"), "{drawn:?}");
-        File::from(ours.try_clone().unwrap()).write_all(key).unwrap();
+        File::from(ours.try_clone().unwrap())
+            .write_all(key)
+            .unwrap();
         until(&read, LEAVE);
         let ended = child.wait().unwrap();
         assert!(canonical(), "the terminal is as it was");
@@ -123,7 +130,10 @@ async fn without_a_terminal_it_says_a_line_a_second() {
     });
     let (first, second, mut lines) = soon("two lines", reading).await.unwrap();
     for line in [&first, &second] {
-        assert!(line.ends_with("running: 0 open (0 queued, 0 in 0 batches, 0 live)"), "{line}");
+        assert!(
+            line.ends_with("running: 0 open (0 queued, 0 in 0 batches, 0 live)"),
+            "{line}"
+        );
     }
     assert_ne!(first, second, "the time");
     // A server that goes is told, and looked for.
