@@ -4,6 +4,7 @@
 #![cfg_attr(not(debug_assertions), allow(dead_code))]
 
 mod app;
+mod docs;
 mod edge;
 mod engine;
 mod issuing;

@@ -199,7 +199,8 @@ struct BatchView {
     model: String,
     lines: u32,
     bytes: u64,
-    earliest_deadline: Shown<Timestamp>,
+    /// None while it has no line.
+    earliest_deadline: Option<Shown<Timestamp>>,
     submitted_at: Option<Shown<Timestamp>>,
     provider_id: Option<String>,
     provider_status: Option<String>,
@@ -262,7 +263,7 @@ impl BatchView {
             model: batch.model,
             lines: batch.lines,
             bytes: batch.bytes,
-            earliest_deadline: Shown(batch.earliest_deadline),
+            earliest_deadline: (batch.lines > 0).then_some(Shown(batch.earliest_deadline)),
             submitted_at: batch.submitted.map(Shown),
             provider_id: batch.provider_id,
             provider_status: batch.provider_status,
