@@ -15,7 +15,10 @@ export const place = mkdtempSync(join(installed, 'examples-'));
 cpSync(join(import.meta.dirname, '../../../examples'), place, { recursive: true });
 after(() => rmSync(place, { recursive: true }));
 
-/** Runs an example; `until` gives the next line that begins so. */
+/**
+ * Runs an example; `until` gives the next line that begins so. Where none comes the
+ * program is ended, and with it the wait.
+ */
 export function run(path, environment) {
   const process_ = spawn(process.execPath, [join(place, path)], {
     env: { ...process.env, ...environment },
@@ -24,13 +27,19 @@ export function run(path, environment) {
   const lines = createInterface({ input: process_.stdout })[Symbol.asyncIterator]();
   return {
     until: async (start) => {
-      for (;;) {
-        const { value, done } = await lines.next();
-        assert.ok(!done, `it ended without ${start}`);
-        if (value.startsWith(start)) return value;
+      const patience = setTimeout(() => process_.kill(), 60_000);
+      try {
+        for (;;) {
+          const { value, done } = await lines.next();
+          assert.ok(!done, `it ended without ${start}`);
+          if (value.startsWith(start)) return value;
+        }
+      } finally {
+        clearTimeout(patience);
       }
     },
     stop: async () => {
+      if (process_.exitCode !== null || process_.signalCode !== null) return;
       process_.kill();
       await once(process_, 'exit');
     },

@@ -9,6 +9,7 @@ import hmac
 import os
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -38,10 +39,16 @@ class Program:
         self.process.communicate()
 
     def until(self, start: str) -> str:
-        """The next line that begins so; the lines before it are not awaited any more."""
-        for line in self.process.stdout:
-            if line.startswith(start):
-                return line
+        """The next line that begins so; the lines before it are not awaited any more.
+        Where none comes the program is ended, and with it the wait."""
+        patience = threading.Timer(60, self.process.kill)
+        patience.start()
+        try:
+            for line in self.process.stdout:
+                if line.startswith(start):
+                    return line
+        finally:
+            patience.cancel()
         raise AssertionError(f"it ended without {start!r}")
 
 
