@@ -136,6 +136,7 @@ async fn every_operation_answers_as_the_document_says() {
     .await;
     issued_keys(&mut contract).await;
     assert_eq!(contract.proven, document.operations());
+    assert_eq!(contract.queries, document.queries());
 }
 
 /// A server that is asked everything.
@@ -154,6 +155,7 @@ impl Day<'_, '_> {
         self.webhooks().await;
         self.money().await;
         self.operators().await;
+        self.everybodys(&fine, &open).await;
         self.upstream_events().await;
         self.key().await;
     }
@@ -323,17 +325,23 @@ impl Day<'_, '_> {
 
         let hook = target["target"].as_str().unwrap().to_owned();
         let headers = [("Offpeak-Webhook", hook.as_str())];
-        self.served.defer("gone", &headers).await;
-        self.served.stand("dead", 1).await;
+        for number in 0..2 {
+            self.served.defer(&format!("gone {number}"), &headers).await;
+        }
+        self.served.stand("dead", 2).await;
         let dead = self.get(&format!("{own}?status=dead&limit=1")).await.json();
         assert_eq!(dead["data"][0]["status"], "dead");
-        self.get(own).await;
+        let page = self.get(&format!("{own}?limit=1")).await.json();
+        let next = page["next"].as_str().unwrap();
+        self.get(&format!("{own}?after={next}")).await;
         self.ask(Method::GET, &format!("{own}?after=nothing"), 400)
             .await;
         let off = self.get(&format!("{own}/endpoints")).await.json();
         assert_eq!(off["data"][0]["status"], "off");
         let again = self.post(&format!("{own}/redeliver"), target, 202).await;
-        assert_eq!(again.json()["redelivered"], 1);
+        assert_eq!(again.json()["redelivered"], 2);
+        // The receiver says so again.
+        self.served.stand("dead", 2).await;
     }
 
     async fn money(&mut self) {
@@ -348,9 +356,24 @@ impl Day<'_, '_> {
         ] {
             assert_ne!(savings[rows], json!([]), "{rows}");
         }
-        self.get("/offpeak/v1/savings").await;
+        self.get("/offpeak/v1/savings?since=1&until=2100-01-01T00:00:00Z")
+            .await;
         self.ask(Method::GET, "/offpeak/v1/savings?by=moon", 400)
             .await;
+        for of in ["v1", "admin"] {
+            let rows = format!("/offpeak/{of}/ledger?since=1&until=2100-01-01T00:00:00Z");
+            let key = if of == "v1" { KEY } else { OPERATOR };
+            for format in ["json", "csv"] {
+                let path = format!("{rows}&format={format}");
+                let told = self
+                    .with(Method::GET, &path, Some(key), json!(null), 200)
+                    .await;
+                assert!(
+                    String::from_utf8_lossy(&told.body).contains("nightly"),
+                    "{path}"
+                );
+            }
+        }
         let body = json!({"model": "gpt-4o-mini",
             "messages": [{"role": "user", "content": "passes"}]});
         let url = format!("{}/v1/chat/completions", self.served.base);
@@ -384,10 +407,56 @@ impl Day<'_, '_> {
         for what in ["pause", "resume", "flush"] {
             self.operate(Method::POST, what, 200).await;
         }
-        self.operate(Method::GET, "status", 200).await;
+        let told = self.operate(Method::GET, "events", 200).await;
+        let event = String::from_utf8(told.body).unwrap();
+        let data = event.strip_prefix("event: status\ndata: ").unwrap();
+        let status: Value = serde_json::from_str(data).unwrap();
+        self.contract.hold("/components/schemas/Status", &status);
+        let ended = self
+            .operate(Method::GET, "batches?limit=500", 200)
+            .await
+            .json();
+        let is_ended = |batch: &Value| !batch["ended_at"].is_null();
+        assert!(ended["data"].as_array().unwrap().iter().any(is_ended));
         self.operate(Method::GET, "backup", 200).await;
         let refused = self.operate(Method::GET, "keys", 409).await;
         assert_eq!(refused.code(), "keys_not_issued");
+    }
+
+    /// Of all tenants, which here are one.
+    async fn everybodys(&mut self, fine: &str, open: &str) {
+        let ended = self.operate(Method::GET, "requests?status=ended&limit=1", 200);
+        let ended = ended.await.json();
+        let tenant = ended["data"][0]["tenant"].as_str().unwrap().to_owned();
+        let next = ended["next"].as_str().unwrap();
+        for query in [
+            format!("requests?status=ended&after={next}"),
+            format!("requests?tenant={tenant}&tag=nightly&model=gpt-4o-mini"),
+            format!("savings?by=hour&since=1&until=2100-01-01T00:00:00Z&tenant={tenant}"),
+            format!("ledger?tenant={tenant}"),
+            format!("requests/{fine}?tenant={tenant}"),
+        ] {
+            self.operate(Method::GET, &query, 200).await;
+        }
+        let all = self.operate(Method::GET, "savings", 200).await.json();
+        assert_eq!(all["by_tenant"][0]["tenant"], tenant);
+        let dead = self.operate(Method::GET, "webhooks?status=dead&limit=1", 200);
+        let dead = dead.await.json();
+        let next = dead["next"].as_str().unwrap();
+        let rest = format!("webhooks?tenant={tenant}&after={next}");
+        self.operate(Method::GET, &rest, 200).await;
+        self.operate(Method::GET, "webhooks?status=pending", 400)
+            .await;
+        for (id, what, expected) in [
+            (fine, "cancel", 409),
+            (open, "cancel", 200),
+            (open, "redeliver", 409),
+            (fine, "redeliver", 202),
+        ] {
+            let path = format!("requests/{id}/{what}?tenant={tenant}");
+            self.operate(Method::POST, &path, expected).await;
+        }
+        self.operate(Method::GET, "requests/op_none", 404).await;
     }
 
     async fn upstream_events(&mut self) {

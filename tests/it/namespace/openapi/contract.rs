@@ -11,8 +11,10 @@ use super::document::{Document, Operation, escaped};
 pub struct Contract<'a> {
     document: &'a Document,
     http: reqwest::Client,
-    /// What was answered with success.
+    /// What was answered with success,
     pub proven: BTreeSet<Operation>,
+    /// and with which parameters in its query.
+    pub queries: BTreeSet<(Operation, String)>,
 }
 
 /// A whole answer.
@@ -60,6 +62,7 @@ impl Contract<'_> {
             document,
             http,
             proven: BTreeSet::new(),
+            queries: BTreeSet::new(),
         }
     }
 
@@ -69,6 +72,8 @@ impl Contract<'_> {
         let path = self.document.path_of(url.path()).to_owned();
         let operation = (method.to_string(), path);
         self.check_call(&operation, &url, &call);
+        let names = url.query_pairs().map(|(name, _)| name.into_owned());
+        let names: Vec<String> = names.collect();
         let mut request = self.http.request(method, url).body(call.body);
         if let Some(key) = call.key {
             request = request.bearer_auth(key);
@@ -82,6 +87,8 @@ impl Contract<'_> {
         let text = String::from_utf8_lossy(&told.body);
         assert_eq!(status.as_u16(), expected, "{operation:?}: {text}");
         if status.is_success() {
+            let asked = names.into_iter().map(|name| (operation.clone(), name));
+            self.queries.extend(asked);
             self.proven.insert(operation);
         }
         told
@@ -127,7 +134,10 @@ impl Contract<'_> {
         if ["application/json", "application/x-ndjson"].contains(&kind) {
             assert_eq!(headers["cache-control"], "no-store", "{operation:?}");
         }
-        let body = response.bytes().await.unwrap().to_vec();
+        let body = match kind {
+            "text/event-stream" => first_event(response).await,
+            _ => response.bytes().await.unwrap().to_vec(),
+        };
         let schema = format!("{at}/content/{}/schema", escaped(kind));
         let text = String::from_utf8_lossy(&body);
         let values: Vec<Value> = match kind {
@@ -149,6 +159,15 @@ impl Contract<'_> {
         let breaches = self.document.breaches(schema, value);
         assert!(breaches.is_empty(), "{schema}\n{breaches:#?}\n{value:#}");
     }
+}
+
+/// Of a stream that goes on.
+async fn first_event(mut response: Response) -> Vec<u8> {
+    let mut event = Vec::new();
+    while !event.ends_with(b"\n\n") {
+        event.extend(response.chunk().await.unwrap().unwrap());
+    }
+    event
 }
 
 fn pointer((method, path): &Operation) -> String {

@@ -79,6 +79,19 @@ impl Document {
         found
     }
 
+    /// The query parameters of all operations.
+    pub fn queries(&self) -> BTreeSet<(Operation, String)> {
+        let of = |operation: Operation| {
+            let parameters = self.parameters(&operation).into_iter();
+            let names = parameters.filter(|it| it["in"] == "query");
+            let names = names.map(|it| it["name"].as_str().unwrap().to_owned());
+            names
+                .map(|name| (operation.clone(), name))
+                .collect::<Vec<_>>()
+        };
+        self.operations().into_iter().flat_map(of).collect()
+    }
+
     /// How a value differs from the schema at a pointer.
     pub fn breaches(&self, schema: &str, value: &Value) -> Vec<String> {
         let fragment = schema.replace('{', "%7B").replace('}', "%7D");
@@ -129,6 +142,7 @@ fn close(value: &mut Value) {
 fn open(part: &mut Value) {
     let part = part.as_object_mut().unwrap();
     part.remove("additionalProperties");
+    part.remove("unevaluatedProperties");
     if let Some(Value::String(reference)) = part.get_mut("$ref") {
         *reference = reference.replace("/schemas/", "/parts/");
     }
