@@ -1,0 +1,314 @@
+// The operators' page: who is asked, when, and what is shown of the answers.
+
+import { Api, Refused } from "./api.js";
+import { ask } from "./dialogs.js";
+import { byId, now, say, setClock, tick } from "./dom.js";
+import { follow } from "./live.js";
+import * as session from "./session.js";
+import * as batches from "./views/batches.js";
+import * as deadlines from "./views/deadlines.js";
+import * as present from "./views/now.js";
+import * as request from "./views/request.js";
+import * as requests from "./views/requests.js";
+import * as savings from "./views/savings.js";
+import * as totals from "./views/totals.js";
+import * as turnaround from "./views/turnaround.js";
+import * as webhooks from "./views/webhooks.js";
+import { clockTime, span } from "./words.js";
+
+/** Numbers are asked for anew this often, and sooner where the status changes. */
+const REFRESH_EVERY = 10_000;
+/** But no sooner than this after the last time, nor than ten times what that took. */
+const REFRESH_GAP = 1_000;
+const PAGE = 20;
+
+/** What is on the page, of one token. */
+const board = { api: null, stop: null, status: null, savings: null, pages: 1, loading: false, due: 0, timer: null, lastSeen: "" };
+
+start();
+
+function start() {
+  theme();
+  savings.start();
+  present.start();
+  byId("token-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    connect(byId("token").value.trim());
+    byId("token").value = "";
+  });
+  byId("sign-out").addEventListener("click", () => {
+    session.forget();
+    signIn("");
+  });
+  byId("pause").addEventListener("click", pause);
+  byId("resume").addEventListener("click", resume);
+  byId("flush").addEventListener("click", flush);
+  byId("period").addEventListener("change", refresh);
+  byId("which").addEventListener("change", () => {
+    board.pages = 1;
+    refresh();
+  });
+  byId("more-requests").addEventListener("click", () => {
+    board.pages += 1;
+    refresh();
+  });
+  byId("find").addEventListener("submit", (event) => {
+    event.preventDefault();
+    location.hash = `request=${encodeURIComponent(byId("find-id").value.trim())}`;
+  });
+  byId("request-close").addEventListener("click", () => byId("request").close());
+  byId("request").addEventListener("close", () => {
+    if (request.named()) history.replaceState(null, "", location.pathname + location.search);
+  });
+  addEventListener("hashchange", () => {
+    const token = session.fromAddress();
+    if (token) connect(token);
+    openNamed();
+  });
+  document.addEventListener("visibilitychange", () => document.hidden || refresh());
+  setInterval(everySecond, 1_000);
+  const token = session.fromAddress() ?? session.kept();
+  if (token) connect(token);
+  else signIn("");
+}
+
+function connect(token) {
+  session.keep(token);
+  board.stop?.abort();
+  board.stop = new AbortController();
+  board.api = new Api(token);
+  board.lastSeen = "";
+  connection("waiting", "Connecting…");
+  follow(board.api, { status: seen, lost, refused }, board.stop.signal);
+}
+
+function signIn(why) {
+  board.stop?.abort();
+  board.api = null;
+  clearTimeout(board.timer);
+  byId("board").hidden = true;
+  byId("sign-out").hidden = true;
+  byId("banner").hidden = true;
+  byId("sign-in").hidden = false;
+  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
+  say(byId("token-error"), why);
+  byId("token").setAttribute("aria-invalid", String(why !== ""));
+  connection("off", "Not connected");
+  byId("token").focus();
+}
+
+function refused() {
+  session.forget();
+  signIn("The server does not know this token. Is it the one of this server’s data directory?");
+}
+
+/** A status came: the server is there, and takes the token. */
+function seen(status) {
+  setClock(status.now);
+  const first = board.status === null || byId("board").hidden;
+  board.status = status;
+  const asked = byId("sign-in").contains(document.activeElement);
+  byId("sign-in").hidden = true;
+  byId("board").hidden = false;
+  if (asked) byId("main").focus();
+  byId("sign-out").hidden = false;
+  if (!byId("banner").hidden) announce("The server answers again.");
+  byId("banner").hidden = true;
+  connection("on", "Live");
+  document.title = status.paused ? "Paused · Offpeak" : "Offpeak";
+  present.show(status);
+  present.warn(status, board.savings);
+  deadlines.showScopes(status);
+  const { now: _, live: __, ...rest } = status;
+  const changed = JSON.stringify(rest, (key, value) => (key === "age_seconds" ? undefined : value));
+  if (changed !== board.lastSeen) refresh();
+  board.lastSeen = changed;
+  if (first) {
+    openNamed();
+    if (location.hash.length > 1 && !request.named()) document.querySelector(`[id="${CSS.escape(location.hash.slice(1))}"]`)?.scrollIntoView();
+  }
+}
+
+function lost(error, wait) {
+  const since = board.status ? `What is shown is from ${clockTime(board.status.now)}. ` : "";
+  const why = error instanceof Refused ? `The server answers ${error.status}: ${error.message}` : "The server does not answer.";
+  say(byId("banner"), `${why} ${since}It is tried again every ${span(wait / 1000)}.`);
+  byId("banner").hidden = false;
+  connection("lost", "No connection");
+  document.title = "No connection · Offpeak";
+}
+
+function connection(state, text) {
+  byId("connection").dataset.state = state;
+  say(byId("connection-text"), text);
+  say(byId("connection-time"), state === "on" ? clockTime(board.status.now) : "");
+}
+
+/** Asks for the numbers anew, soon; once, however often it is called. */
+function refresh() {
+  if (!board.api || document.hidden || board.timer) return;
+  board.timer = setTimeout(async () => {
+    board.timer = null;
+    if (board.loading) return;
+    board.loading = true;
+    const began = performance.now();
+    await load(board.api).catch(failed);
+    board.loading = false;
+    const took = performance.now() - began;
+    board.due = performance.now() + Math.max(REFRESH_GAP, took * 10);
+  }, Math.max(0, board.due - performance.now()));
+}
+
+async function load(api) {
+  const period = byId("period").querySelector("input:checked").value;
+  const which = byId("which").querySelector("input:checked").value;
+  const at = now();
+  const [sums, open, ended, broken, letters, learned, named] = await Promise.all([
+    api.get("savings", savings.asked(period, at)),
+    api.get("batches", { limit: "100" }),
+    listed(api, { status: which }, board.pages),
+    api.get("requests", { status: "failed", limit: "10" }),
+    api.get("webhooks", { status: "dead", limit: "50" }),
+    api.get("turnaround"),
+    request.named() && byId("request").open ? api.get(`requests/${encodeURIComponent(request.named())}`).catch(() => null) : null,
+  ]);
+  if (api !== board.api) return;
+  board.savings = sums;
+  totals.show(sums);
+  savings.show(sums, period, at);
+  deadlines.show(sums);
+  batches.show(open.data);
+  requests.show(ended);
+  requests.showFailures(broken);
+  webhooks.show(letters, redeliver);
+  turnaround.show(learned);
+  if (board.status) present.warn(board.status, sums);
+  if (named && named.id === request.named() && JSON.stringify(named) !== byId("request").dataset.seen) showRequest(named);
+  byId("board").dataset.loaded = period;
+  // The picker was used meanwhile.
+  if (period !== byId("period").querySelector("input:checked").value || which !== byId("which").querySelector("input:checked").value) queueMicrotask(refresh);
+}
+
+/** So many pages, as one. */
+async function listed(api, filter, pages) {
+  const all = { data: [], has_more: true, next: null };
+  for (let page = 0; page < pages && all.has_more; page += 1) {
+    const { data, has_more, next } = await api.get("requests", { ...filter, limit: String(PAGE), after: all.next });
+    all.data.push(...data);
+    Object.assign(all, { has_more, next });
+  }
+  return all;
+}
+
+function failed(error) {
+  if (error instanceof Refused && error.status === 401) refused();
+  else if (error instanceof Refused) announce(`Some numbers could not be had: ${error.message}`);
+  // Who does not answer is told by the stream of events.
+}
+
+function everySecond() {
+  tick();
+  if (board.api && !document.hidden && performance.now() - board.due > REFRESH_EVERY) refresh();
+}
+
+function pause() {
+  const waiting = board.status.requests.queued;
+  ask({
+    title: "Pause packing and submitting?",
+    text: `No batch is begun until you resume; ${waiting} wait in the queue now. Batches at the provider go on, and what would be late still runs live, at full price.`,
+    yes: "Pause",
+    act: () => operate("pause", "Paused."),
+  });
+}
+
+function resume() {
+  ask({ title: "Resume?", text: "What waits is packed and submitted again.", yes: "Resume", act: () => operate("resume", "Resumed.") });
+}
+
+function flush() {
+  ask({
+    title: "Flush the queue?",
+    text: "All that waits is packed now, rather than after the linger. Batches may be smaller for it.",
+    yes: "Flush",
+    act: () => operate("flush", "All that waits is being packed."),
+  });
+}
+
+async function operate(what, done) {
+  seen(await board.api.post(what));
+  announce(done);
+}
+
+async function redeliver(id, button) {
+  if (button) button.disabled = true;
+  try {
+    await board.api.post(`requests/${encodeURIComponent(id)}/redeliver`);
+    announce(`The webhook of ${id} is being sent again.`);
+  } catch (error) {
+    announce(`It was not sent again: ${error.message}`);
+    if (button) button.disabled = false;
+  }
+  refresh();
+}
+
+function cancel(id) {
+  ask({
+    title: "Cancel this request?",
+    text: "Its caller is told 410. A line that the provider has begun may still be billed.",
+    yes: "Cancel it",
+    act: async () => {
+      await board.api.post(`requests/${encodeURIComponent(id)}/cancel`);
+      announce(`${id} is cancelled.`);
+      await openNamed();
+      refresh();
+    },
+  });
+}
+
+async function openNamed() {
+  const id = request.named();
+  const sheet = byId("request");
+  if (!id || !board.api) return;
+  if (!sheet.open) {
+    byId("request-body").replaceChildren();
+    sheet.showModal();
+  }
+  try {
+    const found = await board.api.get(`requests/${encodeURIComponent(id)}`);
+    if (request.named() === id) showRequest(found);
+  } catch (error) {
+    request.trouble(id, error.message);
+  }
+}
+
+function showRequest(found) {
+  const focused = byId("request-body").contains(document.activeElement);
+  byId("request").dataset.seen = JSON.stringify(found);
+  request.show(found, { redeliver, cancel });
+  if (focused) byId("request-title").focus();
+}
+
+/** To who hears the page, and for a moment to who sees it. */
+function announce(text) {
+  const said = byId("said");
+  say(said, text);
+  said.classList.remove("shown");
+  requestAnimationFrame(() => said.classList.add("shown"));
+  clearTimeout(announce.timer);
+  announce.timer = setTimeout(() => said.classList.remove("shown"), 6_000);
+}
+
+function theme() {
+  const root = document.documentElement;
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const current = () => root.dataset.theme ?? (dark.matches ? "dark" : "light");
+  const label = () => say(byId("theme"), current() === "dark" ? "Light" : "Dark");
+  byId("theme").addEventListener("click", () => {
+    root.dataset.theme = current() === "dark" ? "light" : "dark";
+    localStorage.setItem("offpeak-theme", root.dataset.theme);
+    document.dispatchEvent(new Event("theme"));
+    label();
+  });
+  dark.addEventListener("change", label);
+  label();
+}
