@@ -4,6 +4,7 @@
 #![cfg_attr(not(debug_assertions), allow(dead_code))]
 
 mod app;
+mod dashboard;
 mod edge;
 mod engine;
 mod issuing;
@@ -14,6 +15,7 @@ mod sdk;
 mod settings;
 mod simulate;
 mod simulator;
+mod suite;
 // Its hooks are in debug builds only.
 #[cfg(debug_assertions)]
 mod torture;
