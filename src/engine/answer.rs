@@ -179,6 +179,11 @@ impl Engine {
         Ok(page)
     }
 
+    /// Where the feed ends now: `after` for what ends from here on.
+    pub async fn feed_end(&self, tenant: TenantId) -> Result<u64, StoreError> {
+        self.store.feed_end(tenant).await
+    }
+
     pub async fn ledger(
         &self,
         tenant: TenantId,

@@ -239,6 +239,10 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<FeedPage, StoreError>;
 
+    /// Where the tenant's feed ends: the sequence of the last ending that is kept, or
+    /// up to which all were purged.
+    async fn feed_end(&self, tenant: TenantId) -> Result<u64, StoreError>;
+
     /// Deliveries due by `now` and in no backlog, the longest due first, from after
     /// `after`.
     async fn due_deliveries(

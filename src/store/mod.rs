@@ -529,6 +529,11 @@ impl<K: Kv> Store for KvStore<K> {
             .await
     }
 
+    async fn feed_end(&self, tenant: TenantId) -> Result<u64, StoreError> {
+        self.read_synced(1, move |kv| reads::feed_end(kv, tenant))
+            .await
+    }
+
     async fn due_deliveries(
         &self,
         now: Timestamp,

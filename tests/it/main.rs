@@ -4,6 +4,7 @@
 #![cfg_attr(not(debug_assertions), allow(dead_code))]
 
 mod app;
+mod cli;
 mod dashboard;
 mod edge;
 mod engine;

@@ -43,7 +43,7 @@ pub struct ListQuery {
 /// `GET /offpeak/v1/results?…`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FeedQuery {
-    /// A cursor, which the tenant's mark decrypts.
+    /// A cursor, which the tenant's mark decrypts, or [`FeedQuery::END`].
     pub after: Option<String>,
     pub limit: Option<usize>,
     pub wait: Option<Duration>,
@@ -154,6 +154,9 @@ impl ListQuery {
 }
 
 impl FeedQuery {
+    /// `after` of who wants what ends from here on, and nothing that has.
+    pub const END: &str = "end";
+
     pub fn parse(query: Option<&str>) -> Result<Self, BadQuery> {
         let mut asked = FeedQuery::default();
         for (name, value) in pairs(query)? {

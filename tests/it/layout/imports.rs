@@ -38,6 +38,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "ledger",
             "store",
             "ports::Store",
+            "ports::Clock",
         ],
     ),
     ("app", ANYTHING),
