@@ -159,35 +159,44 @@ function refresh() {
   }, Math.max(0, board.due - performance.now()));
 }
 
+/** Each part is shown as soon as it comes, and one that fails leaves the others. */
 async function load(api) {
-  const period = byId("period").querySelector("input:checked").value;
-  const which = byId("which").querySelector("input:checked").value;
+  const [period, which] = [chosen("period"), chosen("which")];
   const at = now();
-  const [sums, open, ended, broken, letters, learned, named] = await Promise.all([
-    api.get("savings", savings.asked(period, at)),
-    api.get("batches", { limit: "100" }),
-    listed(api, { status: which }, board.pages),
-    api.get("requests", { status: "failed", limit: "10" }),
-    api.get("webhooks", { status: "dead", limit: "50" }),
-    api.get("turnaround"),
-    request.named() && byId("request").open ? api.get(`requests/${encodeURIComponent(request.named())}`).catch(() => null) : null,
-  ]);
+  const part = async (answer, show) => {
+    const found = await answer;
+    if (api === board.api) show(found);
+  };
+  const parts = [
+    part(api.get("savings", savings.asked(period, at)), (sums) => {
+      board.savings = sums;
+      totals.show(sums);
+      savings.show(sums, period, at);
+      deadlines.show(sums);
+      present.warn(board.status, sums);
+    }),
+    part(api.get("batches", { limit: "100" }), (open) => batches.show(open.data)),
+    part(listed(api, { status: which }, board.pages), requests.show),
+    part(api.get("requests", { status: "failed", limit: "10" }), requests.showFailures),
+    part(api.get("webhooks", { status: "dead", limit: "50" }), (letters) => webhooks.show(letters, redeliver)),
+    part(api.get("turnaround"), turnaround.show),
+  ];
+  if (request.named() && byId("request").open) {
+    const id = request.named();
+    parts.push(part(api.get(`requests/${encodeURIComponent(id)}`).catch(() => null), (found) => {
+      const changed = found && id === request.named() && JSON.stringify(found) !== byId("request").dataset.seen;
+      if (changed) showRequest(found);
+    }));
+  }
+  const failures = (await Promise.allSettled(parts)).filter((one) => one.status === "rejected");
   if (api !== board.api) return;
-  board.savings = sums;
-  totals.show(sums);
-  savings.show(sums, period, at);
-  deadlines.show(sums);
-  batches.show(open.data);
-  requests.show(ended);
-  requests.showFailures(broken);
-  webhooks.show(letters, redeliver);
-  turnaround.show(learned);
-  if (board.status) present.warn(board.status, sums);
-  if (named && named.id === request.named() && JSON.stringify(named) !== byId("request").dataset.seen) showRequest(named);
   byId("board").dataset.loaded = period;
-  // The picker was used meanwhile.
-  if (period !== byId("period").querySelector("input:checked").value || which !== byId("which").querySelector("input:checked").value) queueMicrotask(refresh);
+  // Another choice was made meanwhile.
+  if (period !== chosen("period") || which !== chosen("which")) queueMicrotask(refresh);
+  if (failures.length) throw failures[0].reason;
 }
+
+const chosen = (name) => byId(name).querySelector("input:checked").value;
 
 /** So many pages, as one. */
 async function listed(api, filter, pages) {
