@@ -23,7 +23,7 @@ const REFRESH_GAP = 1_000;
 const PAGE = 20;
 
 /** What is on the page, of one token. */
-const board = { api: null, stop: null, status: null, savings: null, pages: 1, loading: false, due: 0, timer: null, lastSeen: "" };
+const board = { api: null, stop: null, status: null, savings: null, pages: 1, loading: false, chosen: false, due: 0, timer: null, lastSeen: "" };
 
 start();
 
@@ -43,14 +43,14 @@ function start() {
   byId("pause").addEventListener("click", pause);
   byId("resume").addEventListener("click", resume);
   byId("flush").addEventListener("click", flush);
-  byId("period").addEventListener("change", refresh);
+  byId("period").addEventListener("change", choose);
   byId("which").addEventListener("change", () => {
     board.pages = 1;
-    refresh();
+    choose();
   });
   byId("more-requests").addEventListener("click", () => {
     board.pages += 1;
-    refresh();
+    choose();
   });
   byId("find").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -147,16 +147,29 @@ function connection(state, text) {
 /** Asks for the numbers anew, soon; once, however often it is called. */
 function refresh() {
   if (!board.api || document.hidden || board.timer) return;
-  board.timer = setTimeout(async () => {
-    board.timer = null;
-    if (board.loading) return;
-    board.loading = true;
-    const began = performance.now();
-    await load(board.api).catch(failed);
-    board.loading = false;
-    const took = performance.now() - began;
-    board.due = performance.now() + Math.max(REFRESH_GAP, took * 10);
-  }, Math.max(0, board.due - performance.now()));
+  board.timer = setTimeout(update, Math.max(0, board.due - performance.now()));
+}
+
+/** Somebody chose what to see, and does not wait for it. */
+function choose() {
+  board.due = 0;
+  board.chosen = true;
+  clearTimeout(board.timer);
+  board.timer = null;
+  refresh();
+}
+
+async function update() {
+  board.timer = null;
+  if (board.loading) return;
+  board.loading = true;
+  board.chosen = false;
+  const began = performance.now();
+  await load(board.api).catch(failed);
+  board.loading = false;
+  const ended = performance.now();
+  board.due = ended + Math.max(REFRESH_GAP, (ended - began) * 10);
+  if (board.chosen) choose();
 }
 
 /** Each part is shown as soon as it comes, and one that fails leaves the others. */
@@ -191,8 +204,6 @@ async function load(api) {
   const failures = (await Promise.allSettled(parts)).filter((one) => one.status === "rejected");
   if (api !== board.api) return;
   byId("board").dataset.loaded = period;
-  // Another choice was made meanwhile.
-  if (period !== chosen("period") || which !== chosen("which")) queueMicrotask(refresh);
   if (failures.length) throw failures[0].reason;
 }
 
@@ -257,7 +268,7 @@ async function redeliver(id, button) {
     announce(`It was not sent again: ${error.message}`);
     if (button) button.disabled = false;
   }
-  refresh();
+  choose();
 }
 
 function cancel(id) {

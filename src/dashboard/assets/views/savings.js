@@ -86,6 +86,7 @@ function showGroups(savings) {
   const found = savings[`by_${by}`] ?? [];
   const title = by[0].toUpperCase() + by.slice(1);
   say(byId("by-column"), title);
+  say(byId("by-heading"), `By ${by}`);
   say(byId("by-caption"), `Savings by ${by}`);
   const body = byId("by-rows");
   body.dataset.by = by;

@@ -19,7 +19,9 @@ export function show(savings) {
 
   const ended = total.requests - total.succeeded;
   say(byId("total-requests"), count(total.requests));
-  say(byId("total-requests-note"), ended ? `${count(ended)} without an answer` : "all answered");
+  say(byId("total-requests-note"), ended ? `${count(ended)} without an answer` : total.requests ? "all answered" : "none yet");
+  byId("first").hidden = total.requests > 0;
+  say(byId("first-url"), new URL("../within/6h/v1", document.baseURI).href);
   say(byId("total-on-time"), share(onTime(total.slack), knownSlack(total.slack)));
   say(byId("total-on-time-note"), `${count(onTime(total.slack))} of ${plural(knownSlack(total.slack), "answer")}`);
   figure("late", total.late, "bad");
