@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 
 import { barriers, launch, watched } from './browser.mjs';
-import { ADMIN_TOKEN, PICTURES, Receiver, Wire, admin, call, ended, until } from './world.mjs';
+import { LINK, PICTURES, Receiver, Wire, admin, call, ended, until } from './world.mjs';
 
 /** What a caller may name its tag, and a provider its model (tests/it/dashboard.rs). */
 const HOSTILE = '<img src=x onerror=alert(1)>';
@@ -75,7 +75,9 @@ describe('the dashboard', () => {
 
   test('takes it from the link, and out of the address', async () => {
     await page.goto('about:blank');
-    await page.goto(`${wire.url}/offpeak#token=${encodeURIComponent(ADMIN_TOKEN)}`);
+    const link = new URL(LINK);
+    assert.equal(link.pathname, '/offpeak/');
+    await page.goto(`${wire.url}/offpeak${link.hash}`);
     await page.waitForSelector('#board[data-loaded]');
     assert.equal(page.url(), `${wire.url}/offpeak/`);
     assert.deepEqual(await page.context().cookies(), []);
@@ -235,6 +237,7 @@ describe('the dashboard', () => {
     await shows('#total-requests', '23');
     provoked = null;
     assert.equal((await admin('status')).paused, false);
+    await page.waitForFunction(() => !document.querySelector('#said').classList.contains('shown'));
   });
 
   for (const [name, width, height, colorScheme] of [
@@ -247,6 +250,7 @@ describe('the dashboard', () => {
       await page.setViewportSize({ width, height });
       await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
       await page.waitForFunction((most) => document.querySelector('.uplot').offsetWidth < most, width);
+      await page.evaluate(() => scrollTo(0, 0));
       assert.deepEqual(await barriers(page), []);
       assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), width, 'it is too wide');
       await page.screenshot({ path: join(PICTURES, `${name}.png`), fullPage: true });

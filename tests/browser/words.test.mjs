@@ -40,7 +40,7 @@ test('amounts that stand together have as many decimals, and none is hidden', ()
 
 test('a share is whole only where nothing is missing', () => {
   assert.equal(share(99_999, 100_000), '99.9 %');
-  assert.equal(share(100_000, 100_000), '100.0 %');
+  assert.equal(share(100_000, 100_000), '100 %');
   assert.equal(share(1, 100_000), '<0.1 %');
   assert.equal(share(0, 100_000), '0.0 %');
   assert.equal(share(0, 0), '–');

@@ -5,7 +5,9 @@ import { createServer } from 'node:http';
 import { connect, createServer as listen } from 'node:net';
 
 export const OFFPEAK_URL = required('OFFPEAK_URL').replace(/\/$/, '');
-export const ADMIN_TOKEN = required('ADMIN_TOKEN');
+/** What `offpeak dashboard` printed. */
+export const LINK = required('LINK');
+const ADMIN_TOKEN = new URLSearchParams(new URL(LINK).hash.slice(1)).get('token');
 export const PICTURES = required('PICTURES');
 
 function required(name) {

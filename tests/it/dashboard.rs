@@ -2,7 +2,7 @@
 //! front of `offpeak simulator`. What is looked for is in tests/browser; its pictures are
 //! kept in target/dashboard.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 use crate::suite::{Program, Suite, offpeak, reserved};
 
@@ -62,10 +62,7 @@ fn in_a_browser() {
     let pictures = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/dashboard");
     let variables = [
         ("OFFPEAK_URL", server.url.clone()),
-        (
-            "ADMIN_TOKEN",
-            fs::read_to_string(data.join("admin.token")).unwrap(),
-        ),
+        ("LINK", link(&server.url, &data)),
         ("WEBHOOK_PORT", webhooks.port().to_string()),
         ("PICTURES", pictures.display().to_string()),
         // A proxy for the registries is none for this machine.
@@ -73,6 +70,18 @@ fn in_a_browser() {
     ];
     suite.run(variables, &mut server);
     println!("pictures of the dashboard: {}", pictures.display());
+}
+
+/// What `offpeak dashboard` prints.
+fn link(url: &str, data: &Path) -> String {
+    let printed = Command::new(env!("CARGO_BIN_EXE_offpeak"))
+        .env_clear()
+        .args(["dashboard", "--url", url, "--data-dir"])
+        .arg(data)
+        .output()
+        .unwrap();
+    assert!(printed.status.success(), "{printed:?}");
+    String::from_utf8(printed.stdout).unwrap().trim().to_owned()
 }
 
 /// The simulator's defaults, but quick, without a batch that stalls, and with one more model.

@@ -88,6 +88,7 @@ function signIn(why) {
   clearTimeout(board.timer);
   byId("board").hidden = true;
   byId("sign-out").hidden = true;
+  byId("sections").hidden = true;
   byId("banner").hidden = true;
   byId("sign-in").hidden = false;
   for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
@@ -112,6 +113,7 @@ function seen(status) {
   byId("board").hidden = false;
   if (asked) byId("main").focus();
   byId("sign-out").hidden = false;
+  byId("sections").hidden = false;
   if (!byId("banner").hidden) announce("The server answers again.");
   byId("banner").hidden = true;
   connection("on", "Live");
@@ -132,7 +134,7 @@ function seen(status) {
 function lost(error, wait) {
   const since = board.status ? `What is shown is from ${clockTime(board.status.now)}. ` : "";
   const why = error instanceof Refused ? `The server answers ${error.status}: ${error.message}` : "The server does not answer.";
-  say(byId("banner"), `${why} ${since}It is tried again every ${span(wait / 1000)}.`);
+  say(byId("banner"), `${why} ${since}It is asked again in ${span(wait / 1000)}.`);
   byId("banner").hidden = false;
   connection("lost", "No connection");
   document.title = "No connection · Offpeak";

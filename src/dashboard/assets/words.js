@@ -12,7 +12,7 @@ export const percent = (permille) => (permille === null ? "–" : `${(permille /
 export function share(part, whole) {
   if (whole === 0) return "–";
   if (part > 0 && part * 1000 < whole) return "<0.1 %";
-  return percent(Math.floor((part * 1000) / whole));
+  return part === whole ? "100 %" : percent(Math.floor((part * 1000) / whole));
 }
 
 /** "45s", "3m 51s", "2h 35m", "4d 2h". */
