@@ -146,7 +146,7 @@ describe('the dashboard', () => {
     await page.waitForSelector('#request .timeline');
     const { timeline } = await admin(`requests/${urgent.id}`);
     const shown = await page.$$eval('#request .timeline li', (items) => items.map((item) => [
-      item.querySelector('time').dateTime, item.querySelector('.why')?.textContent ?? null,
+      item.querySelector('time')?.dateTime ?? null, item.querySelector('.why')?.textContent ?? null,
     ]));
     assert.deepEqual(shown, timeline.map((event) => [event.at, event.reason]));
     assert.equal(timeline[0].event, 'admitted');

@@ -121,6 +121,7 @@ function seen(status) {
   present.show(status);
   present.warn(status, board.savings);
   deadlines.showScopes(status);
+  webhooks.showCounts(status);
   const { now: _, live: __, ...rest } = status;
   const changed = JSON.stringify(rest, (key, value) => (key === "age_seconds" ? undefined : value));
   if (changed !== board.lastSeen) refresh();

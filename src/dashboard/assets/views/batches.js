@@ -12,7 +12,8 @@ export function show(batches) {
 }
 
 function row(batch) {
-  const done = batch.finished_lines ?? null;
+  // Of one that has ended, what it answered; else what the provider says.
+  const done = (batch.ended_at ? batch.answered_lines : batch.finished_lines) ?? null;
   return h("tr", { class: batch.ended_at ? "ended" : "" },
     h("th", { scope: "row" }, h("span", { class: "id", title: batch.id }, `…${batch.id.slice(-8)}`)),
     td([h("span", { class: `chip ${TONES[batch.state] ?? ""}` }, batch.state)]),
@@ -27,7 +28,7 @@ function row(batch) {
 }
 
 function progress(batch, done) {
-  if (done === null) return h("span", { class: "none" }, batch.provider_status ? "not told" : "not there");
+  if (done === null) return h("span", { class: "none" }, batch.ended_at ? "–" : batch.provider_id ? "not told yet" : "not at the provider yet");
   const words = `${count(done)} of ${count(batch.lines)}`;
   return h("span", { class: "progress" },
     h("progress", { max: Math.max(batch.lines, 1), value: done, "aria-label": `${words} lines answered` }),

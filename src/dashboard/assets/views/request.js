@@ -39,15 +39,16 @@ function buttons(request, act) {
 function timeline(request) {
   const events = request.timeline ?? [];
   if (events.length === 0) return h("p", { class: "none" }, "Nothing is known of its way.");
-  const began = Date.parse(events[0].at);
-  const day = (at) => new Date(at).toDateString();
-  const several = new Set(events.map((event) => day(event.at))).size > 1;
+  const began = Date.parse(request.admitted_at);
+  const days = new Set(events.filter((event) => event.at).map((event) => new Date(event.at).toDateString()));
+  const told = days.size > 1 ? localTime : clockTime;
+  const when = (at) => (at === null
+    ? h("p", { class: "when" }, h("span", { title: "when it was is not written down" }, "–"))
+    : h("p", { class: "when" }, h("time", { datetime: at, title: at }, told(at)), h("span", {}, `+${span((Date.parse(at) - began) / 1000)}`)));
   return h("ol", { class: "timeline" }, events.map((event) => h("li", { class: TONES[event.event] ?? "" },
-    h("p", { class: "when" },
-      h("time", { datetime: event.at, title: event.at }, several ? localTime(event.at) : clockTime(event.at)),
-      h("span", {}, `+${span((Date.parse(event.at) - began) / 1000)}`)),
+    when(event.at),
     h("p", { class: "what" }, h("strong", {}, EVENTS[event.event] ?? event.event), event.lane && h("span", { class: "chip" }, event.lane),
-      event.cost_usd !== null && event.cost_usd !== undefined && money(event.cost_usd)),
+      event.cost_usd && money(event.cost_usd)),
     event.reason && h("p", { class: "why" }, event.reason),
     (event.batch_id || event.provider_id) && h("p", { class: "id" }, [event.batch_id, event.provider_id].filter(Boolean).join(" · ")))));
 }
@@ -56,7 +57,7 @@ function facts(request) {
   const usage = request.usage;
   const amounts = [request.cost_usd, request.standard_usd, request.saved_usd].filter((amount) => amount);
   const found = [
-    ["Model", request.model], ["Endpoint", request.endpoint], ["Tag", request.tag], ["Tenant", h("span", { class: "id" }, request.tenant ?? "–")],
+    ["Model", request.model], ["Endpoint", request.endpoint], ["Tag", request.tag], ["Tenant", tenant(request)],
     ["Admitted", instant(request.admitted_at)], ["Deadline", instant(request.deadline)], ["Ended", request.finished_at && instant(request.finished_at)],
     ["If late", request.on_late], ["Status code", request.status_code && String(request.status_code)],
     ["Provider’s request", request.provider_request_id],
@@ -67,6 +68,10 @@ function facts(request) {
     ["Reason", request.reason],
   ];
   return h("dl", { class: "facts" }, found.filter(([, value]) => value).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+}
+
+function tenant({ tenant: id, tenant_name: name }) {
+  return h("span", {}, name ?? null, h("span", { class: name ? "under id" : "id" }, id ?? "–"));
 }
 
 const instant = (at) => h("span", {}, localTime(at), " ", h("span", { class: "none" }, "("), relative(at), h("span", { class: "none" }, ")"));

@@ -20,7 +20,7 @@ function row(request) {
     td(status(request)),
     h("td", { class: "name", title: `${request.model} · ${request.endpoint}` }, request.model),
     tag(request),
-    h("td", { class: "id", title: request.tenant }, short(request.tenant ?? "–")),
+    h("td", { class: "name", title: request.tenant }, request.tenant_name ?? h("span", { class: "id" }, short(request.tenant ?? "–"))),
     h("td", { title: request.reason }, request.lane),
     td(left(request)),
     numeric(money(request.cost_usd, among)), numeric(money(request.saved_usd, among)));

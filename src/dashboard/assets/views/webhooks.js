@@ -1,7 +1,7 @@
 // Dead letters, and sending them again.
 
 import { byId, h, nothing, numeric, relative, requestLink, rows, say, td } from "../dom.js";
-import { count } from "../words.js";
+import { count, plural } from "../words.js";
 
 export function show(page, redeliver) {
   const body = byId("letter-rows");
@@ -18,4 +18,11 @@ export function show(page, redeliver) {
       "aria-label": `Send again: the webhook of request ${letter.request_id}`,
       onclick: (event) => redeliver(letter.request_id, event.currentTarget),
     }, "Send again"))));
+}
+
+/** How many wait, as far as they are counted. */
+export function showCounts({ delivery }) {
+  if (!delivery) return;
+  const waiting = delivery.pending ? `${plural(delivery.pending, "delivery", "deliveries")} wait or are being tried. ` : "";
+  say(byId("delivery-sub"), `${waiting}Sending a dead letter again turns its endpoint on.`);
 }
