@@ -269,7 +269,12 @@ describe('the dashboard', () => {
     assert.equal(await background(), dark);
   });
 
-  test('forgets the token', async () => {
+  test('forgets the token, and takes it again', async () => {
+    await page.click('#sign-out');
+    await page.fill('#token', new URLSearchParams(new URL(LINK).hash.slice(1)).get('token'));
+    await page.keyboard.press('Enter');
+    await page.waitForSelector('#board[data-loaded]');
+    await shows('#total-requests', '23');
     await page.click('#sign-out');
     await page.waitForSelector('#token');
     await page.reload();

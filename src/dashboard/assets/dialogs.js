@@ -1,4 +1,4 @@
-// Asking before something is done.
+// Asking before something is done, and saying that it was.
 
 import { byId, say } from "./dom.js";
 
@@ -24,4 +24,14 @@ export function ask({ title, text, yes, act }) {
   decline.onclick = () => dialog.close();
   dialog.showModal();
   decline.focus();
+}
+
+/** To who hears the page, and for a moment to who sees it. */
+export function announce(text) {
+  const said = byId("said");
+  say(said, text);
+  said.classList.remove("shown");
+  requestAnimationFrame(() => said.classList.add("shown"));
+  clearTimeout(announce.timer);
+  announce.timer = setTimeout(() => said.classList.remove("shown"), 6_000);
 }

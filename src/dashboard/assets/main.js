@@ -1,7 +1,9 @@
 // The operators' page: who is asked, when, and what is shown of the answers.
 
+import * as actions from "./actions.js";
 import { Api, Refused } from "./api.js";
-import { ask } from "./dialogs.js";
+import * as appearance from "./appearance.js";
+import { announce } from "./dialogs.js";
 import { byId, now, say, setClock, tick } from "./dom.js";
 import { follow } from "./live.js";
 import * as session from "./session.js";
@@ -28,7 +30,8 @@ const board = { api: null, stop: null, status: null, savings: null, pages: 1, lo
 start();
 
 function start() {
-  theme();
+  appearance.start();
+  actions.start({ api: () => board.api, status: () => board.status, seen, changed: choose });
   savings.start();
   present.start();
   byId("token-form").addEventListener("submit", (event) => {
@@ -40,9 +43,6 @@ function start() {
     session.forget();
     signIn("");
   });
-  byId("pause").addEventListener("click", pause);
-  byId("resume").addEventListener("click", resume);
-  byId("flush").addEventListener("click", flush);
   byId("period").addEventListener("change", choose);
   byId("which").addEventListener("change", () => {
     board.pages = 1;
@@ -84,8 +84,9 @@ function connect(token) {
 
 function signIn(why) {
   board.stop?.abort();
-  board.api = null;
   clearTimeout(board.timer);
+  Object.assign(board, { api: null, status: null, savings: null, timer: null });
+  delete byId("board").dataset.loaded;
   byId("board").hidden = true;
   byId("sign-out").hidden = true;
   byId("sections").hidden = true;
@@ -167,12 +168,13 @@ async function update() {
   if (board.loading) return;
   board.loading = true;
   board.chosen = false;
+  const { api } = board;
   const began = performance.now();
-  await load(board.api).catch(failed);
+  await load(api).catch(failed);
   board.loading = false;
   const ended = performance.now();
   board.due = ended + Math.max(REFRESH_GAP, (ended - began) * 10);
-  if (board.chosen) choose();
+  if (board.chosen || api !== board.api) choose();
 }
 
 /** Each part is shown as soon as it comes, and one that fails leaves the others. */
@@ -194,7 +196,7 @@ async function load(api) {
     part(api.get("batches", { limit: "100" }), (open) => batches.show(open.data)),
     part(listed(api, { status: which }, board.pages), requests.show),
     part(api.get("requests", { status: "failed", limit: "10" }), requests.showFailures),
-    part(api.get("webhooks", { status: "dead", limit: "50" }), (letters) => webhooks.show(letters, redeliver)),
+    part(api.get("webhooks", { status: "dead", limit: "50" }), (letters) => webhooks.show(letters, actions.redeliver)),
     part(api.get("turnaround"), turnaround.show),
   ];
   if (request.named() && byId("request").open) {
@@ -234,60 +236,6 @@ function everySecond() {
   if (board.api && !document.hidden && performance.now() - board.due > REFRESH_EVERY) refresh();
 }
 
-function pause() {
-  const waiting = board.status.requests.queued;
-  ask({
-    title: "Pause packing and submitting?",
-    text: `No batch is begun until you resume; ${waiting} wait in the queue now. Batches at the provider go on, and what would be late still runs live, at full price.`,
-    yes: "Pause",
-    act: () => operate("pause", "Paused."),
-  });
-}
-
-function resume() {
-  ask({ title: "Resume?", text: "What waits is packed and submitted again.", yes: "Resume", act: () => operate("resume", "Resumed.") });
-}
-
-function flush() {
-  ask({
-    title: "Flush the queue?",
-    text: "All that waits is packed now, rather than after the linger. Batches may be smaller for it.",
-    yes: "Flush",
-    act: () => operate("flush", "All that waits is being packed."),
-  });
-}
-
-async function operate(what, done) {
-  seen(await board.api.post(what));
-  announce(done);
-}
-
-async function redeliver(id, button) {
-  if (button) button.disabled = true;
-  try {
-    await board.api.post(`requests/${encodeURIComponent(id)}/redeliver`);
-    announce(`The webhook of ${id} is being sent again.`);
-  } catch (error) {
-    announce(`It was not sent again: ${error.message}`);
-    if (button) button.disabled = false;
-  }
-  choose();
-}
-
-function cancel(id) {
-  ask({
-    title: "Cancel this request?",
-    text: "Its caller is told 410. A line that the provider has begun may still be billed.",
-    yes: "Cancel it",
-    act: async () => {
-      await board.api.post(`requests/${encodeURIComponent(id)}/cancel`);
-      announce(`${id} is cancelled.`);
-      await openNamed();
-      refresh();
-    },
-  });
-}
-
 async function openNamed() {
   const id = request.named();
   const sheet = byId("request");
@@ -307,31 +255,6 @@ async function openNamed() {
 function showRequest(found) {
   const focused = byId("request-body").contains(document.activeElement);
   byId("request").dataset.seen = JSON.stringify(found);
-  request.show(found, { redeliver, cancel });
+  request.show(found, actions);
   if (focused) byId("request-title").focus();
-}
-
-/** To who hears the page, and for a moment to who sees it. */
-function announce(text) {
-  const said = byId("said");
-  say(said, text);
-  said.classList.remove("shown");
-  requestAnimationFrame(() => said.classList.add("shown"));
-  clearTimeout(announce.timer);
-  announce.timer = setTimeout(() => said.classList.remove("shown"), 6_000);
-}
-
-function theme() {
-  const root = document.documentElement;
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  const current = () => root.dataset.theme ?? (dark.matches ? "dark" : "light");
-  const label = () => say(byId("theme"), current() === "dark" ? "Light" : "Dark");
-  byId("theme").addEventListener("click", () => {
-    root.dataset.theme = current() === "dark" ? "light" : "dark";
-    localStorage.setItem("offpeak-theme", root.dataset.theme);
-    document.dispatchEvent(new Event("theme"));
-    label();
-  });
-  dark.addEventListener("change", label);
-  label();
 }
