@@ -4,6 +4,7 @@
 #![cfg_attr(not(debug_assertions), allow(dead_code))]
 
 mod app;
+mod doctor;
 mod edge;
 mod engine;
 mod issuing;

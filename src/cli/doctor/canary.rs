@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
-    calls::{Ending, MOST_OUTPUT, Plan, Stop},
+    calls::{Ending, MOST_OUTPUT, Patience, Plan, Stop},
     compare::Difference,
     line::{Line, Payload},
     made::Made,
@@ -105,7 +105,10 @@ pub async fn run(args: &Canary, reading: Reading, as_json: bool) -> Result<ExitC
     let plan = Plan {
         model: args.model.clone(),
         embedding_model: args.embedding_model.clone(),
-        wait: (!args.no_wait).then_some(args.wait),
+        patience: Patience::For(match args.no_wait {
+            true => Duration::ZERO,
+            false => args.wait,
+        }),
         looks: LOOKS,
         tells: true,
     };
@@ -133,7 +136,7 @@ pub async fn run(args: &Canary, reading: Reading, as_json: bool) -> Result<ExitC
         }
     }
     let ending = said.unwrap_or(Ending::NoBatch);
-    let simulator = stand_in::exchanges(http, &plan, ending).await?;
+    let simulator = stand_in::exchanges(http, &plan, &ending).await?;
     let outcome = Outcome {
         upstream: base,
         plan: &plan,

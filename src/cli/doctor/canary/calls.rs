@@ -25,20 +25,27 @@ const OUTPUT_EXPIRES: u64 = 3_600;
 pub struct Plan {
     pub model: String,
     pub embedding_model: String,
-    /// How long the batch may take before it is cancelled; none cancels it at once.
-    pub wait: Option<Duration>,
+    pub patience: Patience,
     /// Between two looks at the batch, at first and at most.
     pub looks: (Duration, Duration),
     /// Tell on standard error how far it is.
     pub tells: bool,
 }
 
+/// When the batch is cancelled, if it has not ended.
+pub enum Patience {
+    For(Duration),
+    /// As soon as it has this status.
+    Until(String),
+}
+
 /// How the batch went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// It ended by itself.
     Ended,
-    Cancelled,
+    /// With the status that it then had.
+    Cancelled(String),
     /// There was none to be had.
     NoBatch,
 }
@@ -228,8 +235,9 @@ async fn batch(
     )
     .await?;
     let Some(ended) = ended(line, plan, made, stop, &id).await? else {
+        let status = made.status().to_owned();
         made.cancel(line, plan.looks.0).await;
-        return Ok(Ending::Cancelled);
+        return Ok(Ending::Cancelled(status));
     };
     for (field, object, content) in [
         ("output_file_id", "output file", "output"),
@@ -271,7 +279,7 @@ async fn ended(
     stop: &CancellationToken,
     id: &str,
 ) -> Result<Option<Reply>, Stop> {
-    let until = Instant::now() + plan.wait.unwrap_or_default();
+    let began = Instant::now();
     let (mut interval, longest) = plan.looks;
     loop {
         let look = tokio::select! {
@@ -288,14 +296,18 @@ async fn ended(
                 return Ok(Some(reply));
             }
         }
-        let now = Instant::now();
-        if now >= until {
+        let left = match &plan.patience {
+            Patience::For(longest) => longest.saturating_sub(began.elapsed()),
+            Patience::Until(status) if made.status() == status => Duration::ZERO,
+            Patience::Until(_) => interval,
+        };
+        if left.is_zero() {
             return Ok(None);
         }
         tokio::select! {
             biased;
             () = stop.cancelled() => return Err(Stop::Interrupted),
-            () = sleep(interval.min(until - now)) => {}
+            () = sleep(interval.min(left)) => {}
         }
         interval = (interval * 3 / 2).min(longest);
     }

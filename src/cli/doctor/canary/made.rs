@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::Method;
+use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use super::line::{Line, Payload, Reply};
@@ -173,9 +174,8 @@ impl Made {
                 .ask(Method::GET, "/files?purpose=batch&limit=100")
                 .await;
             match found(list, |file| file["filename"] == name.as_str()) {
-                Some(Some(id)) => self.file(line, &id),
-                Some(None) => {}
-                None => left.push(format!("perhaps a file named {name}")),
+                Some(id) => self.file(line, &id),
+                None => left.push(format!("perhaps a file named {name}, which is not listed")),
             }
         }
         if self.lost_create {
@@ -184,25 +184,24 @@ impl Made {
             match found(list, |batch| {
                 batch["metadata"]["offpeak_canary"] == tag.as_str()
             }) {
-                Some(Some(id)) => {
+                Some(id) => {
                     line.own(&id);
                     self.batch = Some(id);
                 }
-                Some(None) => {}
-                None => left.push(format!("perhaps a batch with `{tag}` in its metadata")),
+                None => left.push(format!(
+                    "perhaps a batch with `{tag}` in its metadata, which is not listed and fails \
+                     for want of its file"
+                )),
             }
         }
         left
     }
 }
 
-/// The id in a list that fits; None where there is no list.
-fn found(
-    list: Result<Reply, String>,
-    fits: impl Fn(&serde_json::Value) -> bool,
-) -> Option<Option<String>> {
+/// The id of what fits in a list.
+fn found(list: Result<Reply, String>, fits: impl Fn(&Value) -> bool) -> Option<String> {
     let list = list.ok().filter(Reply::is_success)?;
     let items = list.body["data"].as_array()?;
-    let item = items.iter().find(|item| fits(item));
-    Some(item.and_then(|item| item["id"].as_str().map(str::to_owned)))
+    let id = &items.iter().find(|item| fits(item))?["id"];
+    id.as_str().map(str::to_owned)
 }

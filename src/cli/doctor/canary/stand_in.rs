@@ -6,7 +6,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    calls::{Ending, Plan},
+    calls::{Ending, Patience, Plan},
     converse,
     line::Line,
     transcript::Exchange,
@@ -21,16 +21,21 @@ const KEY: &str = "sk-canary";
 /// Long enough for a look at the batch in each of its states.
 const STATE: Duration = Duration::from_millis(150);
 const LOOKS: Duration = Duration::from_millis(20);
+/// Longer than anything here takes.
+const LONG: Duration = Duration::from_secs(3_600);
+
+/// In which a batch can be cancelled.
+const STATES: [&str; 3] = ["validating", "in_progress", "finalizing"];
 
 /// What it says. `ending` is how the batch went at the provider, and goes here.
 pub async fn exchanges(
     http: reqwest::Client,
     plan: &Plan,
-    ending: Ending,
+    ending: &Ending,
 ) -> Result<Vec<Exchange>, Failure> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let base = format!("http://{}/v1", listener.local_addr()?);
-    let simulator = Simulator::new(settings(plan), SystemClock::new().now());
+    let simulator = Simulator::new(settings(plan, ending), SystemClock::new().now());
     let stop = CancellationToken::new();
     let mut serving = JoinSet::new();
     serving.spawn(serve(listener, simulator, stop.clone()));
@@ -38,7 +43,13 @@ pub async fn exchanges(
     let plan = Plan {
         model: plan.model.clone(),
         embedding_model: plan.embedding_model.clone(),
-        wait: (ending != Ending::Cancelled).then_some(Duration::from_secs(60)),
+        patience: match ending {
+            Ending::Cancelled(status) if STATES.contains(&status.as_str()) => {
+                Patience::Until(status.clone())
+            }
+            Ending::Cancelled(_) => Patience::For(Duration::ZERO),
+            Ending::Ended | Ending::NoBatch => Patience::For(LONG),
+        },
         looks: (LOOKS, LOOKS),
         tells: false,
     };
@@ -53,8 +64,9 @@ pub async fn exchanges(
     }
 }
 
-/// The usual ones, with all that has a time over in a moment.
-fn settings(plan: &Plan) -> Settings {
+/// The usual ones, with all that has a time over in a moment, but for the state in which
+/// the batch is to be cancelled.
+fn settings(plan: &Plan, ending: &Ending) -> Settings {
     let mut settings = Settings::default();
     let latency = &mut settings.latency;
     latency.validation = STATE;
@@ -65,6 +77,12 @@ fn settings(plan: &Plan) -> Settings {
     latency.cancel = STATE;
     latency.live_median = Duration::ZERO;
     latency.live_chunk = Duration::ZERO;
+    match ending {
+        Ending::Cancelled(status) if status == "validating" => latency.validation = LONG,
+        Ending::Cancelled(status) if status == "finalizing" => latency.finalizing = LONG,
+        Ending::Cancelled(_) => latency.turnaround_median = LONG,
+        Ending::Ended | Ending::NoBatch => {}
+    }
     for model in [&plan.model, &plan.embedding_model] {
         if let Some(usual) = settings.models.get("gpt-4o-mini").copied() {
             settings.models.entry(model.clone()).or_insert(usual);
