@@ -39,6 +39,12 @@ pub struct Args {
     /// The settings that the server runs with, or will.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// The provider's base URL, as `serve --upstream` has it.
+    #[arg(long, value_name = "BASE_URL")]
+    upstream: Option<String>,
+    /// Where the server keeps its data, as `serve --data-dir` has it.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
     /// The running server [default: where the settings have it listen, if one is there].
     #[arg(long, value_name = "URL")]
     url: Option<String>,
@@ -54,7 +60,15 @@ pub struct Args {
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, Failure> {
-    let reading = Reading::new(args.config.as_deref(), &[])?;
+    let flags = [
+        ("upstream.base_url", args.upstream.clone()),
+        ("store.data_dir", args.data_dir.clone()),
+    ];
+    let flags = flags.into_iter();
+    let flags: Vec<_> = flags
+        .filter_map(|(key, value)| Some((key, value?)))
+        .collect();
+    let reading = Reading::new(args.config.as_deref(), &flags)?;
     if args.canary.canary {
         return canary::run(&args.canary, reading, args.json).await;
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     Ended, binary, ended, offpeak,
-    provider::{Stub, brisk, counting},
+    provider::{Stub, brisk, counting, http, nothing_is_left},
 };
 use crate::kill::{
     hooks::Hooks,
@@ -105,7 +105,7 @@ async fn where_all_is_well_all_is_ok() {
     }
     // No batch and no file came of it.
     assert_eq!(provider.simulator.log().batches.len(), 0);
-    super::provider::nothing_is_left(&provider, KEY).await;
+    nothing_is_left(&provider, KEY).await;
 }
 
 #[tokio::test]
@@ -277,9 +277,13 @@ async fn a_server_that_is_paused() {
     let hooks = Hooks::start(provider.trap.clone()).await;
     let server = server(&provider, dir.path(), &hooks).await;
     let token = fs::read_to_string(dir.path().join("data/admin.token")).unwrap();
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let pause = format!("{}/offpeak/admin/pause", server.base);
-    let paused = http.post(&pause).bearer_auth(&token).send().await.unwrap();
+    let paused = http()
+        .post(&pause)
+        .bearer_auth(&token)
+        .send()
+        .await
+        .unwrap();
     assert_eq!(paused.status(), 200);
     let listen = server.base.strip_prefix("http://").unwrap();
     let listen = ("OFFPEAK_SERVER__LISTEN", listen);
@@ -326,8 +330,7 @@ async fn a_receiver_is_reached_and_takes_a_test_event() {
     );
     is(&ended, "webhook test", "skipped", "No call with a deadline");
 
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    let call = http
+    let call = http()
         .post(format!("{base}/v1/chat/completions"))
         .bearer_auth(KEY)
         .header("Offpeak-Deadline", "1h")

@@ -108,7 +108,9 @@ pub async fn counting(calls: Arc<Mutex<Vec<String>>>) -> Stub {
 
 /// That nothing of `key` is left there: no file, and no batch that goes on.
 pub async fn nothing_is_left(provider: &Provider, key: &str) {
-    let files = reqwest_get(&format!("{}/files", provider.upstream()), key).await;
+    let files = http().get(format!("{}/files", provider.upstream()));
+    let files = files.bearer_auth(key).send().await.unwrap();
+    let files: Value = files.json().await.unwrap();
     assert_eq!(files["data"], serde_json::json!([]), "{files}");
     let ended = ["completed", "cancelled", "failed", "expired"];
     for batch in provider.simulator.log().batches {
@@ -121,10 +123,9 @@ pub async fn nothing_is_left(provider: &Provider, key: &str) {
     }
 }
 
-async fn reqwest_get(url: &str, key: &str) -> Value {
+/// As an SDK would call.
+pub fn http() -> reqwest::Client {
     // Plain HTTP on loopback, yet reqwest wants a TLS provider to be there.
     let _another_was_first = rustls::crypto::ring::default_provider().install_default();
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    let reply = http.get(url).bearer_auth(key).send().await.unwrap();
-    reply.json().await.unwrap()
+    reqwest::Client::builder().no_proxy().build().unwrap()
 }
