@@ -6,6 +6,7 @@
 //! and the first turn after a crash is the same code as any other. The store is
 //! the truth; `summary::Summary` is what it says, counted.
 
+mod across;
 mod admit;
 mod answer;
 mod audit;
@@ -44,6 +45,7 @@ mod shadow;
 mod submitter;
 mod summary;
 mod taps;
+mod timeline;
 mod tokens;
 mod turnaround;
 mod upload;
@@ -60,6 +62,7 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::policy::{budget::Window, turnaround::Curve};
+pub use across::{Edges, Progress};
 pub use admit::{AdmitError, Admitted, Call, Refused};
 pub use answer::{FeedError, View};
 pub use budgets::BudgetView;
@@ -80,6 +83,7 @@ pub use settling::error_body;
 pub use shadow::{Coding, Excerpt, Passed, Whose};
 pub use summary::{Counts, Full};
 pub use taps::{Tap, TapEvent};
+pub use timeline::{Event, Happened};
 pub use turnaround::{Believed, Turnaround};
 pub use waiters::Waiter;
 
@@ -155,6 +159,8 @@ pub struct Engine {
     /// Requests whose acknowledgement is not on the wire yet.
     unflushed: inflight::Mentions<RequestKey>,
     disk_bytes: AtomicU64,
+    /// Requests that have ended since the start.
+    endings: AtomicU64,
     paused: AtomicBool,
     flushing: AtomicBool,
 
@@ -232,6 +238,7 @@ impl Engine {
             )),
             unflushed: inflight::Mentions::default(),
             disk_bytes: AtomicU64::new(0),
+            endings: AtomicU64::new(0),
             paused: AtomicBool::new(false),
             flushing: AtomicBool::new(false),
             tasks: TaskTracker::new(),
@@ -324,6 +331,11 @@ impl Engine {
             .filter(|batch| batch.state.is_open())
             .cloned()
             .collect()
+    }
+
+    /// Requests that have ended since the start.
+    pub fn endings(&self) -> u64 {
+        self.endings.load(Ordering::Relaxed)
     }
 
     /// Bytes on disk, as last measured.

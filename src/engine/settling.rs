@@ -1,6 +1,6 @@
 //! The one way a request ends here: durable first, then counted, then told.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -36,6 +36,7 @@ impl Engine {
             match result {
                 Ok(one) => {
                     if matches!(one, Settled::Now { .. }) {
+                        self.endings.fetch_add(1, Ordering::Relaxed);
                         self.book(&ledger);
                         if let Source::Batch(batch) = source {
                             self.summary.lock().billed(&key, batch);

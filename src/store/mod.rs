@@ -17,6 +17,7 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::mpsc;
 
+mod across;
 mod backup;
 mod changes;
 mod codec;
@@ -77,9 +78,9 @@ use crate::{
         time::Timestamp,
     },
     ports::{
-        Admission, Admitted, Delivery, DeliveryStatus, Ending, FeedPage, Head, Idempotent,
-        KeyOwner, Learned, LearnedKey, LedgerEntry, Outline, Relocation, Replan, Settled, Store,
-        StoreError, Stored, TenantMove, Unbooked,
+        Admission, Admitted, Delivery, DeliveryCounts, DeliveryStatus, Ending, FeedEntry, FeedPage,
+        Head, Idempotent, KeyOwner, Learned, LearnedKey, LedgerEntry, LedgerRows, Outline,
+        Relocation, Replan, Settled, Store, StoreError, Stored, TenantMove, Unbooked,
     },
 };
 
@@ -320,6 +321,20 @@ impl<K: Kv> Store for KvStore<K> {
             .await
     }
 
+    async fn find(&self, id: RequestId) -> Result<Option<RequestKey>, StoreError> {
+        self.read_synced(usize::MAX, move |kv| across::find(kv, id))
+            .await
+    }
+
+    async fn newest(
+        &self,
+        before: Option<RequestId>,
+        limit: usize,
+    ) -> Result<Vec<Head>, StoreError> {
+        self.read_synced(usize::MAX, move |kv| across::newest(kv, before, limit))
+            .await
+    }
+
     async fn erase(&self, key: RequestKey) -> Result<bool, StoreError> {
         self.change(move |staging| purge::erase(staging, key)).await
     }
@@ -403,6 +418,11 @@ impl<K: Kv> Store for KvStore<K> {
             .await
     }
 
+    async fn taken_out_of(&self, entry: Entry) -> Result<Option<BatchId>, StoreError> {
+        self.read(1, move |kv| reads::taken_out_of(kv, &entry))
+            .await
+    }
+
     async fn lines(
         &self,
         batch: BatchId,
@@ -429,6 +449,11 @@ impl<K: Kv> Store for KvStore<K> {
 
     async fn batches(&self, since: Timestamp) -> Result<Vec<Batch>, StoreError> {
         self.read(usize::MAX, move |kv| reads::batches(kv, since))
+            .await
+    }
+
+    async fn newest_batches(&self, limit: usize) -> Result<Vec<Batch>, StoreError> {
+        self.read_synced(limit, move |kv| reads::newest_batches(kv, limit))
             .await
     }
 
@@ -529,6 +554,16 @@ impl<K: Kv> Store for KvStore<K> {
             .await
     }
 
+    async fn recent(
+        &self,
+        of: Option<TenantId>,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<FeedEntry>, StoreError> {
+        self.read_synced(usize::MAX, move |kv| across::recent(kv, of, before, limit))
+            .await
+    }
+
     async fn due_deliveries(
         &self,
         now: Timestamp,
@@ -608,6 +643,20 @@ impl<K: Kv> Store for KvStore<K> {
         .await
     }
 
+    async fn all_dead_letters(
+        &self,
+        after: Option<(ReceiverId, RequestKey)>,
+        limit: usize,
+    ) -> Result<Vec<(ReceiverId, RequestKey)>, StoreError> {
+        self.read_synced(limit, move |kv| across::dead_letters(kv, after, limit))
+            .await
+    }
+
+    async fn delivery_counts(&self, most: usize) -> Result<DeliveryCounts, StoreError> {
+        self.read(usize::MAX, move |kv| across::delivery_counts(kv, most))
+            .await
+    }
+
     async fn turn_off(&self, off: TurnedOff) -> Result<(), StoreError> {
         let key = receiver::key(off.tenant, off.receiver);
         self.put(key, Some(receiver::encode(&off))).await
@@ -667,6 +716,19 @@ impl<K: Kv> Store for KvStore<K> {
     ) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError> {
         self.read_synced(usize::MAX, move |kv| reads::ledger(kv, tenant, since))
             .await
+    }
+
+    async fn ledger_page(
+        &self,
+        rows: &LedgerRows,
+        after: Option<&LedgerKey>,
+        limit: usize,
+    ) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError> {
+        let (rows, after) = (rows.clone(), after.cloned());
+        self.read_synced(usize::MAX, move |kv| {
+            across::ledger(kv, &rows, after.as_ref(), limit)
+        })
+        .await
     }
 
     async fn purge(&self, horizon: Timestamp, limit: usize) -> Result<usize, StoreError> {
