@@ -92,6 +92,7 @@ async fn where_all_is_well_all_is_ok() {
         ("server", env!("CARGO_PKG_VERSION")),
         ("server ready", "takes calls"),
         ("server state", "0 requests are open"),
+        ("dead letters", "No webhook was given up"),
     ] {
         is(&ended, name, "ok", says);
     }
