@@ -128,6 +128,14 @@ describe('the dashboard', () => {
     }
   });
 
+  test('turns the pages of requests', async () => {
+    const listed = () => page.$$eval('#request-rows tr', (rows) => rows.length);
+    assert.equal(await listed(), 20);
+    await page.click('#more-requests');
+    await page.waitForFunction(() => document.querySelectorAll('#request-rows tr').length === 21);
+    assert.equal(await page.isVisible('#more-requests'), false);
+  });
+
   test('shows what callers write as text', async () => {
     const named = (rows) => rows.flatMap((row) => [...row.cells]).filter((cell) => cell.textContent.startsWith('<img')).length;
     assert.equal(await page.$$eval('#request-rows tr', named), 2);
@@ -148,7 +156,7 @@ describe('the dashboard', () => {
     const shown = await page.$$eval('#request .timeline li', (items) => items.map((item) => [
       item.querySelector('time')?.dateTime ?? null, item.querySelector('.why')?.textContent ?? null,
     ]));
-    assert.deepEqual(shown, timeline.map((event) => [event.at, event.reason]));
+    assert.deepEqual(shown, timeline.map((event) => [event.at, event.reason || null]));
     assert.equal(timeline[0].event, 'admitted');
     assert.ok(timeline.some((event) => event.event === 'answered'));
     assert.ok(timeline.some((event) => event.reason), 'no decision has a reason');

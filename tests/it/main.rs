@@ -7,6 +7,7 @@ mod app;
 mod cli;
 mod dashboard;
 mod docs;
+mod doctor;
 mod edge;
 mod engine;
 mod issuing;

@@ -26,7 +26,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("config", &["model"]),
     // The simulator is a thing to run, by itself or in the demo.
     // So is a backtest, with its prices. What a stopped server's directory holds is
-    // checked, salvaged, copied and restored without the rest of the application.
+    // checked, salvaged, copied and restored without the rest of the application, and
+    // whether a webhook may be called is for its guard to say.
     (
         "cli",
         &[
@@ -37,6 +38,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "backtest",
             "ledger",
             "store",
+            "delivery",
             "ports::Store",
             "ports::Clock",
         ],
