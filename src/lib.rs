@@ -22,6 +22,7 @@
 //! | [`store`] | the durable truth: sled, and memory for tests |
 //! | [`provider`] | files, batches and live calls on OpenAI's wire |
 //! | [`delivery`] | one webhook attempt: sign, guard, send |
+//! | [`metrics`] | what is counted of all that is done, for Prometheus |
 //! | [`edge`] | HTTP in: pass-through, admission, holding, polling, streams |
 //! | [`backtest`] | policies played on a trace in virtual time, and what they are measured against |
 //! | [`simulator`] | a faithful provider with faults and virtual time |
@@ -37,6 +38,7 @@ pub mod engine;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod ledger;
+pub mod metrics;
 pub mod model;
 pub mod policy;
 pub mod ports;

@@ -14,6 +14,7 @@ use super::{
     outcome::Answer,
     prefer::Preference,
     stub::{self, Facts},
+    waiting::Wait,
 };
 use crate::{
     engine::{Cancelled, Erased},
@@ -121,7 +122,7 @@ async fn get(
     let Some(wait) = prefer.wait else {
         return pending(&edge, key, prefer).await;
     };
-    let Some(_waits) = edge.waiting.enter(key.tenant) else {
+    let Some(_waits) = edge.waiting.enter(key.tenant, Wait::Poll) else {
         return pending(&edge, key, Preference::default()).await;
     };
     let mut ending = Ending::new(edge.engine.clone(), key, waiter, false);

@@ -192,6 +192,7 @@ impl Engine {
         };
         match self.store.admit(admission).await {
             Ok(ports::Admitted::New) => {
+                self.metrics.requests.admitted(&request);
                 self.wake_for(&place, first, &request);
                 Ok(Admitted {
                     request,

@@ -212,7 +212,7 @@ impl Engine {
             tries: delivery.tries,
             last: "its receiver did not work again in time".into(),
         };
-        self.store.record_delivery(*delivery, status).await
+        self.record(*delivery, status).await
     }
 
     /// Puts what waits for another try at a receiver that is gone into its backlog,

@@ -11,6 +11,7 @@ mod answer;
 mod audit;
 mod budgets;
 mod cancel;
+mod counted;
 mod courier;
 mod credentials;
 mod damaged;
@@ -85,6 +86,7 @@ pub use waiters::Waiter;
 
 use crate::{
     ledger::Prices,
+    metrics::Metrics,
     model::{
         batch::Batch,
         id::{RequestId, RequestKey, TenantId},
@@ -102,6 +104,7 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     pub vault: Arc<dyn Vault>,
     pub prices: Prices,
+    pub metrics: Arc<Metrics>,
     pub settings: Settings,
     /// Where callers present keys that we issue; else they present the provider's.
     pub upstreams: Option<Upstreams>,
@@ -114,6 +117,7 @@ pub struct Engine {
     clock: Arc<dyn Clock>,
     vault: Arc<dyn Vault>,
     prices: Prices,
+    metrics: Arc<Metrics>,
     settings: Settings,
 
     organizations: Arc<scope::Organizations>,
@@ -243,6 +247,7 @@ impl Engine {
             clock: parts.clock,
             vault: parts.vault,
             prices: parts.prices,
+            metrics: parts.metrics,
             settings: parts.settings,
         });
         engine.recall_tenants().await?;

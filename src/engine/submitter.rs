@@ -8,6 +8,7 @@ mod strays;
 use std::{sync::Arc, time::Duration};
 
 use crate::{
+    metrics::BatchEnd,
     model::{
         batch::{Batch, BatchEvent, BatchState},
         id::{BatchId, TenantId},
@@ -199,6 +200,7 @@ impl Engine {
         batch.submitted = Some(self.now());
         let due = self.now() + self.settings.watch.poll_interval;
         self.keep(&mut batch, BatchEvent::Submit, due).await?;
+        self.metrics.batches.created(batch.lines);
         self.hear_what_came_early(&remote.id);
         Ok(())
     }
@@ -300,6 +302,7 @@ impl Engine {
         batch.litter.extend(batch.input_file.take());
         self.advance(&mut batch, BatchEvent::Abandon, self.now())
             .await?;
+        self.metrics.batches.ended(BatchEnd::Abandoned, None);
         self.signals.packer.notify_one();
         self.signals.janitor.notify_one();
         Ok(())
