@@ -522,8 +522,8 @@ fn ending(n: u64, places: Vec<Place>, answer: Bytes) -> Ending {
             provider_request: Some("req_0123456789abcdef0123456789abcdef".into()),
             usage: Usage {
                 input: 500,
-                cached: 0,
                 output: 200,
+                ..Usage::default()
             },
             bill: None,
         },

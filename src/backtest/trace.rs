@@ -171,8 +171,8 @@ impl<'a> Builder<'a> {
     pub fn push(&mut self, row: &Row) -> Result<(), String> {
         let usage = Usage {
             input: row.input_tokens,
-            cached: 0,
             output: row.output_tokens,
+            ..Usage::default()
         };
         let arrival = span("arrival", row.arrival)?;
         let deadline = span("deadline", row.deadline)?;

@@ -40,7 +40,9 @@ pub async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> Response
             let answered = Box::pin(poll::answer(edge, target, headers, uri)).await;
             answered.unwrap_or_else(IntoResponse::into_response)
         }
-        Way::Defer(endpoint, deadline) => defer(edge, parts, body, endpoint, deadline).await,
+        Way::Defer(endpoint, deadline) => {
+            Box::pin(defer(edge, parts, body, endpoint, deadline)).await
+        }
     }
 }
 

@@ -276,7 +276,8 @@ impl Passthrough {
                 },
             }
         }
-        let mut connection = self.connect().await?;
+        // Boxed, because most calls find a connection, and each has the room for this.
+        let mut connection = Box::pin(self.connect()).await?;
         match connection.send(request).await {
             Ok(response) => Ok((connection, response)),
             Err(error) => Err(Failure::from(error.into_error())),

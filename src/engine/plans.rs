@@ -244,8 +244,8 @@ impl Engine {
     fn price(&self, model: &str, lane: Lane) -> Option<f64> {
         let typical = Usage {
             input: 1000,
-            cached: 0,
             output: 250,
+            ..Usage::default()
         };
         let bill = self.prices.bill(model, lane, &typical)?;
         let standard = bill.standard.as_pico();

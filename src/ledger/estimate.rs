@@ -25,8 +25,8 @@ pub fn expected(endpoint: Endpoint, bytes: u64, calls: u64, output: Option<u64>)
     };
     Usage {
         input: bytes.div_ceil(BYTES_A_TOKEN),
-        cached: 0,
         output,
+        ..Usage::default()
     }
 }
 

@@ -10,7 +10,7 @@ pub use usage::{Metered, meter, meter_stream};
 
 use crate::model::{
     attempt::Attempt,
-    ledger::{LedgerKey, LedgerRow},
+    ledger::{LedgerKey, LedgerRow, Slack},
     money::Usd,
     request::{Outcome, Request, State},
 };
@@ -52,6 +52,10 @@ pub fn ending(
         standard: bill.standard,
         rescue_paid: rescue_paid(outcome, reserved),
         reckoned,
+        slack: match answered {
+            true => Slack::of(request.deadline, outcome.finished),
+            false => Slack::default(),
+        },
         ..LedgerRow::default()
     }
 }

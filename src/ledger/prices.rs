@@ -208,6 +208,7 @@ mod tests {
     const USAGE: Usage = Usage {
         input: 1000,
         cached: 400,
+        cache_write: 0,
         output: 100,
     };
 

@@ -127,6 +127,7 @@ impl From<Tokens> for Usage {
                 .input_tokens_details
                 .and_then(|d| d.cached_tokens)
                 .unwrap_or(0),
+            cache_write: 0,
             output: tokens.output_tokens.unwrap_or(0),
         }
     }
@@ -143,6 +144,7 @@ mod tests {
                 input,
                 cached,
                 output,
+                ..Usage::default()
             },
             known: true,
             ..Metered::default()
@@ -190,8 +192,8 @@ mod tests {
             meter_stream(events.as_bytes()).usage,
             Usage {
                 input: 2,
-                cached: 0,
-                output: 5
+                output: 5,
+                ..Usage::default()
             }
         );
         let events = "event: response.completed\n\

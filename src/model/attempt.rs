@@ -94,6 +94,9 @@ pub struct Attempt {
     /// What the budget of an issued key keeps for it: the most that it is expected to
     /// cost. None where no such budget counts it.
     pub most: Option<Usd>,
+    /// The batch that the request was a line of when this live call for it began: it
+    /// was taken out of it. None where the call began from elsewhere.
+    pub from: Option<BatchId>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{attempt::Lane, id::TenantId, money::Usd, request::Usage};
+use super::{attempt::Lane, id::TenantId, money::Usd, request::Usage, time::Timestamp};
 
 /// What rows are kept by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -41,6 +41,8 @@ pub struct LedgerRow {
     /// whose price is not known, and for calls that nobody saw end. What the budgets of
     /// issued keys count beside `paid`, and nothing else does.
     pub reckoned: Usd,
+    /// How long before their deadlines requests were answered.
+    pub slack: Slack,
 }
 
 impl LedgerRow {
@@ -52,12 +54,85 @@ impl LedgerRow {
         self.paid_twice += other.paid_twice;
         self.unaccounted += other.unaccounted;
         self.unpriced += other.unpriced;
-        self.usage.input += other.usage.input;
-        self.usage.cached += other.usage.cached;
-        self.usage.output += other.usage.output;
+        self.usage += other.usage;
         self.paid += other.paid;
         self.standard += other.standard;
         self.rescue_paid += other.rescue_paid;
         self.reckoned += other.reckoned;
+        self.slack.add(&other.slack);
+    }
+}
+
+/// How many answers came how long before their deadline, or behind it.
+///
+/// The n-th count is of those below the n-th of [`Slack::BOUNDS`] and not below the one
+/// before it; the last is of the rest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slack([u64; Slack::BOUNDS.len() + 1]);
+
+impl Slack {
+    /// Seconds that were left until the deadline; negative where it was past.
+    pub const BOUNDS: [i64; 10] = [
+        -3_600, 0, 60, 300, 900, 3_600, 10_800, 21_600, 43_200, 86_400,
+    ];
+
+    /// Of one answer.
+    pub fn of(deadline: Timestamp, finished: Timestamp) -> Slack {
+        let left = i128::from(deadline.as_millis()) - i128::from(finished.as_millis());
+        let mut slack = Slack::default();
+        slack.0[Slack::BOUNDS.partition_point(|bound| i128::from(*bound) * 1_000 <= left)] = 1;
+        slack
+    }
+
+    pub fn counts(&self) -> &[u64] {
+        &self.0
+    }
+
+    fn add(&mut self, other: &Slack) {
+        for (count, more) in self.0.iter_mut().zip(other.0) {
+            *count += more;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_counted_by_what_was_left() {
+        const HOUR: i64 = 3_600_000;
+        let deadline = Timestamp::from_secs(1_800_000_000);
+        // What is exactly on time is not late, as `LedgerRow::late` has it.
+        for (left, place) in [
+            (-HOUR - 1, 0),
+            (-HOUR, 1),
+            (-1, 1),
+            (0, 2),
+            (59_999, 2),
+            (60_000, 3),
+            (300_000, 4),
+            (900_000, 5),
+            (HOUR, 6),
+            (3 * HOUR, 7),
+            (6 * HOUR, 8),
+            (12 * HOUR, 9),
+            (24 * HOUR - 1, 9),
+            (24 * HOUR, 10),
+        ] {
+            let finished = Timestamp::from_millis((deadline.as_millis() as i64 - left) as u64);
+            let mut counts = [0; 11];
+            counts[place] = 1;
+            assert_eq!(Slack::of(deadline, finished).counts(), counts, "{left}");
+        }
+    }
+
+    #[test]
+    fn counts_add_up() {
+        let at = Timestamp::from_secs;
+        let mut sum = Slack::of(at(100), at(100));
+        sum.add(&Slack::of(at(100), at(50)));
+        sum.add(&Slack::of(at(100), at(101)));
+        assert_eq!(sum.counts(), [0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0]);
     }
 }

@@ -1,6 +1,6 @@
 //! One deferred call, from admission to its one ending.
 
-use std::time::Duration;
+use std::{ops::AddAssign, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -333,7 +333,18 @@ pub struct Usage {
     pub input: u64,
     /// The part of `input` that the provider had cached.
     pub cached: u64,
+    /// The part of `input` that it put into its cache, at a rate of its own.
+    pub cache_write: u64,
     pub output: u64,
+}
+
+impl AddAssign for Usage {
+    fn add_assign(&mut self, other: Usage) {
+        self.input += other.input;
+        self.cached += other.cached;
+        self.cache_write += other.cache_write;
+        self.output += other.output;
+    }
 }
 
 /// What an answer cost in its lane, and at the standard price.

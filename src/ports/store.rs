@@ -162,6 +162,10 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<(Entry, Option<BatchId>)>, StoreError>;
 
+    /// The batch that a request which is placed live was a line of when it was moved
+    /// there.
+    async fn taken_out_of(&self, entry: Entry) -> Result<Option<BatchId>, StoreError>;
+
     /// A batch's lines in the order of the file, from after `after`.
     async fn lines(
         &self,

@@ -164,6 +164,7 @@ pub fn attempt(id: AttemptId, state: AttemptState) -> Attempt {
         bill: None,
         reserved: None,
         most: None,
+        from: None,
     }
 }
 
@@ -396,6 +397,7 @@ async fn one_of_two_moves_finds_it_gone(store: &dyn Store) {
     };
     assert_eq!(store.scan_live(None, 9).await.unwrap(), [(entry, batch)]);
     assert_eq!(store.scan_live(Some(entry), 9).await.unwrap(), []);
+    assert_eq!(store.taken_out_of(entry).await.unwrap(), batch);
     let other = LiveQueue {
         on_late: OnLate::Fail,
         ..entry.live_queue()

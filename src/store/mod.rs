@@ -435,6 +435,11 @@ impl<K: Kv> Store for KvStore<K> {
             .await
     }
 
+    async fn taken_out_of(&self, entry: Entry) -> Result<Option<BatchId>, StoreError> {
+        self.read(1, move |kv| reads::taken_out_of(kv, &entry))
+            .await
+    }
+
     async fn lines(
         &self,
         batch: BatchId,

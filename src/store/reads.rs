@@ -310,6 +310,13 @@ pub fn scan_live(
     })
 }
 
+/// What cannot be read names none.
+pub fn taken_out_of(kv: &impl Kv, entry: &Entry) -> Read<Option<BatchId>> {
+    let name = live::key(entry);
+    let batch = |value| live::decode(&name, &value).ok()?.1;
+    Ok(kv.get(&name)?.and_then(batch))
+}
+
 pub fn lines(
     kv: &impl Kv,
     batch: BatchId,

@@ -19,26 +19,19 @@ use proptest::prelude::*;
 use super::{
     KvStore, OpenError, SledStore,
     changes::payload,
-    codec::{self, seal},
+    codec::seal,
     conformance::{
-        admission, admit, at, attempt, batch, batch_id, content, ending, open, request, settings,
-        settle,
+        admission, admit, at, batch_id, content, ending, open, request, settings, settle,
     },
     kv::{Batch, End, Kv, Pair, Span},
     memory::MemoryKv,
-    migrate,
-    records::{self, chunk::Side, meta},
+    records::{chunk::Side, meta},
     sled::SledKv,
     staging::{Staging, Step, least_free},
-    tally::Tally,
     writer::{Horizon, Writer},
 };
 use crate::{
-    model::{
-        attempt::{AttemptId, AttemptState},
-        money::Usd,
-        request::{Entry, Place, Request},
-    },
+    model::request::{Entry, Place, Request},
     ports::{Admitted, Content, Relocation, Settled, Store, StoreError},
 };
 
@@ -454,8 +447,8 @@ async fn a_database_with_other_segments_is_opened() {
 #[tokio::test]
 async fn a_format_of_another_version_is_refused() {
     for (format, told) in [
-        (1u32, "has format 1, this version writes 4"),
-        (5, "has format 5, this version knows up to 4"),
+        (1u32, "has format 1, this version writes 5"),
+        (6, "has format 6, this version knows up to 5"),
     ] {
         let dir = tempfile::tempdir().unwrap();
         drop(open(dir.path()));
@@ -468,202 +461,12 @@ async fn a_format_of_another_version_is_refused() {
         assert!(
             matches!(
                 (&refused, format),
-                (OpenError::Older { found: 1, .. }, 1) | (OpenError::Newer { found: 5, .. }, 5)
+                (OpenError::Older { found: 1, .. }, 1) | (OpenError::Newer { found: 6, .. }, 6)
             ),
             "{refused}"
         );
         assert!(refused.to_string().contains(told), "{refused}");
     }
-}
-
-/// `fixtures/format-2` was written by the version before the tally.
-fn earlier(dir: &Path) {
-    let store = dir.join("store");
-    fs::create_dir_all(&store).unwrap();
-    let log = include_bytes!("fixtures/format-2/db.gz");
-    let mut unpacked = fs::File::create(store.join("db")).unwrap();
-    std::io::copy(&mut flate2::read::GzDecoder::new(&log[..]), &mut unpacked).unwrap();
-    fs::write(store.join("conf"), include_bytes!("fixtures/format-2/conf")).unwrap();
-    fs::write(
-        store.join("closed"),
-        include_bytes!("fixtures/format-2/closed"),
-    )
-    .unwrap();
-    fs::write(store.join("created"), b"").unwrap();
-}
-
-/// Twelve requests: the first five have ended, the eleventh is a line of a batch.
-async fn serves_what_the_earlier_version_wrote(store: &SledStore) {
-    for n in 0..12u64 {
-        let asked = request(1 + (n % 2) as u8, n);
-        match content(store, &asked).await {
-            Some(Content::Done { answer, .. }) if n < 5 => {
-                let length = if n == 4 { 9000 } else { 20 };
-                assert_eq!(answer, vec![b'a' + n as u8; length]);
-            }
-            Some(Content::Open { body }) if n >= 5 => assert_eq!(body, vec![n as u8; 300]),
-            other => panic!("{n}: {other:?}"),
-        }
-    }
-    let left = store.scan_queue(None, usize::MAX).await.unwrap();
-    assert_eq!(left.len(), 6);
-    let lines = store.lines(batch_id(1), None, 9).await.unwrap();
-    assert_eq!(lines, [request(1, 10).entry()]);
-    let batches = store.batches(at(0)).await.unwrap();
-    assert_eq!(batches.len(), 2, "{batches:?}");
-    assert!(batches.iter().all(|batch| batch.twin_of.is_none()));
-    assert!(batches.iter().all(|batch| batch.most.is_none()));
-    let rows = store.ledger(request(1, 0).key.tenant, 0).await.unwrap();
-    assert!(!rows.is_empty());
-    assert!(rows.iter().all(|(_, row)| row.reckoned == Usd::ZERO));
-}
-
-#[tokio::test]
-async fn a_database_of_the_earlier_format_is_migrated() {
-    let dir = tempfile::tempdir().unwrap();
-    earlier(dir.path());
-    serves_what_the_earlier_version_wrote(&open(dir.path())).await;
-    let store = open(dir.path());
-    serves_what_the_earlier_version_wrote(&store).await;
-    admit(&store, &request(1, 99), b"more").await;
-    drop(store);
-    assert!(super::check(dir.path()).unwrap().sound);
-}
-
-/// For a backup before an upgrade.
-#[tokio::test]
-async fn a_database_of_the_earlier_format_can_be_left_as_it_is() {
-    let dir = tempfile::tempdir().unwrap();
-    earlier(dir.path());
-    for _ in 0..2 {
-        let refused = SledStore::open_unchanged(&settings(dir.path()));
-        let refused = refused.err().expect("it would be changed");
-        let told = refused.to_string();
-        assert!(
-            told.contains("has format 2, this version reads 4"),
-            "{told}"
-        );
-    }
-    let store = open(dir.path());
-    serves_what_the_earlier_version_wrote(&store).await;
-    drop(store);
-    assert!(SledStore::open_unchanged(&settings(dir.path())).is_ok());
-}
-
-#[tokio::test]
-async fn a_migration_that_was_killed_goes_on() {
-    // What is on disk after each of its commits, and before the last.
-    let mut seen = Vec::new();
-    for chunks in 0..7 {
-        let dir = tempfile::tempdir().unwrap();
-        earlier(dir.path());
-        let kv = SledKv::open(&dir.path().join("store"), 1 << 20).unwrap();
-        let mut format = 2;
-        for _ in 0..chunks {
-            format = migrate::advance(&kv, format, 10).unwrap();
-        }
-        seen.push(format);
-        let killed = tempfile::tempdir().unwrap();
-        fs::create_dir(killed.path().join("store")).unwrap();
-        for entry in fs::read_dir(dir.path().join("store")).unwrap() {
-            let entry = entry.unwrap();
-            if entry.path().is_file() {
-                let to = killed.path().join("store").join(entry.file_name());
-                fs::copy(entry.path(), to).unwrap();
-            }
-        }
-        serves_what_the_earlier_version_wrote(&open(killed.path())).await;
-        assert!(
-            super::check(killed.path()).unwrap().sound,
-            "{chunks} chunks"
-        );
-    }
-}
-
-fn tally_of(kv: &SledKv) -> Tally {
-    let key = meta::tally_key();
-    meta::decode(&key, &kv.get(&key).unwrap().unwrap()).unwrap()
-}
-
-/// A database as the version before the budgets' amounts wrote it: the same, without
-/// the last field of what has one more.
-async fn before_amounts(dir: &Path) {
-    let store = open(dir);
-    let (kept, erased) = (request(1, 1), request(1, 2));
-    for asked in [&kept, &erased] {
-        admit(&store, asked, b"body").await;
-        let open = attempt(AttemptId::Live(1), AttemptState::Open);
-        store.put_attempt(asked.key, open).await.unwrap();
-    }
-    store.put_batch(&batch(&kept, 1)).await.unwrap();
-    settle(&store, &erased, at(9), b"answer").await;
-    assert!(store.erase(erased.key).await.unwrap());
-    drop(store);
-    let kv = SledKv::open(&dir.join("store"), 1 << 20).unwrap();
-    kv.resume(tally_of(&kv));
-    let everything = Span {
-        from: Vec::new(),
-        to: vec![u8::MAX],
-    };
-    let mut changes = Batch::new();
-    let changed = [
-        records::batch::KIND,
-        records::attempt::KIND,
-        records::unbooked::CALL,
-        records::ledger::KIND,
-    ];
-    for (key, value) in kv.scan(&everything, End::Front, 1_000).unwrap() {
-        if changed.iter().any(|kind| kind.tag == key[0]) {
-            let (last, record) = value[codec::HEADER..].split_last().unwrap();
-            assert_eq!(*last, 0, "no amount");
-            changes.insert(key.to_vec(), Some(codec::seal_with(&(), record)));
-        }
-    }
-    assert_eq!(changes.len(), changed.len(), "one of each");
-    changes.insert(meta::format_key(), Some(meta::encode(&3u32)));
-    kv.apply(changes).unwrap();
-    kv.sync().unwrap();
-}
-
-#[tokio::test]
-async fn a_database_from_before_the_amounts_is_migrated() {
-    let dir = tempfile::tempdir().unwrap();
-    before_amounts(dir.path()).await;
-    for _ in 0..2 {
-        let store = open(dir.path());
-        let (kept, erased) = (request(1, 1), request(1, 2));
-        let expected = attempt(AttemptId::Live(1), AttemptState::Open);
-        let attempts = store.attempts(kept.key).await.unwrap();
-        assert_eq!(attempts, std::slice::from_ref(&expected));
-        let unbooked = store.unbooked(Some(erased.key)).await.unwrap();
-        assert_eq!(unbooked.len(), 1);
-        assert_eq!(unbooked[0].attempt, expected);
-        let found = store.batch(batch_id(1)).await.unwrap();
-        assert_eq!(found, Some(batch(&kept, 1)));
-        let rows = store.ledger(kept.key.tenant, 0).await.unwrap();
-        let told: Vec<_> = rows.iter().map(|(_, row)| row.requests).collect();
-        assert_eq!(told, [1]);
-    }
-    assert!(super::check(dir.path()).unwrap().sound);
-}
-
-/// Tallied anew, what is missing would never be missed.
-#[tokio::test]
-async fn a_damaged_database_is_not_migrated() {
-    let dir = tempfile::tempdir().unwrap();
-    before_amounts(dir.path()).await;
-    let kv = SledKv::open(&dir.path().join("store"), 1 << 20).unwrap();
-    let before = tally_of(&kv);
-    let lost = records::request::key(request(1, 1).key);
-    // The second time nothing is there, and nothing is counted out.
-    for _ in 0..2 {
-        kv.resume(before);
-        kv.apply([(lost.clone(), None)].into()).unwrap();
-    }
-    kv.sync().unwrap();
-    drop(kv);
-    let refused = SledStore::open(&settings(dir.path())).err().unwrap();
-    assert!(matches!(refused, OpenError::Damaged { .. }), "{refused}");
 }
 
 async fn a_store_of(requests: u64, dir: &Path) {

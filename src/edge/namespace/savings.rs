@@ -9,7 +9,7 @@ use super::{
 use crate::{
     engine::BudgetView,
     model::{
-        ledger::{LedgerKey, LedgerRow},
+        ledger::{LedgerKey, LedgerRow, Slack},
         money::Usd,
         time::Timestamp,
     },
@@ -29,7 +29,22 @@ pub struct Savings {
     by_hour: Option<Vec<Row<LedgerRow>>>,
     /// Empty where rescues may cost what they cost.
     rescue_budget: Vec<BudgetRow>,
+    /// What the counts of every `slack` are counted by.
+    slack_bounds_seconds: [i64; Slack::BOUNDS.len()],
+    /// What the sums take for granted, in sentences for people.
+    assumptions: [&'static str; ASSUMPTIONS.len()],
 }
+
+const ASSUMPTIONS: [&str; 3] = [
+    "standard_usd prices each answer's own tokens, as the provider counted them, at its \
+     model's standard rates: those that it counted as cached at the rate for cached input, \
+     and those that it wrote into its cache at the rate for that.",
+    "So it takes for granted that a standard call would have found as much in the provider's \
+     cache as the answer did. Where it would have found more, saved_usd is too high by the \
+     difference; where it would have found less, too low.",
+    "An answer whose model has no price is counted in tokens and as unpriced, and in no \
+     amount; one that came when its request had another counts in paid_usd alone.",
+];
 
 /// What rescues may cost in the hour or day that is now.
 #[derive(Serialize)]
@@ -74,6 +89,8 @@ impl Savings {
             by_day: by(ledger, "day", |key| Some(day(key.hour / 24))),
             by_hour: by_hour.then(|| by(ledger, "hour", |key| Some(instant(key.hour).to_string()))),
             rescue_budget: budgets.into_iter().map(BudgetRow::from).collect(),
+            slack_bounds_seconds: Slack::BOUNDS,
+            assumptions: ASSUMPTIONS,
         }
     }
 }
@@ -104,7 +121,8 @@ impl Sum for LedgerRow {
         map.serialize_entry("paid_usd", &Shown(row.paid))?;
         map.serialize_entry("standard_usd", &Shown(row.standard))?;
         map.serialize_entry("saved_usd", &Shown(row.standard - row.paid))?;
-        map.serialize_entry("rescue_paid_usd", &Shown(row.rescue_paid))
+        map.serialize_entry("rescue_paid_usd", &Shown(row.rescue_paid))?;
+        map.serialize_entry("slack", row.slack.counts())
     }
 }
 
@@ -135,10 +153,12 @@ mod tests {
             usage: Usage {
                 input: 10,
                 cached: 3,
+                cache_write: 2,
                 output: 5,
             },
             paid: Usd::from_pico(paid),
             standard: Usd::from_pico(2_000_000),
+            slack: Slack::of(Timestamp::from_secs(7_200), Timestamp::from_secs(3_600)),
             ..LedgerRow::default()
         };
         (key, row)

@@ -207,6 +207,7 @@ fn webhook<'a>(
 pub struct UsageView {
     input_tokens: u64,
     cached_tokens: u64,
+    cache_write_tokens: u64,
     output_tokens: u64,
 }
 
@@ -215,6 +216,7 @@ impl From<Usage> for UsageView {
         UsageView {
             input_tokens: usage.input,
             cached_tokens: usage.cached,
+            cache_write_tokens: usage.cache_write,
             output_tokens: usage.output,
         }
     }
@@ -349,6 +351,7 @@ mod tests {
             usage: Usage {
                 input: 1000,
                 cached: 10,
+                cache_write: 20,
                 output: u64::MAX,
             },
             bill: Some(bill(3_000_000_000)),
@@ -365,6 +368,7 @@ mod tests {
             bill: Some(bill(1_500_000_000)),
             reserved: None,
             most: None,
+            from: None,
         };
         let mut view = view(request, Some(outcome), None, State::Succeeded);
         view.attempts.push(late);
@@ -381,6 +385,7 @@ mod tests {
         let attempt = |number, lane, state| Attempt {
             reserved: None,
             most: None,
+            from: None,
             id: AttemptId::Live(number),
             lane,
             remote: None,

@@ -143,7 +143,8 @@ impl Worker {
             }
             Ending::SlowHead => {
                 tracing::debug!("a request's head took too long");
-                refusal::refuse(stream(), &refusal::slow_head()).await;
+                // Boxed, so that not every connection has the room for it.
+                Box::pin(refusal::refuse(stream(), &refusal::slow_head())).await;
             }
             Ending::Stuck => {
                 tracing::debug!("a caller does not read its answer");

@@ -207,6 +207,7 @@ impl Engine {
             bill: outcome.bill,
             reserved: None,
             most: batch.most.map(|_| self.price_of_a_line(batch)),
+            from: None,
         };
         let ledger = self.late(payer, outcome, earlier, &mut attempt);
         self.account(payer.key, attempt, ledger).await

@@ -53,9 +53,10 @@ impl Engine {
         }
         match outcome.usage == Usage::default() {
             true => most.unwrap_or_default(),
-            // Whether the dearest has a price for what is cached is not known.
+            // Whether the dearest has a price of its own for what is cached is not known.
             false => self.prices.dearest(&Usage {
                 cached: 0,
+                cache_write: 0,
                 ..outcome.usage
             }),
         }

@@ -96,6 +96,7 @@ impl Engine {
             bill: None,
             reserved: keeps.reserved,
             most: keeps.most,
+            from: self.store.taken_out_of(request.entry()).await?,
         };
         let written = self.store.put_attempt(request.key, attempt.clone());
         Ok(written.await?.then_some(attempt))

@@ -9,6 +9,7 @@ const SERVED: Ended = Ended::Served {
     usage: Usage {
         input: 10,
         cached: 0,
+        cache_write: 0,
         output: 100,
     },
 };

@@ -122,6 +122,7 @@ pub fn attempt() -> impl Strategy<Value = Attempt> {
             bill,
             reserved: bill.map(|bill| bill.paid),
             most: bill.map(|bill| bill.standard),
+            from: bill.map(|bill| BatchId::from_bytes(bill.paid.as_pico().to_be_bytes())),
         },
     )
 }
@@ -246,9 +247,10 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 }
 
 fn usage() -> impl Strategy<Value = Usage> {
-    any::<(u64, u64, u64)>().prop_map(|(input, cached, output)| Usage {
+    any::<[u64; 4]>().prop_map(|[input, cached, cache_write, output]| Usage {
         input,
         cached,
+        cache_write,
         output,
     })
 }

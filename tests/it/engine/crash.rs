@@ -417,6 +417,9 @@ impl Store for Mortal<dyn Store> {
     ) -> Result<Vec<(Entry, Option<BatchId>)>, StoreError> {
         self.life.hear(self.inner.scan_live(after, limit)).await
     }
+    async fn taken_out_of(&self, entry: Entry) -> Result<Option<BatchId>, StoreError> {
+        self.life.hear(self.inner.taken_out_of(entry)).await
+    }
     async fn batches_with_lines(&self) -> Result<Vec<BatchId>, StoreError> {
         self.life.hear(self.inner.batches_with_lines()).await
     }

@@ -23,9 +23,12 @@ async fn what_was_never_packed_goes_live() {
     world.engine().pause();
     let call = ask("stuck").within(2 * HOUR);
     let deadline = world.now() + 2 * HOUR;
-    let outcome = world.outcome(world.ask(&call).await).await;
+    let key = world.ask(&call).await;
+    let outcome = world.outcome(key).await;
     succeeded(&outcome);
     assert_eq!(outcome.source, LIVE);
+    let attempts = world.store.attempts(key).await.unwrap();
+    assert!(attempts.iter().all(|attempt| attempt.from.is_none()));
     assert!(outcome.finished < deadline && outcome.finished + 40 * MINUTE > deadline);
     world.engine().resume();
     world.finish().await;
@@ -46,8 +49,20 @@ async fn a_running_batch_is_cancelled_harvested_and_run_live() {
         assert_eq!(live, number >= 3, "{number}: {outcome:?}");
         assert!(outcome.finished <= keys[number].id.born() + 3 * HOUR);
     }
+    // Their calls tell which batch they were taken out of: the last that was tried.
+    let batches = world.batches().await;
+    let last = batches.iter().map(|batch| batch.id).max();
+    for key in &keys[3..] {
+        let attempts = world.store.attempts(*key).await.unwrap();
+        let from: Vec<_> = attempts.iter().map(|attempt| attempt.from).collect();
+        assert_eq!(from, [last]);
+    }
     let ledger = world.ledger().await;
     assert_eq!((ledger.rescued, ledger.paid_twice, ledger.late), (3, 0, 0));
+    // Three with hours left, and three near their deadline.
+    let slack = ledger.slack.counts();
+    assert_eq!(slack.iter().sum::<u64>(), 6);
+    assert_eq!(slack[6], 3, "{slack:?}");
     world.finish().await;
 }
 
