@@ -82,15 +82,20 @@ impl Metrics {
         state.register(&mut now);
         process::register(&mut now);
         let mut told = String::new();
-        let written = [&self.registry, &now].into_iter().try_for_each(|one| match format {
-            Format::Text => prometheus_text::encode(&mut told, one),
-            Format::OpenMetrics => text::encode_registry(&mut told, one),
-        });
+        let written = [&self.registry, &now]
+            .into_iter()
+            .try_for_each(|one| match format {
+                Format::Text => prometheus_text::encode(&mut told, one),
+                Format::OpenMetrics => text::encode_registry(&mut told, one),
+            });
         let ended = match format {
             Format::Text => Ok(()),
             Format::OpenMetrics => text::encode_eof(&mut told),
         };
-        debug_assert!(written.and(ended).is_ok(), "writing to a String cannot fail");
+        debug_assert!(
+            written.and(ended).is_ok(),
+            "writing to a String cannot fail"
+        );
         told
     }
 }

@@ -149,7 +149,9 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> axum::response::Response {
         let mut response = json(self.status, self.body());
-        response.extensions_mut().insert(Code(self.code.unwrap_or(self.kind)));
+        response
+            .extensions_mut()
+            .insert(Code(self.code.unwrap_or(self.kind)));
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         match self.retry {

@@ -109,7 +109,9 @@ mod tests {
     fn one_tenant_leaves_room_to_the_others() {
         let waiting = Waiting::among(5);
         let (one, other) = (TenantId([1; 16]), TenantId([2; 16]));
-        let mut waits: Vec<_> = (0..4).map(|_| waiting.enter(one, Wait::Answer).unwrap()).collect();
+        let mut waits: Vec<_> = (0..4)
+            .map(|_| waiting.enter(one, Wait::Answer).unwrap())
+            .collect();
         assert!(waiting.enter(one, Wait::Answer).is_none());
         assert!(waiting.enter(other, Wait::Feed).is_some());
         assert_eq!(Wait::ALL.map(|wait| waiting.count(wait)), [4, 0, 0]);

@@ -73,11 +73,7 @@ impl Engine {
         self.settled(batch, remote.status.into()).await.map(Ok)
     }
 
-    async fn settled(
-        self: &Arc<Self>,
-        batch: &mut Batch,
-        end: BatchEnd,
-    ) -> Result<(), StoreError> {
+    async fn settled(self: &Arc<Self>, batch: &mut Batch, end: BatchEnd) -> Result<(), StoreError> {
         let now = self.now();
         batch.settled = Some(now);
         self.advance(batch, BatchEvent::Settle, now).await?;

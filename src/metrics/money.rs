@@ -64,7 +64,8 @@ impl Money {
         );
         registry.register(
             "offpeak_tokens",
-            "Tokens as the provider counted them; cached ones are among the input",
+            "Tokens as the provider counted them; cached ones, and those written to a cache, are \
+             among the input",
             money.tokens.clone(),
         );
         registry.register(
@@ -110,6 +111,7 @@ impl Money {
         for (r#type, count) in [
             ("input", row.usage.input),
             ("cached", row.usage.cached),
+            ("cache_write", row.usage.cache_write),
             ("output", row.usage.output),
         ] {
             if count > 0 {

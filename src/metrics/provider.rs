@@ -179,7 +179,9 @@ impl Provider for CountedProvider {
     async fn run(&self, by: &Credential, call: LiveCall) -> Result<LiveReply, ProviderError> {
         let calls = &self.metrics.provider;
         let status = |reply: &LiveReply| class(reply.status);
-        calls.time("live", self.provider.run(by, call), status).await
+        calls
+            .time("live", self.provider.run(by, call), status)
+            .await
     }
 
     async fn create_response(

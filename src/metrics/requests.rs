@@ -12,6 +12,7 @@ use super::timing::Timing;
 use crate::model::{
     attempt::Lane,
     endpoint::Endpoint,
+    ledger::Slack,
     request::{Guarantee, Request, State},
     time::Timestamp,
 };
@@ -60,11 +61,8 @@ pub struct InLane {
     pub lane: &'static str,
 }
 
-/// Seconds from the answer to the deadline; below zero it was late. The ledger's own
-/// bounds.
-const SLACK: [f64; 10] = [
-    -3_600.0, 0.0, 60.0, 300.0, 900.0, 3_600.0, 10_800.0, 21_600.0, 43_200.0, 86_400.0,
-];
+/// Refusals that an alert waits for.
+const ALERTED: [&str; 2] = ["storage_failed", "storage_full"];
 
 /// Of an answer of ours: cancelled, or failed at its deadline.
 pub const NO_LANE: &str = "none";
@@ -81,7 +79,9 @@ impl Requests {
             refused: Family::default(),
             ended: Family::default(),
             duration: Family::new_with_constructor(Timing::of_a_wait),
-            slack: Family::new_with_constructor(|| Histogram::new(SLACK)),
+            slack: Family::new_with_constructor(|| {
+                Histogram::new(Slack::BOUNDS.map(|bound| bound as f64))
+            }),
         };
         registry.register(
             "offpeak_requests_admitted",
@@ -121,14 +121,18 @@ impl Requests {
 
     /// A rate over a series that begins with its first event misses that one.
     fn begin_at_zero(&self) {
-        let lanes = Lane::ALL.map(Some).into_iter().chain([None]);
-        for lane in lanes.map(lane) {
-            for state in [State::Succeeded, State::Failed, State::Cancelled] {
-                for late in [false, true] {
-                    let state = state.as_str();
-                    drop(self.ended.get_or_create(&End { state, lane, late }));
-                }
+        let answered = Lane::ALL
+            .into_iter()
+            .flat_map(|lane| [State::Succeeded, State::Failed].map(|state| (state, Some(lane))));
+        let of_ours = [State::Failed, State::Cancelled].map(|state| (state, None));
+        for (state, in_lane) in answered.chain(of_ours) {
+            let (state, lane) = (state.as_str(), lane(in_lane));
+            for late in [false, true] {
+                drop(self.ended.get_or_create(&End { state, lane, late }));
             }
+        }
+        for code in ALERTED {
+            drop(self.refused.get_or_create(&Refusal { code }));
         }
     }
 

@@ -83,7 +83,9 @@ impl Deliver for CountedDelivery {
             HookOutcome::GiveUp { .. } => "given_up",
         };
         let attempts = &self.metrics.webhooks.attempts;
-        attempts.get_or_create(&Outcome { outcome }).add(began.elapsed());
+        attempts
+            .get_or_create(&Outcome { outcome })
+            .add(began.elapsed());
         result
     }
 }

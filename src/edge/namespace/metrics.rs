@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Router,
-    extract,
+    Router, extract,
     response::{IntoResponse, Response},
     routing::get,
 };

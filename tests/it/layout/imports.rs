@@ -16,10 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("ledger", &["model"]),
     ("ports", &["model"]),
     ("metrics", &["model", "ports"]),
-    (
-        "engine",
-        &["model", "policy", "ledger", "ports", "metrics"],
-    ),
+    ("engine", &["model", "policy", "ledger", "ports", "metrics"]),
     ("store", &["model", "ports"]),
     ("provider", &["model", "ports"]),
     ("delivery", &["model", "ports"]),
