@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, Method, StatusCode, Uri};
 use serde_json::json;
+use tracing::{Span, field};
 
 use super::{
     Edge, ask, auth,
@@ -86,6 +87,7 @@ pub async fn answer(
         id: target.id,
     };
     drop(caller);
+    Span::current().record("id", field::display(target.id));
     match target.act {
         Act::Get => get(edge, target.endpoint, key, headers, uri).await,
         Act::Cancel => cancel(edge, target.endpoint, key).await,

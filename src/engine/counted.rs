@@ -88,6 +88,9 @@ impl Engine {
 
     /// An ending that is durable, and the first of its request.
     pub(super) fn count_ending(&self, entry: &Entry, brief: &Brief, ledger: &LedgerEntry) {
+        let late = brief.finished > entry.deadline;
+        let (id, state) = (entry.key.id, brief.state.as_str());
+        tracing::debug!(%id, state, lane = ?brief.source.lane(), late, "ended");
         self.metrics.requests.ended(Ended {
             state: brief.state,
             lane: brief.source.lane(),

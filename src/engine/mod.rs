@@ -59,6 +59,7 @@ use std::sync::{
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
 
 pub use crate::policy::{budget::Window, turnaround::Curve};
 pub use admit::{AdmitError, Admitted, Call, Refused};
@@ -291,7 +292,7 @@ impl Engine {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        let done = self.tasks.spawn(doing).await;
+        let done = self.tasks.spawn(doing.in_current_span()).await;
         done.unwrap_or_else(|_died| Err(StoreError::Closed.into()))
     }
 

@@ -7,6 +7,8 @@ mod strays;
 
 use std::{sync::Arc, time::Duration};
 
+use tracing::Instrument;
+
 use crate::{
     metrics::BatchEnd,
     model::{
@@ -49,15 +51,19 @@ impl Engine {
             self.had_its_turn(&mut round, tenant);
             let submitting = self.inflight.submits.begin(id);
             let engine = self.clone();
-            self.tasks.spawn(async move {
-                if let Err(error) = engine.submit_step(batch).await {
-                    tracing::error!(batch = %id, %error, "submitting");
-                    engine.put_off(id, Duration::from_secs(1));
+            let span = tracing::debug_span!("submit", batch = %id);
+            self.tasks.spawn(
+                async move {
+                    if let Err(error) = engine.submit_step(batch).await {
+                        tracing::error!(batch = %id, %error, "submitting");
+                        engine.put_off(id, Duration::from_secs(1));
+                    }
+                    drop((in_hand, submitting));
+                    engine.signals.submitter.notify_one();
+                    engine.signals.watcher.notify_one();
                 }
-                drop((in_hand, submitting));
-                engine.signals.submitter.notify_one();
-                engine.signals.watcher.notify_one();
-            });
+                .instrument(span),
+            );
         }
         Ok(next)
     }

@@ -7,6 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, header, request::Parts};
+use tracing::{Span, field};
 
 use super::{
     prepare::{Reply, prepare},
@@ -42,6 +43,8 @@ pub async fn defer(
             return *response;
         }
     };
+    let id = admitted.request.key.id;
+    Span::current().record("id", field::display(id));
     let joined = admitted.joined;
     let held = Held::new(&edge, admitted, waits);
     match reply.shape {

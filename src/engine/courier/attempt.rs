@@ -103,6 +103,7 @@ impl Engine {
         };
         Ok(match outcome {
             HookOutcome::Delivered { .. } => {
+                tracing::debug!(%id, tries, "a webhook is delivered");
                 let status = DeliveryStatus::Delivered { at: now, tries };
                 (status, self.told(Said::Works, Some(&target)))
             }
