@@ -85,8 +85,10 @@ fn told(scrape: &Scrape) -> Families {
 /// The tables' rows.
 fn documented(page: &str) -> Families {
     let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
-    rows.map(|row| {
-        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+    let rows = rows.map(|row| row.split('|').map(str::trim).collect::<Vec<_>>());
+    let kinds = ["counter", "gauge", "histogram"];
+    let rows = rows.filter(|cells| kinds.contains(&cells[1]));
+    rows.map(|cells| {
         let name = cells[0].trim_end_matches('`').to_owned();
         let labels = cells[2]
             .split(',')

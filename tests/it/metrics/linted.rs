@@ -71,5 +71,6 @@ fn skip(reason: &str) {
     let required = std::env::var_os("OFFPEAK_REQUIRE_ALL").is_some();
     assert!(!required, "{skipped}");
     // Not by `eprintln!`, which is kept back where a test passes.
-    writeln!(io::stderr(), "{skipped}").unwrap();
+    let mut console = io::stderr();
+    writeln!(console, "{skipped}").unwrap();
 }
