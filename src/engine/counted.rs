@@ -51,12 +51,11 @@ impl Engine {
         states
     }
 
-    /// How long the request has waited, at most, that has waited for longest to be packed.
-    pub fn oldest_queued(&self) -> Option<Duration> {
-        let now = self.now();
+    /// When the request was admitted that has waited for longest to be packed, or before.
+    pub fn oldest_queued(&self) -> Option<Timestamp> {
         let summary = self.summary.lock();
         let waiting = summary.queue.values().filter(|waiting| waiting.lines > 0);
-        waiting.map(|waiting| waiting.oldest.until(now)).max()
+        waiting.map(|waiting| waiting.oldest).min()
     }
 
     /// Calls outside of batches that are on their way, by model.

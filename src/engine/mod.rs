@@ -6,6 +6,7 @@
 //! and the first turn after a crash is the same code as any other. The store is
 //! the truth; `summary::Summary` is what it says, counted.
 
+mod across;
 mod admit;
 mod answer;
 mod audit;
@@ -45,6 +46,7 @@ mod shadow;
 mod submitter;
 mod summary;
 mod taps;
+mod timeline;
 mod tokens;
 mod turnaround;
 mod upload;
@@ -62,6 +64,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
 pub use crate::policy::{budget::Window, turnaround::Curve};
+pub use across::{Edges, Progress};
 pub use admit::{AdmitError, Admitted, Call, Refused};
 pub use answer::{FeedError, View};
 pub use budgets::BudgetView;
@@ -82,6 +85,7 @@ pub use settling::error_body;
 pub use shadow::{Coding, Excerpt, Passed, Whose};
 pub use summary::{Counts, Full};
 pub use taps::{Tap, TapEvent};
+pub use timeline::{Event, Happened};
 pub use turnaround::{Believed, Turnaround};
 pub use waiters::Waiter;
 
@@ -160,6 +164,8 @@ pub struct Engine {
     /// Requests whose acknowledgement is not on the wire yet.
     unflushed: inflight::Mentions<RequestKey>,
     disk_bytes: AtomicU64,
+    /// Requests that have ended since the start.
+    endings: AtomicU64,
     paused: AtomicBool,
     flushing: AtomicBool,
 
@@ -237,6 +243,7 @@ impl Engine {
             )),
             unflushed: inflight::Mentions::default(),
             disk_bytes: AtomicU64::new(0),
+            endings: AtomicU64::new(0),
             paused: AtomicBool::new(false),
             flushing: AtomicBool::new(false),
             tasks: TaskTracker::new(),
@@ -330,6 +337,11 @@ impl Engine {
             .filter(|batch| batch.state.is_open())
             .cloned()
             .collect()
+    }
+
+    /// Requests that have ended since the start.
+    pub fn endings(&self) -> u64 {
+        self.endings.load(Ordering::Relaxed)
     }
 
     /// Bytes on disk, as last measured.

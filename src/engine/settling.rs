@@ -1,6 +1,6 @@
 //! The one way a request ends here: durable first, then counted, then told.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -40,6 +40,7 @@ impl Engine {
             match result {
                 Ok(one) => {
                     if let Settled::Now { entry, .. } = &one {
+                        self.endings.fetch_add(1, Ordering::Relaxed);
                         self.count_ending(entry, &brief, &ledger);
                         self.book(&ledger);
                         if let Source::Batch(batch) = source {

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::{sync::mpsc, time::Instant};
 
+mod across;
 mod backup;
 mod changes;
 mod codec;
@@ -78,9 +79,9 @@ use crate::{
         time::Timestamp,
     },
     ports::{
-        Admission, Admitted, Delivery, DeliveryStatus, Ending, FeedPage, Head, Idempotent,
-        KeyOwner, Learned, LearnedKey, LedgerEntry, Outline, Relocation, Replan, Settled, Store,
-        StoreError, Stored, TenantMove, Unbooked,
+        Admission, Admitted, Delivery, DeliveryCounts, DeliveryStatus, Ending, FeedEntry, FeedPage,
+        Head, Idempotent, KeyOwner, Learned, LearnedKey, LedgerEntry, LedgerRows, Outline,
+        Relocation, Replan, Settled, Store, StoreError, Stored, TenantMove, Unbooked,
     },
 };
 
@@ -352,6 +353,20 @@ impl<K: Kv> Store for KvStore<K> {
             .await
     }
 
+    async fn find(&self, id: RequestId) -> Result<Option<RequestKey>, StoreError> {
+        self.read_synced(usize::MAX, move |kv| across::find(kv, id))
+            .await
+    }
+
+    async fn newest(
+        &self,
+        before: Option<RequestId>,
+        limit: usize,
+    ) -> Result<Vec<Head>, StoreError> {
+        self.read_synced(usize::MAX, move |kv| across::newest(kv, before, limit))
+            .await
+    }
+
     async fn erase(&self, key: RequestKey) -> Result<bool, StoreError> {
         self.change(move |staging| purge::erase(staging, key)).await
     }
@@ -469,6 +484,11 @@ impl<K: Kv> Store for KvStore<K> {
             .await
     }
 
+    async fn newest_batches(&self, limit: usize) -> Result<Vec<Batch>, StoreError> {
+        self.read_synced(limit, move |kv| reads::newest_batches(kv, limit))
+            .await
+    }
+
     async fn destinations(&self) -> Result<Vec<Destination>, StoreError> {
         self.read(usize::MAX, |kv| reads::destinations(kv)).await
     }
@@ -566,6 +586,16 @@ impl<K: Kv> Store for KvStore<K> {
             .await
     }
 
+    async fn recent(
+        &self,
+        of: Option<TenantId>,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<FeedEntry>, StoreError> {
+        self.read_synced(usize::MAX, move |kv| across::recent(kv, of, before, limit))
+            .await
+    }
+
     async fn due_deliveries(
         &self,
         now: Timestamp,
@@ -645,6 +675,20 @@ impl<K: Kv> Store for KvStore<K> {
         .await
     }
 
+    async fn all_dead_letters(
+        &self,
+        after: Option<(ReceiverId, RequestKey)>,
+        limit: usize,
+    ) -> Result<Vec<(ReceiverId, RequestKey)>, StoreError> {
+        self.read_synced(limit, move |kv| across::dead_letters(kv, after, limit))
+            .await
+    }
+
+    async fn delivery_counts(&self, most: usize) -> Result<DeliveryCounts, StoreError> {
+        self.read(usize::MAX, move |kv| across::delivery_counts(kv, most))
+            .await
+    }
+
     async fn turn_off(&self, off: TurnedOff) -> Result<(), StoreError> {
         let key = receiver::key(off.tenant, off.receiver);
         self.put(key, Some(receiver::encode(&off))).await
@@ -704,6 +748,19 @@ impl<K: Kv> Store for KvStore<K> {
     ) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError> {
         self.read_synced(usize::MAX, move |kv| reads::ledger(kv, tenant, since))
             .await
+    }
+
+    async fn ledger_page(
+        &self,
+        rows: &LedgerRows,
+        after: Option<&LedgerKey>,
+        limit: usize,
+    ) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError> {
+        let (rows, after) = (rows.clone(), after.cloned());
+        self.read_synced(usize::MAX, move |kv| {
+            across::ledger(kv, &rows, after.as_ref(), limit)
+        })
+        .await
     }
 
     async fn purge(&self, horizon: Timestamp, limit: usize) -> Result<usize, StoreError> {

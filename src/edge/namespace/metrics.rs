@@ -1,6 +1,6 @@
 //! What Prometheus reads: `/metrics`. No credentials, and nothing here names a tenant.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router, extract,
@@ -16,6 +16,9 @@ use crate::{
     metrics::{Format, State},
     model::batch::BatchState,
 };
+
+/// As many are counted of each: a look at a key for every one.
+const MOST_WEBHOOKS: usize = 10_000;
 
 pub fn routes() -> Router<Arc<Edge>> {
     let started = Instant::now();
@@ -44,18 +47,24 @@ async fn state(edge: &Edge, started: Instant) -> State {
     let engine: &Engine = &edge.engine;
     let (counts, gauges) = (engine.counts(), engine.gauges());
     let states = engine.open_batches_by_state();
+    let webhooks = engine.delivery_counts(MOST_WEBHOOKS).await.ok();
+    let oldest = engine.oldest_queued();
     State {
         places: [
             ("queue", counts.queued),
             ("batch", counts.in_batches),
             ("live", counts.live),
         ],
-        oldest_queued: engine.oldest_queued().unwrap_or_default(),
+        oldest_queued: oldest.map_or(Duration::ZERO, |oldest| oldest.until(engine.now())),
         batches: OPEN.map(|(state, name)| (name, states.get(&state).copied().unwrap_or_default())),
         paused: engine.is_paused(),
         rescue_budgets_spent: engine.rescue_budgets_spent() as u64,
         refused_keys: engine.refusals_of(None).len() as u64,
         live_calls: engine.live_calls(),
+        webhooks: webhooks.map(|counts| {
+            let count = |(name, count)| (name, count as u64);
+            [("pending", counts.pending), ("dead", counts.dead)].map(count)
+        }),
         receivers: gauges.receivers as u64,
         waiting: Wait::ALL.map(|wait| (wait.as_str(), edge.waiting.count(wait))),
         held: gauges.held as u64,

@@ -8,6 +8,7 @@ mod cross_site;
 mod cursor;
 mod health;
 mod keys;
+mod ledger;
 mod metrics;
 mod query;
 mod requests;
@@ -15,6 +16,7 @@ mod results;
 mod savings;
 mod shadow;
 mod sums;
+mod timeline;
 mod turnaround;
 mod upstream_events;
 mod view;
@@ -24,7 +26,7 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::{FromRequestParts, RawQuery, State},
+    extract::{FromRequestParts, State},
     middleware,
     response::{IntoResponse, Response},
     routing::{any, get, post},
@@ -32,10 +34,15 @@ use axum::{
 use http::{StatusCode, header, request::Parts};
 use serde::Serialize;
 
+pub use self::admin::Bulletins;
 use self::query::BadQuery;
 pub use self::upstream_events::{BadUpstreamSecret, UpstreamEvents};
 use super::{Edge, auth, errors::ApiError};
-use crate::{engine::Engine, model::id::TenantId, ports::StoreError};
+use crate::{
+    engine::Engine,
+    model::id::TenantId,
+    ports::{LedgerRows, StoreError},
+};
 
 /// Everything below `/offpeak/`, and the supervisor's three. Nothing that
 /// stands there falls through to the upstream.
@@ -78,7 +85,8 @@ fn tenants() -> Router<Arc<Edge>> {
             post(requests::redeliver),
         )
         .route("/offpeak/v1/results", get(results::feed))
-        .route("/offpeak/v1/savings", get(savings))
+        .route("/offpeak/v1/savings", get(savings::of_tenant))
+        .route("/offpeak/v1/ledger", get(ledger::of_tenant))
         .route("/offpeak/v1/shadow", get(shadow))
         .route("/offpeak/v1/turnaround", get(turnaround))
         .merge(webhooks::routes())
@@ -117,22 +125,17 @@ impl FromRequestParts<Arc<Edge>> for Tenant {
 /// Whether anything is known of the tenant: a request, what one cost, or in shadow
 /// mode a call that passed through.
 async fn has_called(engine: &Engine, tenant: TenantId) -> Result<bool, StoreError> {
-    if !engine.list(tenant, None, 1).await?.is_empty() || !engine.ledger(tenant).await?.is_empty() {
+    let rows = LedgerRows {
+        of: Some(tenant),
+        hours: 0..u32::MAX,
+    };
+    if !engine.list(tenant, None, 1).await?.is_empty()
+        || !engine.ledger_page(&rows, None, 1).await?.is_empty()
+    {
         return Ok(true);
     }
     let passed = engine.shadow(Some(tenant)).await;
     Ok(passed.is_some_and(|(_, rows)| !rows.is_empty()))
-}
-
-async fn savings(
-    State(edge): State<Arc<Edge>>,
-    Tenant(tenant): Tenant,
-    RawQuery(query): RawQuery,
-) -> Result<Response, ApiError> {
-    let asked = query::SavingsQuery::parse(query.as_deref())?;
-    let ledger = edge.engine.ledger(tenant).await?;
-    let budgets = edge.engine.rescue_budget(tenant);
-    json(&savings::Savings::of(&ledger, asked.by_hour, budgets))
 }
 
 async fn shadow(
