@@ -13,6 +13,7 @@ mod engine;
 mod issuing;
 mod kill;
 mod layout;
+mod metrics;
 mod namespace;
 mod sdk;
 mod settings;
