@@ -2,7 +2,10 @@
 
 mod backup;
 mod batches;
+mod config;
+mod dashboard;
 mod demo;
+mod doctor;
 mod dollars;
 mod generate;
 mod ids;
@@ -47,6 +50,8 @@ enum Command {
     Demo(demo::Args),
     /// Send a file of calls, and get their answers in its order.
     Submit(submit::Args),
+    /// A link to the dashboard of a running server, with the admin token in it.
+    Dashboard(dashboard::Args),
     /// Play policies on a trace of calls in virtual time: what each would have paid and missed.
     Simulate(simulate::Args),
     /// Run the simulated provider alone.
@@ -73,6 +78,10 @@ enum Command {
     Shadow(shadow::Args),
     /// The keys that a running server issues to its callers (auth.mode = "keys").
     Keys(keys::Args),
+    /// What the settings come to, and what is wrong in them.
+    Config(config::Args),
+    /// Look at all that a server needs: settings, provider, key, clock, disk, receivers.
+    Doctor(doctor::Args),
     /// Copy all that is stored into one file, while the server runs or when it does not.
     Backup(backup::Args),
     /// Make a data directory of a backup.
@@ -101,6 +110,7 @@ pub fn main() -> ExitCode {
     let ran = runtime.block_on(async {
         match cli.command {
             Command::Serve(args) => serve::run(args).await,
+            Command::Dashboard(args) => dashboard::run(args).await,
             Command::Demo(args) => demo::run(args).await,
             Command::Submit(args) => submit::run(args).await,
             Command::Simulate(args) => simulate::run(&args),
@@ -118,6 +128,8 @@ pub fn main() -> ExitCode {
             Command::Man(args) => generate::man(Cli::command(), &args),
             Command::Shadow(args) => shadow::run(args).await,
             Command::Keys(args) => keys::run(args).await,
+            Command::Config(args) => config::run(args),
+            Command::Doctor(args) => doctor::run(args).await,
             Command::Backup(args) => backup::run(args).await,
             Command::Restore(args) => restore::run(&args),
             Command::Store(args) => store::run(&args),

@@ -2,6 +2,7 @@
 //! provider.
 
 mod credential;
+mod openapi;
 mod probes;
 mod webhooks;
 
@@ -615,7 +616,8 @@ async fn what_cannot_be_answered_is_refused_in_the_shape_of_openai() {
         (Method::GET, "/offpeak/admin/status", 401, "invalid_api_key"),
         (Method::GET, "/offpeak/v1/", 404, "not_found"),
         (Method::GET, "/offpeak/v2/requests", 404, "not_found"),
-        (Method::GET, "/offpeak", 404, "not_found"),
+        (Method::GET, "/offpeak/assets/none.js", 404, "not_found"),
+        (Method::POST, "/offpeak/", 405, "method_not_allowed"),
     ] {
         let refused = refusal(served.ask(method, path, KEY).await).await;
         assert_eq!(

@@ -1,5 +1,5 @@
 //! Offpeak's own paths: what a caller asks about its requests (`/offpeak/v1/`),
-//! what an operator does (`/offpeak/admin/`), and what a supervisor reads
+//! what an operator does (`/offpeak/admin/`) and looks at, and what a supervisor reads
 //! (`/healthz`, `/readyz`, `/metrics`). docs/http-api.md tells it to users.
 
 mod admin;
@@ -9,6 +9,7 @@ mod cursor;
 mod health;
 mod keys;
 mod ledger;
+mod metrics;
 mod query;
 mod requests;
 mod results;
@@ -38,6 +39,7 @@ use self::query::BadQuery;
 pub use self::upstream_events::{BadUpstreamSecret, UpstreamEvents};
 use super::{Edge, auth, errors::ApiError};
 use crate::{
+    dashboard,
     engine::Engine,
     model::id::TenantId,
     ports::{LedgerRows, StoreError},
@@ -46,27 +48,35 @@ use crate::{
 /// Everything below `/offpeak/`, and the supervisor's three. Nothing that
 /// stands there falls through to the upstream.
 pub fn everybody(edge: &Arc<Edge>) -> Router<Arc<Edge>> {
-    let operators = admin::routes().merge(health::metrics());
-    own(edge, tenants().merge(operators).merge(health::routes()))
+    let operators = admin::routes().merge(metrics::routes());
+    own(edge, tenants().merge(operators).merge(health::routes())).merge(page())
 }
 
 /// What is left of it where operators are served apart.
 pub fn callers(edge: &Arc<Edge>) -> Router<Arc<Edge>> {
-    let none = Router::new().route("/metrics", any(unknown_path));
+    let none = ["/metrics", "/offpeak", "/offpeak/"].into_iter();
+    let none = none.fold(Router::new(), |router, path| {
+        router.route(path, any(unknown_path))
+    });
     own(edge, tenants().merge(none).merge(health::routes()))
 }
 
 /// What is served apart, and nothing else.
 pub fn operators(edge: &Arc<Edge>) -> Router<Arc<Edge>> {
-    let operators = admin::routes().merge(health::metrics());
-    own(edge, operators.merge(health::routes())).fallback(unknown_path)
+    let operators = admin::routes().merge(metrics::routes());
+    own(edge, operators.merge(health::routes()))
+        .merge(page())
+        .fallback(unknown_path)
+}
+
+/// The page may be led to from anywhere: it is the same for everybody.
+fn page() -> Router<Arc<Edge>> {
+    dashboard::routes().method_not_allowed_fallback(wrong_method)
 }
 
 fn own(edge: &Arc<Edge>, routes: Router<Arc<Edge>>) -> Router<Arc<Edge>> {
     routes
         .method_not_allowed_fallback(wrong_method)
-        .route("/offpeak", any(unknown_path))
-        .route("/offpeak/", any(unknown_path))
         .route("/offpeak/{*rest}", any(unknown_path))
         .layer(middleware::from_fn_with_state(
             edge.clone(),
@@ -177,8 +187,7 @@ async fn wrong_method() -> ApiError {
 fn json(answer: &impl Serialize) -> Result<Response, ApiError> {
     let body = serde_json::to_vec(answer).map_err(|error| {
         tracing::error!(%error, "an answer cannot be written as JSON");
-        let status = StatusCode::INTERNAL_SERVER_ERROR;
-        ApiError::server(status, "internal_error", "The answer cannot be written.")
+        ApiError::internal()
     })?;
     let headers = [
         (header::CONTENT_TYPE, "application/json"),
