@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{
     Failure, batches,
     server::{Server, Who},
-    table::{BOLD, Cell},
+    table::{BOLD, Cell, warning},
 };
 
 #[derive(clap::Args)]
@@ -43,8 +43,8 @@ pub async fn run(deed: Deed, args: Args) -> Result<ExitCode, Failure> {
 
 fn text(status: &Value) -> String {
     let mut text = headline(status);
-    for warning in warnings(status) {
-        text += &format!("\n{}", Cell::warning(warning));
+    for told in warnings(status) {
+        text += &format!("\n{}", warning(&told));
     }
     let table = batches::table(&status["batches"]);
     match table.is_empty() {

@@ -161,6 +161,12 @@ impl fmt::Display for Cell {
     }
 }
 
+/// A line of its own, whole.
+pub fn warning(text: &str) -> String {
+    let text = text.replace(char::is_control, " ");
+    format!("{WARNING}{text}{WARNING:#}")
+}
+
 fn csv_line<'a>(cells: impl Iterator<Item = &'a str>) -> String {
     let quoted = |cell: &str| match cell.contains([',', '"', '\n', '\r']) {
         true => format!("\"{}\"", cell.replace('"', "\"\"")),

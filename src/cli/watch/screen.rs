@@ -52,7 +52,7 @@ impl Screen {
                 &plain
             }
         };
-        queue!(self.out, BeginSynchronizedUpdate, MoveTo(0, 0))?;
+        queue!(self.out, BeginSynchronizedUpdate)?;
         for (row, line) in (0..height).zip(text.lines()) {
             let rest = Clear(ClearType::UntilNewLine);
             queue!(self.out, MoveTo(0, row), Print(line), rest)?;

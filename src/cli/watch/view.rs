@@ -7,7 +7,7 @@ use crate::{
         Failure, batches,
         dollars::{amount, decimals_for, dollars},
         operate,
-        table::{BOLD, Cell, Table},
+        table::{BOLD, Cell, Table, warning},
     },
     model::time::Timestamp,
 };
@@ -37,7 +37,7 @@ impl Seen {
     pub fn text(&self, server: &str, now: Timestamp) -> String {
         let mut text = format!("{BOLD}Offpeak{BOLD:#} {server}  (q ends)\n\n");
         if let Some(trouble) = &self.trouble {
-            text += &format!("{}\n\n", Cell::warning(trouble.as_str()));
+            text += &format!("{}\n\n", warning(trouble));
         }
         let Some(Look { status, savings }) = &self.now else {
             return text;
@@ -45,8 +45,8 @@ impl Seen {
         text += &format!("{}\n", operate::headline(status));
         text += &times(status, now);
         text += &money(savings);
-        for warning in operate::warnings(status) {
-            text += &format!("{}\n", Cell::warning(warning));
+        for told in operate::warnings(status) {
+            text += &format!("{}\n", warning(&told));
         }
         for table in [batches::table(&status["batches"]), live(&status["live"])] {
             if !table.is_empty() {

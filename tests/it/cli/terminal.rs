@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     os::fd::OwnedFd,
-    process::Stdio,
+    process::{Child, Stdio},
     sync::mpsc,
 };
 
@@ -17,9 +17,20 @@ use rustix::{
 use super::{World, offpeak};
 use crate::kill::{PATIENCE, soon};
 
+/// Killed where the test fails.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail where it has ended and was waited for.
+        let _ended = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
 /// A terminal: our end, and the one that a program gets.
 fn terminal() -> (OwnedFd, OwnedFd) {
-    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&ours).unwrap();
     unlockpt(&ours).unwrap();
     let name = ptsname(&ours, Vec::new()).unwrap();
@@ -41,16 +52,28 @@ fn resize(terminal: &OwnedFd, rows: u16, columns: u16) {
     tcsetwinsize(terminal, size).unwrap();
 }
 
-/// Reads until `mark` has come, and returns what came with it.
-fn until(pieces: &mpsc::Receiver<Vec<u8>>, mark: &str) -> String {
+/// Reads until `mark` has come.
+fn until(pieces: &mpsc::Receiver<Vec<u8>>, mark: &str) {
+    read_until(pieces, mark, |text| text.contains(mark));
+}
+
+/// Reads until a whole drawing has come that `is` so.
+fn until_drawn(pieces: &mpsc::Receiver<Vec<u8>>, what: &str, is: impl Fn(&str) -> bool) {
+    read_until(pieces, what, |text| {
+        let drawings: Vec<&str> = text.split("\u{1b}[1;1H").collect();
+        let whole = drawings.len().saturating_sub(1);
+        drawings[..whole].iter().skip(1).any(|drawing| is(drawing))
+    });
+}
+
+fn read_until(pieces: &mpsc::Receiver<Vec<u8>>, mark: &str, is: impl Fn(&str) -> bool) {
     let mut text = String::new();
-    while !text.contains(mark) {
+    while !is(&text) {
         match pieces.recv_timeout(PATIENCE) {
             Ok(piece) => text += &String::from_utf8_lossy(&piece),
             Err(error) => panic!("no {mark:?}: {error}\n{text:?}"),
         }
     }
-    text
 }
 
 const ENTER: &str = "\u{1b}[?1049h";
@@ -67,7 +90,7 @@ async fn ended_by(key: &'static [u8]) {
         .stdout(end())
         .stderr(end())
         .env("TERM", "xterm");
-    let mut child = command.spawn().unwrap();
+    let mut child = Running(command.spawn().unwrap());
     let (pieces, read) = mpsc::channel();
     let mut reader = File::from(ours.try_clone().unwrap());
     std::thread::spawn(move || {
@@ -87,19 +110,20 @@ async fn ended_by(key: &'static [u8]) {
         };
         assert!(canonical());
         until(&read, ENTER);
-        until(&read, "0 open");
+        until(&read, "0 queued");
         assert!(!canonical(), "keys come as they are pressed");
         // Smaller: what is drawn fits.
         resize(&ours, 3, 40);
-        kill_process(Pid::from_child(&child), Signal::WINCH).unwrap();
-        let drawn = until(&read, "\u{1b}[1;1H");
-        let drawn = drawn + &until(&read, "0 open");
-        assert!(!drawn.contains("\u{1b}[5;1H"), "{drawn:?}");
+        kill_process(Pid::from_child(&child.0), Signal::WINCH).unwrap();
+        let (third, fourth) = ("\u{1b}[3;1H", "\u{1b}[4;1H");
+        until_drawn(&read, "a drawing of three rows", |drawing| {
+            drawing.contains("0 queued") && drawing.contains(third) && !drawing.contains(fourth)
+        });
         File::from(ours.try_clone().unwrap())
             .write_all(key)
             .unwrap();
         until(&read, LEAVE);
-        let ended = child.wait().unwrap();
+        let ended = child.0.wait().unwrap();
         assert!(canonical(), "the terminal is as it was");
         ended
     });
@@ -121,9 +145,9 @@ async fn ctrl_c_gives_it_back_too() {
 async fn without_a_terminal_it_says_a_line_a_second() {
     let world = World::start(&[]).await;
     let mut command = offpeak(&["watch", "--url", &world.base()]);
-    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = Running(command.stdout(Stdio::piped()).spawn().unwrap());
     let server = world.server.up();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
     let reading = tokio::task::spawn_blocking(move || {
         let first = lines.next().unwrap().unwrap();
         (first, lines.next().unwrap().unwrap(), lines)
@@ -143,7 +167,7 @@ async fn without_a_terminal_it_says_a_line_a_second() {
     });
     let gone = soon("the loss", gone).await.unwrap().unwrap().unwrap();
     assert!(gone.contains(&*server.base), "{gone}");
-    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-    let ended = tokio::task::spawn_blocking(move || child.wait().unwrap());
+    kill_process(Pid::from_child(&child.0), Signal::TERM).unwrap();
+    let ended = tokio::task::spawn_blocking(move || child.0.wait().unwrap());
     assert_eq!(soon("its end", ended).await.unwrap().code(), Some(0));
 }
