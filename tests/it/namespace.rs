@@ -2,6 +2,7 @@
 //! provider.
 
 mod credential;
+mod operators;
 mod probes;
 mod webhooks;
 
