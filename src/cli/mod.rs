@@ -1,16 +1,19 @@
 //! The command line.
 
 mod backup;
+mod dashboard;
 mod demo;
 mod keys;
 mod log;
 mod remote;
 mod restore;
 mod serve;
+mod server;
 mod shadow;
 mod simulate;
 mod simulator;
 mod store;
+mod submit;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -32,6 +35,10 @@ enum Command {
     Serve(serve::Args),
     /// See it work: a simulated provider, the proxy, and a few hundred calls. No key needed.
     Demo(demo::Args),
+    /// Send a file of calls, and get their answers in its order.
+    Submit(submit::Args),
+    /// A link to the dashboard of a running server, with the admin token in it.
+    Dashboard(dashboard::Args),
     /// Play policies on a trace of calls in virtual time: what each would have paid and missed.
     Simulate(simulate::Args),
     /// Run the simulated provider alone.
@@ -64,7 +71,9 @@ pub fn main() -> ExitCode {
     let ran = runtime.block_on(async {
         match cli.command {
             Command::Serve(args) => serve::run(args).await,
+            Command::Dashboard(args) => dashboard::run(args).await,
             Command::Demo(args) => demo::run(args).await,
+            Command::Submit(args) => submit::run(args).await,
             Command::Simulate(args) => simulate::run(&args),
             Command::Simulator(args) => simulator::run(args).await,
             Command::Shadow(args) => shadow::run(args).await,

@@ -4,6 +4,9 @@
 #![cfg_attr(not(debug_assertions), allow(dead_code))]
 
 mod app;
+mod cli;
+mod dashboard;
+mod docs;
 mod edge;
 mod engine;
 mod issuing;
@@ -14,6 +17,7 @@ mod sdk;
 mod settings;
 mod simulate;
 mod simulator;
+mod suite;
 // Its hooks are in debug builds only.
 #[cfg(debug_assertions)]
 mod torture;
