@@ -1,8 +1,10 @@
 //! The command line.
 
 mod backup;
+mod config;
 mod dashboard;
 mod demo;
+mod doctor;
 mod keys;
 mod log;
 mod remote;
@@ -47,6 +49,10 @@ enum Command {
     Shadow(shadow::Args),
     /// The keys that a running server issues to its callers (auth.mode = "keys").
     Keys(keys::Args),
+    /// What the settings come to, and what is wrong in them.
+    Config(config::Args),
+    /// Look at all that a server needs: settings, provider, key, clock, disk, receivers.
+    Doctor(doctor::Args),
     /// Copy all that is stored into one file, while the server runs or when it does not.
     Backup(backup::Args),
     /// Make a data directory of a backup.
@@ -78,6 +84,8 @@ pub fn main() -> ExitCode {
             Command::Simulator(args) => simulator::run(args).await,
             Command::Shadow(args) => shadow::run(args).await,
             Command::Keys(args) => keys::run(args).await,
+            Command::Config(args) => config::run(args),
+            Command::Doctor(args) => doctor::run(args).await,
             Command::Backup(args) => backup::run(args).await,
             Command::Restore(args) => restore::run(&args),
             Command::Store(args) => store::run(&args),

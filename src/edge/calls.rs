@@ -17,7 +17,7 @@ use axum::{
 use http::{HeaderMap, request::Parts};
 
 use self::{defer::defer, way::Way};
-use super::{Edge, passthrough::Passthrough, poll, read, route::DEADLINE_ALIAS, stub};
+use super::{Edge, errors, passthrough::Passthrough, poll, read, route::DEADLINE_ALIAS, stub};
 
 /// Every path that is not Offpeak's own.
 pub async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> Response {
@@ -27,7 +27,9 @@ pub async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> Response
         Ok(way) => way,
         Err(error) => {
             read::discard(body, most).await;
-            return error.into_response();
+            let response = error.into_response();
+            errors::count(&edge, &response);
+            return response;
         }
     };
     match way {

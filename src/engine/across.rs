@@ -138,19 +138,21 @@ impl Engine {
     }
 
     pub async fn edges(&self) -> Result<Edges, StoreError> {
+        let oldest_queued = self.oldest_queued();
         let (mut edges, queues) = {
             let summary = self.summary.lock();
             let waiting = summary
                 .queue
                 .iter()
                 .filter(|(_, waiting)| waiting.lines > 0);
-            let oldest = waiting.clone().map(|(_, waiting)| waiting.oldest).min();
             let buckets = waiting.map(|(cohort, _)| cohort.bucket.start);
             let open = summary.batches.values();
             let open = open.filter(|tracked| tracked.batch.state.is_open());
             let batches = open.map(|tracked| tracked.batch.earliest_deadline);
+            // One without a line yet has none.
+            let batches = batches.filter(|deadline| *deadline < Timestamp::MAX);
             let edges = Edges {
-                oldest_queued: oldest,
+                oldest_queued,
                 earliest_deadline: buckets.chain(batches).min(),
             };
             let queues: Vec<_> = summary.live_queues().into_keys().take(FRONTS).collect();

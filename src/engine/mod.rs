@@ -12,6 +12,7 @@ mod answer;
 mod audit;
 mod budgets;
 mod cancel;
+mod counted;
 mod courier;
 mod credentials;
 mod damaged;
@@ -60,6 +61,7 @@ use std::sync::{
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
 
 pub use crate::policy::{budget::Window, turnaround::Curve};
 pub use across::{Edges, Progress};
@@ -89,6 +91,7 @@ pub use waiters::Waiter;
 
 use crate::{
     ledger::Prices,
+    metrics::Metrics,
     model::{
         batch::Batch,
         id::{RequestId, RequestKey, TenantId},
@@ -106,6 +109,7 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     pub vault: Arc<dyn Vault>,
     pub prices: Prices,
+    pub metrics: Arc<Metrics>,
     pub settings: Settings,
     /// Where callers present keys that we issue; else they present the provider's.
     pub upstreams: Option<Upstreams>,
@@ -118,6 +122,7 @@ pub struct Engine {
     clock: Arc<dyn Clock>,
     vault: Arc<dyn Vault>,
     prices: Prices,
+    metrics: Arc<Metrics>,
     settings: Settings,
 
     organizations: Arc<scope::Organizations>,
@@ -250,6 +255,7 @@ impl Engine {
             clock: parts.clock,
             vault: parts.vault,
             prices: parts.prices,
+            metrics: parts.metrics,
             settings: parts.settings,
         });
         engine.recall_tenants().await?;
@@ -293,7 +299,7 @@ impl Engine {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        let done = self.tasks.spawn(doing).await;
+        let done = self.tasks.spawn(doing.in_current_span()).await;
         done.unwrap_or_else(|_died| Err(StoreError::Closed.into()))
     }
 

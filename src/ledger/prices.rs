@@ -116,6 +116,13 @@ impl Prices {
         Prices::parse(include_str!("../../config/prices.toml"))
     }
 
+    /// The name that the model's price stands under, where it has one.
+    pub fn name_of(&self, model: &str) -> Option<&str> {
+        let row = |name| self.models.get_key_value(name);
+        let (name, _) = row(model).or_else(|| row(undated(model)?))?;
+        Some(name)
+    }
+
     /// What `usage` costs in `lane`, beside the standard price for the same
     /// tokens, cached ones at the cached rate. None for a model without a price.
     pub fn bill(&self, model: &str, lane: Lane, usage: &Usage) -> Option<Bill> {

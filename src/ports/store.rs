@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use crate::model::{
     attempt::{Attempt, AttemptId, Lane},
     batch::Batch,
+    durations::Counted,
     hook::{Secrets, TurnedOff},
     id::{
         BatchId, CallDigest, CredentialId, DestinationId, ReceiverId, RequestId, RequestKey,
@@ -424,6 +425,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Bytes that the disk has beyond what admissions leave free.
     async fn spare_bytes(&self) -> Result<u64, StoreError>;
+
+    /// How long changes took, from their being asked for until they were on disk.
+    fn commits(&self) -> Counted;
 }
 
 /// What [`Store::admit`] writes, all in one commit.

@@ -15,7 +15,7 @@ use std::{io, ops::Bound, path::PathBuf, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 mod across;
 mod backup;
@@ -59,13 +59,14 @@ use self::{
         batch, credential, destination, issued, learned, meta, orphan, receiver, shadow, tenant,
     },
     redo::Redo,
-    staging::{Staging, Step, least_free},
+    staging::{Change, Staging, Step, least_free},
     writer::{Horizon, Writer},
 };
 use crate::{
     model::{
         attempt::{Attempt, AttemptId},
         batch::Batch,
+        durations::{Counted, Durations},
         hook::{Secrets, TurnedOff},
         id::{
             BatchId, CallDigest, CredentialId, DestinationId, ReceiverId, RequestId, RequestKey,
@@ -160,6 +161,7 @@ pub struct KvStore<K> {
     spill: PathBuf,
     /// Bytes of the disk that it leaves free.
     reserve: u64,
+    commits: Durations,
 }
 
 /// Between two looks whether a full disk has room again.
@@ -173,13 +175,43 @@ const LEDGER: usize = 512;
 /// Entries that a caller's own thread may read.
 const SHORT: usize = 64;
 
+/// What a commit takes: a tenth of a millisecond on a disk that answers from its cache,
+/// seconds on one that fails.
+const COMMITS: &[Duration] = &[
+    Duration::from_micros(250),
+    Duration::from_micros(500),
+    Duration::from_millis(1),
+    Duration::from_micros(2_500),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(25),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_millis(2_500),
+    Duration::from_secs(10),
+];
+
 impl<K: Kv> KvStore<K> {
+    /// [`Writer::change_each`], and how long it took.
+    async fn commit<T: Send + 'static>(
+        &self,
+        changes: impl FnOnce(&mut Staging<K>) -> Vec<Change<T>> + Send + 'static,
+    ) -> Result<Vec<Result<T, StoreError>>, StoreError> {
+        let began = Instant::now();
+        let results = self.writer.change_each(changes).await;
+        self.commits.add(began.elapsed());
+        results
+    }
+
     async fn change<T: Send + 'static>(
         &self,
         change: impl FnOnce(&mut Staging<K>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let one = |staging: &mut Staging<K>| vec![staging.spanning(change)];
-        let mut results = self.writer.change_each(one).await?;
+        let mut results = self.commit(one).await?;
         results.pop().unwrap_or(Err(StoreError::Closed))
     }
 
@@ -231,7 +263,7 @@ impl<K: Kv> KvStore<K> {
                     part.map(|item| staging.spanning(|staging| change(staging, item)))
                         .collect()
                 };
-                match self.writer.change_each(each).await {
+                match self.commit(each).await {
                     Ok(results) => results,
                     Err(error) => (0..count).map(|_| Err(again(&error))).collect(),
                 }
@@ -808,5 +840,9 @@ impl<K: Kv> Store for KvStore<K> {
     async fn spare_bytes(&self) -> Result<u64, StoreError> {
         let free = self.read(1, |kv| kv.free_bytes()).await?;
         Ok(free.saturating_sub(self.reserve))
+    }
+
+    fn commits(&self) -> Counted {
+        self.commits.counted()
     }
 }

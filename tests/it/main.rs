@@ -6,11 +6,14 @@
 mod app;
 mod cli;
 mod dashboard;
+mod docs;
+mod doctor;
 mod edge;
 mod engine;
 mod issuing;
 mod kill;
 mod layout;
+mod metrics;
 mod namespace;
 mod sdk;
 mod settings;

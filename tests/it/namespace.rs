@@ -2,6 +2,7 @@
 //! provider.
 
 mod credential;
+mod openapi;
 mod probes;
 mod webhooks;
 

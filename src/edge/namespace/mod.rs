@@ -9,6 +9,7 @@ mod cursor;
 mod health;
 mod keys;
 mod ledger;
+mod metrics;
 mod query;
 mod requests;
 mod results;
@@ -47,7 +48,7 @@ use crate::{
 /// Everything below `/offpeak/`, and the supervisor's three. Nothing that
 /// stands there falls through to the upstream.
 pub fn everybody(edge: &Arc<Edge>) -> Router<Arc<Edge>> {
-    let operators = admin::routes().merge(health::metrics());
+    let operators = admin::routes().merge(metrics::routes());
     own(edge, tenants().merge(operators).merge(health::routes())).merge(page())
 }
 
@@ -62,7 +63,7 @@ pub fn callers(edge: &Arc<Edge>) -> Router<Arc<Edge>> {
 
 /// What is served apart, and nothing else.
 pub fn operators(edge: &Arc<Edge>) -> Router<Arc<Edge>> {
-    let operators = admin::routes().merge(health::metrics());
+    let operators = admin::routes().merge(metrics::routes());
     own(edge, operators.merge(health::routes()))
         .merge(page())
         .fallback(unknown_path)
@@ -186,8 +187,7 @@ async fn wrong_method() -> ApiError {
 fn json(answer: &impl Serialize) -> Result<Response, ApiError> {
     let body = serde_json::to_vec(answer).map_err(|error| {
         tracing::error!(%error, "an answer cannot be written as JSON");
-        let status = StatusCode::INTERNAL_SERVER_ERROR;
-        ApiError::server(status, "internal_error", "The answer cannot be written.")
+        ApiError::internal()
     })?;
     let headers = [
         (header::CONTENT_TYPE, "application/json"),

@@ -29,7 +29,7 @@ use crate::{
         memory::SMALL,
         prefer::Preference,
         replay::Assembler,
-        waiting::Waits,
+        waiting::{Wait, Waits},
     },
     engine::{Engine, FeedError},
     model::{
@@ -114,7 +114,7 @@ async fn may_wait(edge: &Edge, tenant: TenantId) -> Result<Option<Waits>, StoreE
     if !known && !super::has_called(engine, tenant).await? {
         return Ok(None);
     }
-    Ok(edge.waiting.enter(tenant))
+    Ok(edge.waiting.enter(tenant, Wait::Feed))
 }
 
 /// What has ended behind the cursor; where that is nothing, what ends next, for

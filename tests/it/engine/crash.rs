@@ -19,6 +19,7 @@ use offpeak::{
     model::{
         attempt::{Attempt, AttemptId},
         batch::Batch,
+        durations::Counted,
         endpoint::Endpoint,
         hook::{Secrets, TurnedOff},
         id::{
@@ -704,6 +705,9 @@ impl Store for Mortal<dyn Store> {
     }
     async fn spare_bytes(&self) -> Result<u64, StoreError> {
         self.life.hear(self.inner.spare_bytes()).await
+    }
+    fn commits(&self) -> Counted {
+        self.inner.commits()
     }
 }
 

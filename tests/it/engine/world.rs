@@ -17,6 +17,7 @@ use offpeak::{
         Parts, RetentionSettings, Settings, Upstreams,
     },
     ledger::Prices,
+    metrics::Metrics,
     model::{
         attempt,
         batch::{Batch, BatchState},
@@ -680,6 +681,7 @@ fn parts(
         clock: clock.clone(),
         vault: vault.clone(),
         prices: Prices::built_in().unwrap(),
+        metrics: Arc::new(Metrics::new(&Arc::default())),
         settings: settings.clone(),
         upstreams: None,
     }
