@@ -18,11 +18,11 @@ const CALLS = [260, 310, 290, 340, 120, 90, 240];
 
 /** What an application sends: tag, model, path, tokens of the answer, deadline, key. */
 const KINDS = [
-  { tag: 'nightly-eval', model: 'gpt-5.4', tokens: 2600, deadline: '12h', share: 4 },
-  { tag: 'nightly-eval', model: 'gpt-4.1', tokens: 3000, deadline: '1day', share: 3 },
+  { tag: 'nightly-eval', model: 'gpt-5.5', tokens: 5200, deadline: '12h', share: 4 },
+  { tag: 'nightly-eval', model: 'gpt-4.1', tokens: 6000, deadline: '1day', share: 3 },
   { tag: 'ticket-summaries', model: 'gpt-4o-mini', tokens: 900, deadline: '2h', share: 5 },
-  { tag: 'ticket-summaries', model: 'gpt-4o', tokens: 1200, deadline: '30m', share: 3 },
-  { tag: 'research-agent', model: 'gpt-5.4', tokens: 4000, deadline: '4h', share: 2 },
+  { tag: 'ticket-summaries', model: 'gpt-5', tokens: 2400, deadline: '30m', share: 3 },
+  { tag: 'research-agent', model: 'gpt-5.4', tokens: 8000, deadline: '4h', share: 2 },
   { tag: 'research-agent', model: 'o4-mini', tokens: 2500, deadline: '8m', share: 2 },
   { tag: 'moderation-backlog', model: 'gpt-4o-mini', tokens: 150, deadline: '3days', share: 2 },
   { tag: 'routing', model: 'gpt-4o-mini', tokens: 300, deadline: '12s', share: 1 },
