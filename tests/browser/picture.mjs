@@ -111,7 +111,7 @@ async function picture(url) {
   await Promise.all(Array.from({ length: 60 }, (_, number) => call(url, 9000 + number, KINDS[number % 14], pending)));
   const token = readFileSync(join(directory, 'data/admin.token'), 'utf8').trim();
   const browser = await launch();
-  const page = await browser.newPage({ viewport: { width: 1440, height: 1010 }, colorScheme: 'light', reducedMotion: 'reduce' });
+  const page = await browser.newPage({ viewport: { width: 1440, height: 872 }, colorScheme: 'light', reducedMotion: 'reduce' });
   await page.goto(`${url}/offpeak/#token=${encodeURIComponent(token)}`);
   await page.waitForSelector('#board[data-loaded]');
   await page.waitForFunction(() => Number(document.querySelector('#now-in-batches').textContent) > 0);
