@@ -1,11 +1,15 @@
 //! `offpeak keys`: the keys that a running server issues to its callers.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Failure, remote};
+use super::{
+    Failure, ids,
+    server::{Server, Who},
+    table::{Cell, Table},
+};
 use crate::model::money::Usd;
 
 #[derive(clap::Args)]
@@ -14,29 +18,6 @@ pub struct Args {
     command: Command,
     #[command(flatten)]
     server: Server,
-}
-
-#[derive(clap::Args)]
-struct Server {
-    /// The running server.
-    #[arg(
-        long,
-        value_name = "URL",
-        global = true,
-        default_value = "http://127.0.0.1:8080"
-    )]
-    url: String,
-    /// Where to find the admin token if OFFPEAK_ADMIN_TOKEN is not set: `admin.token`.
-    #[arg(
-        long,
-        value_name = "DIR",
-        global = true,
-        default_value = "offpeak-data"
-    )]
-    data_dir: PathBuf,
-    /// Print the server's answer as it is.
-    #[arg(long, global = true)]
-    json: bool,
 }
 
 #[derive(clap::Subcommand)]
@@ -86,52 +67,28 @@ struct New {
 
 pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     let server = &args.server;
-    let token = server.admin_token()?;
-    let keys = format!("{}/offpeak/admin/keys", server.url.trim_end_matches('/'));
+    let ask = |method, path: String, body| async move {
+        (server.ask(Who::Operator, method, &path, body)).await
+    };
+    let keys = Who::Operator.path("keys");
     let answer = match &args.command {
-        Command::Create(new) => {
-            remote::ask(Method::POST, &keys, &token, Some(&new.wanted())).await?
-        }
-        Command::List => remote::ask(Method::GET, &keys, &token, None).await?,
+        Command::Create(new) => ask(Method::POST, keys, Some(&new.wanted())).await?,
+        Command::List => ask(Method::GET, keys, None).await?,
         Command::Revoke { id } => {
-            if !id
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-            {
-                let why =
-                    format!("`{id}` is no id of a key: `ok_…`, as `offpeak keys list` has it");
-                return Err(Failure::Other(why));
-            }
-            remote::ask(Method::DELETE, &format!("{keys}/{id}"), &token, None).await?
+            let id = ids::check(id, "ok_", "as `offpeak keys list` has it")?;
+            ask(Method::DELETE, format!("{keys}/{id}"), None).await?
         }
     };
     match (server.json, &args.command) {
         (true, _) => println!("{answer}"),
         (false, Command::Create(_)) => print!("{}", created(&answer)),
-        (false, Command::List) => print!("{}", table(&answer)),
+        (false, Command::List) => anstream::print!("{}", table(&answer)),
         (false, Command::Revoke { id }) => {
             let at = text(&answer["revoked_at"]);
             println!("{id} ({}) is refused since {at}.", text(&answer["name"]));
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-impl Server {
-    fn admin_token(&self) -> Result<String, Failure> {
-        if let Ok(token) = std::env::var("OFFPEAK_ADMIN_TOKEN") {
-            return Ok(token);
-        }
-        let file = self.data_dir.join("admin.token");
-        let token = std::fs::read_to_string(&file).map_err(|error| {
-            Failure::Other(format!(
-                "OFFPEAK_ADMIN_TOKEN is not set, and {}: {error} (the server wrote its token \
-                 there: --data-dir)",
-                file.display()
-            ))
-        })?;
-        Ok(token.trim().to_owned())
-    }
 }
 
 impl New {
@@ -179,22 +136,11 @@ fn table(answer: &Value) -> String {
     if rows.is_empty() {
         return "No keys were issued: `offpeak keys create --name NAME` issues one.\n".into();
     }
-    let head = COLUMNS.map(str::to_owned);
-    let wide = |column: usize| {
-        let cells = rows.iter().chain([&head]);
-        cells
-            .map(|row| row[column].chars().count())
-            .max()
-            .unwrap_or(0)
-    };
-    let mut lines = String::new();
-    for row in [&head].into_iter().chain(&rows) {
-        let cells = row.iter().enumerate();
-        let cells = cells.map(|(column, cell)| format!("{cell:0$}", wide(column)));
-        lines += cells.collect::<Vec<_>>().join("  ").trim_end();
-        lines.push('\n');
+    let mut table = Table::new(COLUMNS.map(|name| (name, false)));
+    for row in rows {
+        table.push(row.map(Cell::from));
     }
-    lines
+    table.to_string()
 }
 
 fn row(key: &Value) -> [String; 9] {
@@ -259,7 +205,8 @@ mod tests {
              "requests_per_minute": null, "passthrough": true, "budget_usd_per_month": null,
              "paid_usd_this_month": "0.00"},
         ]});
-        insta::assert_snapshot!(table(&keys));
+        let plain = anstream::adapter::strip_str(&table(&keys)).to_string();
+        insta::assert_snapshot!(plain);
         assert!(table(&json!({"data": []})).starts_with("No keys"));
     }
 }

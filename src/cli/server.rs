@@ -46,6 +46,14 @@ impl Who {
             false => Who::Caller,
         }
     }
+
+    /// What stands at `rest` of its namespace.
+    pub fn path(self, rest: &str) -> String {
+        match self {
+            Who::Caller => format!("/offpeak/v1/{rest}"),
+            Who::Operator => format!("/offpeak/admin/{rest}"),
+        }
+    }
 }
 
 impl Server {

@@ -3,42 +3,27 @@
 
 use std::process::ExitCode;
 
-use reqwest::Method;
 use serde_json::Value;
 
-use super::{Failure, remote};
+use super::{
+    Failure,
+    dollars::{amount, decimals_for, dollars},
+    server::{Server, Who},
+};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The running server.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
-    url: String,
-    /// The calls of all keys, by OFFPEAK_ADMIN_TOKEN; else those of OPENAI_API_KEY.
+    /// The calls of all keys, by the admin token; else those of OPENAI_API_KEY.
     #[arg(long)]
     all: bool,
-    /// Print the server's answer as it is.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    server: Server,
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, Failure> {
-    let (path, variable, missing) = match args.all {
-        true => (
-            "/offpeak/admin/shadow",
-            "OFFPEAK_ADMIN_TOKEN",
-            "the server wrote its token into `admin.token` in its data directory",
-        ),
-        false => (
-            "/offpeak/v1/shadow",
-            "OPENAI_API_KEY",
-            "the calls of that key are told (`--all` tells those of all keys)",
-        ),
-    };
-    let key = std::env::var(variable)
-        .map_err(|_| Failure::Other(format!("{variable} is not set: {missing}")))?;
-    let url = format!("{}{path}", args.url.trim_end_matches('/'));
-    let answer = remote::ask(Method::GET, &url, &key, None).await?;
-    match args.json {
+    let who = Who::all(args.all);
+    let answer = args.server.get(who, &who.path("shadow")).await?;
+    match args.server.json {
         true => println!("{answer}"),
         false => print!("{}", table(&answer)),
     }
@@ -102,27 +87,6 @@ Unread calls are in no sum: answers that broke off, or are compressed otherwise 
 gzip, deflate or br, and chat streams without `stream_options: {\"include_usage\": true}`,
 which SDKs leave out unless told.
 ";
-
-/// Amounts are texts, counts are numbers.
-fn amount(value: &Value) -> Option<f64> {
-    value.as_str()?.parse().ok()
-}
-
-/// Four of a bill in dollars, more of one in parts of a cent: the largest amount shows
-/// four digits.
-fn decimals_for(most: f64) -> usize {
-    match most > 0.0 && most < 1.0 {
-        true => (4 + (-most.log10()).floor() as usize).min(9),
-        false => 4,
-    }
-}
-
-fn dollars(amount: f64, decimals: usize) -> String {
-    match amount < 0.0 {
-        true => format!("-${:.decimals$}", -amount),
-        false => format!("${amount:.decimals$}"),
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -185,34 +185,29 @@ impl<E: Into<Failure>> From<E> for Unopened {
 /// Goes on with the run that the journal has, or begins one.
 async fn open(args: &Args, input: &Input, out: &Path, caller: &Caller) -> Result<Run, Unopened> {
     let path = journal_of(out);
-    let clock = SystemClock::new();
-    // Before the first trace of a run: whether there is a server that takes the key.
-    let mut cursor = None;
+    // Before the first trace of a run: whether it can begin.
+    let mut beginning = None;
     if !path.exists() {
-        cursor = Some(beginning(out, caller).await?);
+        beginning = Some(Beginning::find(args, out, caller).await?);
     }
     let options = Options {
         endpoint: args.endpoint.map(|endpoint| endpoint.path().to_owned()),
         tag: args.tag.clone(),
         on_late: args.on_late.clone(),
     };
-    let resolved = || {
-        deadline::parse(&args.deadline, clock.wall(), Duration::MAX)
-            .map(|at| at.to_string())
-            .map_err(|bad| refuse(bad.to_string()))
-    };
     let mut journal = Journal::open(&path)?;
     let Some(read) = Run::resume(&mut journal, input)? else {
+        let beginning = match beginning {
+            Some(beginning) => beginning,
+            None => Beginning::find(args, out, caller).await?,
+        };
         let header = Header {
-            run: format!("{:032x}", clock.random()),
+            run: format!("{:032x}", SystemClock::new().random()),
             digest: input.digest.clone(),
             lines: input.lines,
             asked: args.deadline.clone(),
-            deadline: resolved()?,
-            cursor: match cursor {
-                Some(cursor) => cursor,
-                None => beginning(out, caller).await?,
-            },
+            deadline: beginning.deadline,
+            cursor: beginning.cursor,
             options,
         };
         return Ok(Run::begin(journal, header)?);
@@ -232,21 +227,38 @@ async fn open(args: &Args, input: &Input, out: &Path, caller: &Caller) -> Result
     }
     same(&run.header, args, &options).map_err(refuse)?;
     if args.extend {
-        run.move_deadline(resolved()?)?;
+        run.move_deadline(resolved(args)?)?;
     }
     known(&run, caller).await?;
     Ok(run)
 }
 
-/// Where the feed ends before a run.
-async fn beginning(out: &Path, caller: &Caller) -> Result<String, Unopened> {
-    if out.exists() {
-        return Err(refuse(format!(
-            "{} is there, and no run of this command wrote it: name another --out",
-            out.display()
-        )));
+/// What a run begins with.
+struct Beginning {
+    deadline: String,
+    /// Where the feed ends before anything is sent.
+    cursor: String,
+}
+
+impl Beginning {
+    async fn find(args: &Args, out: &Path, caller: &Caller) -> Result<Beginning, Unopened> {
+        if out.exists() {
+            return Err(refuse(format!(
+                "{} is there, and no run of this command wrote it: name another --out",
+                out.display()
+            )));
+        }
+        let deadline = resolved(args)?;
+        let cursor = caller.feed_end().await?;
+        Ok(Beginning { deadline, cursor })
     }
-    Ok(caller.feed_end().await?)
+}
+
+/// The instant that the deadline means now.
+fn resolved(args: &Args) -> Result<String, Unopened> {
+    deadline::parse(&args.deadline, SystemClock::new().wall(), Duration::MAX)
+        .map(|at| at.to_string())
+        .map_err(|bad| refuse(bad.to_string()))
 }
 
 /// A resume says what the run was begun with.

@@ -66,7 +66,7 @@ pub enum Sent {
 pub enum Page {
     /// The cursor behind it, and its lines.
     Lines(String, Box<dyn AsyncBufRead + Send + Unpin>),
-    /// The cursor is older than what is kept.
+    /// The cursor is older than what is kept, or another key's, of which nothing was taken.
     Expired,
     Halted(String),
 }
@@ -136,7 +136,7 @@ impl Caller {
         }
         let (code, message) = told(&reply.bytes().await.unwrap_or_default());
         Ok(match code.as_str() {
-            "cursor_expired" => Page::Expired,
+            "cursor_expired" | "invalid_cursor" => Page::Expired,
             _ => Page::Halted(format!("the feed: {status}: {message}")),
         })
     }

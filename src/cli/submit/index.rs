@@ -111,8 +111,10 @@ mod tests {
         let lines = 300;
         let mut index = Index::new(lines, dir.path()).unwrap();
         // Many begin at one slot.
-        let id =
-            |line: u64| RequestId::new(Timestamp::from_millis(line), u128::from(line % 7) << 64);
+        let id = |line: u64| {
+            let born = Timestamp::from_millis(1 + line);
+            RequestId::new(born, u128::from(line % 7) << 64)
+        };
         for line in 0..lines {
             assert_eq!(index.line_of(id(line)).unwrap(), None);
             assert_eq!(index.standing(line).unwrap(), Standing::Unsent);

@@ -196,13 +196,16 @@ impl Read {
             false => Err(io::Error::other("a line that the input does not have")),
         };
         match record {
-            Record::Begun(_) => {}
-            Record::Taken { line, id } => {
-                self.index.taken(known(line)?, id, place)?;
+            Record::Taken { line, id }
+                if self.index.standing(known(line)?)? == Standing::Unsent =>
+            {
+                self.index.taken(line, id, place)?;
                 self.sent += 1;
             }
-            Record::Ended(ended) => {
-                self.index.ended(known(ended.line)?, place)?;
+            Record::Ended(ended)
+                if !matches!(self.index.standing(known(ended.line)?)?, Standing::Ended(_)) =>
+            {
+                self.index.ended(ended.line, place)?;
                 self.sent += u64::from(ended.id.is_none());
                 self.sums.add(&ended);
             }
@@ -211,6 +214,8 @@ impl Read {
             Record::Done(sums) => {
                 (self.sums, self.sent, self.done) = (sums, sums.ended(), true);
             }
+            // Said twice, it counts once.
+            Record::Begun(_) | Record::Taken { .. } | Record::Ended(_) => {}
         }
         Ok(())
     }

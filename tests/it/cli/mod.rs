@@ -1,6 +1,11 @@
 //! The commands as processes, against a server and a provider on real sockets.
 
+mod commands;
+mod endings;
+mod generated;
+mod job;
 mod submit;
+mod terminal;
 
 use std::{
     path::Path,

@@ -1,0 +1,149 @@
+//! `offpeak watch`, on a terminal of its own and without one.
+
+use std::{
+    fs::File,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    os::fd::OwnedFd,
+    process::Stdio,
+    sync::mpsc,
+};
+
+use rustix::{
+    process::{Pid, Signal, kill_process},
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+    termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize},
+};
+
+use super::{World, offpeak};
+use crate::kill::{PATIENCE, soon};
+
+/// A terminal: our end, and the one that a program gets.
+fn terminal() -> (OwnedFd, OwnedFd) {
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&ours).unwrap();
+    unlockpt(&ours).unwrap();
+    let name = ptsname(&ours, Vec::new()).unwrap();
+    let theirs = File::options()
+        .read(true)
+        .write(true)
+        .open(name.to_str().unwrap())
+        .unwrap();
+    (ours, theirs.into())
+}
+
+fn resize(terminal: &OwnedFd, rows: u16, columns: u16) {
+    let size = Winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    tcsetwinsize(terminal, size).unwrap();
+}
+
+/// Reads until `mark` has come, and returns what came with it.
+fn until(pieces: &mpsc::Receiver<Vec<u8>>, mark: &str) -> String {
+    let mut text = String::new();
+    while !text.contains(mark) {
+        match pieces.recv_timeout(PATIENCE) {
+            Ok(piece) => text += &String::from_utf8_lossy(&piece),
+            Err(error) => panic!("no {mark:?}: {error}\n{text:?}"),
+        }
+    }
+    text
+}
+
+const ENTER: &str = "\u{1b}[?1049h";
+const LEAVE: &str = "\u{1b}[?1049l";
+
+async fn ended_by(key: &'static [u8]) {
+    let world = World::start(&[]).await;
+    let (ours, theirs) = terminal();
+    resize(&ours, 30, 100);
+    let mut command = offpeak(&["watch", "--url", &world.base()]);
+    let end = || Stdio::from(theirs.try_clone().unwrap());
+    command
+        .stdin(end())
+        .stdout(end())
+        .stderr(end())
+        .env("TERM", "xterm");
+    let mut child = command.spawn().unwrap();
+    let (pieces, read) = mpsc::channel();
+    let mut reader = File::from(ours.try_clone().unwrap());
+    std::thread::spawn(move || {
+        let mut piece = [0; 4096];
+        while let Ok(length @ 1..) = reader.read(&mut piece) {
+            if pieces.send(piece[..length].to_vec()).is_err() {
+                return;
+            }
+        }
+    });
+    let watching = tokio::task::spawn_blocking(move || {
+        let canonical = || {
+            tcgetattr(&theirs)
+                .unwrap()
+                .local_modes
+                .contains(LocalModes::ICANON)
+        };
+        assert!(canonical());
+        until(&read, ENTER);
+        until(&read, "0 open");
+        assert!(!canonical(), "keys come as they are pressed");
+        // Smaller: what is drawn fits.
+        resize(&ours, 3, 40);
+        kill_process(Pid::from_child(&child), Signal::WINCH).unwrap();
+        let drawn = until(&read, "\u{1b}[1;1H");
+        let drawn = drawn + &until(&read, "0 open");
+        assert!(!drawn.contains("\u{1b}[5;1H"), "{drawn:?}");
+        File::from(ours.try_clone().unwrap())
+            .write_all(key)
+            .unwrap();
+        until(&read, LEAVE);
+        let ended = child.wait().unwrap();
+        assert!(canonical(), "the terminal is as it was");
+        ended
+    });
+    let ended = soon("its end", watching).await.unwrap();
+    assert_eq!(ended.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_takes_the_terminal_and_gives_it_back() {
+    ended_by(b"q").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ctrl_c_gives_it_back_too() {
+    ended_by(&[3]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_terminal_it_says_a_line_a_second() {
+    let world = World::start(&[]).await;
+    let mut command = offpeak(&["watch", "--url", &world.base()]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let server = world.server.up();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let reading = tokio::task::spawn_blocking(move || {
+        let first = lines.next().unwrap().unwrap();
+        (first, lines.next().unwrap().unwrap(), lines)
+    });
+    let (first, second, mut lines) = soon("two lines", reading).await.unwrap();
+    for line in [&first, &second] {
+        assert!(
+            line.ends_with("running: 0 open (0 queued, 0 in 0 batches, 0 live)"),
+            "{line}"
+        );
+    }
+    assert_ne!(first, second, "the time");
+    // A server that goes is told, and looked for.
+    world.server.signal(Signal::KILL);
+    let gone = tokio::task::spawn_blocking(move || {
+        lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("no answer")))
+    });
+    let gone = soon("the loss", gone).await.unwrap().unwrap().unwrap();
+    assert!(gone.contains(&*server.base), "{gone}");
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let ended = tokio::task::spawn_blocking(move || child.wait().unwrap());
+    assert_eq!(soon("its end", ended).await.unwrap().code(), Some(0));
+}
