@@ -2,6 +2,7 @@
 
 mod auth;
 mod clock;
+mod prices;
 #[cfg(debug_assertions)]
 mod rehearsal;
 mod settings;
@@ -29,6 +30,7 @@ use url::Url;
 
 pub use auth::{Auth, Mode};
 pub use clock::SystemClock;
+pub use prices::prices;
 pub use settings::{Listen, Settings};
 
 use self::auth::BadUpstreamKey;
@@ -41,7 +43,6 @@ use crate::{
         server::{self, Desk, Server},
     },
     engine::{Engine, Parts},
-    ledger::{BadPrices, Prices},
     model::secret::Secret,
     ports::{Store, StoreError, Vault as _},
     provider::{self, OpenAi},
@@ -118,8 +119,6 @@ pub enum StartError {
     Serve(#[from] io::Error),
     #[error(transparent)]
     UpstreamSecret(#[from] BadUpstreamSecret),
-    #[error(transparent)]
-    Prices(#[from] BadPrices),
     #[error("cannot listen on {address}: {error}")]
     Listen {
         address: SocketAddr,
@@ -158,7 +157,6 @@ impl App {
         let upstream_events = UpstreamEvents::new(secrets.upstream_webhooks.as_ref())?;
         let sender = delivery::Sender::new(settings.delivery)?;
         let provider = Arc::new(OpenAi::over_tcp(&settings.provider)?);
-        let prices = Prices::built_in()?;
         let desk = Arc::new(Desk::new(edge::starting::routers()));
         let mut listen = settings.server.server();
         listen.max_connections = listen.connections();
@@ -178,7 +176,7 @@ impl App {
                 deliver: Arc::new(Courier::new(sender, vault.clone())),
                 clock: Arc::new(SystemClock::new()),
                 vault,
-                prices,
+                prices: settings.prices,
                 settings: settings.engine,
                 upstreams,
             });

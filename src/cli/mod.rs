@@ -4,6 +4,7 @@ mod backup;
 mod demo;
 mod keys;
 mod log;
+mod prices;
 mod remote;
 mod restore;
 mod serve;
@@ -40,6 +41,8 @@ enum Command {
     Shadow(shadow::Args),
     /// The keys that a running server issues to its callers (auth.mode = "keys").
     Keys(keys::Args),
+    /// What answers are billed by: a model's prices, or a list of them to import.
+    Prices(prices::Args),
     /// Copy all that is stored into one file, while the server runs or when it does not.
     Backup(backup::Args),
     /// Make a data directory of a backup.
@@ -69,6 +72,7 @@ pub fn main() -> ExitCode {
             Command::Simulator(args) => simulator::run(args).await,
             Command::Shadow(args) => shadow::run(args).await,
             Command::Keys(args) => keys::run(args).await,
+            Command::Prices(args) => prices::run(&args),
             Command::Backup(args) => backup::run(args).await,
             Command::Restore(args) => restore::run(&args),
             Command::Store(args) => store::run(&args),
