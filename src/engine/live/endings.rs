@@ -14,6 +14,7 @@ use crate::{
         taps::{Spout, TapEvent},
         turnaround::Takes,
     },
+    ledger::Tier,
     model::{
         attempt::{Attempt, Lane},
         request::{OnLate, Outcome, Request, Source, State},
