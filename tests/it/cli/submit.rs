@@ -8,7 +8,7 @@ use super::{
     World,
     job::{Job, Point, check_bought_once},
 };
-use crate::kill::nano_usd;
+use crate::kill::pico_usd;
 
 async fn interrupted_and_resumed(lines: usize) {
     let world = World::start(&[]).await;
@@ -39,8 +39,8 @@ async fn interrupted_and_resumed(lines: usize) {
     check_bought_once(&world, lines).await;
     let summary: Value = serde_json::from_str(&said.out).unwrap();
     assert_eq!(summary["succeeded"], lines);
-    let paid = nano_usd(summary["paid_usd"].as_str().unwrap());
-    assert_eq!(paid, world.provider.simulator.bill().total_nano_usd);
+    let paid = pico_usd(summary["paid_usd"].as_str().unwrap());
+    assert_eq!(paid, world.provider.simulator.bill().total_pico_usd);
 
     // Said again, it buys nothing.
     let again = job.run(&["--wait"]).await;
