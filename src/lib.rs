@@ -22,7 +22,9 @@
 //! | [`store`] | the durable truth: sled, and memory for tests |
 //! | [`provider`] | files, batches and live calls on OpenAI's wire |
 //! | [`delivery`] | one webhook attempt: sign, guard, send |
+//! | [`metrics`] | what is counted of all that is done, for Prometheus |
 //! | [`edge`] | HTTP in: pass-through, admission, holding, polling, streams |
+//! | [`dashboard`] | the operators' page |
 //! | [`backtest`] | policies played on a trace in virtual time, and what they are measured against |
 //! | [`simulator`] | a faithful provider with faults and virtual time |
 //! | [`config`], [`app`], [`cli`] | settings, wiring, commands |
@@ -31,12 +33,14 @@ pub mod app;
 pub mod backtest;
 pub mod cli;
 pub mod config;
+pub mod dashboard;
 pub mod delivery;
 pub mod edge;
 pub mod engine;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod ledger;
+pub mod metrics;
 pub mod model;
 pub mod policy;
 pub mod ports;

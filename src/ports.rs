@@ -21,9 +21,9 @@ pub use self::{
         ResponseStatus, ResultLine, Since, Upload, back_to,
     },
     store::{
-        Admission, Admitted, Content, Delivery, DeliveryStatus, Ending, FeedEntry, FeedPage, Head,
-        Idempotent, Kept, KeyOwner, Learned, LearnedKey, LedgerEntry, Outline, Relocation, Replan,
-        Settled, Store, StoreError, Stored, TenantMove, Unbooked,
+        Admission, Admitted, Content, Delivery, DeliveryCounts, DeliveryStatus, Ending, FeedEntry,
+        FeedPage, Head, Idempotent, Kept, KeyOwner, Learned, LearnedKey, LedgerEntry, LedgerRows,
+        Outline, Relocation, Replan, Settled, Store, StoreError, Stored, TenantMove, Unbooked,
     },
     vault::{Credential, Unopened, Vault},
 };

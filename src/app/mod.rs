@@ -1,6 +1,7 @@
 //! The composition root: the only place that names concrete adapters.
 
 mod auth;
+mod check;
 mod clock;
 mod prices;
 #[cfg(debug_assertions)]
@@ -29,6 +30,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use url::Url;
 
 pub use auth::{Auth, Mode};
+pub use check::check;
 pub use clock::SystemClock;
 pub use prices::prices;
 pub use settings::{Listen, Settings};
@@ -43,6 +45,7 @@ use crate::{
         server::{self, Desk, Server},
     },
     engine::{Engine, Parts},
+    metrics::{CountedDelivery, CountedProvider, Metrics},
     model::secret::Secret,
     ports::{Store, StoreError, Vault as _},
     provider::{self, OpenAi},
@@ -157,6 +160,7 @@ impl App {
         let upstream_events = UpstreamEvents::new(secrets.upstream_webhooks.as_ref())?;
         let sender = delivery::Sender::new(settings.delivery)?;
         let provider = Arc::new(OpenAi::over_tcp(&settings.provider)?);
+        let metrics = Arc::new(Metrics::new(passthrough.passed()));
         let desk = Arc::new(Desk::new(edge::starting::routers()));
         let mut listen = settings.server.server();
         listen.max_connections = listen.connections();
@@ -170,13 +174,15 @@ impl App {
             let store: Arc<dyn Store> = Arc::new(opened(settings.store).await?);
             let vault = Arc::new(unlocked(&secrets, &dir, &*store).await?);
             let admin_token = admin_token(secrets.admin_token, &dir, &vault)?;
+            let courier = Arc::new(Courier::new(sender, vault.clone()));
             let engine = Engine::start(Parts {
                 store,
-                provider,
-                deliver: Arc::new(Courier::new(sender, vault.clone())),
+                provider: Arc::new(CountedProvider::new(provider, metrics.clone())),
+                deliver: Arc::new(CountedDelivery::new(courier, metrics.clone())),
                 clock: Arc::new(SystemClock::new()),
                 vault,
                 prices: settings.prices,
+                metrics,
                 settings: settings.engine,
                 upstreams,
             });

@@ -4,11 +4,12 @@
 mod calls;
 mod progress;
 mod report;
+mod stay;
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, task::JoinSet, time::Instant};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 
 use self::{
     calls::{Client, Kind, Savings},
@@ -19,6 +20,8 @@ use super::{Failure, log};
 use crate::{
     app::{App, Secrets, Settings, SystemClock},
     config::Config,
+    model::secret::Secret,
+    ports::Clock as _,
     simulator::{self, Bill, Simulator},
 };
 
@@ -40,6 +43,13 @@ pub struct Args {
     /// The simulated provider's luck.
     #[arg(long, default_value_t = 7)]
     seed: u64,
+    /// Go on after the report, with a call now and then, until Ctrl-C: to look around in the
+    /// dashboard, and to try clients of your own.
+    #[arg(long)]
+    stay: bool,
+    /// Where the proxy listens.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    listen: String,
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, Failure> {
@@ -48,20 +58,20 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
         format: log::Format::Text,
     })?;
     let data = tempfile::tempdir()?;
-    let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
-
+    let stop = super::stop_on_signal(&tasks);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let upstream = format!("http://{}/v1", listener.local_addr()?);
     let simulator = Simulator::new(provider(args.seed), SystemClock::new().now());
     tasks.spawn(simulator::serve(listener, simulator.clone(), stop.clone()));
 
-    let app = App::start(
-        proxy(&upstream, data.path())?,
-        Secrets::default(),
-        stop.clone(),
-    )
-    .await?;
+    let token = format!("{:032x}", SystemClock::new().random());
+    let secrets = Secrets {
+        admin_token: Some(Secret::new(token.as_str())),
+        ..Secrets::default()
+    };
+    let settings = proxy(&args.listen, &upstream, data.path())?;
+    let app = App::start(settings, secrets, stop.clone()).await?;
     let base = format!("http://{}", app.address());
     tasks.spawn(app.run());
 
@@ -71,18 +81,27 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
         SPEED / 60.0
     );
     println!(
-        "{} ordinary calls go through it, most with an Offpeak-Deadline header.\n",
+        "{} ordinary calls go through it, most with an Offpeak-Deadline header.",
         args.calls
     );
+    println!("Its dashboard: {base}/offpeak/#token={token}\n");
 
-    let report = make_calls(&base, args.calls, &simulator).await?;
-    let (savings, bill) = settled(&Client::new(&base)?, &simulator).await?;
+    let made = tokio::select! {
+        made = make_calls(&base, args.calls, &simulator) => made?,
+        () = stop.cancelled() => return Err(Failure::Other("stopped before the last answer".into())),
+    };
+    let client = Client::new(&base)?;
+    let (savings, bill) = settled(&client, &simulator).await?;
+    println!("{}", made.table(&savings, SPEED));
+    let verdict = made.verdict(&savings, &bill);
+    println!("{verdict}\n\n{}", law());
+    if args.stay {
+        println!("\nIt goes on until Ctrl-C, with a call now and then.");
+        stay::on(client, args.calls, &stop).await;
+    }
     stop.cancel();
     tasks.close();
     tasks.wait().await;
-    println!("{}", report.table(&savings, SPEED));
-    let verdict = report.verdict(&savings, &bill);
-    println!("{verdict}\n\n{}", law());
     Ok(if verdict.is_good() {
         ExitCode::SUCCESS
     } else {
@@ -162,9 +181,9 @@ fn provider(seed: u64) -> simulator::Settings {
     settings
 }
 
-fn proxy(upstream: &str, data: &std::path::Path) -> Result<Settings, Failure> {
+fn proxy(listen: &str, upstream: &str, data: &std::path::Path) -> Result<Settings, Failure> {
     let flags = [
-        ("server.listen", "127.0.0.1:0".to_owned()),
+        ("server.listen", listen.to_owned()),
         ("upstream.base_url", upstream.to_owned()),
         ("store.data_dir", data.display().to_string()),
         ("store.reserve_bytes", "0".to_owned()),

@@ -17,7 +17,7 @@ use axum::{
 use http::{HeaderMap, request::Parts};
 
 use self::{defer::defer, way::Way};
-use super::{Edge, passthrough::Passthrough, poll, read, route::DEADLINE_ALIAS, stub};
+use super::{Edge, errors, passthrough::Passthrough, poll, read, route::DEADLINE_ALIAS, stub};
 
 /// Every path that is not Offpeak's own.
 pub async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> Response {
@@ -27,7 +27,9 @@ pub async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> Response
         Ok(way) => way,
         Err(error) => {
             read::discard(body, most).await;
-            return error.into_response();
+            let response = error.into_response();
+            errors::count(&edge, &response);
+            return response;
         }
     };
     match way {
@@ -38,7 +40,9 @@ pub async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> Response
             let answered = Box::pin(poll::answer(edge, target, headers, uri)).await;
             answered.unwrap_or_else(IntoResponse::into_response)
         }
-        Way::Defer(endpoint, deadline) => defer(edge, parts, body, endpoint, deadline).await,
+        Way::Defer(endpoint, deadline) => {
+            Box::pin(defer(edge, parts, body, endpoint, deadline)).await
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::{body::Body, response::IntoResponse};
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
-use super::{deadline, kept::Unread, memory::Busy, outcome::Answer};
+use super::{Edge, deadline, kept::Unread, memory::Busy, outcome::Answer};
 use crate::{
     engine::{AdmitError, FeedError, Full, KeyRefused, Refused, error_body},
     model::{body::Refusal, deadline::BadDeadline},
@@ -97,6 +97,12 @@ impl ApiError {
         ApiError::limited("too_many_waiting", message).retry_after(STORE_PAUSE)
     }
 
+    /// 500: an answer of ours that cannot be made.
+    pub fn internal() -> Self {
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        ApiError::server(status, "internal_error", "The answer cannot be written.")
+    }
+
     /// 503: sent again, the call is taken in or found.
     pub fn shutting_down() -> Self {
         let message = "Offpeak is shutting down. Send the call again.";
@@ -143,6 +149,9 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> axum::response::Response {
         let mut response = json(self.status, self.body());
+        response
+            .extensions_mut()
+            .insert(Code(self.code.unwrap_or(self.kind)));
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         match self.retry {
@@ -154,6 +163,17 @@ impl IntoResponse for ApiError {
             }
         }
         response
+    }
+}
+
+/// An error's code, beside the response that says it.
+#[derive(Clone, Copy)]
+struct Code(&'static str);
+
+/// Counts the refusal of a call, if the response is one.
+pub fn count(edge: &Edge, response: &axum::response::Response) {
+    if let Some(Code(code)) = response.extensions().get() {
+        edge.engine.metrics().requests.refused(code);
     }
 }
 
@@ -382,7 +402,11 @@ pub fn forwarded(status: u16, body: bytes::Bytes) -> axum::response::Response {
 pub fn not_admitted(error: AdmitError) -> axum::response::Response {
     match error {
         AdmitError::Refused(refused) => ApiError::from(refused).into_response(),
-        AdmitError::Provider { status, body } => forwarded(status, body),
+        AdmitError::Provider { status, body } => {
+            let mut response = forwarded(status, body);
+            response.extensions_mut().insert(Code("provider_refused"));
+            response
+        }
         AdmitError::Store(error) => ApiError::from(error).into_response(),
     }
 }

@@ -174,7 +174,7 @@ impl Held {
     pub async fn stands(&self, edge: &Edge) -> Stands {
         let stands = stands(&edge.engine, self.request.key).await;
         stands.unwrap_or_else(|error| {
-            tracing::warn!(%error, "a request's state is told as it was at admission");
+            tracing::warn!(id = %self.request.key.id, %error, "a request's state is told as it was at admission");
             Stands::Open(None)
         })
     }

@@ -89,8 +89,14 @@ fn parts(
             if from >= length {
                 return Ok(None);
             }
-            let part = engine.answer_part(key, from, PIECE).await?;
-            let part = part.filter(|part| !part.is_empty()).ok_or(Unread::Erased)?;
+            let part = engine.answer_part(key, from, PIECE).await;
+            let part = part.map_err(Unread::from).and_then(|part| {
+                let some = part.filter(|part| !part.is_empty());
+                some.ok_or(Unread::Erased)
+            });
+            let part = part.inspect_err(|error| {
+                tracing::warn!(id = %key.id, %error, "an answer breaks off while it is told");
+            })?;
             let next = from + part.len() as u64;
             Ok(Some((part, next)))
         }
@@ -118,10 +124,7 @@ impl Rest {
         let piece = match &mut self.source {
             Source::Memory(bytes) => Ok(bytes.split_to(bytes.len().min(PIECE))),
             Source::Store(parts) => match ready!(parts.poll_next_unpin(cx)) {
-                Some(part) => part.map_err(|error| {
-                    tracing::warn!(%error, "an answer breaks off while it is told");
-                    io::Error::other(error)
-                }),
+                Some(part) => part.map_err(io::Error::other),
                 None => Err(io::ErrorKind::UnexpectedEof.into()),
             },
         };

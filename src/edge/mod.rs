@@ -56,6 +56,8 @@ pub struct Edge {
     /// Of bodies and answers.
     pub memory: Arc<Memory>,
     waiting: Arc<Waiting>,
+    /// What operators' pages are kept told.
+    bulletins: namespace::Bulletins,
     /// Cancelled when the process begins to stop: who waits for nothing in
     /// particular is answered, and no more work is asked for.
     pub stopping: CancellationToken,
@@ -91,6 +93,7 @@ impl Edge {
             settings,
             admin_token,
             upstream_events,
+            bulletins: namespace::Bulletins::default(),
             stopping: CancellationToken::new(),
         }
     }

@@ -36,10 +36,13 @@ use tower::ServiceExt;
 use url::Url;
 
 use super::{errors, memory::Memory, starting};
-use crate::engine::{Caller, Engine};
+use crate::{
+    engine::{Caller, Engine},
+    metrics::{Passed, Passing, Tally},
+};
 
 pub use self::{
-    body::{Body, BoxError, RequestBody, UpstreamBody},
+    body::{Body, BoxError, RequestBody, Sent, UpstreamBody},
     gate::{BadPath, Paths},
     target::{BadBase, Target},
     upload::{Stalled, Upload},
@@ -74,6 +77,9 @@ pub struct Passthrough {
     /// Whether callers present keys that we issued. Nothing passes before these are known.
     guarded: bool,
     lookouts: Arc<OnceLock<Lookouts>>,
+    passed: Arc<Passed>,
+    /// This thread's.
+    tally: Arc<Tally>,
 }
 
 /// What looks at calls that pass, once the store is open.
@@ -99,7 +105,10 @@ impl Passthrough {
     /// root certificates (or `SSL_CERT_FILE`).
     pub fn new(settings: Settings, upstream: &Url) -> Result<Passthrough, SetupError> {
         let target = Target::new(upstream)?;
+        let passed = Arc::<Passed>::default();
         Ok(Passthrough {
+            tally: passed.tally(),
+            passed,
             connector: connector(&target)?,
             target: Arc::new(target),
             pool: Arc::new(Pool::new(settings.max_idle, settings.idle_timeout)),
@@ -145,7 +154,14 @@ impl Passthrough {
             settings: self.settings.clone(),
             guarded: self.guarded,
             lookouts: self.lookouts.clone(),
+            passed: self.passed.clone(),
+            tally: self.passed.tally(),
         }
+    }
+
+    /// What is counted of the calls, of all workers together.
+    pub fn passed(&self) -> &Arc<Passed> {
+        &self.passed
     }
 
     /// Sends `request` upstream and answers with what comes back, or with an
@@ -157,6 +173,7 @@ impl Passthrough {
     where
         RequestBody: From<B>,
     {
+        let passing = self.tally.begin();
         let mut request = request.map(RequestBody::from);
         let lookouts = self.lookouts.get();
         let caller = match lookouts.and_then(|lookouts| lookouts.gate.as_ref()) {
@@ -172,7 +189,7 @@ impl Passthrough {
                 Err(error) => return error.into_response().map(Body::Router),
             },
         };
-        match self.try_forward(request, caller).await {
+        match self.try_forward(request, caller, passing).await {
             Ok(response) => response,
             Err(failure) => failure.into_response(),
         }
@@ -192,11 +209,14 @@ impl Passthrough {
         &self,
         mut request: Request<RequestBody>,
         caller: Option<Caller>,
+        mut passing: Passing,
     ) -> Result<Response<Body>, Failure> {
         let watch = self.lookouts.get().and_then(|it| it.watch.as_ref());
         let call = watch.and_then(|watch| watch.call(&request, caller));
         self.prepare(&mut request)?;
+        let request = request.map(|body| Sent::new(body, passing.sending()));
         let (connection, mut response) = self.exchange(request).await?;
+        passing.answered(response.status());
         let observer = call.and_then(|call| call.answered(&response));
         strip_hop_by_hop(response.headers_mut());
         // An upstream on HTTP/1.0 is no reason to speak it to the caller.
@@ -207,6 +227,7 @@ impl Passthrough {
                 connection,
                 self.pool.clone(),
                 observer,
+                passing,
             ))
         }))
     }
@@ -244,7 +265,7 @@ impl Passthrough {
 
     async fn exchange(
         &self,
-        mut request: Request<RequestBody>,
+        mut request: Request<Sent>,
     ) -> Result<(Box<Connection>, Response<hyper::body::Incoming>), Failure> {
         while let Some(mut connection) = self.pool.take() {
             match connection.send(request).await {
@@ -255,7 +276,8 @@ impl Passthrough {
                 },
             }
         }
-        let mut connection = self.connect().await?;
+        // Boxed, because most calls find a connection, and each has the room for this.
+        let mut connection = Box::pin(self.connect()).await?;
         match connection.send(request).await {
             Ok(response) => Ok((connection, response)),
             Err(error) => Err(Failure::from(error.into_error())),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, Method, StatusCode, Uri};
 use serde_json::json;
+use tracing::{Span, field};
 
 use super::{
     Edge, ask, auth,
@@ -14,6 +15,7 @@ use super::{
     outcome::Answer,
     prefer::Preference,
     stub::{self, Facts},
+    waiting::Wait,
 };
 use crate::{
     engine::{Cancelled, Erased},
@@ -85,6 +87,7 @@ pub async fn answer(
         id: target.id,
     };
     drop(caller);
+    Span::current().record("id", field::display(target.id));
     match target.act {
         Act::Get => get(edge, target.endpoint, key, headers, uri).await,
         Act::Cancel => cancel(edge, target.endpoint, key).await,
@@ -121,7 +124,7 @@ async fn get(
     let Some(wait) = prefer.wait else {
         return pending(&edge, key, prefer).await;
     };
-    let Some(_waits) = edge.waiting.enter(key.tenant) else {
+    let Some(_waits) = edge.waiting.enter(key.tenant, Wait::Poll) else {
         return pending(&edge, key, Preference::default()).await;
     };
     let mut ending = Ending::new(edge.engine.clone(), key, waiter, false);

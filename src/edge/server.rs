@@ -17,6 +17,7 @@ mod connection;
 mod crowd;
 mod descriptors;
 mod refusal;
+mod span;
 mod watched;
 
 use std::{

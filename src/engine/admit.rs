@@ -192,6 +192,14 @@ impl Engine {
         };
         match self.store.admit(admission).await {
             Ok(ports::Admitted::New) => {
+                self.metrics.requests.admitted(&request);
+                tracing::debug!(
+                    id = %request.key.id,
+                    lane = %request.lane,
+                    guarantee = request.cohort.guarantee.as_str(),
+                    deadline = %request.deadline,
+                    "admitted"
+                );
                 self.wake_for(&place, first, &request);
                 Ok(Admitted {
                     request,

@@ -10,7 +10,6 @@ use crate::{
     model::{
         attempt::{Attempt, AttemptState, Lane},
         id::{RequestId, RequestKey, TenantId},
-        ledger::{LedgerKey, LedgerRow},
         request::{Outcome, Place, Request, State},
         time::Timestamp,
     },
@@ -108,7 +107,7 @@ impl Engine {
         self.view_of(head).await.map(Some)
     }
 
-    async fn view_of(&self, head: Head) -> Result<View, StoreError> {
+    pub(super) async fn view_of(&self, head: Head) -> Result<View, StoreError> {
         let Head { request, outcome } = head;
         let (place, state) = match &outcome {
             Some(outcome) => (None, outcome.state),
@@ -148,17 +147,8 @@ impl Engine {
         before: Option<RequestId>,
         limit: usize,
     ) -> Result<Vec<View>, StoreError> {
-        let mut views = Vec::new();
-        for head in self.store.list(tenant, before, limit).await? {
-            let id = head.request.key.id;
-            match self.view_of(head).await {
-                Err(StoreError::Corrupt(damage)) => {
-                    tracing::error!(%id, %damage, "a request is passed over");
-                }
-                view => views.push(view?),
-            }
-        }
-        Ok(views)
+        let heads = self.store.list(tenant, before, limit).await?;
+        self.views_of(heads).await
     }
 
     /// Endings in commit order, from after `after`.
@@ -179,11 +169,9 @@ impl Engine {
         Ok(page)
     }
 
-    pub async fn ledger(
-        &self,
-        tenant: TenantId,
-    ) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError> {
-        self.store.ledger(tenant, 0).await
+    /// Where the feed ends now: `after` for what ends from here on.
+    pub async fn feed_end(&self, tenant: TenantId) -> Result<u64, StoreError> {
+        self.store.feed_end(tenant).await
     }
 
     /// A copy of all that is stored, as it is taken.

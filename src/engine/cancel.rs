@@ -30,6 +30,15 @@ impl Engine {
     /// A line that is at the provider may still be run and billed; its answer is
     /// then shown as paid for nothing.
     pub async fn cancel(self: &Arc<Self>, key: RequestKey) -> Result<Cancelled, StoreError> {
+        self.cancel_because(key, "cancelled by the caller").await
+    }
+
+    /// The same where another than the caller wants it so.
+    pub async fn cancel_because(
+        self: &Arc<Self>,
+        key: RequestKey,
+        reason: &str,
+    ) -> Result<Cancelled, StoreError> {
         let Some(head) = self.store.head(key).await? else {
             return Ok(Cancelled::Unknown);
         };
@@ -47,7 +56,7 @@ impl Engine {
                 self.places_of(request),
                 State::Cancelled,
                 410,
-                "cancelled by the caller".into(),
+                reason.into(),
                 body,
             );
             let engine = self.clone();

@@ -18,6 +18,7 @@ use std::{
 };
 
 use futures_util::future::try_join_all;
+use tracing::Instrument;
 
 use self::receivers::{Ticket, Turn};
 pub use self::{event::event_body, receivers::Resting, redeliver::Redelivered, redeliver::Tested};
@@ -212,7 +213,7 @@ impl Engine {
             tries: delivery.tries,
             last: "its receiver did not work again in time".into(),
         };
-        self.store.record_delivery(*delivery, status).await
+        self.record(*delivery, status).await
     }
 
     /// Puts what waits for another try at a receiver that is gone into its backlog,
@@ -253,24 +254,28 @@ impl Engine {
     fn send(self: &Arc<Self>, delivery: Delivery, ticket: Ticket) {
         if let Some(in_hand) = self.inflight.deliveries.begin(delivery.key) {
             let engine = self.clone();
-            self.tasks.spawn(async move {
-                let heard = match engine.deliver(delivery).await {
-                    Ok(heard) => Some(heard),
-                    Err(error) => {
-                        tracing::error!(id = %delivery.key.id, %error, "delivering");
-                        // It stays due: not sent over and over while the store fails.
-                        tokio::time::sleep(AFTER_FAILURE).await;
-                        None
+            let span = tracing::debug_span!("webhook", id = %delivery.key.id);
+            self.tasks.spawn(
+                async move {
+                    let heard = match engine.deliver(delivery).await {
+                        Ok(heard) => Some(heard),
+                        Err(error) => {
+                            tracing::error!(id = %delivery.key.id, %error, "delivering");
+                            // It stays due: not sent over and over while the store fails.
+                            tokio::time::sleep(AFTER_FAILURE).await;
+                            None
+                        }
+                    };
+                    // In this order: what has a place is in hand.
+                    drop(in_hand);
+                    match heard {
+                        Some(heard) => ticket.end(heard),
+                        None => drop(ticket),
                     }
-                };
-                // In this order: what has a place is in hand.
-                drop(in_hand);
-                match heard {
-                    Some(heard) => ticket.end(heard),
-                    None => drop(ticket),
+                    engine.signals.courier.notify_one();
                 }
-                engine.signals.courier.notify_one();
-            });
+                .instrument(span),
+            );
         }
     }
 }

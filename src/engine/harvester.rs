@@ -9,6 +9,7 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 
 use crate::{
+    metrics::BatchEnd,
     model::{
         batch::{Batch, BatchEvent},
         money::Usd,
@@ -69,12 +70,15 @@ impl Engine {
         let files = [&batch.input_file, &remote.output_file, &remote.error_file];
         let litter: Vec<String> = files.into_iter().flatten().cloned().collect();
         batch.litter.extend(litter);
-        self.settled(batch).await.map(Ok)
+        self.settled(batch, remote.status.into()).await.map(Ok)
     }
 
-    async fn settled(self: &Arc<Self>, batch: &mut Batch) -> Result<(), StoreError> {
-        batch.settled = Some(self.now());
-        self.advance(batch, BatchEvent::Settle, self.now()).await?;
+    async fn settled(self: &Arc<Self>, batch: &mut Batch, end: BatchEnd) -> Result<(), StoreError> {
+        let now = self.now();
+        batch.settled = Some(now);
+        self.advance(batch, BatchEvent::Settle, now).await?;
+        let took = batch.submitted.map(|submitted| submitted.until(now));
+        self.metrics.batches.ended(end, took);
         for signal in [
             &self.signals.packer,
             &self.signals.rescuer,
@@ -97,7 +101,7 @@ impl Engine {
         }
         self.return_the_rest(batch, false).await?;
         batch.litter.extend(batch.input_file.clone());
-        self.settled(batch).await
+        self.settled(batch, BatchEnd::GivenUp).await
     }
 
     async fn harvest_file(

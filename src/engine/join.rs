@@ -94,6 +94,7 @@ impl Engine {
     }
 
     fn joined(&self, request: Request, hold: Hold) -> Admitted {
+        self.metrics.requests.joined();
         Admitted {
             request: Arc::new(request),
             hold,

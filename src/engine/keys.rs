@@ -139,6 +139,25 @@ impl Engine {
         TenantId(self.vault.fingerprint("issued tenant", &[name.as_bytes()]))
     }
 
+    /// Who goes by this name; none where keys are not issued here, or none for it.
+    pub fn tenant_called(&self, name: &str) -> Option<TenantId> {
+        let known = self.keys.as_ref()?.known.read();
+        let key = known.values().find(|key| key.issued.tenant == name);
+        key.map(|key| key.tenant)
+    }
+
+    /// The names of those that keys were issued for; none where keys are not issued.
+    pub fn tenant_names(&self) -> HashMap<TenantId, String> {
+        let Some(keys) = &self.keys else {
+            return HashMap::new();
+        };
+        let known = keys.known.read();
+        let named = known
+            .values()
+            .map(|key| (key.tenant, key.issued.tenant.clone()));
+        named.collect()
+    }
+
     fn print_of(&self, key: &str) -> KeyPrint {
         KeyPrint(self.vault.fingerprint("issued key", &[key.as_bytes()]))
     }

@@ -6,11 +6,13 @@
 //! and the first turn after a crash is the same code as any other. The store is
 //! the truth; `summary::Summary` is what it says, counted.
 
+mod across;
 mod admit;
 mod answer;
 mod audit;
 mod budgets;
 mod cancel;
+mod counted;
 mod courier;
 mod credentials;
 mod damaged;
@@ -44,6 +46,7 @@ mod shadow;
 mod submitter;
 mod summary;
 mod taps;
+mod timeline;
 mod tokens;
 mod turnaround;
 mod upload;
@@ -58,8 +61,10 @@ use std::sync::{
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
 
 pub use crate::policy::{budget::Window, turnaround::Curve};
+pub use across::{Edges, Progress};
 pub use admit::{AdmitError, Admitted, Call, Refused};
 pub use answer::{FeedError, View};
 pub use budgets::BudgetView;
@@ -80,11 +85,13 @@ pub use settling::error_body;
 pub use shadow::{Coding, Excerpt, Passed, Whose};
 pub use summary::{Counts, Full};
 pub use taps::{Tap, TapEvent};
+pub use timeline::{Event, Happened};
 pub use turnaround::{Believed, Turnaround};
 pub use waiters::Waiter;
 
 use crate::{
     ledger::Prices,
+    metrics::Metrics,
     model::{
         batch::Batch,
         id::{RequestId, RequestKey, TenantId},
@@ -102,6 +109,7 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     pub vault: Arc<dyn Vault>,
     pub prices: Prices,
+    pub metrics: Arc<Metrics>,
     pub settings: Settings,
     /// Where callers present keys that we issue; else they present the provider's.
     pub upstreams: Option<Upstreams>,
@@ -114,6 +122,7 @@ pub struct Engine {
     clock: Arc<dyn Clock>,
     vault: Arc<dyn Vault>,
     prices: Prices,
+    metrics: Arc<Metrics>,
     settings: Settings,
 
     organizations: Arc<scope::Organizations>,
@@ -155,6 +164,8 @@ pub struct Engine {
     /// Requests whose acknowledgement is not on the wire yet.
     unflushed: inflight::Mentions<RequestKey>,
     disk_bytes: AtomicU64,
+    /// Requests that have ended since the start.
+    endings: AtomicU64,
     paused: AtomicBool,
     flushing: AtomicBool,
 
@@ -232,6 +243,7 @@ impl Engine {
             )),
             unflushed: inflight::Mentions::default(),
             disk_bytes: AtomicU64::new(0),
+            endings: AtomicU64::new(0),
             paused: AtomicBool::new(false),
             flushing: AtomicBool::new(false),
             tasks: TaskTracker::new(),
@@ -243,6 +255,7 @@ impl Engine {
             clock: parts.clock,
             vault: parts.vault,
             prices: parts.prices,
+            metrics: parts.metrics,
             settings: parts.settings,
         });
         engine.recall_tenants().await?;
@@ -286,7 +299,7 @@ impl Engine {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        let done = self.tasks.spawn(doing).await;
+        let done = self.tasks.spawn(doing.in_current_span()).await;
         done.unwrap_or_else(|_died| Err(StoreError::Closed.into()))
     }
 
@@ -324,6 +337,11 @@ impl Engine {
             .filter(|batch| batch.state.is_open())
             .cloned()
             .collect()
+    }
+
+    /// Requests that have ended since the start.
+    pub fn endings(&self) -> u64 {
+        self.endings.load(Ordering::Relaxed)
     }
 
     /// Bytes on disk, as last measured.

@@ -1,6 +1,6 @@
 //! The one way a request ends here: durable first, then counted, then told.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -15,7 +15,7 @@ use crate::{
     ports::{Ending, LedgerEntry, Settled, StoreError},
 };
 
-use super::Engine;
+use super::{Engine, counted::Brief};
 
 impl Engine {
     pub(super) async fn settle(
@@ -25,17 +25,23 @@ impl Engine {
         if endings.is_empty() {
             return Ok(Vec::new());
         }
-        let told: Vec<(RequestKey, Source, LedgerEntry)> = endings
+        let told: Vec<(RequestKey, Source, LedgerEntry, Brief)> = endings
             .iter()
-            .map(|ending| (ending.key, ending.outcome.source, ending.ledger.clone()))
+            .map(|ending| {
+                let outcome = &ending.outcome;
+                let (ledger, brief) = (ending.ledger.clone(), Brief::of(outcome));
+                (ending.key, outcome.source, ledger, brief)
+            })
             .collect();
         let results = self.store.settle(endings).await;
         let mut settled = Vec::with_capacity(told.len());
         let mut all = Ok(());
-        for ((key, source, ledger), result) in told.into_iter().zip(results) {
+        for ((key, source, ledger, brief), result) in told.into_iter().zip(results) {
             match result {
                 Ok(one) => {
-                    if matches!(one, Settled::Now { .. }) {
+                    if let Settled::Now { entry, .. } = &one {
+                        self.endings.fetch_add(1, Ordering::Relaxed);
+                        self.count_ending(entry, &brief, &ledger);
                         self.book(&ledger);
                         if let Source::Batch(batch) = source {
                             self.summary.lock().billed(&key, batch);

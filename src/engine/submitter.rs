@@ -7,7 +7,10 @@ mod strays;
 
 use std::{sync::Arc, time::Duration};
 
+use tracing::Instrument;
+
 use crate::{
+    metrics::BatchEnd,
     model::{
         batch::{Batch, BatchEvent, BatchState},
         id::{BatchId, TenantId},
@@ -48,15 +51,19 @@ impl Engine {
             self.had_its_turn(&mut round, tenant);
             let submitting = self.inflight.submits.begin(id);
             let engine = self.clone();
-            self.tasks.spawn(async move {
-                if let Err(error) = engine.submit_step(batch).await {
-                    tracing::error!(batch = %id, %error, "submitting");
-                    engine.put_off(id, Duration::from_secs(1));
+            let span = tracing::debug_span!("submit", batch = %id);
+            self.tasks.spawn(
+                async move {
+                    if let Err(error) = engine.submit_step(batch).await {
+                        tracing::error!(batch = %id, %error, "submitting");
+                        engine.put_off(id, Duration::from_secs(1));
+                    }
+                    drop((in_hand, submitting));
+                    engine.signals.submitter.notify_one();
+                    engine.signals.watcher.notify_one();
                 }
-                drop((in_hand, submitting));
-                engine.signals.submitter.notify_one();
-                engine.signals.watcher.notify_one();
-            });
+                .instrument(span),
+            );
         }
         Ok(next)
     }
@@ -199,6 +206,7 @@ impl Engine {
         batch.submitted = Some(self.now());
         let due = self.now() + self.settings.watch.poll_interval;
         self.keep(&mut batch, BatchEvent::Submit, due).await?;
+        self.metrics.batches.created(batch.lines);
         self.hear_what_came_early(&remote.id);
         Ok(())
     }
@@ -300,6 +308,7 @@ impl Engine {
         batch.litter.extend(batch.input_file.take());
         self.advance(&mut batch, BatchEvent::Abandon, self.now())
             .await?;
+        self.metrics.batches.ended(BatchEnd::Abandoned, None);
         self.signals.packer.notify_one();
         self.signals.janitor.notify_one();
         Ok(())

@@ -3,6 +3,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tracing::Instrument;
+
 use crate::{
     model::{
         attempt::Lane,
@@ -49,14 +51,18 @@ impl Engine {
                 }
             }
             let engine = self.clone();
-            self.tasks.spawn(async move {
-                if let Err(error) = engine.look(batch).await {
-                    tracing::error!(batch = %id, %error, "watching");
-                    engine.put_off(id, engine.settings.watch.poll_interval);
+            let span = tracing::debug_span!("watch", batch = %id);
+            self.tasks.spawn(
+                async move {
+                    if let Err(error) = engine.look(batch).await {
+                        tracing::error!(batch = %id, %error, "watching");
+                        engine.put_off(id, engine.settings.watch.poll_interval);
+                    }
+                    drop(in_hand);
+                    engine.signals.watcher.notify_one();
                 }
-                drop(in_hand);
-                engine.signals.watcher.notify_one();
-            });
+                .instrument(span),
+            );
         }
         Ok(next)
     }

@@ -169,6 +169,24 @@ fingerprint! {
     CallDigest
 }
 
+impl FromStr for TenantId {
+    type Err = BadId;
+
+    /// As it is displayed.
+    fn from_str(text: &str) -> Result<Self, BadId> {
+        let digits = text.as_bytes();
+        if digits.len() != 32
+            || !digits
+                .iter()
+                .all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'))
+        {
+            return Err(BadId);
+        }
+        let id = u128::from_str_radix(text, 16).map_err(|_| BadId)?;
+        Ok(TenantId(id.to_be_bytes()))
+    }
+}
+
 impl ReceiverId {
     /// `target` is a configured endpoint's name, or a URL.
     pub fn of(tenant: TenantId, target: &str) -> Self {
@@ -244,6 +262,9 @@ mod tests {
         fn text_and_back(bytes: [u8; 16]) {
             let id = RequestId::from_bytes(bytes);
             prop_assert_eq!(id.to_string().parse(), Ok(id));
+            let tenant = TenantId(bytes);
+            prop_assert_eq!(tenant.to_string().parse(), Ok(tenant));
+            prop_assert_eq!(tenant.to_string()[1..].parse::<TenantId>(), Err(BadId));
         }
 
         #[test]

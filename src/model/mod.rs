@@ -5,6 +5,7 @@ pub mod attempt;
 pub mod batch;
 pub mod body;
 pub mod deadline;
+pub mod durations;
 pub mod endpoint;
 pub mod hook;
 pub mod id;

@@ -42,6 +42,11 @@ impl Timestamp {
         u32::try_from(self.0 / 3_600_000).unwrap_or(u32::MAX)
     }
 
+    /// The first instant of an hour since the Unix epoch.
+    pub const fn of_hour(hour: u32) -> Self {
+        Self::from_secs(hour as u64 * 3_600)
+    }
+
     /// Time from `earlier` to here; zero when `earlier` is later.
     pub fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))

@@ -1,6 +1,10 @@
 //! The durable truth, and what is written to it and read from it.
 
-use std::{io, ops::Bound, time::Duration};
+use std::{
+    io,
+    ops::{Bound, Range},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -11,6 +15,7 @@ use tokio::sync::mpsc;
 use crate::model::{
     attempt::{Attempt, AttemptId, Lane},
     batch::Batch,
+    durations::Counted,
     hook::{Secrets, TurnedOff},
     id::{
         BatchId, CallDigest, CredentialId, DestinationId, ReceiverId, RequestId, RequestKey,
@@ -86,6 +91,16 @@ pub trait Store: Send + Sync + 'static {
     async fn list(
         &self,
         tenant: TenantId,
+        before: Option<RequestId>,
+        limit: usize,
+    ) -> Result<Vec<Head>, StoreError>;
+
+    /// The request of this id, whoever's it is.
+    async fn find(&self, id: RequestId) -> Result<Option<RequestKey>, StoreError>;
+
+    /// Requests of all tenants, newest first, those before `before`.
+    async fn newest(
+        &self,
         before: Option<RequestId>,
         limit: usize,
     ) -> Result<Vec<Head>, StoreError>;
@@ -183,6 +198,9 @@ pub trait Store: Send + Sync + 'static {
     /// Open batches, and ended ones with litter or that ended after `since`.
     async fn batches(&self, since: Timestamp) -> Result<Vec<Batch>, StoreError>;
 
+    /// The newest batches, ended or not, newest first.
+    async fn newest_batches(&self, limit: usize) -> Result<Vec<Batch>, StoreError>;
+
     async fn destinations(&self) -> Result<Vec<Destination>, StoreError>;
 
     /// The next admission there writes it again.
@@ -243,6 +261,18 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<FeedPage, StoreError>;
 
+    /// Where the tenant's feed ends: the sequence of the last ending that is kept, or
+    /// up to which all were purged.
+    async fn feed_end(&self, tenant: TenantId) -> Result<u64, StoreError>;
+    /// Endings of one tenant or of all, the last first, those before `before` in commit
+    /// order.
+    async fn recent(
+        &self,
+        of: Option<TenantId>,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<FeedEntry>, StoreError>;
+
     /// Deliveries due by `now` and in no backlog, the longest due first, from after
     /// `after`.
     async fn due_deliveries(
@@ -301,6 +331,17 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<(ReceiverId, RequestId)>, StoreError>;
 
+    /// Dead letters of all tenants, by tenant and receiver, from after `after`.
+    async fn all_dead_letters(
+        &self,
+        after: Option<(ReceiverId, RequestKey)>,
+        limit: usize,
+    ) -> Result<Vec<(ReceiverId, RequestKey)>, StoreError>;
+
+    /// How many deliveries are pending and how many are dead letters, counted up to
+    /// `most` each.
+    async fn delivery_counts(&self, most: usize) -> Result<DeliveryCounts, StoreError>;
+
     // ---- receivers of webhooks
 
     async fn turn_off(&self, off: TurnedOff) -> Result<(), StoreError>;
@@ -343,6 +384,14 @@ pub trait Store: Send + Sync + 'static {
         since: u32,
     ) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError>;
 
+    /// Rows by tenant and hour, from after `after`: fewer than `limit` are the last.
+    async fn ledger_page(
+        &self,
+        rows: &LedgerRows,
+        after: Option<&LedgerKey>,
+        limit: usize,
+    ) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError>;
+
     // ---- keeping house
 
     /// Removes what finished before `horizon`, at most `limit` requests; returns
@@ -376,6 +425,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Bytes that the disk has beyond what admissions leave free.
     async fn spare_bytes(&self) -> Result<u64, StoreError>;
+
+    /// How long changes took, from their being asked for until they were on disk.
+    fn commits(&self) -> Counted;
 }
 
 /// What [`Store::admit`] writes, all in one commit.
@@ -530,6 +582,15 @@ pub struct LedgerEntry {
     pub row: LedgerRow,
 }
 
+/// Which rows of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerRows {
+    /// None for those of all tenants.
+    pub of: Option<TenantId>,
+    /// Hours since the Unix epoch.
+    pub hours: Range<u32>,
+}
+
 /// A call whose request was erased while it was open: what its ledger row needs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Unbooked {
@@ -553,6 +614,12 @@ pub struct FeedPage {
 pub struct FeedEntry {
     pub sequence: u64,
     pub key: RequestKey,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeliveryCounts {
+    pub pending: usize,
+    pub dead: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,8 +15,9 @@ use std::{io, ops::Bound, path::PathBuf, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
+mod across;
 mod backup;
 mod changes;
 mod codec;
@@ -58,13 +59,14 @@ use self::{
         batch, credential, destination, issued, learned, meta, orphan, receiver, shadow, tenant,
     },
     redo::Redo,
-    staging::{Staging, Step, least_free},
+    staging::{Change, Staging, Step, least_free},
     writer::{Horizon, Writer},
 };
 use crate::{
     model::{
         attempt::{Attempt, AttemptId},
         batch::Batch,
+        durations::{Counted, Durations},
         hook::{Secrets, TurnedOff},
         id::{
             BatchId, CallDigest, CredentialId, DestinationId, ReceiverId, RequestId, RequestKey,
@@ -77,9 +79,9 @@ use crate::{
         time::Timestamp,
     },
     ports::{
-        Admission, Admitted, Delivery, DeliveryStatus, Ending, FeedPage, Head, Idempotent,
-        KeyOwner, Learned, LearnedKey, LedgerEntry, Outline, Relocation, Replan, Settled, Store,
-        StoreError, Stored, TenantMove, Unbooked,
+        Admission, Admitted, Delivery, DeliveryCounts, DeliveryStatus, Ending, FeedEntry, FeedPage,
+        Head, Idempotent, KeyOwner, Learned, LearnedKey, LedgerEntry, LedgerRows, Outline,
+        Relocation, Replan, Settled, Store, StoreError, Stored, TenantMove, Unbooked,
     },
 };
 
@@ -159,6 +161,7 @@ pub struct KvStore<K> {
     spill: PathBuf,
     /// Bytes of the disk that it leaves free.
     reserve: u64,
+    commits: Durations,
 }
 
 /// Between two looks whether a full disk has room again.
@@ -172,13 +175,43 @@ const LEDGER: usize = 512;
 /// Entries that a caller's own thread may read.
 const SHORT: usize = 64;
 
+/// What a commit takes: a tenth of a millisecond on a disk that answers from its cache,
+/// seconds on one that fails.
+const COMMITS: &[Duration] = &[
+    Duration::from_micros(250),
+    Duration::from_micros(500),
+    Duration::from_millis(1),
+    Duration::from_micros(2_500),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(25),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_millis(2_500),
+    Duration::from_secs(10),
+];
+
 impl<K: Kv> KvStore<K> {
+    /// [`Writer::change_each`], and how long it took.
+    async fn commit<T: Send + 'static>(
+        &self,
+        changes: impl FnOnce(&mut Staging<K>) -> Vec<Change<T>> + Send + 'static,
+    ) -> Result<Vec<Result<T, StoreError>>, StoreError> {
+        let began = Instant::now();
+        let results = self.writer.change_each(changes).await;
+        self.commits.add(began.elapsed());
+        results
+    }
+
     async fn change<T: Send + 'static>(
         &self,
         change: impl FnOnce(&mut Staging<K>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let one = |staging: &mut Staging<K>| vec![staging.spanning(change)];
-        let mut results = self.writer.change_each(one).await?;
+        let mut results = self.commit(one).await?;
         results.pop().unwrap_or(Err(StoreError::Closed))
     }
 
@@ -230,7 +263,7 @@ impl<K: Kv> KvStore<K> {
                     part.map(|item| staging.spanning(|staging| change(staging, item)))
                         .collect()
                 };
-                match self.writer.change_each(each).await {
+                match self.commit(each).await {
                     Ok(results) => results,
                     Err(error) => (0..count).map(|_| Err(again(&error))).collect(),
                 }
@@ -317,6 +350,20 @@ impl<K: Kv> Store for KvStore<K> {
         limit: usize,
     ) -> Result<Vec<Head>, StoreError> {
         self.read_synced(limit, move |kv| reads::list(kv, tenant, before, limit))
+            .await
+    }
+
+    async fn find(&self, id: RequestId) -> Result<Option<RequestKey>, StoreError> {
+        self.read_synced(usize::MAX, move |kv| across::find(kv, id))
+            .await
+    }
+
+    async fn newest(
+        &self,
+        before: Option<RequestId>,
+        limit: usize,
+    ) -> Result<Vec<Head>, StoreError> {
+        self.read_synced(usize::MAX, move |kv| across::newest(kv, before, limit))
             .await
     }
 
@@ -437,6 +484,11 @@ impl<K: Kv> Store for KvStore<K> {
             .await
     }
 
+    async fn newest_batches(&self, limit: usize) -> Result<Vec<Batch>, StoreError> {
+        self.read_synced(limit, move |kv| reads::newest_batches(kv, limit))
+            .await
+    }
+
     async fn destinations(&self) -> Result<Vec<Destination>, StoreError> {
         self.read(usize::MAX, |kv| reads::destinations(kv)).await
     }
@@ -534,6 +586,21 @@ impl<K: Kv> Store for KvStore<K> {
             .await
     }
 
+    async fn feed_end(&self, tenant: TenantId) -> Result<u64, StoreError> {
+        self.read_synced(1, move |kv| reads::feed_end(kv, tenant))
+            .await
+    }
+
+    async fn recent(
+        &self,
+        of: Option<TenantId>,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<FeedEntry>, StoreError> {
+        self.read_synced(usize::MAX, move |kv| across::recent(kv, of, before, limit))
+            .await
+    }
+
     async fn due_deliveries(
         &self,
         now: Timestamp,
@@ -613,6 +680,20 @@ impl<K: Kv> Store for KvStore<K> {
         .await
     }
 
+    async fn all_dead_letters(
+        &self,
+        after: Option<(ReceiverId, RequestKey)>,
+        limit: usize,
+    ) -> Result<Vec<(ReceiverId, RequestKey)>, StoreError> {
+        self.read_synced(limit, move |kv| across::dead_letters(kv, after, limit))
+            .await
+    }
+
+    async fn delivery_counts(&self, most: usize) -> Result<DeliveryCounts, StoreError> {
+        self.read(usize::MAX, move |kv| across::delivery_counts(kv, most))
+            .await
+    }
+
     async fn turn_off(&self, off: TurnedOff) -> Result<(), StoreError> {
         let key = receiver::key(off.tenant, off.receiver);
         self.put(key, Some(receiver::encode(&off))).await
@@ -672,6 +753,19 @@ impl<K: Kv> Store for KvStore<K> {
     ) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError> {
         self.read_synced(usize::MAX, move |kv| reads::ledger(kv, tenant, since))
             .await
+    }
+
+    async fn ledger_page(
+        &self,
+        rows: &LedgerRows,
+        after: Option<&LedgerKey>,
+        limit: usize,
+    ) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError> {
+        let (rows, after) = (rows.clone(), after.cloned());
+        self.read_synced(usize::MAX, move |kv| {
+            across::ledger(kv, &rows, after.as_ref(), limit)
+        })
+        .await
     }
 
     async fn purge(&self, horizon: Timestamp, limit: usize) -> Result<usize, StoreError> {
@@ -746,5 +840,9 @@ impl<K: Kv> Store for KvStore<K> {
     async fn spare_bytes(&self) -> Result<u64, StoreError> {
         let free = self.read(1, |kv| kv.free_bytes()).await?;
         Ok(free.saturating_sub(self.reserve))
+    }
+
+    fn commits(&self) -> Counted {
+        self.commits.counted()
     }
 }

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
-    KvStore, MemoryStore, OpenError, Settings, SledStore,
+    COMMITS, KvStore, MemoryStore, OpenError, Settings, SledStore,
     changes::payload,
     damage,
     kv::{End, Kv, Span},
@@ -16,7 +16,7 @@ use super::{
     watermark,
     writer::{Horizon, Writer},
 };
-use crate::ports::StoreError;
+use crate::{model::durations::Durations, ports::StoreError};
 
 /// Kept free whatever the settings say: sled fails for good once a write of its
 /// own finds the disk full. An eighth of it, two of sled's segments, is left
@@ -36,6 +36,7 @@ impl MemoryStore {
             horizon,
             spill: std::env::temp_dir(),
             reserve: 0,
+            commits: Durations::within(COMMITS),
         }
     }
 }
@@ -125,6 +126,7 @@ impl SledStore {
             redo,
             spill: settings.data_dir.clone(),
             reserve,
+            commits: Durations::within(COMMITS),
         })
     }
 }

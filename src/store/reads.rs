@@ -31,7 +31,7 @@ use crate::{
     },
 };
 
-type Read<T> = Result<T, StoreError>;
+pub(super) type Read<T> = Result<T, StoreError>;
 
 /// Pairs that are read at a time where there may be many.
 const PAGE: usize = 256;
@@ -40,7 +40,7 @@ pub fn head(kv: &impl Kv, key: RequestKey) -> Read<Option<Head>> {
     one(kv, &request::key(key), decode_head)
 }
 
-fn decode_head(name: &[u8], value: &Bytes) -> Read<Head> {
+pub(super) fn decode_head(name: &[u8], value: &Bytes) -> Read<Head> {
     let (head, _) = request::decode(name, value)?;
     Ok(Head {
         request: head.request,
@@ -350,6 +350,10 @@ pub fn batches(kv: &impl Kv, since: Timestamp) -> Read<Vec<Batch>> {
     Ok(batches)
 }
 
+pub fn newest_batches(kv: &impl Kv, limit: usize) -> Read<Vec<Batch>> {
+    readable_from(kv, &batch::all(), End::Back, limit, batch::decode)
+}
+
 pub fn learned(kv: &impl Kv) -> Read<Vec<Learned>> {
     readable(kv, &learned::all(), usize::MAX, learned::decode)
 }
@@ -397,6 +401,15 @@ pub fn feed(kv: &impl Kv, tenant: TenantId, after: u64, limit: usize) -> Read<Fe
         floor: floor.unwrap_or(0),
         ceiling: ceiling.unwrap_or(meta::FIRST_SEQUENCE),
     })
+}
+
+pub fn feed_end(kv: &impl Kv, tenant: TenantId) -> Read<u64> {
+    let span = feed::of_tenant(tenant, 0);
+    let floor = one(kv, &feed::floor_key(tenant), feed::decode_floor)?;
+    let last = readable_from(kv, &span, End::Back, 1, |key, value| {
+        feed::decode(key, value).map(|(entry, _)| entry.sequence)
+    })?;
+    Ok(last.first().copied().or(floor).unwrap_or(0))
 }
 
 pub fn due_deliveries(
@@ -467,7 +480,8 @@ pub fn dead_letters(
     limit: usize,
 ) -> Read<Vec<(ReceiverId, RequestId)>> {
     let span = delivery::dead(tenant, of, after);
-    all(kv, &span, limit, delivery::decode_dead)
+    let dead = all(kv, &span, limit, delivery::decode_dead)?.into_iter();
+    Ok(dead.map(|(receiver, key)| (receiver, key.id)).collect())
 }
 
 pub fn turned_off(kv: &impl Kv, tenant: TenantId, of: ReceiverId) -> Read<Option<TurnedOff>> {
@@ -553,7 +567,7 @@ fn one<T>(
     kv.get(key)?.map(|value| decode(key, &value)).transpose()
 }
 
-fn all<T>(
+pub(super) fn all<T>(
     kv: &impl Kv,
     span: &Span,
     limit: usize,
@@ -567,7 +581,7 @@ fn all<T>(
 
 /// As [`all`]: a record that cannot be read is told and passed over, so that those
 /// behind it are reached.
-fn readable<T>(
+pub(super) fn readable<T>(
     kv: &impl Kv,
     span: &Span,
     limit: usize,
@@ -576,7 +590,7 @@ fn readable<T>(
     readable_from(kv, span, End::Front, limit, decode)
 }
 
-fn readable_from<T>(
+pub(super) fn readable_from<T>(
     kv: &impl Kv,
     span: &Span,
     from: End,

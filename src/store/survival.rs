@@ -195,6 +195,7 @@ fn on(disk: &Arc<Disk>, threads: bool) -> KvStore<Arc<Disk>> {
         redo,
         spill: env::temp_dir(),
         reserve: 1000,
+        commits: crate::model::durations::Durations::within(super::COMMITS),
     }
 }
 

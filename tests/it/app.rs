@@ -164,7 +164,7 @@ impl Drop for TestApp {
 
 /// A provider that does everything within milliseconds, but for what a request
 /// itself asks for (`slow=1s`, `never`).
-fn provider() -> simulator::Settings {
+pub fn provider() -> simulator::Settings {
     let mut settings = simulator::Settings {
         keep_bodies: true,
         ..Default::default()

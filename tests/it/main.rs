@@ -4,16 +4,22 @@
 #![cfg_attr(not(debug_assertions), allow(dead_code))]
 
 mod app;
+mod cli;
+mod dashboard;
+mod docs;
+mod doctor;
 mod edge;
 mod engine;
 mod issuing;
 mod kill;
 mod layout;
+mod metrics;
 mod namespace;
 mod sdk;
 mod settings;
 mod simulate;
 mod simulator;
+mod suite;
 // Its hooks are in debug builds only.
 #[cfg(debug_assertions)]
 mod torture;

@@ -7,6 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, header, request::Parts};
+use tracing::{Span, field};
 
 use super::{
     prepare::{Reply, prepare},
@@ -18,7 +19,7 @@ use crate::{
         errors::{self, ApiError},
         hold::{self, Held},
         read, stream,
-        waiting::Waits,
+        waiting::{Wait, Waits},
     },
     engine::{AdmitError, Admitted, Refused},
     model::{endpoint::Endpoint, request::Shape, time::Timestamp},
@@ -37,8 +38,13 @@ pub async fn defer(
     let admission = Box::pin(admit(&edge, parts, body, endpoint, deadline)).await;
     let (admitted, reply, waits) = match admission {
         Ok(admitted) => admitted,
-        Err(response) => return *response,
+        Err(response) => {
+            errors::count(&edge, &response);
+            return *response;
+        }
     };
+    let id = admitted.request.key.id;
+    Span::current().record("id", field::display(id));
     let joined = admitted.joined;
     let held = Held::new(&edge, admitted, waits);
     match reply.shape {
@@ -78,7 +84,7 @@ async fn admit(
         .map_err(refuse)?;
     let waits = match reply.held {
         true => {
-            let waits = edge.waiting.enter(call.caller.tenant);
+            let waits = edge.waiting.enter(call.caller.tenant, Wait::Answer);
             Some(waits.ok_or_else(|| refuse(ApiError::too_many_waiting()))?)
         }
         false => None,

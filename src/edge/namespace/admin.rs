@@ -1,5 +1,10 @@
 //! `/offpeak/admin/`: what an operator sees and does, with the admin token.
 
+mod events;
+mod requests;
+mod status;
+mod webhooks;
+
 use std::{io, sync::Arc};
 
 use axum::{
@@ -11,25 +16,34 @@ use axum::{
 };
 use futures_util::{StreamExt as _, stream};
 use http::{HeaderMap, StatusCode, header, request::Parts};
-use serde::Serialize;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{json, shadow::ShadowView, turnaround::TurnaroundView, view::Shown};
+pub use self::events::Bulletins;
+use super::{json, shadow::ShadowView, turnaround::TurnaroundView};
 use crate::{
     edge::{Edge, errors::ApiError},
-    engine::{Engine, LiveScope},
-    model::{
-        batch::{Batch, BatchState},
-        id::{BatchId, CredentialId, TenantId},
-        secret::Secret,
-        time::Timestamp,
-    },
+    model::secret::Secret,
     ports::StoreError,
 };
 
 pub fn routes() -> Router<Arc<Edge>> {
     Router::new()
-        .route("/offpeak/admin/status", get(status))
+        .route("/offpeak/admin/status", get(status::show))
+        .route("/offpeak/admin/events", get(events::follow))
+        .route("/offpeak/admin/savings", get(super::savings::of_operator))
+        .route("/offpeak/admin/ledger", get(super::ledger::of_operator))
+        .route("/offpeak/admin/requests", get(requests::list))
+        .route("/offpeak/admin/requests/{id}", get(requests::show))
+        .route(
+            "/offpeak/admin/requests/{id}/cancel",
+            post(requests::cancel),
+        )
+        .route(
+            "/offpeak/admin/requests/{id}/redeliver",
+            post(requests::redeliver),
+        )
+        .route("/offpeak/admin/batches", get(status::batches))
+        .route("/offpeak/admin/webhooks", get(webhooks::list))
         .route("/offpeak/admin/backup", get(backup))
         .merge(super::keys::routes())
         .route("/offpeak/admin/shadow", get(shadow))
@@ -37,13 +51,6 @@ pub fn routes() -> Router<Arc<Edge>> {
         .route("/offpeak/admin/pause", post(pause))
         .route("/offpeak/admin/resume", post(resume))
         .route("/offpeak/admin/flush", post(flush))
-}
-
-/// The most batches that are listed; the counts count all.
-const MAX_BATCHES: usize = 500;
-
-async fn status(State(edge): State<Arc<Edge>>, _: Operator) -> Result<Response, ApiError> {
-    tell(&edge.engine)
 }
 
 /// Ends without its last bytes where it fails on the way; whoever takes it sees that.
@@ -80,19 +87,19 @@ async fn turnaround(State(edge): State<Arc<Edge>>, _: Operator) -> Result<Respon
 async fn pause(State(edge): State<Arc<Edge>>, _: Operator) -> Result<Response, ApiError> {
     edge.engine.pause();
     tracing::warn!("an operator paused packing and submitting");
-    tell(&edge.engine)
+    status::tell(&edge.engine).await
 }
 
 async fn resume(State(edge): State<Arc<Edge>>, _: Operator) -> Result<Response, ApiError> {
     edge.engine.resume();
     tracing::info!("an operator resumed packing and submitting");
-    tell(&edge.engine)
+    status::tell(&edge.engine).await
 }
 
 async fn flush(State(edge): State<Arc<Edge>>, _: Operator) -> Result<Response, ApiError> {
     edge.engine.flush();
     tracing::info!("an operator had everything packed that waits");
-    tell(&edge.engine)
+    status::tell(&edge.engine).await
 }
 
 /// A caller with the admin token.
@@ -124,152 +131,6 @@ fn is_operator(headers: &HeaderMap, token: &Secret) -> bool {
     scheme.eq_ignore_ascii_case(b"Bearer ")
         && !token.expose().is_empty()
         && blake3::hash(presented) == blake3::hash(token.expose().as_bytes())
-}
-
-#[derive(Serialize)]
-struct Status {
-    object: &'static str,
-    now: Shown<Timestamp>,
-    paused: bool,
-    requests: Requests,
-    open_batches: usize,
-    live: Vec<ScopeView>,
-    /// Tenants whose rescues do not fit into their budget any more.
-    rescue_budgets_spent: usize,
-    /// Keys that the provider refuses with 401: their work waits.
-    refused_keys: Vec<RefusedView>,
-    /// Why the upstream may be the wrong one.
-    upstream_warning: Option<String>,
-    /// Earliest deadline first.
-    batches: Vec<BatchView>,
-}
-
-#[derive(Serialize)]
-struct Requests {
-    open: u64,
-    queued: u64,
-    in_batches: u64,
-    live: u64,
-}
-
-#[derive(Serialize)]
-struct RefusedView {
-    tenant: Shown<TenantId>,
-    credential: Shown<CredentialId>,
-    since: Shown<Timestamp>,
-    tried_again_at: Shown<Timestamp>,
-    open_requests: u64,
-}
-
-fn refused_keys(engine: &Engine) -> Vec<RefusedView> {
-    let refused = engine.refusals_of(None).into_iter();
-    refused
-        .map(|(destination, refusal)| RefusedView {
-            tenant: Shown(destination.tenant),
-            credential: Shown(destination.credential),
-            since: Shown(refusal.since),
-            tried_again_at: Shown(refusal.look),
-            open_requests: engine.open_requests(destination.tenant),
-        })
-        .collect()
-}
-
-/// What the provider limits together.
-#[derive(Serialize)]
-struct ScopeView {
-    organization: Option<String>,
-    credential: Option<Shown<CredentialId>>,
-    model: String,
-    limit: u32,
-    in_flight: u32,
-    paused_until: Option<Shown<Timestamp>>,
-    latency_seconds: f64,
-    calls_per_second: f64,
-}
-
-#[derive(Serialize)]
-struct BatchView {
-    id: Shown<BatchId>,
-    state: BatchState,
-    created_at: Shown<Timestamp>,
-    age_seconds: u64,
-    reason: String,
-    tenant: Shown<TenantId>,
-    endpoint: &'static str,
-    model: String,
-    lines: u32,
-    bytes: u64,
-    earliest_deadline: Shown<Timestamp>,
-    submitted_at: Option<Shown<Timestamp>>,
-    provider_id: Option<String>,
-    provider_status: Option<String>,
-    /// Failed tries of the step it is at.
-    tries: u32,
-    last_error: Option<String>,
-}
-
-fn tell(engine: &Engine) -> Result<Response, ApiError> {
-    let now = engine.now();
-    let counts = engine.counts();
-    let mut batches = engine.open_batches();
-    batches.sort_by_key(|batch| (batch.earliest_deadline, batch.id));
-    json(&Status {
-        object: "offpeak.status",
-        now: Shown(now),
-        paused: engine.is_paused(),
-        requests: Requests {
-            open: counts.open(),
-            queued: counts.queued,
-            in_batches: counts.in_batches,
-            live: counts.live,
-        },
-        open_batches: batches.len(),
-        rescue_budgets_spent: engine.rescue_budgets_spent(),
-        refused_keys: refused_keys(engine),
-        upstream_warning: engine.upstream_doubt(),
-        live: engine.live_scopes().into_iter().map(scope_view).collect(),
-        batches: batches
-            .into_iter()
-            .take(MAX_BATCHES)
-            .map(|batch| BatchView::new(batch, now))
-            .collect(),
-    })
-}
-
-fn scope_view(scope: LiveScope) -> ScopeView {
-    ScopeView {
-        organization: scope.organization,
-        credential: scope.credential.map(Shown),
-        model: scope.model,
-        limit: scope.limit,
-        in_flight: scope.in_flight,
-        paused_until: scope.paused_until.map(Shown),
-        latency_seconds: scope.latency.as_secs_f64(),
-        calls_per_second: scope.capacity,
-    }
-}
-
-impl BatchView {
-    fn new(batch: Batch, now: Timestamp) -> BatchView {
-        BatchView {
-            id: Shown(batch.id),
-            state: batch.state,
-            created_at: Shown(batch.created),
-            age_seconds: now.since(batch.created).as_secs(),
-            reason: batch.reason,
-            tenant: Shown(batch.tenant),
-            endpoint: batch.endpoint.path(),
-            model: batch.model,
-            lines: batch.lines,
-            bytes: batch.bytes,
-            earliest_deadline: Shown(batch.earliest_deadline),
-            submitted_at: batch.submitted.map(Shown),
-            provider_id: batch.provider_id,
-            provider_status: batch.provider_status,
-            tries: batch.tries,
-            last_error: batch.last_error,
-        }
-    }
 }
 
 #[cfg(test)]

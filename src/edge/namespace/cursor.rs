@@ -3,7 +3,7 @@
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use crate::model::id::{ReceiverId, RequestId};
+use crate::model::id::{ReceiverId, RequestId, RequestKey, TenantId};
 
 /// Where a listing goes on: behind this request, towards older ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,18 @@ pub enum HookCursor {
     Newest(RequestId),
     Dead(ReceiverId, RequestId),
 }
+
+/// Where an operator's listing of all tenants goes on, who may know how much they ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcrossCursor {
+    /// Towards earlier endings than this place in the commit order.
+    Ended(u64),
+    /// Behind this dead letter.
+    Dead(ReceiverId, RequestKey),
+}
+
+const ENDED: u8 = b'e';
+const ALL_DEAD: u8 = b'a';
 
 const HOOKS: u8 = b'h';
 const DEAD: u8 = b'd';
@@ -101,6 +113,34 @@ impl HookCursor {
     }
 }
 
+impl AcrossCursor {
+    pub fn encode(self) -> String {
+        match self {
+            AcrossCursor::Ended(sequence) => encode(ENDED, &sequence.to_be_bytes()),
+            AcrossCursor::Dead(receiver, RequestKey { tenant, id }) => {
+                encode(ALL_DEAD, &[tenant.0, receiver.0, *id.as_bytes()].concat())
+            }
+        }
+    }
+
+    pub fn decode(text: &str) -> Option<Self> {
+        if let Some(sequence) = decode(ENDED, text) {
+            return Some(AcrossCursor::Ended(u64::from_be_bytes(sequence)));
+        }
+        let bytes: [u8; 48] = decode(ALL_DEAD, text)?;
+        let (tenant, rest) = bytes.split_first_chunk()?;
+        let (receiver, id) = rest.split_first_chunk()?;
+        let (tenant, id) = (
+            TenantId(*tenant),
+            RequestId::from_bytes(id.try_into().ok()?),
+        );
+        Some(AcrossCursor::Dead(
+            ReceiverId(*receiver),
+            RequestKey { tenant, id },
+        ))
+    }
+}
+
 fn encode(kind: u8, bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode([&[kind], bytes].concat())
 }
@@ -138,6 +178,15 @@ mod tests {
             prop_assert_eq!(FeedCursor::decode(&text, &theirs), None);
             prop_assert_eq!(FeedCursor::decode(&list.encode(), &ours), None);
             prop_assert_eq!(ListCursor::decode(&text), None);
+            let key = RequestKey { tenant: TenantId(id), id: RequestId::from_bytes(id) };
+            for across in [
+                AcrossCursor::Ended(sequence),
+                AcrossCursor::Dead(ReceiverId([7; 16]), key),
+            ] {
+                prop_assert_eq!(AcrossCursor::decode(&across.encode()), Some(across));
+                prop_assert_eq!(ListCursor::decode(&across.encode()), None);
+            }
+            prop_assert_eq!(AcrossCursor::decode(&list.encode()), None);
             let shown = URL_SAFE_NO_PAD.decode(&text).unwrap();
             let place = sequence.to_be_bytes();
             prop_assert!(!shown.windows(8).any(|window| window == place), "in the clear");

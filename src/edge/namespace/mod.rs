@@ -1,5 +1,5 @@
 //! Offpeak's own paths: what a caller asks about its requests (`/offpeak/v1/`),
-//! what an operator does (`/offpeak/admin/`), and what a supervisor reads
+//! what an operator does (`/offpeak/admin/`) and looks at, and what a supervisor reads
 //! (`/healthz`, `/readyz`, `/metrics`). docs/http-api.md tells it to users.
 
 mod admin;
@@ -8,12 +8,15 @@ mod cross_site;
 mod cursor;
 mod health;
 mod keys;
+mod ledger;
+mod metrics;
 mod query;
 mod requests;
 mod results;
 mod savings;
 mod shadow;
 mod sums;
+mod timeline;
 mod turnaround;
 mod upstream_events;
 mod view;
@@ -23,7 +26,7 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::{FromRequestParts, RawQuery, State},
+    extract::{FromRequestParts, State},
     middleware,
     response::{IntoResponse, Response},
     routing::{any, get, post},
@@ -31,35 +34,49 @@ use axum::{
 use http::{StatusCode, header, request::Parts};
 use serde::Serialize;
 
+pub use self::admin::Bulletins;
 use self::query::BadQuery;
 pub use self::upstream_events::{BadUpstreamSecret, UpstreamEvents};
 use super::{Edge, auth, errors::ApiError};
-use crate::{engine::Engine, model::id::TenantId, ports::StoreError};
+use crate::{
+    dashboard,
+    engine::Engine,
+    model::id::TenantId,
+    ports::{LedgerRows, StoreError},
+};
 
 /// Everything below `/offpeak/`, and the supervisor's three. Nothing that
 /// stands there falls through to the upstream.
 pub fn everybody(edge: &Arc<Edge>) -> Router<Arc<Edge>> {
-    let operators = admin::routes().merge(health::metrics());
-    own(edge, tenants().merge(operators).merge(health::routes()))
+    let operators = admin::routes().merge(metrics::routes());
+    own(edge, tenants().merge(operators).merge(health::routes())).merge(page())
 }
 
 /// What is left of it where operators are served apart.
 pub fn callers(edge: &Arc<Edge>) -> Router<Arc<Edge>> {
-    let none = Router::new().route("/metrics", any(unknown_path));
+    let none = ["/metrics", "/offpeak", "/offpeak/"].into_iter();
+    let none = none.fold(Router::new(), |router, path| {
+        router.route(path, any(unknown_path))
+    });
     own(edge, tenants().merge(none).merge(health::routes()))
 }
 
 /// What is served apart, and nothing else.
 pub fn operators(edge: &Arc<Edge>) -> Router<Arc<Edge>> {
-    let operators = admin::routes().merge(health::metrics());
-    own(edge, operators.merge(health::routes())).fallback(unknown_path)
+    let operators = admin::routes().merge(metrics::routes());
+    own(edge, operators.merge(health::routes()))
+        .merge(page())
+        .fallback(unknown_path)
+}
+
+/// The page may be led to from anywhere: it is the same for everybody.
+fn page() -> Router<Arc<Edge>> {
+    dashboard::routes().method_not_allowed_fallback(wrong_method)
 }
 
 fn own(edge: &Arc<Edge>, routes: Router<Arc<Edge>>) -> Router<Arc<Edge>> {
     routes
         .method_not_allowed_fallback(wrong_method)
-        .route("/offpeak", any(unknown_path))
-        .route("/offpeak/", any(unknown_path))
         .route("/offpeak/{*rest}", any(unknown_path))
         .layer(middleware::from_fn_with_state(
             edge.clone(),
@@ -77,7 +94,8 @@ fn tenants() -> Router<Arc<Edge>> {
             post(requests::redeliver),
         )
         .route("/offpeak/v1/results", get(results::feed))
-        .route("/offpeak/v1/savings", get(savings))
+        .route("/offpeak/v1/savings", get(savings::of_tenant))
+        .route("/offpeak/v1/ledger", get(ledger::of_tenant))
         .route("/offpeak/v1/shadow", get(shadow))
         .route("/offpeak/v1/turnaround", get(turnaround))
         .merge(webhooks::routes())
@@ -116,22 +134,17 @@ impl FromRequestParts<Arc<Edge>> for Tenant {
 /// Whether anything is known of the tenant: a request, what one cost, or in shadow
 /// mode a call that passed through.
 async fn has_called(engine: &Engine, tenant: TenantId) -> Result<bool, StoreError> {
-    if !engine.list(tenant, None, 1).await?.is_empty() || !engine.ledger(tenant).await?.is_empty() {
+    let rows = LedgerRows {
+        of: Some(tenant),
+        hours: 0..u32::MAX,
+    };
+    if !engine.list(tenant, None, 1).await?.is_empty()
+        || !engine.ledger_page(&rows, None, 1).await?.is_empty()
+    {
         return Ok(true);
     }
     let passed = engine.shadow(Some(tenant)).await;
     Ok(passed.is_some_and(|(_, rows)| !rows.is_empty()))
-}
-
-async fn savings(
-    State(edge): State<Arc<Edge>>,
-    Tenant(tenant): Tenant,
-    RawQuery(query): RawQuery,
-) -> Result<Response, ApiError> {
-    let asked = query::SavingsQuery::parse(query.as_deref())?;
-    let ledger = edge.engine.ledger(tenant).await?;
-    let budgets = edge.engine.rescue_budget(tenant);
-    json(&savings::Savings::of(&ledger, asked.by_hour, budgets))
 }
 
 async fn shadow(
@@ -174,8 +187,7 @@ async fn wrong_method() -> ApiError {
 fn json(answer: &impl Serialize) -> Result<Response, ApiError> {
     let body = serde_json::to_vec(answer).map_err(|error| {
         tracing::error!(%error, "an answer cannot be written as JSON");
-        let status = StatusCode::INTERNAL_SERVER_ERROR;
-        ApiError::server(status, "internal_error", "The answer cannot be written.")
+        ApiError::internal()
     })?;
     let headers = [
         (header::CONTENT_TYPE, "application/json"),

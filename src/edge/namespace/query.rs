@@ -1,5 +1,8 @@
 //! What the query of a listing or of the feed asks for.
 
+mod books;
+mod everybodys;
+
 use std::time::Duration;
 
 use thiserror::Error;
@@ -12,6 +15,11 @@ use crate::model::{
     id::RequestId,
     request::{Request, State},
     time::Timestamp,
+};
+
+pub use self::{
+    books::{Format, LedgerQuery, Period, SavingsQuery},
+    everybodys::{BatchesQuery, Dead, MAX_BATCHES, Order, RequestsQuery, Whose, whose_alone},
 };
 
 /// A query that we do not understand: never guessed at, because a filter that
@@ -43,17 +51,10 @@ pub struct ListQuery {
 /// `GET /offpeak/v1/results?…`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FeedQuery {
-    /// A cursor, which the tenant's mark decrypts.
+    /// A cursor, which the tenant's mark decrypts, or [`FeedQuery::END`].
     pub after: Option<String>,
     pub limit: Option<usize>,
     pub wait: Option<Duration>,
-}
-
-/// `GET /offpeak/v1/savings?…`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SavingsQuery {
-    /// Hours as well as days: there can be many.
-    pub by_hour: bool,
 }
 
 /// `GET /offpeak/v1/webhooks?…`
@@ -154,6 +155,9 @@ impl ListQuery {
 }
 
 impl FeedQuery {
+    /// `after` of who wants what ends from here on, and nothing that has.
+    pub const END: &str = "end";
+
     pub fn parse(query: Option<&str>) -> Result<Self, BadQuery> {
         let mut asked = FeedQuery::default();
         for (name, value) in pairs(query)? {
@@ -188,20 +192,6 @@ impl HooksQuery {
 
     pub fn limit(&self) -> usize {
         self.limit.unwrap_or(DEFAULT_LIST)
-    }
-}
-
-impl SavingsQuery {
-    pub fn parse(query: Option<&str>) -> Result<Self, BadQuery> {
-        let mut asked = SavingsQuery::default();
-        for (name, value) in pairs(query)? {
-            match (name.as_str(), value.as_str()) {
-                ("by", "hour") => asked.by_hour = true,
-                ("by", _) => return Err(bad("by", "`by` takes `hour`.".into())),
-                _ => return Err(unknown(&name)),
-            }
-        }
-        Ok(asked)
     }
 }
 

@@ -10,7 +10,14 @@ use http::StatusCode;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{Tenant, cursor::ListCursor, json, query::ListQuery, view::RequestView};
+use super::{
+    Tenant,
+    cursor::ListCursor,
+    json,
+    query::ListQuery,
+    timeline::{Described, EventView},
+    view::RequestView,
+};
 use crate::{
     edge::{Edge, errors::ApiError},
     engine::{Cancelled, Engine, View},
@@ -23,7 +30,7 @@ const PAGE: usize = 8;
 
 /// The most requests looked at for one answer: a filter that matches nothing
 /// gives an empty page with a cursor, not a scan of all there is.
-const MAX_LOOKED_AT: usize = 1000;
+pub(super) const MAX_LOOKED_AT: usize = 1000;
 
 pub async fn list(
     State(edge): State<Arc<Edge>>,
@@ -50,9 +57,15 @@ pub async fn cancel(
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
     let key = key(tenant, &id)?;
-    match edge.engine.cancel(key).await? {
-        Cancelled::Yes => described(&edge.engine, key).await,
-        Cancelled::Unknown => Err(no_such(&id)),
+    cancelled(key.id, edge.engine.cancel(key).await?)?;
+    described(&edge.engine, key).await
+}
+
+/// Ended by this, or before it.
+pub(super) fn cancelled(id: RequestId, cancelled: Cancelled) -> Result<(), ApiError> {
+    match cancelled {
+        Cancelled::Yes => Ok(()),
+        Cancelled::Unknown => Err(no_such(&id.to_string())),
         Cancelled::TooLate(outcome) => {
             let state = outcome.state.as_str();
             let message = format!("The request {id} cannot be cancelled: it has {state}.");
@@ -68,7 +81,17 @@ pub async fn redeliver(
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
     let key = key(tenant, &id)?;
-    let head = edge.engine.head(key).await?.ok_or_else(|| no_such(&id))?;
+    send_again(&edge.engine, key).await?;
+    let mut response = described(&edge.engine, key).await?;
+    *response.status_mut() = StatusCode::ACCEPTED;
+    Ok(response)
+}
+
+/// Its webhook is due.
+pub(super) async fn send_again(engine: &Arc<Engine>, key: RequestKey) -> Result<(), ApiError> {
+    let id = key.id;
+    let none = || no_such(&id.to_string());
+    let head = engine.head(key).await?.ok_or_else(none)?;
     if head.request.webhook.is_none() {
         let message = format!("The request {id} has no webhook.");
         return Err(conflict("no_webhook", message));
@@ -77,23 +100,21 @@ pub async fn redeliver(
         let message = format!("The request {id} has not ended: there is nothing to deliver.");
         return Err(conflict("request_open", message));
     }
-    if !edge.engine.redeliver(key).await? {
+    match engine.redeliver(key).await? {
+        true => Ok(()),
         // Erased in between.
-        return Err(no_such(&id));
+        false => Err(none()),
     }
-    let mut response = described(&edge.engine, key).await?;
-    *response.status_mut() = StatusCode::ACCEPTED;
-    Ok(response)
 }
 
 #[derive(Serialize)]
-struct Page {
-    object: &'static str,
-    data: Vec<Box<RawValue>>,
+pub(super) struct Page {
+    pub object: &'static str,
+    pub data: Vec<Box<RawValue>>,
     /// There are older requests that were not looked at.
-    has_more: bool,
+    pub has_more: bool,
     /// `after` of the next page.
-    next: Option<String>,
+    pub next: Option<String>,
 }
 
 async fn page(engine: &Arc<Engine>, tenant: TenantId, query: &ListQuery) -> Result<Page, ApiError> {
@@ -130,7 +151,7 @@ async fn page(engine: &Arc<Engine>, tenant: TenantId, query: &ListQuery) -> Resu
     })
 }
 
-fn raw(view: &RequestView<'_>) -> Result<Box<RawValue>, ApiError> {
+pub(super) fn raw(view: &impl Serialize) -> Result<Box<RawValue>, ApiError> {
     to_raw_value(view).map_err(|error| {
         tracing::error!(%error, "a request cannot be written as JSON");
         let status = StatusCode::INTERNAL_SERVER_ERROR;
@@ -141,7 +162,11 @@ fn raw(view: &RequestView<'_>) -> Result<Box<RawValue>, ApiError> {
 async fn described(engine: &Arc<Engine>, key: RequestKey) -> Result<Response, ApiError> {
     let view: Result<Option<View>, StoreError> = engine.view(key).await;
     let view = view?.ok_or_else(|| no_such(&key.id.to_string()))?;
-    json(&RequestView::new(&view, engine.now()))
+    let events = engine.timeline(&view).await?;
+    json(&Described {
+        request: RequestView::new(&view, engine.now()),
+        timeline: events.iter().map(EventView::from).collect(),
+    })
 }
 
 /// An id that is no id, and one of another tenant, are told apart by nothing.
@@ -150,7 +175,7 @@ fn key(tenant: TenantId, id: &str) -> Result<RequestKey, ApiError> {
     Ok(RequestKey { tenant, id })
 }
 
-fn no_such(id: &str) -> ApiError {
+pub(super) fn no_such(id: &str) -> ApiError {
     ApiError::not_found(format!("No request with id '{id}'.")).param("id")
 }
 

@@ -1,25 +1,81 @@
-//! What was paid and what it would have cost: `GET /offpeak/v1/savings`.
+//! What was paid and what it would have cost: `GET …/savings`.
 
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use axum::{
+    extract::{RawQuery, State},
+    response::Response,
+};
 use serde::{Serialize, ser::SerializeMap};
 
 use super::{
-    sums::{Row, Sum, Sums, by, total},
+    Tenant,
+    admin::Operator,
+    json, ledger,
+    query::{Period, SavingsQuery},
+    sums::{Groups, Row, Sum, Sums},
     view::{Shown, UsageView, day},
 };
 use crate::{
+    edge::{Edge, errors::ApiError},
     engine::BudgetView,
     model::{
+        id::TenantId,
         ledger::{LedgerKey, LedgerRow, Slack},
         money::Usd,
         time::Timestamp,
     },
+    ports::LedgerRows,
 };
 
-/// A tenant's ledger, added up in four ways, and a fifth where it is asked for. Money is decimal US dollars in
-/// strings, tokens are integers.
+pub async fn of_tenant(
+    State(edge): State<Arc<Edge>>,
+    Tenant(tenant): Tenant,
+    RawQuery(query): RawQuery,
+) -> Result<Response, ApiError> {
+    let asked = SavingsQuery::of_tenant(query.as_deref())?;
+    let mut adding = Adding::new(asked.by_hour);
+    let rows = LedgerRows {
+        of: Some(tenant),
+        hours: asked.period.hours(),
+    };
+    ledger::fold(&edge.engine, rows, |key, row| adding.add(key, row)).await?;
+    let budgets = edge.engine.rescue_budget(tenant);
+    json(&adding.savings(asked.period, budgets, None))
+}
+
+pub async fn of_operator(
+    State(edge): State<Arc<Edge>>,
+    _: Operator,
+    RawQuery(query): RawQuery,
+) -> Result<Response, ApiError> {
+    let engine = &edge.engine;
+    let asked = SavingsQuery::of_operator(query.as_deref(), engine.now())?;
+    let whose = asked.whose.as_ref();
+    let whose = whose.map(|whose| whose.find(engine)).transpose()?;
+    let mut adding = Adding::new(asked.by_hour);
+    let rows = LedgerRows {
+        of: whose,
+        hours: asked.period.hours(),
+    };
+    ledger::fold(engine, rows, |key, row| adding.add(key, row)).await?;
+    let budgets = whose.map_or_else(Vec::new, |tenant| engine.rescue_budget(tenant));
+    let names = engine.tenant_names();
+    json(&adding.savings(asked.period, budgets, Some(&names)))
+}
+
+/// A ledger, added up in four ways, and in more where that is asked for. Money is decimal
+/// US dollars in strings, tokens are integers.
 #[derive(Serialize)]
-pub struct Savings {
+struct Savings {
     object: &'static str,
+    /// Null: from the first row that is kept.
+    since: Option<Shown<Timestamp>>,
+    /// Null: to the last.
+    until: Option<Shown<Timestamp>>,
     total: Sums<LedgerRow>,
     by_model: Vec<Row<LedgerRow>>,
     by_tag: Vec<Row<LedgerRow>>,
@@ -27,6 +83,9 @@ pub struct Savings {
     by_day: Vec<Row<LedgerRow>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     by_hour: Option<Vec<Row<LedgerRow>>>,
+    /// Operators' only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by_tenant: Option<Vec<TenantRow>>,
     /// Empty where rescues may cost what they cost.
     rescue_budget: Vec<BudgetRow>,
     /// What the counts of every `slack` are counted by.
@@ -74,31 +133,84 @@ impl From<BudgetView> for BudgetRow {
     }
 }
 
-impl Savings {
-    pub fn of(
-        ledger: &[(LedgerKey, LedgerRow)],
-        by_hour: bool,
+#[derive(Serialize)]
+struct TenantRow {
+    tenant: Shown<TenantId>,
+    /// What it is called where keys are issued.
+    name: Option<String>,
+    #[serde(flatten)]
+    sums: Sums<LedgerRow>,
+}
+
+/// Rows as they are added up.
+struct Adding {
+    total: LedgerRow,
+    by_model: Groups<LedgerRow>,
+    by_tag: Groups<LedgerRow>,
+    by_lane: Groups<LedgerRow>,
+    by_day: Groups<LedgerRow>,
+    by_hour: Option<Groups<LedgerRow>>,
+    by_tenant: BTreeMap<TenantId, LedgerRow>,
+}
+
+impl Adding {
+    fn new(by_hour: bool) -> Adding {
+        Adding {
+            total: LedgerRow::default(),
+            by_model: Groups::by("model"),
+            by_tag: Groups::by("tag"),
+            by_lane: Groups::by("lane"),
+            by_day: Groups::by("day"),
+            by_hour: by_hour.then(|| Groups::by("hour")),
+            by_tenant: BTreeMap::new(),
+        }
+    }
+
+    fn add(&mut self, key: &LedgerKey, row: &LedgerRow) {
+        self.total.add(row);
+        self.by_model.add(Some(key.model.clone()), row);
+        self.by_tag.add(key.tag.clone(), row);
+        let lane = key.lane.map(|lane| lane.as_str().to_owned());
+        self.by_lane.add(lane, row);
+        self.by_day.add(Some(day(key.hour / 24)), row);
+        if let Some(hours) = &mut self.by_hour {
+            hours.add(Some(Timestamp::of_hour(key.hour).to_string()), row);
+        }
+        self.by_tenant.entry(key.tenant).or_default().add(row);
+    }
+
+    /// `names`: rows by tenant are told, and these are theirs.
+    fn savings(
+        self,
+        period: Period,
         budgets: Vec<BudgetView>,
+        names: Option<&HashMap<TenantId, String>>,
     ) -> Savings {
+        let by_tenant = self.by_tenant;
+        let tenants = names.map(|names| {
+            let rows = by_tenant.into_iter().map(|(tenant, sums)| TenantRow {
+                tenant: Shown(tenant),
+                name: names.get(&tenant).cloned(),
+                sums: Sums::new(sums),
+            });
+            rows.collect()
+        });
         Savings {
             object: "offpeak.savings",
-            total: total(ledger),
-            by_model: by(ledger, "model", |key| Some(key.model.clone())),
-            by_tag: by(ledger, "tag", |key| key.tag.clone()),
-            by_lane: by(ledger, "lane", |key| {
-                key.lane.map(|lane| lane.as_str().to_owned())
-            }),
-            by_day: by(ledger, "day", |key| Some(day(key.hour / 24))),
-            by_hour: by_hour.then(|| by(ledger, "hour", |key| Some(instant(key.hour).to_string()))),
+            since: period.since.map(Shown),
+            until: period.until.map(Shown),
+            total: Sums::new(self.total),
+            by_model: self.by_model.rows(),
+            by_tag: self.by_tag.rows(),
+            by_lane: self.by_lane.rows(),
+            by_day: self.by_day.rows(),
+            by_hour: self.by_hour.map(Groups::rows),
+            by_tenant: tenants,
             rescue_budget: budgets.into_iter().map(BudgetRow::from).collect(),
             slack_bounds_seconds: Slack::BOUNDS,
             assumptions: ASSUMPTIONS,
         }
     }
-}
-
-fn instant(hour: u32) -> Timestamp {
-    Timestamp::from_secs(u64::from(hour) * 3_600)
 }
 
 impl Sum for LedgerRow {
@@ -166,6 +278,12 @@ mod tests {
         (key, row)
     }
 
+    fn adding(ledger: &[(LedgerKey, LedgerRow)], by_hour: bool) -> Adding {
+        let mut adding = Adding::new(by_hour);
+        ledger.iter().for_each(|(key, row)| adding.add(key, row));
+        adding
+    }
+
     #[test]
     fn adds_up_in_every_way() {
         let ledger = [
@@ -182,14 +300,46 @@ mod tests {
             renewed: Timestamp::from_secs(480_048 * 3_600),
             exhausted: true,
         };
-        insta::assert_json_snapshot!(Savings::of(&ledger, true, vec![budget]));
+        let adding = adding(&ledger, true);
+        insta::assert_json_snapshot!(adding.savings(Period::default(), vec![budget], None));
+    }
+
+    #[test]
+    fn operators_are_told_by_tenant_and_since_when() {
+        let mut ledger = [
+            entry(480_000, Some(Lane::Batch), None, 1_000_000),
+            entry(480_001, Some(Lane::Batch), None, 500_000),
+            entry(480_001, None, None, 2_000_000),
+        ];
+        ledger[1].0.tenant = TenantId([2; 16]);
+        let names = HashMap::from([(TenantId([2; 16]), "acme".to_owned())]);
+        let period = Period {
+            since: Some(Timestamp::from_secs(7)),
+            until: None,
+        };
+        let told = adding(&ledger, false).savings(period, Vec::new(), Some(&names));
+        let told = serde_json::to_value(told).unwrap();
+        assert_eq!(told["since"], "1970-01-01T00:00:07.000Z");
+        assert_eq!(told["until"], serde_json::Value::Null);
+        let rows = told["by_tenant"].as_array().unwrap();
+        assert_eq!(rows.len(), 2);
+        for (row, (tenant, name, requests, paid)) in rows.iter().zip([
+            ("01".repeat(16), serde_json::Value::Null, 4, "0.000003"),
+            ("02".repeat(16), "acme".into(), 2, "0.0000005"),
+        ]) {
+            assert_eq!((&row["tenant"], &row["name"]), (&tenant.into(), &name));
+            assert_eq!(row["requests"], requests);
+            assert_eq!(row["paid_usd"], paid);
+        }
     }
 
     #[test]
     fn nothing_adds_up_to_nothing() {
-        let savings = serde_json::to_value(Savings::of(&[], false, Vec::new())).unwrap();
+        let savings = adding(&[], false).savings(Period::default(), Vec::new(), None);
+        let savings = serde_json::to_value(savings).unwrap();
         assert_eq!(savings["total"]["saved_usd"], "0.00");
         assert_eq!(savings["by_day"], serde_json::json!([]));
         assert!(savings.get("by_hour").is_none());
+        assert!(savings.get("by_tenant").is_none());
     }
 }

@@ -23,6 +23,38 @@ pub struct Row<T> {
     sums: T,
 }
 
+/// Sums by a name, as rows come.
+pub struct Groups<T> {
+    label: &'static str,
+    groups: BTreeMap<Option<String>, T>,
+}
+
+impl<T> Sums<T> {
+    pub fn new(sums: T) -> Self {
+        Sums(sums)
+    }
+}
+
+impl<T: Sum> Groups<T> {
+    pub fn by(label: &'static str) -> Self {
+        Groups {
+            label,
+            groups: BTreeMap::new(),
+        }
+    }
+
+    pub fn add(&mut self, name: Option<String>, row: &T) {
+        self.groups.entry(name).or_default().add(row);
+    }
+
+    /// In the order of their names, those without one first.
+    pub fn rows(self) -> Vec<Row<T>> {
+        let label = self.label;
+        let row = |(name, sums)| Row { label, name, sums };
+        self.groups.into_iter().map(row).collect()
+    }
+}
+
 pub fn total<K, T: Sum>(rows: &[(K, T)]) -> Sums<T> {
     let mut total = T::default();
     for (_, row) in rows {
@@ -37,12 +69,11 @@ pub fn by<K, T: Sum>(
     label: &'static str,
     name: impl Fn(&K) -> Option<String>,
 ) -> Vec<Row<T>> {
-    let mut groups: BTreeMap<Option<String>, T> = BTreeMap::new();
+    let mut groups = Groups::by(label);
     for (key, row) in rows {
-        groups.entry(name(key)).or_default().add(row);
+        groups.add(name(key), row);
     }
-    let row = |(name, sums)| Row { label, name, sums };
-    groups.into_iter().map(row).collect()
+    groups.rows()
 }
 
 impl<T: Sum> Serialize for Sums<T> {

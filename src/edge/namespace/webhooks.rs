@@ -18,6 +18,7 @@ use super::{
     cursor::HookCursor,
     json,
     query::{self, HooksQuery},
+    requests::{Page, raw},
     view::{Shown, WebhookView},
 };
 use crate::{
@@ -72,22 +73,23 @@ pub fn routes() -> Router<Arc<Edge>> {
         .route("/offpeak/v1/webhook-secret/rotate", post(rotate))
 }
 
+/// A request's delivery.
 #[derive(Serialize)]
-struct Page {
-    object: &'static str,
-    data: Vec<serde_json::Value>,
-    /// There are more that were not looked at.
-    has_more: bool,
-    /// `after` of the next page.
-    next: Option<String>,
-}
-
-#[derive(Serialize)]
-struct Delivery<'a> {
+pub(super) struct Delivery<'a> {
     object: &'static str,
     request_id: Shown<RequestId>,
     #[serde(flatten)]
     webhook: WebhookView<'a>,
+}
+
+impl<'a> Delivery<'a> {
+    pub fn of(id: RequestId, target: &'a str, status: &'a DeliveryStatus) -> Delivery<'a> {
+        Delivery {
+            object: "offpeak.webhook",
+            request_id: Shown(id),
+            webhook: WebhookView::new(id, target, Some(status)),
+        }
+    }
 }
 
 async fn list(
@@ -118,12 +120,7 @@ async fn list(
     for id in found {
         // It may have been erased since.
         if let Some((target, status)) = engine.delivery(RequestKey { tenant, id }).await? {
-            let delivery = Delivery {
-                object: "offpeak.webhook",
-                request_id: Shown(id),
-                webhook: WebhookView::new(id, &target, Some(&status)),
-            };
-            data.push(serde_json::to_value(&delivery).map_err(unwritable)?);
+            data.push(raw(&Delivery::of(id, &target, &status))?);
         }
     }
     json(&Page {
@@ -356,10 +353,4 @@ fn parsed<T: DeserializeOwned>(body: &[u8], accepted: &str) -> Result<T, ApiErro
         let message = format!("The body cannot be read: {error}. Accepted: {accepted}.");
         ApiError::bad("invalid_body", message)
     })
-}
-
-fn unwritable(error: serde_json::Error) -> ApiError {
-    tracing::error!(%error, "a delivery cannot be written as JSON");
-    let status = StatusCode::INTERNAL_SERVER_ERROR;
-    ApiError::server(status, "internal_error", "The answer cannot be written.")
 }

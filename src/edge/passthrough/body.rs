@@ -15,6 +15,7 @@ use super::{
     upload::Upload,
     watch::Observer,
 };
+use crate::metrics::{Passing, Sending};
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -75,6 +76,45 @@ where
     }
 }
 
+/// A caller's body as it goes to the upstream, counted.
+pub struct Sent {
+    body: RequestBody,
+    sending: Sending,
+}
+
+impl Sent {
+    pub(super) fn new(body: RequestBody, sending: Sending) -> Sent {
+        Sent { body, sending }
+    }
+}
+
+impl http_body::Body for Sent {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let frame = Pin::new(&mut this.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &frame
+            && let Some(piece) = frame.data_ref()
+        {
+            this.sending.sent(piece.len());
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// An answer being read. It holds its connection: read to the end, the
 /// connection goes back to the pool; dropped before, it is closed, which is how
 /// the upstream learns that the caller left.
@@ -85,6 +125,8 @@ pub struct UpstreamBody {
     pool: Arc<Pool>,
     /// Until the end of the body; shadow mode's.
     observer: Option<Box<Observer>>,
+    /// The same, for the metrics.
+    passing: Option<Passing>,
 }
 
 impl UpstreamBody {
@@ -93,12 +135,14 @@ impl UpstreamBody {
         connection: Box<Connection>,
         pool: Arc<Pool>,
         observer: Option<Box<Observer>>,
+        passing: Passing,
     ) -> Self {
         let mut body = UpstreamBody {
             incoming,
             connection: Some(connection),
             pool,
             observer,
+            passing: Some(passing),
         };
         body.release_at_end();
         body
@@ -112,6 +156,7 @@ impl UpstreamBody {
     }
 
     fn release(&mut self) {
+        self.passing = None;
         if let Some(observer) = self.observer.take() {
             observer.end();
         }
@@ -140,8 +185,13 @@ impl http_body::Body for UpstreamBody {
         }
         match frame {
             Poll::Ready(Some(Ok(frame))) => {
-                if let (Some(observer), Some(piece)) = (&mut this.observer, frame.data_ref()) {
-                    observer.see(piece);
+                if let Some(piece) = frame.data_ref() {
+                    if let Some(passing) = &mut this.passing {
+                        passing.received(piece.len());
+                    }
+                    if let Some(observer) = &mut this.observer {
+                        observer.see(piece);
+                    }
                 }
                 this.release_at_end();
                 Poll::Ready(Some(Ok(frame)))

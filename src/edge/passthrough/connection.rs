@@ -28,7 +28,7 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::{net::TcpStream, time::Instant};
 
-use super::body::RequestBody;
+use super::body::Sent;
 
 type Io = MaybeHttpsStream<TokioIo<TcpStream>>;
 
@@ -40,8 +40,8 @@ pub(super) fn polled_by_us() -> Context<'static> {
 
 /// One HTTP/1.1 connection. It moves only while somebody drives it.
 pub(super) struct Connection {
-    sender: http1::SendRequest<RequestBody>,
-    driver: http1::Connection<Io, RequestBody>,
+    sender: http1::SendRequest<Sent>,
+    driver: http1::Connection<Io, Sent>,
     ended: bool,
 }
 
@@ -62,8 +62,8 @@ impl Connection {
     /// that it may be sent elsewhere without any chance that it runs twice.
     pub async fn send(
         &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        request: Request<Sent>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Sent>>> {
         // tokio's budget would postpone the answer with a wake-up that
         // `polled_by_us` swallows.
         let mut answer = pin!(tokio::task::unconstrained(
@@ -91,7 +91,7 @@ impl Connection {
 }
 
 /// Its failures reach the user of the connection through the answer or its body.
-fn drive(driver: &mut http1::Connection<Io, RequestBody>, ended: &mut bool, cx: &mut Context<'_>) {
+fn drive(driver: &mut http1::Connection<Io, Sent>, ended: &mut bool, cx: &mut Context<'_>) {
     if !*ended {
         *ended = Pin::new(driver).poll(cx).is_ready();
     }

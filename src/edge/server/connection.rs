@@ -20,12 +20,13 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
+use tracing::Instrument;
 
 use super::{
     Desk, For,
     activity::{Activity, Answering, Patience, Verdict},
     crowd::Seat,
-    refusal,
+    refusal, span,
     watched::Watched,
 };
 use crate::edge::{
@@ -143,7 +144,8 @@ impl Worker {
             }
             Ending::SlowHead => {
                 tracing::debug!("a request's head took too long");
-                refusal::refuse(stream(), &refusal::slow_head()).await;
+                // Boxed, so that not every connection has the room for it.
+                Box::pin(refusal::refuse(stream(), &refusal::slow_head())).await;
             }
             Ending::Stuck => {
                 tracing::debug!("a caller does not read its answer");
@@ -162,7 +164,10 @@ impl Worker {
         let request = request.map(|body| Upload::new(body, self.body_idle));
         let routers = self.desk.routers();
         let response = match (whom, route(&request)) {
-            (For::Callers, Route::Passthrough) => self.passthrough.forward(request).await,
+            (For::Callers, Route::Passthrough) => {
+                let span = span::passing(&request);
+                self.passthrough.forward(request).instrument(span).await
+            }
             (For::Callers, Route::Deferred) => self.routed(request, &routers.callers).await?,
             (For::Operators, _) => self.routed(request, &routers.operators).await?,
         };
@@ -175,7 +180,8 @@ impl Worker {
         router: &axum::Router,
     ) -> Result<Response<Body>, Infallible> {
         request.extensions_mut().insert(self.passthrough.clone());
-        let response = router.clone().oneshot(request).await?;
+        let span = span::answering(&request);
+        let response = router.clone().oneshot(request).instrument(span).await?;
         Ok(response.map(Body::from))
     }
 }

@@ -50,6 +50,7 @@ impl Engine {
     /// Counts what a ledger entry that is durable says was paid.
     pub(in crate::engine) fn book(&self, entry: &LedgerEntry) {
         let now = self.now();
+        self.metrics.money.booked(entry.key.lane, &entry.row);
         self.budgets.book(now, entry);
         if let Some(keys) = &self.keys {
             keys.spending().book(now, entry);

@@ -25,8 +25,19 @@ impl Engine {
                 (dead, self.told(Said::Nothing, None))
             }
         };
-        self.store.record_delivery(delivery, status).await?;
+        self.record(delivery, status).await?;
         Ok(heard)
+    }
+
+    /// Writes down how a delivery stands, and counts it where that is its end.
+    pub(super) async fn record(
+        &self,
+        delivery: Delivery,
+        status: DeliveryStatus,
+    ) -> Result<(), StoreError> {
+        self.store.record_delivery(delivery, status.clone()).await?;
+        self.metrics.webhooks.recorded(&status);
+        Ok(())
     }
 
     /// Whether it is still due as it was read; an erased one is as good as that.
@@ -93,6 +104,7 @@ impl Engine {
         };
         Ok(match outcome {
             HookOutcome::Delivered { .. } => {
+                tracing::debug!(%id, tries, "a webhook is delivered");
                 let status = DeliveryStatus::Delivered { at: now, tries };
                 (status, self.told(Said::Works, Some(&target)))
             }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::{
     fails_late,
@@ -50,7 +51,8 @@ impl Engine {
             body,
             timeout,
         };
-        match self.provider.run(&credential, call).await {
+        let began = Instant::now();
+        let reply = match self.provider.run(&credential, call).await {
             Ok(reply) => {
                 if let Some(Organization(name)) = Organization::read(&reply.headers) {
                     self.learn_organization(request.credential, &name).await;
@@ -60,7 +62,9 @@ impl Engine {
                 read_reply(reply, tap.filter(|_| streams)).await
             }
             Err(error) => Reply::Failed(error),
-        }
+        };
+        self.count_call(request, reply.error(), began.elapsed());
+        reply
     }
 
     pub(super) fn timeout(&self, request: &Request) -> Duration {

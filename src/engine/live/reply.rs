@@ -8,6 +8,7 @@ use futures_util::StreamExt;
 use crate::{
     engine::{TapEvent, settling::error_code, taps::Spout},
     ledger::{self, Metered},
+    metrics,
     model::request::Framing,
     policy::{retry, throttle::Ended},
     ports::{LiveReply, ProviderError},
@@ -38,6 +39,15 @@ pub struct Answer {
 }
 
 impl Reply {
+    /// What kind of error it is, if it is one.
+    pub fn error(&self) -> Option<&'static str> {
+        match self {
+            Reply::Answered(answer) if answer.status < 400 => None,
+            Reply::Answered(answer) => Some(metrics::class(answer.status)),
+            Reply::Failed(error) => Some(metrics::failure(error)),
+        }
+    }
+
     /// What it says of the provider's health.
     pub fn ended(&self) -> Ended {
         match self {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use tokio::sync::OwnedSemaphorePermit;
+use tracing::Instrument;
 
 use super::{
     backlog::position,
@@ -228,24 +229,28 @@ impl Engine {
         in_hand: InHand<RequestKey>,
     ) {
         let engine = self.clone();
-        self.tasks.spawn(async move {
-            let ran = match way {
-                Some(way) => engine.run(entry.key, step, known, way).await,
-                None => engine.repack(&entry, step, known).await,
-            };
-            let ran = match ran {
-                Err(error @ StoreError::Corrupt(_)) => {
-                    engine.give_up_if_damaged(entry, Place::Live, error).await
+        let span = tracing::debug_span!("live", id = %entry.key.id);
+        self.tasks.spawn(
+            async move {
+                let ran = match way {
+                    Some(way) => engine.run(entry.key, step, known, way).await,
+                    None => engine.repack(&entry, step, known).await,
+                };
+                let ran = match ran {
+                    Err(error @ StoreError::Corrupt(_)) => {
+                        engine.give_up_if_damaged(entry, Place::Live, error).await
+                    }
+                    ran => ran,
+                };
+                if let Err(error) = ran {
+                    tracing::error!(id = %entry.key.id, %error, "a live call");
+                    engine.backoffs.put_off(&engine, entry, super::Why::Ours);
                 }
-                ran => ran,
-            };
-            if let Err(error) = ran {
-                tracing::error!(id = %entry.key.id, %error, "a live call");
-                engine.backoffs.put_off(&engine, entry, super::Why::Ours);
+                drop(in_hand);
+                engine.signals.live.notify_one();
             }
-            drop(in_hand);
-            engine.signals.live.notify_one();
-        });
+            .instrument(span),
+        );
     }
 
     /// Whether what is rescued has to wait for money behind many that do.

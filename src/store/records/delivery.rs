@@ -178,14 +178,23 @@ pub fn dead(
     }
 }
 
-pub fn decode_dead(key: &[u8], value: &Bytes) -> Result<(ReceiverId, RequestId), StoreError> {
+/// Those of all tenants.
+pub fn all_dead(after: Option<(ReceiverId, RequestKey)>) -> Span {
+    let span = Span::prefix(&[DEAD.tag]);
+    match after {
+        Some((receiver, request)) => span.after(&dead_key(receiver, request)),
+        None => span,
+    }
+}
+
+pub fn decode_dead(key: &[u8], value: &Bytes) -> Result<(ReceiverId, RequestKey), StoreError> {
     let mut fields = Fields::of(DEAD, key)?;
-    let _tenant = tenant(&mut fields)?;
+    let tenant = tenant(&mut fields)?;
     let receiver = fields.array().map(ReceiverId)?;
     let id = id(&mut fields)?;
     fields.end()?;
     unseal::<()>(DEAD, key, value)?;
-    Ok((receiver, id))
+    Ok((receiver, RequestKey { tenant, id }))
 }
 
 pub fn status_key(request: RequestKey) -> Vec<u8> {
@@ -250,11 +259,12 @@ mod tests {
             prop_assert!(name < backlog(receiver, Some((ended, key))).from);
             prop_assert!(name < backlogs(Some(receiver)).from);
             let name = dead_key(receiver, key);
-            prop_assert_eq!(decode_dead(&name, &encode_dead())?, (receiver, key.id));
-            for span in [dead(key.tenant, None, None), dead(key.tenant, Some(receiver), None)] {
+            prop_assert_eq!(decode_dead(&name, &encode_dead())?, (receiver, key));
+            for span in [all_dead(None), dead(key.tenant, None, None), dead(key.tenant, Some(receiver), None)] {
                 prop_assert!(span.from < name && name < span.to);
             }
             prop_assert!(name < dead(key.tenant, None, Some((receiver, key.id))).from);
+            prop_assert!(name < all_dead(Some((receiver, key))).from);
             let name = status_key(key);
             for status in [
                 DeliveryStatus::Pending { next: due, tries, last },

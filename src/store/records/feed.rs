@@ -39,6 +39,15 @@ pub fn of_tenant(tenant: TenantId, after: u64) -> Span {
     Span::prefix(&Key::of(KIND).raw(&tenant.0).done()).after(&key(tenant, after))
 }
 
+/// A tenant's entries before `before` in commit order.
+pub fn of_tenant_before(tenant: TenantId, before: Option<u64>) -> Span {
+    let span = of_tenant(tenant, 0);
+    match before {
+        Some(sequence) => span.before(&key(tenant, sequence)),
+        None => span,
+    }
+}
+
 pub fn all() -> Span {
     Span::prefix(&[KIND.tag])
 }

@@ -5,6 +5,8 @@
 //! their hour is long past. Model and tag come from callers, so
 //! the key holds a digest of bounded length.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::super::{
@@ -80,6 +82,14 @@ pub fn last_of(tenant: TenantId) -> Vec<u8> {
     Key::of(KIND).raw(&tenant.0).raw(&[u8::MAX; 22]).done()
 }
 
+/// The tenant's rows of these hours.
+pub fn of_hours(tenant: TenantId, hours: &Range<u32>) -> Span {
+    Span {
+        from: of_tenant(tenant, hours.start).from,
+        to: before(tenant, hours.end).to,
+    }
+}
+
 /// The tenant's rows from an hour on.
 pub fn of_tenant(tenant: TenantId, since: u32) -> Span {
     let tenant = || Key::of(KIND).raw(&tenant.0);
@@ -112,6 +122,11 @@ mod tests {
                 span.from < name && name < span.to
             };
             prop_assert!(holds(0) && holds(row.hour) && !holds(row.hour + 1));
+            let hours = |hours| {
+                let span = of_hours(row.tenant, &hours);
+                span.from < name && name < span.to
+            };
+            prop_assert!(hours(row.hour..row.hour + 1) && !hours(0..row.hour));
             prop_assert_eq!(name == key(&other), row == other);
             let sums = LedgerRow { requests, ..LedgerRow::default() };
             prop_assert_eq!(decode(&name, &encode(&row, &sums))?, (row, sums));

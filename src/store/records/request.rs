@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     super::{
-        codec::{Key, Kind, seal_with, unseal_with},
+        codec::{Fields, Key, Kind, seal_with, unseal_with},
         kv::Span,
     },
-    RequestFields,
+    RequestFields, tenant,
 };
 use crate::{
     model::{
@@ -64,6 +64,23 @@ pub fn of_bytes(bytes: &[u8]) -> Option<RequestKey> {
     })
 }
 
+pub fn all() -> Span {
+    Span::prefix(&[KIND.tag])
+}
+
+/// The requests of the tenants behind `tenant`.
+pub fn behind(tenant: TenantId) -> Span {
+    all().after(&key(RequestKey {
+        tenant,
+        id: RequestId::from_bytes([u8::MAX; 16]),
+    }))
+}
+
+/// Whose request this is a key of.
+pub fn tenant_of(key: &[u8]) -> Result<TenantId, StoreError> {
+    tenant(&mut Fields::of(KIND, key)?)
+}
+
 /// A tenant's requests, oldest first, those before `before`.
 pub fn of_tenant(tenant: TenantId, before: Option<RequestId>) -> Span {
     let span = Span::prefix(&Key::of(KIND).raw(&tenant.0).done());
@@ -92,6 +109,8 @@ mod tests {
         fn round_trip(head in samples::head(), payload: Vec<u8>) {
             let name = key(head.request.key);
             prop_assert!(of_tenant(head.request.key.tenant, None).from <= name);
+            prop_assert!(all().from <= name && behind(head.request.key.tenant).from >= name);
+            prop_assert_eq!(tenant_of(&name)?, head.request.key.tenant);
             let (read, rest) = decode(&name, &encode(&head, &payload))?;
             prop_assert_eq!((read, rest.to_vec()), (head, payload));
         }

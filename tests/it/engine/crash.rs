@@ -19,6 +19,7 @@ use offpeak::{
     model::{
         attempt::{Attempt, AttemptId},
         batch::Batch,
+        durations::Counted,
         endpoint::Endpoint,
         hook::{Secrets, TurnedOff},
         id::{
@@ -340,6 +341,16 @@ impl Store for Mortal<dyn Store> {
     ) -> Result<Vec<Head>, StoreError> {
         self.life.hear(self.inner.list(tenant, before, limit)).await
     }
+    async fn find(&self, id: RequestId) -> Result<Option<RequestKey>, StoreError> {
+        self.life.hear(self.inner.find(id)).await
+    }
+    async fn newest(
+        &self,
+        before: Option<RequestId>,
+        limit: usize,
+    ) -> Result<Vec<Head>, StoreError> {
+        self.life.hear(self.inner.newest(before, limit)).await
+    }
     async fn erase(&self, key: RequestKey) -> Result<bool, StoreError> {
         commit!(self, format!("erase {}", key.id), self.inner.erase(key))
     }
@@ -509,6 +520,17 @@ impl Store for Mortal<dyn Store> {
     async fn feed(&self, of: TenantId, after: u64, limit: usize) -> Result<FeedPage, StoreError> {
         self.life.hear(self.inner.feed(of, after, limit)).await
     }
+    async fn feed_end(&self, of: TenantId) -> Result<u64, StoreError> {
+        self.life.hear(self.inner.feed_end(of)).await
+    }
+    async fn recent(
+        &self,
+        of: Option<TenantId>,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<FeedEntry>, StoreError> {
+        self.life.hear(self.inner.recent(of, before, limit)).await
+    }
     async fn due_deliveries(
         &self,
         now: Timestamp,
@@ -626,6 +648,29 @@ impl Store for Mortal<dyn Store> {
     ) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError> {
         self.life.hear(self.inner.ledger(of, since)).await
     }
+    async fn ledger_page(
+        &self,
+        rows: &LedgerRows,
+        after: Option<&LedgerKey>,
+        limit: usize,
+    ) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError> {
+        let page = self.inner.ledger_page(rows, after, limit);
+        self.life.hear(page).await
+    }
+    async fn all_dead_letters(
+        &self,
+        after: Option<(ReceiverId, RequestKey)>,
+        limit: usize,
+    ) -> Result<Vec<(ReceiverId, RequestKey)>, StoreError> {
+        let dead = self.inner.all_dead_letters(after, limit);
+        self.life.hear(dead).await
+    }
+    async fn delivery_counts(&self, most: usize) -> Result<DeliveryCounts, StoreError> {
+        self.life.hear(self.inner.delivery_counts(most)).await
+    }
+    async fn newest_batches(&self, limit: usize) -> Result<Vec<Batch>, StoreError> {
+        self.life.hear(self.inner.newest_batches(limit)).await
+    }
     async fn purge(&self, horizon: Timestamp, limit: usize) -> Result<usize, StoreError> {
         let purged = self.inner.purge(horizon, limit);
         self.life.hear(self.trouble.befall("purge", purged)).await
@@ -660,6 +705,9 @@ impl Store for Mortal<dyn Store> {
     }
     async fn spare_bytes(&self) -> Result<u64, StoreError> {
         self.life.hear(self.inner.spare_bytes()).await
+    }
+    fn commits(&self) -> Counted {
+        self.inner.commits()
     }
 }
 

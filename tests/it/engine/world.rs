@@ -17,6 +17,7 @@ use offpeak::{
         Parts, RetentionSettings, Settings, Upstreams,
     },
     ledger::Prices,
+    metrics::Metrics,
     model::{
         attempt,
         batch::{Batch, BatchState},
@@ -684,6 +685,7 @@ fn parts(
         clock: clock.clone(),
         vault: vault.clone(),
         prices: Prices::built_in().unwrap(),
+        metrics: Arc::new(Metrics::new(&Arc::default())),
         settings: settings.clone(),
         upstreams: None,
     }
