@@ -181,8 +181,8 @@ impl App {
                 deliver: Arc::new(CountedDelivery::new(courier, metrics.clone())),
                 clock: Arc::new(SystemClock::new()),
                 vault,
-                metrics,
                 prices: settings.prices,
+                metrics,
                 settings: settings.engine,
                 upstreams,
             });

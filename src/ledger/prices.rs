@@ -77,6 +77,11 @@ impl Prices {
         Prices::parse(include_str!("../../config/prices.toml"))
     }
 
+    /// The name that the model's price stands under, where it has one.
+    pub fn name_of(&self, model: &str) -> Option<&str> {
+        self.find(model).map(|(name, _)| name)
+    }
+
     /// These, and over them those of a file: a model of both has the file's prices alone.
     ///
     /// # Errors
@@ -127,11 +132,6 @@ impl Prices {
             name,
             quote::of(model, self.background_8h, self.background_2h),
         ))
-    }
-
-    /// The name that the model's price stands under, where it has one.
-    pub fn name_of(&self, model: &str) -> Option<&str> {
-        self.find(model).map(|(name, _)| name)
     }
 
     /// Of `long_kept` of the tokens that are written to the cache it is known that they
