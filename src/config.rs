@@ -54,18 +54,70 @@ impl Config {
         environment: impl IntoIterator<Item = (N, V)>,
         flags: &[(&str, String)],
     ) -> Result<Self, ConfigError> {
-        let text = match file {
-            None => None,
-            Some(path) => Some((
-                path,
-                std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-                    path: path.to_owned(),
-                    source,
-                })?,
-            )),
-        };
-        let file = text.as_ref().map(|(path, text)| (*path, text.as_str()));
+        let text = read(file)?;
+        let file = file.zip(text.as_deref());
         merge(DEFAULTS, file, environment, flags)
+    }
+
+    /// As [`Config::load`], and goes on past what it refuses: such a value counts as not
+    /// given, and its error is in the list.
+    ///
+    /// # Errors
+    /// Only when the compiled-in defaults are no TOML; a test rules that out.
+    pub fn gather<N: AsRef<OsStr>, V: AsRef<OsStr>>(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (N, V)>,
+        flags: &[(&str, String)],
+    ) -> Result<(Self, Vec<ConfigError>), ConfigError> {
+        let (text, unread) = match read(file) {
+            Ok(text) => (text, None),
+            Err(error) => (None, Some(error)),
+        };
+        let file = file.zip(text.as_deref());
+        let (config, mut errors) = gather(DEFAULTS, file, environment, flags)?;
+        errors.splice(0..0, unread);
+        Ok((config, errors))
+    }
+
+    /// What was set to something else than its default, by key.
+    ///
+    /// # Errors
+    /// Only when the compiled-in defaults are no TOML; a test rules that out.
+    pub fn differences(&self) -> Result<Vec<Difference>, ConfigError> {
+        let defaults = Schema::parse(DEFAULTS)?.into_leaves();
+        let default = |key: &Key| defaults.get(key).map(|leaf| &leaf.value);
+        let leaves = self.leaves.iter();
+        let changed = leaves.filter(|(key, leaf)| default(key) != Some(&leaf.value));
+        let difference = |(key, leaf): (&Key, &Leaf)| Difference {
+            key: key.to_string(),
+            value: key.masked(&leaf.value),
+            default: default(key)
+                .filter(|value| !value.is_table())
+                .map(|value| key.shown(value)),
+            origin: leaf.origin.clone(),
+        };
+        Ok(changed.map(difference).collect())
+    }
+
+    /// Takes back what somebody set of `key` or within it. False where nobody did.
+    ///
+    /// # Errors
+    /// Only when the compiled-in defaults are no TOML; a test rules that out.
+    pub fn reset(&mut self, key: &str) -> Result<bool, ConfigError> {
+        let key = Key::dotted(key);
+        let concerned = |other: &Key| *other == key || other.within(&key).is_some();
+        let mut found = false;
+        self.leaves.retain(|other, leaf| {
+            let given = concerned(other) && leaf.origin != Origin::Defaults;
+            found |= given;
+            !given
+        });
+        for (other, leaf) in Schema::parse(DEFAULTS)?.into_leaves() {
+            if concerned(&other) || other.is_above(&key) {
+                self.leaves.entry(other).or_insert(leaf);
+            }
+        }
+        Ok(found)
     }
 
     /// One section as its module's settings type; dots reach nested tables
@@ -114,6 +166,22 @@ impl Config {
         Ok(())
     }
 
+    /// Sets what a variable of the environment says, where it is a setting.
+    fn set_variable(
+        &mut self,
+        schema: &Schema,
+        name: &str,
+        value: &OsStr,
+    ) -> Result<(), ConfigError> {
+        let Some(key) = schema.variable(name)? else {
+            return Ok(());
+        };
+        let text = value.to_str();
+        let text = text.ok_or_else(|| ConfigError::NotUnicode(name.to_owned()))?;
+        let origin = Origin::Variable(name.to_owned());
+        self.set(schema, key, Given::Text(text), &origin)
+    }
+
     /// A settings type's refusal, traced back to whoever set the value.
     fn refused(&self, key: &Key, reason: String) -> ConfigError {
         let exact = self.leaves.get(key);
@@ -135,36 +203,74 @@ impl Config {
     }
 }
 
+/// A setting that is not at its default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    pub key: String,
+    /// As TOML has it; what is secret, or may be, is left out.
+    pub value: String,
+    /// None for a name of the operator's own.
+    pub default: Option<String>,
+    pub origin: Origin,
+}
+
+fn read(file: Option<&Path>) -> Result<Option<String>, ConfigError> {
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })
+    };
+    file.map(read).transpose()
+}
+
 fn merge<N: AsRef<OsStr>, V: AsRef<OsStr>>(
     defaults: &str,
     file: Option<(&Path, &str)>,
     environment: impl IntoIterator<Item = (N, V)>,
     flags: &[(&str, String)],
 ) -> Result<Config, ConfigError> {
+    let (config, errors) = gather(defaults, file, environment, flags)?;
+    match errors.into_iter().next() {
+        None => Ok(config),
+        Some(error) => Err(error),
+    }
+}
+
+fn gather<N: AsRef<OsStr>, V: AsRef<OsStr>>(
+    defaults: &str,
+    file: Option<(&Path, &str)>,
+    environment: impl IntoIterator<Item = (N, V)>,
+    flags: &[(&str, String)],
+) -> Result<(Config, Vec<ConfigError>), ConfigError> {
     let schema = Schema::parse(defaults)?;
     let mut config = Config {
         leaves: schema.clone().into_leaves(),
     };
+    let mut errors = Vec::new();
     if let Some((path, text)) = file {
         let origin = Origin::File(path.to_owned());
-        for (key, value) in flatten(parse(text, &origin)?) {
-            config.set(&schema, key, Given::Value(value), &origin)?;
+        match parse(text, &origin) {
+            Ok(table) => {
+                for (key, value) in flatten(table) {
+                    let set = config.set(&schema, key, Given::Value(value), &origin);
+                    errors.extend(set.err());
+                }
+            }
+            Err(error) => errors.push(error),
         }
     }
     for (name, value) in environment {
         let name = name.as_ref().to_string_lossy();
-        if let Some(key) = schema.variable(&name)? {
-            let origin = Origin::Variable(name.to_string());
-            let text = value.as_ref().to_str();
-            let text = text.ok_or_else(|| ConfigError::NotUnicode(name.to_string()))?;
-            config.set(&schema, key, Given::Text(text), &origin)?;
-        }
+        let set = config.set_variable(&schema, &name, value.as_ref());
+        errors.extend(set.err());
     }
     for (key, text) in flags {
         let key = Key::dotted(key);
-        config.set(&schema, key, Given::Text(text), &Origin::Flags)?;
+        let set = config.set(&schema, key, Given::Text(text), &Origin::Flags);
+        errors.extend(set.err());
     }
-    Ok(config)
+    Ok((config, errors))
 }
 
 #[derive(Debug, Clone)]

@@ -24,6 +24,7 @@
 //! | [`delivery`] | one webhook attempt: sign, guard, send |
 //! | [`metrics`] | what is counted of all that is done, for Prometheus |
 //! | [`edge`] | HTTP in: pass-through, admission, holding, polling, streams |
+//! | [`dashboard`] | the operators' page |
 //! | [`backtest`] | policies played on a trace in virtual time, and what they are measured against |
 //! | [`simulator`] | a faithful provider with faults and virtual time |
 //! | [`config`], [`app`], [`cli`] | settings, wiring, commands |
@@ -32,6 +33,7 @@ pub mod app;
 pub mod backtest;
 pub mod cli;
 pub mod config;
+pub mod dashboard;
 pub mod delivery;
 pub mod edge;
 pub mod engine;

@@ -1,6 +1,7 @@
 //! The composition root: the only place that names concrete adapters.
 
 mod auth;
+mod check;
 mod clock;
 #[cfg(debug_assertions)]
 mod rehearsal;
@@ -28,6 +29,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use url::Url;
 
 pub use auth::{Auth, Mode};
+pub use check::check;
 pub use clock::SystemClock;
 pub use settings::{Listen, Settings};
 

@@ -21,13 +21,9 @@ pub enum Format {
     Json,
 }
 
-/// `OFFPEAK_LOG` goes over the settings' filter.
 pub fn start(settings: &Settings) -> Result<(), Failure> {
-    let filter = std::env::var("OFFPEAK_LOG").unwrap_or_else(|_| settings.filter.clone());
-    let filter = EnvFilter::try_new(&filter)
-        .map_err(|error| Failure::Other(format!("log.filter: `{filter}`: {error}")))?;
     let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(filter(settings)?)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match settings.format {
@@ -35,4 +31,11 @@ pub fn start(settings: &Settings) -> Result<(), Failure> {
         Format::Json => log.json().init(),
     }
     Ok(())
+}
+
+/// `OFFPEAK_LOG` goes over the settings' filter.
+pub fn filter(settings: &Settings) -> Result<EnvFilter, Failure> {
+    let filter = std::env::var("OFFPEAK_LOG").unwrap_or_else(|_| settings.filter.clone());
+    EnvFilter::try_new(&filter)
+        .map_err(|error| Failure::Other(format!("log.filter: `{filter}`: {error}")))
 }

@@ -1,16 +1,21 @@
 //! The command line.
 
 mod backup;
+mod config;
+mod dashboard;
 mod demo;
+mod doctor;
 mod keys;
 mod log;
 mod remote;
 mod restore;
 mod serve;
+mod server;
 mod shadow;
 mod simulate;
 mod simulator;
 mod store;
+mod submit;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -32,6 +37,10 @@ enum Command {
     Serve(serve::Args),
     /// See it work: a simulated provider, the proxy, and a few hundred calls. No key needed.
     Demo(demo::Args),
+    /// Send a file of calls, and get their answers in its order.
+    Submit(submit::Args),
+    /// A link to the dashboard of a running server, with the admin token in it.
+    Dashboard(dashboard::Args),
     /// Play policies on a trace of calls in virtual time: what each would have paid and missed.
     Simulate(simulate::Args),
     /// Run the simulated provider alone.
@@ -40,6 +49,10 @@ enum Command {
     Shadow(shadow::Args),
     /// The keys that a running server issues to its callers (auth.mode = "keys").
     Keys(keys::Args),
+    /// What the settings come to, and what is wrong in them.
+    Config(config::Args),
+    /// Look at all that a server needs: settings, provider, key, clock, disk, receivers.
+    Doctor(doctor::Args),
     /// Copy all that is stored into one file, while the server runs or when it does not.
     Backup(backup::Args),
     /// Make a data directory of a backup.
@@ -64,11 +77,15 @@ pub fn main() -> ExitCode {
     let ran = runtime.block_on(async {
         match cli.command {
             Command::Serve(args) => serve::run(args).await,
+            Command::Dashboard(args) => dashboard::run(args).await,
             Command::Demo(args) => demo::run(args).await,
+            Command::Submit(args) => submit::run(args).await,
             Command::Simulate(args) => simulate::run(&args),
             Command::Simulator(args) => simulator::run(args).await,
             Command::Shadow(args) => shadow::run(args).await,
             Command::Keys(args) => keys::run(args).await,
+            Command::Config(args) => config::run(args),
+            Command::Doctor(args) => doctor::run(args).await,
             Command::Backup(args) => backup::run(args).await,
             Command::Restore(args) => restore::run(&args),
             Command::Store(args) => store::run(&args),

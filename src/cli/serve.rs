@@ -41,18 +41,7 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     log::start(&config.section("log")?)?;
     let settings = Settings::read(&config)?;
     let upstream = settings.provider.base_url.clone();
-    let secret = |name: &str| std::env::var(name).ok().map(Secret::new);
-    let secrets = Secrets {
-        master_key: secret("OFFPEAK_MASTER_KEY"),
-        previous_master_key: secret("OFFPEAK_PREVIOUS_MASTER_KEY"),
-        admin_token: secret("OFFPEAK_ADMIN_TOKEN"),
-        upstream_keys: settings
-            .auth
-            .variables()
-            .filter_map(|name| Some((name.to_owned(), secret(name)?)))
-            .collect(),
-        upstream_webhooks: secret("OFFPEAK_UPSTREAM_WEBHOOK_SECRET"),
-    };
+    let secrets = secrets(&settings);
     let tasks = TaskTracker::new();
     let stop = super::stop_on_signal(&tasks);
     let app = match App::start(settings, secrets, stop).await {
@@ -63,4 +52,19 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     println!("offpeak listens on http://{} for {upstream}", app.address());
     app.run().await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the environment holds.
+pub fn secrets(settings: &Settings) -> Secrets {
+    let secret = |name: &str| std::env::var(name).ok().map(Secret::new);
+    let variables = settings.auth.variables();
+    Secrets {
+        master_key: secret("OFFPEAK_MASTER_KEY"),
+        previous_master_key: secret("OFFPEAK_PREVIOUS_MASTER_KEY"),
+        admin_token: secret("OFFPEAK_ADMIN_TOKEN"),
+        upstream_keys: variables
+            .filter_map(|name| Some((name.to_owned(), secret(name)?)))
+            .collect(),
+        upstream_webhooks: secret("OFFPEAK_UPSTREAM_WEBHOOK_SECRET"),
+    }
 }

@@ -28,6 +28,18 @@ pub enum ConfigError {
     Invalid(Box<Invalid>),
 }
 
+impl ConfigError {
+    /// The setting that is concerned, where it is one.
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            ConfigError::Unknown { key, .. } => Some(key),
+            ConfigError::Invalid(invalid) => Some(&invalid.key),
+            ConfigError::NotUnicode(name) => Some(name),
+            ConfigError::Read { .. } | ConfigError::Syntax { .. } => None,
+        }
+    }
+}
+
 fn hint(nearest: Option<&str>) -> String {
     match nearest {
         Some(nearest) => format!("the nearest is `{nearest}`"),

@@ -3,8 +3,12 @@
 use std::fmt;
 
 use toml::Value;
+use url::Url;
 
 use super::PREFIX;
+
+/// Below it names of the operator's own, with URLs that only the receiver should know.
+const HOOKS: [&str; 2] = ["webhook", "endpoints"];
 
 /// The names on the way to a value.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,6 +64,33 @@ impl Key {
             Value::Table(_) => "a table".to_owned(),
             value => value.to_string(),
         }
+    }
+
+    /// Its value as a listing of settings may show it: a password or a query in a URL may
+    /// be a secret, and of a webhook's URL the path too.
+    pub fn masked(&self, value: &Value) -> String {
+        let url = value.as_str().and_then(|text| Url::parse(text).ok());
+        let Some(mut url) = url.filter(Url::has_host) else {
+            return self.shown(value);
+        };
+        let secret = url.password().is_some() || url.query().is_some();
+        let is_hook = self.0.starts_with(&HOOKS.map(str::to_owned));
+        if !secret && !is_hook {
+            return self.shown(value);
+        }
+        url.set_query(None);
+        if is_hook {
+            url.set_path("");
+        }
+        // Both fail only where there is no host.
+        let _has_host = url.set_username("");
+        let _has_host = url.set_password(None);
+        format!("\"{url}\", and more that is not shown")
+    }
+
+    /// Whether `below` is strictly inside it.
+    pub fn is_above(&self, below: &Key) -> bool {
+        below.within(self).is_some()
     }
 
     /// Whether its value is money: a string, so that no digit is lost, though people

@@ -370,6 +370,83 @@ fn sources_that_cannot_be_read_are_named() {
     assert!(said.contains("line 1"), "{said}");
 }
 
+#[test]
+fn what_is_refused_does_not_hide_what_else_is() {
+    let file = Some((
+        Path::new("my.toml"),
+        "[packing]\nlingr = '5s'\nmax_lines = 'x'\n",
+    ));
+    let environment = [
+        ("OFFPEAK_PACKING__LINGER", "soon"),
+        ("OFFPEAK_WATCH__POLL_INTERVAL", "1s"),
+    ];
+    let (config, errors) = gather(SCHEMA, file, environment, &[]).unwrap();
+    let keys: Vec<_> = errors.iter().map(ConfigError::key).collect();
+    let expected = ["packing.lingr", "packing.max_lines", "packing.linger"];
+    assert_eq!(keys, expected.map(Some));
+    // What is refused counts as not given.
+    let packing: Packing = config.section("packing").unwrap();
+    assert_eq!((packing.max_lines, packing.linger.as_secs()), (50_000, 5));
+    let watch: Table = config.section("watch").unwrap();
+    assert_eq!(watch["poll_interval"].as_str(), Some("1s"));
+    // The first error is the one that a start ends with.
+    let first = merge(SCHEMA, file, environment, &[]).unwrap_err();
+    assert_eq!(first.to_string(), errors[0].to_string());
+}
+
+#[test]
+fn what_is_taken_back_is_at_its_default_again() {
+    let environment = [
+        ("OFFPEAK_PACKING__LINGER", "1s"),
+        ("OFFPEAK_WEBHOOK__ENDPOINTS__B__URL", "https://b/"),
+        ("OFFPEAK_WEBHOOK__ENDPOINTS__C__URL", "https://c/"),
+    ];
+    let mut config = Config::load(None, environment, &[]).unwrap();
+    let keys = |config: &Config| -> Vec<String> {
+        let differences = config.differences().unwrap().into_iter();
+        differences.map(|it| it.key).collect()
+    };
+    assert_eq!(keys(&config).len(), 3);
+    assert!(config.reset("webhook.endpoints.b").unwrap());
+    assert_eq!(keys(&config), ["packing.linger", "webhook.endpoints.c.url"]);
+    assert!(config.reset("webhook.endpoints.c.url").unwrap());
+    assert!(config.reset("packing.linger").unwrap());
+    assert_eq!(keys(&config), [""; 0]);
+    assert_eq!(
+        config.leaves.len(),
+        Config::defaults().unwrap().leaves.len()
+    );
+    // Nobody set this.
+    assert!(!config.reset("packing.max_lines").unwrap());
+}
+
+#[test]
+fn what_may_be_a_secret_is_not_listed() {
+    for (key, value, shown) in [
+        (
+            "upstream.base_url",
+            "https://a.example/v1",
+            "\"https://a.example/v1\"",
+        ),
+        (
+            "upstream.base_url",
+            "https://me:pass@a.example/v1",
+            "\"https://a.example/v1\", and more that is not shown",
+        ),
+        (
+            "webhook.endpoints.b.url",
+            "https://a.example:8443/T0/B0/x?y=z",
+            "\"https://a.example:8443/\", and more that is not shown",
+        ),
+        ("webhook.endpoints.b.secret", "whsec_x", "not shown"),
+        ("packing.linger", "5s", "\"5s\""),
+        ("server.listen", "127.0.0.1:80", "\"127.0.0.1:80\""),
+    ] {
+        let masked = Key::dotted(key).masked(&Value::from(value));
+        assert_eq!(masked, shown, "{key}");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_variable_that_is_not_utf_8_is_named() {

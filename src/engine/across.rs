@@ -149,6 +149,8 @@ impl Engine {
             let open = summary.batches.values();
             let open = open.filter(|tracked| tracked.batch.state.is_open());
             let batches = open.map(|tracked| tracked.batch.earliest_deadline);
+            // One without a line yet has none.
+            let batches = batches.filter(|deadline| *deadline < Timestamp::MAX);
             let edges = Edges {
                 oldest_queued,
                 earliest_deadline: buckets.chain(batches).min(),

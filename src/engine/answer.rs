@@ -169,6 +169,11 @@ impl Engine {
         Ok(page)
     }
 
+    /// Where the feed ends now: `after` for what ends from here on.
+    pub async fn feed_end(&self, tenant: TenantId) -> Result<u64, StoreError> {
+        self.store.feed_end(tenant).await
+    }
+
     /// A copy of all that is stored, as it is taken.
     pub fn backup(self: &Arc<Self>) -> mpsc::Receiver<io::Result<Bytes>> {
         let (out, taken) = mpsc::channel(4);

@@ -261,6 +261,9 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<FeedPage, StoreError>;
 
+    /// Where the tenant's feed ends: the sequence of the last ending that is kept, or
+    /// up to which all were purged.
+    async fn feed_end(&self, tenant: TenantId) -> Result<u64, StoreError>;
     /// Endings of one tenant or of all, the last first, those before `before` in commit
     /// order.
     async fn recent(

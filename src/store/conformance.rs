@@ -997,6 +997,7 @@ async fn what_is_old_is_purged_and_the_feed_says_so(store: &dyn Store) {
         let page = store.feed(tenant, 0, 9).await.unwrap();
         let left: Vec<_> = page.entries.iter().map(|entry| entry.sequence).collect();
         assert_eq!(left, [last[t as usize]]);
+        assert_eq!(store.feed_end(tenant).await.unwrap(), last[t as usize]);
         assert!(0 < page.floor && page.floor < last[t as usize]);
         assert_eq!(content(store, &request(t, 58)).await, None);
         assert!(content(store, &request(t, 59)).await.is_some());
@@ -1004,6 +1005,7 @@ async fn what_is_old_is_purged_and_the_feed_says_so(store: &dyn Store) {
     assert!(content(store, &request(1, 100)).await.is_some());
     let nobody = store.feed(TenantId([3; 16]), 0, 9).await.unwrap();
     assert_eq!(nobody.floor, 0);
+    assert_eq!(store.feed_end(TenantId([3; 16])).await.unwrap(), 0);
     assert!(last[1].max(last[2]) < nobody.ceiling, "of all tenants");
 }
 

@@ -586,6 +586,11 @@ impl<K: Kv> Store for KvStore<K> {
             .await
     }
 
+    async fn feed_end(&self, tenant: TenantId) -> Result<u64, StoreError> {
+        self.read_synced(1, move |kv| reads::feed_end(kv, tenant))
+            .await
+    }
+
     async fn recent(
         &self,
         of: Option<TenantId>,

@@ -403,6 +403,15 @@ pub fn feed(kv: &impl Kv, tenant: TenantId, after: u64, limit: usize) -> Read<Fe
     })
 }
 
+pub fn feed_end(kv: &impl Kv, tenant: TenantId) -> Read<u64> {
+    let span = feed::of_tenant(tenant, 0);
+    let floor = one(kv, &feed::floor_key(tenant), feed::decode_floor)?;
+    let last = readable_from(kv, &span, End::Back, 1, |key, value| {
+        feed::decode(key, value).map(|(entry, _)| entry.sequence)
+    })?;
+    Ok(last.first().copied().or(floor).unwrap_or(0))
+}
+
 pub fn due_deliveries(
     kv: &impl Kv,
     now: Timestamp,

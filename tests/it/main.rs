@@ -4,6 +4,10 @@
 #![cfg_attr(not(debug_assertions), allow(dead_code))]
 
 mod app;
+mod cli;
+mod dashboard;
+mod docs;
+mod doctor;
 mod edge;
 mod engine;
 mod issuing;
@@ -15,6 +19,7 @@ mod sdk;
 mod settings;
 mod simulate;
 mod simulator;
+mod suite;
 // Its hooks are in debug builds only.
 #[cfg(debug_assertions)]
 mod torture;

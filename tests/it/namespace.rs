@@ -2,6 +2,7 @@
 //! provider.
 
 mod credential;
+mod openapi;
 mod probes;
 mod webhooks;
 
@@ -226,6 +227,20 @@ async fn results_come_in_order_and_a_cursor_goes_on_behind_them() {
         );
         let rest: Vec<String> = rest.text().await.unwrap().lines().map(Into::into).collect();
         assert_eq!(rest, &lines[at + 1..]);
+    }
+    // From the end on, what ends from then on.
+    let end = served.get("/offpeak/v1/results?after=end").await;
+    let cursor = end.headers()["offpeak-cursor"].to_str().unwrap().to_owned();
+    assert_eq!(cursor, parsed(&lines[2])["cursor"].as_str().unwrap());
+    assert_eq!(end.text().await.unwrap(), "");
+    let next = served.defer("Question 4", &[]).await;
+    let new = served.results(cursor, 1).await;
+    let new = parsed(&new[0]);
+    assert_eq!(new["id"], next);
+    let request = served.object(&format!("/offpeak/v1/requests/{next}")).await;
+    for field in ["cost_usd", "saved_usd", "provider_request_id"] {
+        assert!(new[field].is_string(), "{new}");
+        assert_eq!(new[field], request[field], "{field}");
     }
 }
 
@@ -601,7 +616,8 @@ async fn what_cannot_be_answered_is_refused_in_the_shape_of_openai() {
         (Method::GET, "/offpeak/admin/status", 401, "invalid_api_key"),
         (Method::GET, "/offpeak/v1/", 404, "not_found"),
         (Method::GET, "/offpeak/v2/requests", 404, "not_found"),
-        (Method::GET, "/offpeak", 404, "not_found"),
+        (Method::GET, "/offpeak/assets/none.js", 404, "not_found"),
+        (Method::POST, "/offpeak/", 405, "method_not_allowed"),
     ] {
         let refused = refusal(served.ask(method, path, KEY).await).await;
         assert_eq!(

@@ -4,16 +4,11 @@
 //! A machine without Python, Node or their registries skips a suite and says so;
 //! with `OFFPEAK_REQUIRE_ALL=1`, as in `.ci/run`, that is a failure.
 
-use std::{
-    fs::{self, File},
-    io::{self, BufRead as _, BufReader, Write as _},
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, Stdio},
-};
+use std::{fs, net::SocketAddr, path::Path};
 
-use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::TcpSocket;
+
+use crate::suite::{Program, Suite, offpeak, reserved};
 
 /// Simulated seconds a real one.
 const SPEED: &str = "60";
@@ -40,7 +35,7 @@ const SETTINGS: &[(&str, &str)] = &[
 #[test]
 fn python() {
     run(&Suite {
-        name: "python",
+        directory: "sdk/python",
         needs: &[
             ("python3", "import sys; assert sys.version_info >= (3, 9)"),
             ("python3", "import ensurepip, venv"),
@@ -51,7 +46,7 @@ fn python() {
 #[test]
 fn node() {
     run(&Suite {
-        name: "node",
+        directory: "sdk/node",
         needs: &[
             (
                 "node",
@@ -62,73 +57,13 @@ fn node() {
     });
 }
 
-struct Suite {
-    /// Its directory in tests/sdk.
-    name: &'static str,
-    /// Tools, each with what it must be able to run.
-    needs: &'static [(&'static str, &'static str)],
-}
-
 fn run(suite: &Suite) {
-    if let Err(reason) = suite.ready() {
-        let skipped = format!("SKIPPED: the {} SDK's suite, because {reason}", suite.name);
-        assert!(
-            std::env::var_os("OFFPEAK_REQUIRE_ALL").is_none(),
-            "{skipped}"
-        );
-        // Not by `eprintln!`, which is kept back where a test passes.
-        let mut console = io::stderr();
-        writeln!(console, "{skipped}").unwrap();
+    if !suite.is_ready() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
     let mut world = World::start(directory.path());
-    let ran = suite
-        .script("run")
-        .envs(world.variables())
-        .output()
-        .unwrap();
-    assert!(
-        ran.status.success(),
-        "{}{}\nthe server's last words:\n{}",
-        String::from_utf8_lossy(&ran.stdout),
-        String::from_utf8_lossy(&ran.stderr),
-        world.server.last_words(),
-    );
-    assert!(world.server.stop(), "the server did not stop cleanly");
-}
-
-impl Suite {
-    /// Installs the SDK where that was not done. The error says what is missing.
-    fn ready(&self) -> Result<(), String> {
-        for (tool, text) in self.needs {
-            let mut command = Command::new(tool);
-            match *tool {
-                "python3" => command.args(["-c", text]),
-                "node" => command.args(["-e", text]),
-                _ => command.arg(text),
-            };
-            let output = command
-                .output()
-                .map_err(|error| format!("{tool} cannot be run: {error}"))?;
-            if !output.status.success() {
-                return Err(format!("{tool} is not up to `{text}`"));
-            }
-        }
-        let output = self.script("setup").output().unwrap();
-        if !output.status.success() {
-            let told = String::from_utf8_lossy(&output.stderr);
-            return Err(format!("it cannot be installed:\n{}", told.trim_end()));
-        }
-        Ok(())
-    }
-
-    fn script(&self, name: &str) -> Command {
-        let suites = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk");
-        let mut command = Command::new(suites.join(self.name).join(name));
-        command.stdin(Stdio::null());
-        command
-    }
+    suite.run(world.variables(), &mut world.server);
 }
 
 /// A simulator with a server in front of it.
@@ -142,10 +77,7 @@ struct World {
 
 impl World {
     fn start(directory: &Path) -> World {
-        let reserved = TcpSocket::new_v4().unwrap();
-        reserved.set_reuseaddr(true).unwrap();
-        reserved.bind(([127, 0, 0, 1], 0).into()).unwrap();
-        let webhooks = reserved.local_addr().unwrap();
+        let (reserved, webhooks) = reserved();
 
         let config = directory.join("simulator.toml");
         fs::write(&config, provider()).unwrap();
@@ -202,69 +134,4 @@ fn provider() -> String {
         assert!(known.is_some(), "{key} is no key of the simulator");
     }
     settings.to_string()
-}
-
-/// On a free port, and blind to the environment.
-fn offpeak(command: &str) -> Command {
-    let mut program = Command::new(env!("CARGO_BIN_EXE_offpeak"));
-    program.env_clear();
-    program.args([command, "--listen", "127.0.0.1:0"]);
-    program
-}
-
-/// A process of ours; killed when dropped.
-struct Program {
-    url: String,
-    child: Child,
-    log: PathBuf,
-    _stdout: BufReader<ChildStdout>,
-}
-
-impl Program {
-    /// Waits for the line that says where it listens.
-    fn start(command: &mut Command, log: PathBuf) -> Program {
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(File::create(&log).unwrap())
-            .spawn()
-            .unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        stdout.read_line(&mut line).unwrap();
-        let mut program = Program {
-            url: String::new(),
-            child,
-            log,
-            _stdout: stdout,
-        };
-        let address = line
-            .split_once("listens on ")
-            .and_then(|(_, rest)| rest.split_whitespace().next());
-        let Some(address) = address else {
-            panic!("it did not start: {line:?}\n{}", program.last_words());
-        };
-        program.url = address.trim_end_matches("/v1").to_owned();
-        program
-    }
-
-    /// SIGTERM; whether it ended with 0.
-    fn stop(&mut self) -> bool {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
-        self.child.wait().unwrap().success()
-    }
-
-    fn last_words(&self) -> String {
-        let log = fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(40)..].join("\n")
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // Both fail where it has ended and was waited for, which is as well.
-        let _ended = self.child.kill();
-        let _reaped = self.child.wait();
-    }
 }

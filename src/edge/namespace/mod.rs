@@ -1,5 +1,5 @@
 //! Offpeak's own paths: what a caller asks about its requests (`/offpeak/v1/`),
-//! what an operator does (`/offpeak/admin/`), and what a supervisor reads
+//! what an operator does (`/offpeak/admin/`) and looks at, and what a supervisor reads
 //! (`/healthz`, `/readyz`, `/metrics`). docs/http-api.md tells it to users.
 
 mod admin;
@@ -39,6 +39,7 @@ use self::query::BadQuery;
 pub use self::upstream_events::{BadUpstreamSecret, UpstreamEvents};
 use super::{Edge, auth, errors::ApiError};
 use crate::{
+    dashboard,
     engine::Engine,
     model::id::TenantId,
     ports::{LedgerRows, StoreError},
@@ -48,26 +49,34 @@ use crate::{
 /// stands there falls through to the upstream.
 pub fn everybody(edge: &Arc<Edge>) -> Router<Arc<Edge>> {
     let operators = admin::routes().merge(metrics::routes());
-    own(edge, tenants().merge(operators).merge(health::routes()))
+    own(edge, tenants().merge(operators).merge(health::routes())).merge(page())
 }
 
 /// What is left of it where operators are served apart.
 pub fn callers(edge: &Arc<Edge>) -> Router<Arc<Edge>> {
-    let none = Router::new().route("/metrics", any(unknown_path));
+    let none = ["/metrics", "/offpeak", "/offpeak/"].into_iter();
+    let none = none.fold(Router::new(), |router, path| {
+        router.route(path, any(unknown_path))
+    });
     own(edge, tenants().merge(none).merge(health::routes()))
 }
 
 /// What is served apart, and nothing else.
 pub fn operators(edge: &Arc<Edge>) -> Router<Arc<Edge>> {
     let operators = admin::routes().merge(metrics::routes());
-    own(edge, operators.merge(health::routes())).fallback(unknown_path)
+    own(edge, operators.merge(health::routes()))
+        .merge(page())
+        .fallback(unknown_path)
+}
+
+/// The page may be led to from anywhere: it is the same for everybody.
+fn page() -> Router<Arc<Edge>> {
+    dashboard::routes().method_not_allowed_fallback(wrong_method)
 }
 
 fn own(edge: &Arc<Edge>, routes: Router<Arc<Edge>>) -> Router<Arc<Edge>> {
     routes
         .method_not_allowed_fallback(wrong_method)
-        .route("/offpeak", any(unknown_path))
-        .route("/offpeak/", any(unknown_path))
         .route("/offpeak/{*rest}", any(unknown_path))
         .layer(middleware::from_fn_with_state(
             edge.clone(),

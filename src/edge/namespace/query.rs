@@ -51,7 +51,7 @@ pub struct ListQuery {
 /// `GET /offpeak/v1/results?…`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FeedQuery {
-    /// A cursor, which the tenant's mark decrypts.
+    /// A cursor, which the tenant's mark decrypts, or [`FeedQuery::END`].
     pub after: Option<String>,
     pub limit: Option<usize>,
     pub wait: Option<Duration>,
@@ -155,6 +155,9 @@ impl ListQuery {
 }
 
 impl FeedQuery {
+    /// `after` of who wants what ends from here on, and nothing that has.
+    pub const END: &str = "end";
+
     pub fn parse(query: Option<&str>) -> Result<Self, BadQuery> {
         let mut asked = FeedQuery::default();
         for (name, value) in pairs(query)? {

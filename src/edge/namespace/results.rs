@@ -36,6 +36,7 @@ use crate::{
         body::walk::compact,
         endpoint::Endpoint,
         id::{RequestId, TenantId},
+        money::Usd,
         request::{Framing, Outcome, Request},
         time::Timestamp,
     },
@@ -62,13 +63,11 @@ pub async fn feed(
     let wait = wait.min(edge.settings.hold.max_wait);
 
     let mark = |cursor: &[u8]| edge.engine.cursor_mark(tenant, cursor);
-    let after = query
-        .after
-        .as_deref()
-        .map(|text| FeedCursor::decode(text, mark));
-    let after = after
-        .map(|cursor| cursor.ok_or_else(bad_cursor))
-        .transpose()?;
+    let after = match query.after.as_deref() {
+        None => None,
+        Some(FeedQuery::END) => Some(FeedCursor(edge.engine.feed_end(tenant).await?)),
+        Some(text) => Some(FeedCursor::decode(text, mark).ok_or_else(bad_cursor)?),
+    };
     let asked = (after, query.limit());
     let whose = || Ok(auth::caller(&edge, &headers, &uri)?.tenant);
     let mut page = read(&edge.engine, tenant, asked).await?;
@@ -218,6 +217,9 @@ struct Line<'a> {
     status_code: u16,
     status: &'static str,
     finished_at: Shown<Timestamp>,
+    provider_request_id: Option<&'a str>,
+    cost_usd: Option<Shown<Usd>>,
+    saved_usd: Option<Shown<Usd>>,
     response: &'a RawValue,
 }
 
@@ -231,6 +233,9 @@ fn line(cursor: String, request: &Request, outcome: &Outcome, answer: &[u8]) -> 
         status_code: outcome.status,
         status: outcome.state.as_str(),
         finished_at: Shown(outcome.finished),
+        provider_request_id: outcome.provider_request.as_deref(),
+        cost_usd: outcome.bill.map(|bill| Shown(bill.paid)),
+        saved_usd: outcome.bill.map(|bill| Shown(bill.standard - bill.paid)),
         response: &response,
     })?;
     line.push(b'\n');

@@ -30,6 +30,8 @@ async fn operators_may_have_a_listener_of_their_own() {
         "POST /offpeak/admin/pause",
         "GET /metrics",
         "GET /offpeak/",
+        "GET /offpeak",
+        "GET /offpeak/assets/main.js",
     ] {
         let answer = callers.call(line, &[&token], "").await;
         assert_eq!(answer.error_code(), "not_found", "{line}");
@@ -40,7 +42,13 @@ async fn operators_may_have_a_listener_of_their_own() {
     }
 
     let mut operators = Caller::connect(app.admin_address.unwrap()).await;
-    for line in ["GET /offpeak/admin/status", "GET /metrics", "GET /healthz"] {
+    for line in [
+        "GET /offpeak/admin/status",
+        "GET /metrics",
+        "GET /healthz",
+        "GET /offpeak/",
+        "GET /offpeak/assets/main.js",
+    ] {
         let answer = operators.call(line, &[&token], "").await;
         assert_eq!(answer.status(), 200, "{line}");
     }
@@ -79,6 +87,10 @@ async fn a_web_page_can_neither_change_nor_read_anything() {
             assert_eq!(answer.error_code(), "cross_site", "{page} {line}");
             no_cors(&answer);
         }
+        // A link may lead to the dashboard, which is the same for everybody.
+        let answer = browser.call("GET /offpeak/", &[page], "").await;
+        assert_eq!(answer.status(), 200, "{page}");
+        no_cors(&answer);
     }
     // What a page may send unasked changes nothing, whatever it is called.
     for line in ["GET", "HEAD", "OPTIONS"] {

@@ -59,7 +59,9 @@ async fn no_spelling_of_a_path_leads_to_another_one() {
         ("/offpeak/admin/status%00", Us("not_found")),
         ("/offpeak/Admin/status", Us("not_found")),
         ("/offpeak/admin/", Us("not_found")),
-        ("/offpeak", Us("not_found")),
+        ("/offpeak/assets", Us("not_found")),
+        ("/offpeak/assets/../admin/status", Us("not_found")),
+        ("/offpeak/assets/%2e%2e/main.js", Us("not_found")),
         (
             "/v1/../offpeak/admin/status",
             Upstream("/v1/../offpeak/admin/status"),

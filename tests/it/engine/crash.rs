@@ -520,6 +520,9 @@ impl Store for Mortal<dyn Store> {
     async fn feed(&self, of: TenantId, after: u64, limit: usize) -> Result<FeedPage, StoreError> {
         self.life.hear(self.inner.feed(of, after, limit)).await
     }
+    async fn feed_end(&self, of: TenantId) -> Result<u64, StoreError> {
+        self.life.hear(self.inner.feed_end(of)).await
+    }
     async fn recent(
         &self,
         of: Option<TenantId>,

@@ -20,14 +20,18 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("store", &["model", "ports"]),
     ("provider", &["model", "ports"]),
     ("delivery", &["model", "ports"]),
-    ("edge", &["model", "ports", "engine", "metrics"]),
-    ("dashboard", &["model", "ports", "engine"]),
+    ("dashboard", &[]),
+    (
+        "edge",
+        &["model", "ports", "engine", "dashboard", "metrics"],
+    ),
     ("simulator", &["model::time"]),
     ("backtest", &["model", "policy", "ledger"]),
     ("config", &["model"]),
     // The simulator is a thing to run, by itself or in the demo.
     // So is a backtest, with its prices. What a stopped server's directory holds is
-    // checked, salvaged, copied and restored without the rest of the application.
+    // checked, salvaged, copied and restored without the rest of the application, and
+    // whether a webhook may be called is for its guard to say.
     (
         "cli",
         &[
@@ -38,7 +42,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "backtest",
             "ledger",
             "store",
+            "delivery",
             "ports::Store",
+            "ports::Clock",
         ],
     ),
     ("app", ANYTHING),

@@ -13,15 +13,15 @@ use standardwebhooks::Webhook;
 use super::*;
 
 /// What a receiver was sent, and what it answers.
-struct Receiver {
-    origin: String,
+pub(super) struct Receiver {
+    pub(super) origin: String,
     seen: mpsc::Receiver<(HeaderMap, Bytes)>,
-    status: Arc<Mutex<StatusCode>>,
+    pub(super) status: Arc<Mutex<StatusCode>>,
     _serving: JoinSet<io::Result<()>>,
 }
 
 impl Receiver {
-    async fn start() -> Receiver {
+    pub(super) async fn start() -> Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let origin = format!("http://{}", listener.local_addr().unwrap());
         let (sender, seen) = mpsc::channel(64);
@@ -44,7 +44,7 @@ impl Receiver {
         }
     }
 
-    async fn next(&mut self) -> (HeaderMap, Bytes) {
+    pub(super) async fn next(&mut self) -> (HeaderMap, Bytes) {
         timeout(HANG, self.seen.recv()).await.unwrap().unwrap()
     }
 }
@@ -62,7 +62,7 @@ impl Served {
     }
 
     /// Waits until as many of its deliveries stand like this.
-    async fn stand(&self, status: &str, count: usize) -> Vec<Value> {
+    pub(super) async fn stand(&self, status: &str, count: usize) -> Vec<Value> {
         let stand = async {
             loop {
                 let path = format!("/offpeak/v1/webhooks?status={status}&limit=100");

@@ -1,10 +1,12 @@
 // Results delivered to a receiver of ours and verified by the SDK.
 
 import assert from 'node:assert/strict';
+import { join } from 'node:path';
 import { test } from 'node:test';
 
 import { InvalidWebhookSignatureError } from 'openai';
 
+import { deliver, place, run } from './examples.mjs';
 import { askAnew, chat, connect, deferred, directed, ownApi, receive, tries } from './world.mjs';
 
 test('a result is delivered again under the same id until it is taken', async (t) => {
@@ -84,4 +86,47 @@ test('a rotated secret is verified beside the one before', async (t) => {
       InvalidWebhookSignatureError,
     );
   }
+});
+
+test('the example takes what is signed, once, and nothing else', async (t) => {
+  const client = connect();
+  const question = askAnew();
+  const { secret } = await ownApi(client, 'webhook-secret');
+  const port = process.env.WEBHOOK_PORT;
+  const url = `http://127.0.0.1:${port}/hook`;
+  const receiver = run('webhooks/receiver.mjs', {
+    OFFPEAK_WEBHOOK_SECRET: secret,
+    OPENAI_API_KEY: client.apiKey,
+    PORT: port,
+    INBOX: join(place, 'inbox'),
+  });
+  t.after(receiver.stop);
+  await receiver.until('listens on');
+
+  const call = client.chat.completions.create(chat(question), deferred({ 'Offpeak-Webhook': url }));
+  const { id } = await call;
+  const kept = await receiver.until('kept: evt_');
+  const worked = await receiver.until('offpeak.request.succeeded: ');
+  assert.ok(worked.startsWith(`offpeak.request.succeeded: ${id} 200 `), worked);
+  assert.ok(worked.includes(question));
+
+  await ownApi(client, `requests/${id}/redeliver`, 'POST');
+  const again = await receiver.until('known already: ');
+  assert.equal(again.split(': ')[1], kept.split(': ')[1]);
+
+  const now = Math.floor(Date.now() / 1000);
+  const forged = { event: 'evt_forged', body: '{"type":"x","data":{}}', at: now };
+  const good = { ...forged, signed: forged.body };
+  const other = `whsec_${Buffer.alloc(32, 'x').toString('base64')}`;
+  for (const [key, delivery] of [
+    [secret, { ...good, signed: `${forged.body} ` }],
+    [secret, { ...good, at: now - 3600 }],
+    [other, good],
+  ]) {
+    assert.equal(await deliver(url, key, delivery), 400);
+    await receiver.until('refused: ');
+  }
+  // The forger's own means would do with the secret: the refusals were earned.
+  assert.equal(await deliver(url, secret, good), 204);
+  await receiver.until('kept: evt_forged');
 });

@@ -112,10 +112,25 @@ def wait_for_purchase(client: OpenAI) -> None:
         assert time.monotonic() < give_up, "the call never arrived"
 
 
+class Turn:
+    """WEBHOOK_PORT, which the test processes have in turn."""
+
+    def __init__(self):
+        self.port = int(os.environ["WEBHOOK_PORT"])
+        self.url = f"http://127.0.0.1:{self.port}/hook"
+
+    def __enter__(self):
+        self.lock = open(__file__)
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
+        return self
+
+    def __exit__(self, *_):
+        self.lock.close()
+
+
 class Receiver:
-    """Takes webhooks on WEBHOOK_PORT, which the test processes have in turn. The
-    first delivery is refused with 503 when `fail_first` is set, so that a second
-    attempt must come."""
+    """Takes webhooks. The first delivery is refused with 503 when `fail_first` is set,
+    so that a second attempt must come."""
 
     def __init__(self, fail_first: bool = False):
         self.deliveries: queue.Queue[tuple[dict, bytes]] = queue.Queue()
@@ -133,14 +148,14 @@ class Receiver:
             def log_message(self, *_):
                 pass
 
-        port = int(os.environ["WEBHOOK_PORT"])
-        self.turn = open(__file__)
-        fcntl.flock(self.turn, fcntl.LOCK_EX)
-        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.url = f"http://127.0.0.1:{port}/hook"
-        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.turn = Turn()
+        self.url = self.turn.url
+        self.handler = Handler
 
     def __enter__(self):
+        self.turn.__enter__()
+        self.server = ThreadingHTTPServer(("127.0.0.1", self.turn.port), self.handler)
+        self.thread = threading.Thread(target=self.server.serve_forever)
         self.thread.start()
         return self
 
@@ -148,7 +163,7 @@ class Receiver:
         self.server.shutdown()
         self.thread.join()
         self.server.server_close()
-        self.turn.close()
+        self.turn.__exit__()
 
     def next(self, timeout: float = 60) -> tuple[dict, bytes]:
         return self.deliveries.get(timeout=timeout)

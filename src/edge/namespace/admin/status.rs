@@ -161,7 +161,8 @@ struct BatchView {
     /// Of the lines of one that has ended, those whose answers came from it.
     answered_lines: Option<u32>,
     bytes: u64,
-    earliest_deadline: Shown<Timestamp>,
+    /// None while it has no line.
+    earliest_deadline: Option<Shown<Timestamp>>,
     submitted_at: Option<Shown<Timestamp>>,
     ended_at: Option<Shown<Timestamp>>,
     provider_id: Option<String>,
@@ -238,7 +239,8 @@ impl BatchView {
             finished_lines: finished,
             answered_lines: ended.then_some(batch.answered),
             bytes: batch.bytes,
-            earliest_deadline: Shown(batch.earliest_deadline),
+            earliest_deadline: (batch.earliest_deadline < Timestamp::MAX)
+                .then_some(Shown(batch.earliest_deadline)),
             submitted_at: batch.submitted.map(Shown),
             ended_at: batch.settled.map(Shown),
             provider_id: batch.provider_id,

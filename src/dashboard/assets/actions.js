@@ -1,0 +1,70 @@
+// What an operator does: each is asked first, but sending a webhook again, which harms nobody.
+
+import { announce, ask } from "./dialogs.js";
+import { byId } from "./dom.js";
+
+let page = null;
+
+/**
+ * `here.api()` and `here.status()` are those of the moment; `here.seen(status)` is told
+ * the answer, and `here.changed()` that something is another than it was.
+ */
+export function start(here) {
+  page = here;
+  byId("pause").addEventListener("click", pause);
+  byId("resume").addEventListener("click", resume);
+  byId("flush").addEventListener("click", flush);
+}
+
+function pause() {
+  const waiting = page.status().requests.queued;
+  ask({
+    title: "Pause packing and submitting?",
+    text: `No batch is begun until you resume; ${waiting} wait in the queue now. Batches at the provider go on, and what would be late still runs live, at full price.`,
+    yes: "Pause",
+    act: () => operate("pause", "Paused."),
+  });
+}
+
+function resume() {
+  ask({ title: "Resume?", text: "What waits is packed and submitted again.", yes: "Resume", act: () => operate("resume", "Resumed.") });
+}
+
+function flush() {
+  ask({
+    title: "Flush the queue?",
+    text: "All that waits is packed now, rather than after the linger. Batches may be smaller for it.",
+    yes: "Flush",
+    act: () => operate("flush", "All that waits is being packed."),
+  });
+}
+
+async function operate(what, done) {
+  page.seen(await page.api().post(what));
+  announce(done);
+}
+
+export async function redeliver(id, button) {
+  if (button) button.disabled = true;
+  try {
+    await page.api().post(`requests/${encodeURIComponent(id)}/redeliver`);
+    announce(`The webhook of ${id} is being sent again.`);
+  } catch (error) {
+    announce(`It was not sent again: ${error.message}`);
+    if (button) button.disabled = false;
+  }
+  page.changed();
+}
+
+export function cancel(id) {
+  ask({
+    title: "Cancel this request?",
+    text: "Its caller is told 410. A line that the provider has begun may still be billed.",
+    yes: "Cancel it",
+    act: async () => {
+      await page.api().post(`requests/${encodeURIComponent(id)}/cancel`);
+      announce(`${id} is cancelled.`);
+      page.changed();
+    },
+  });
+}
