@@ -1,15 +1,22 @@
 //! The command line.
 
 mod backup;
+mod batches;
 mod config;
 mod dashboard;
 mod demo;
 mod doctor;
+mod dollars;
+mod generate;
+mod ids;
 mod keys;
 mod log;
+mod operate;
 mod prices;
 mod remote;
+mod requests;
 mod restore;
+mod savings;
 mod serve;
 mod server;
 mod shadow;
@@ -17,10 +24,14 @@ mod simulate;
 mod simulator;
 mod store;
 mod submit;
+mod table;
+mod watch;
+mod webhooks;
+mod when;
 
 use std::{process::ExitCode, time::Duration};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::ConfigError;
 
@@ -46,22 +57,44 @@ enum Command {
     Simulate(simulate::Args),
     /// Run the simulated provider alone.
     Simulator(simulator::Args),
+    /// What was saved, by model, tag, lane, day or tenant.
+    Savings(savings::Args),
+    /// Your requests: list them, look at one, cancel it.
+    Requests(requests::Args),
+    /// The batches at the provider.
+    Batches(batches::Args),
+    /// Deliveries to webhooks: list them, send dead letters again, try a receiver.
+    Webhooks(webhooks::Args),
+    /// A live view of a running server.
+    Watch(watch::Args),
+    /// What a running server is at.
+    Status(operate::Args),
+    /// Stop packing and submitting; rescues go on.
+    Pause(operate::Args),
+    /// End a pause.
+    Resume(operate::Args),
+    /// Pack everything that waits, now.
+    Flush(operate::Args),
     /// What calls without a deadline would have saved with one, asked of a running server.
     Shadow(shadow::Args),
     /// The keys that a running server issues to its callers (auth.mode = "keys").
     Keys(keys::Args),
-    /// What answers are billed by: a model's prices, or a list of them to import.
-    Prices(prices::Args),
     /// What the settings come to, and what is wrong in them.
     Config(config::Args),
     /// Look at all that a server needs: settings, provider, key, clock, disk, receivers.
     Doctor(doctor::Args),
+    /// What answers are billed by: a model's prices, or a list of them to import.
+    Prices(prices::Args),
     /// Copy all that is stored into one file, while the server runs or when it does not.
     Backup(backup::Args),
     /// Make a data directory of a backup.
     Restore(restore::Args),
     /// Look at the database of a stopped server, or save what can be read of a damaged one.
     Store(store::Args),
+    /// Print completions for a shell.
+    Completions(generate::Completions),
+    /// Print the man page, or write one of every command.
+    Man(generate::Man),
 }
 
 /// What threads that nobody waits for get at the end.
@@ -85,11 +118,22 @@ pub fn main() -> ExitCode {
             Command::Submit(args) => submit::run(args).await,
             Command::Simulate(args) => simulate::run(&args),
             Command::Simulator(args) => simulator::run(args).await,
+            Command::Savings(args) => savings::run(args).await,
+            Command::Requests(args) => requests::run(args).await,
+            Command::Batches(args) => batches::run(args).await,
+            Command::Webhooks(args) => webhooks::run(args).await,
+            Command::Watch(args) => watch::run(args).await,
+            Command::Status(args) => operate::run(operate::Deed::Status, args).await,
+            Command::Pause(args) => operate::run(operate::Deed::Pause, args).await,
+            Command::Resume(args) => operate::run(operate::Deed::Resume, args).await,
+            Command::Flush(args) => operate::run(operate::Deed::Flush, args).await,
+            Command::Completions(args) => generate::completions(Cli::command(), &args),
+            Command::Man(args) => generate::man(Cli::command(), &args),
             Command::Shadow(args) => shadow::run(args).await,
             Command::Keys(args) => keys::run(args).await,
-            Command::Prices(args) => prices::run(&args),
             Command::Config(args) => config::run(args),
             Command::Doctor(args) => doctor::run(args).await,
+            Command::Prices(args) => prices::run(&args),
             Command::Backup(args) => backup::run(args).await,
             Command::Restore(args) => restore::run(&args),
             Command::Store(args) => store::run(&args),
@@ -163,4 +207,58 @@ fn stop_on_signal(tasks: &tokio_util::task::TaskTracker) -> tokio_util::sync::Ca
         stopping.cancel();
     });
     stop
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENT: &str = include_str!("../../docs/cli.md");
+
+    #[test]
+    fn the_document_tells_of_every_command_and_of_no_other() {
+        let cli = Cli::command();
+        let mut known: Vec<&str> = cli.get_subcommands().map(|it| it.get_name()).collect();
+        let mut told: Vec<&str> = DOCUMENT
+            .lines()
+            .filter_map(|line| line.strip_prefix("## "))
+            .collect();
+        known.sort_unstable();
+        told.sort_unstable();
+        assert_eq!(told, known);
+        for command in cli.get_subcommands() {
+            for inner in command.get_subcommands() {
+                let words = format!("offpeak {} {}", command.get_name(), inner.get_name());
+                assert!(DOCUMENT.contains(&words), "{words}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_documents_examples_are_commands() {
+        let mut examples = 0;
+        let mut in_shell = false;
+        for line in DOCUMENT.lines() {
+            match line {
+                "```sh" => in_shell = true,
+                "```" => in_shell = false,
+                _ if in_shell && line.starts_with("offpeak ") => {
+                    let command = line.split(" > ").next().unwrap_or_default();
+                    let parsed = Cli::try_parse_from(command.split_whitespace());
+                    if let Err(error) = parsed {
+                        panic!("{line}\n{error}");
+                    }
+                    examples += 1;
+                }
+                _ => {}
+            }
+        }
+        let commands = Cli::command().get_subcommands().count();
+        assert!(examples >= commands, "{examples} of {commands}");
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
 }
