@@ -1,9 +1,7 @@
 //! What a start would refuse before it takes a call, found without starting.
 
 use super::{Secrets, Settings, StartError, passthrough};
-use crate::{
-    delivery, edge::UpstreamEvents, ledger::Prices, provider::OpenAi, store::vault::MasterKey,
-};
+use crate::{delivery, edge::UpstreamEvents, provider::OpenAi, store::vault::MasterKey};
 
 /// Everything that is wrong, not only what a start would trip over first. Asks neither
 /// the disk nor the network.
@@ -25,7 +23,6 @@ pub fn check(settings: &Settings, secrets: &Secrets) -> Vec<StartError> {
         UpstreamEvents::new(secrets.upstream_webhooks.as_ref())
             .err()
             .map(Into::into),
-        Prices::built_in().err().map(Into::into),
     ];
     rest.into_iter().flatten().chain(keys).collect()
 }

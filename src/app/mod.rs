@@ -3,6 +3,7 @@
 mod auth;
 mod check;
 mod clock;
+mod prices;
 #[cfg(debug_assertions)]
 mod rehearsal;
 mod settings;
@@ -31,6 +32,7 @@ use url::Url;
 pub use auth::{Auth, Mode};
 pub use check::check;
 pub use clock::SystemClock;
+pub use prices::prices;
 pub use settings::{Listen, Settings};
 
 use self::auth::BadUpstreamKey;
@@ -43,7 +45,6 @@ use crate::{
         server::{self, Desk, Server},
     },
     engine::{Engine, Parts},
-    ledger::{BadPrices, Prices},
     metrics::{CountedDelivery, CountedProvider, Metrics},
     model::secret::Secret,
     ports::{Store, StoreError, Vault as _},
@@ -121,8 +122,6 @@ pub enum StartError {
     Serve(#[from] io::Error),
     #[error(transparent)]
     UpstreamSecret(#[from] BadUpstreamSecret),
-    #[error(transparent)]
-    Prices(#[from] BadPrices),
     #[error("cannot listen on {address}: {error}")]
     Listen {
         address: SocketAddr,
@@ -161,7 +160,6 @@ impl App {
         let upstream_events = UpstreamEvents::new(secrets.upstream_webhooks.as_ref())?;
         let sender = delivery::Sender::new(settings.delivery)?;
         let provider = Arc::new(OpenAi::over_tcp(&settings.provider)?);
-        let prices = Prices::built_in()?;
         let metrics = Arc::new(Metrics::new(passthrough.passed()));
         let desk = Arc::new(Desk::new(edge::starting::routers()));
         let mut listen = settings.server.server();
@@ -183,7 +181,7 @@ impl App {
                 deliver: Arc::new(CountedDelivery::new(courier, metrics.clone())),
                 clock: Arc::new(SystemClock::new()),
                 vault,
-                prices,
+                prices: settings.prices,
                 metrics,
                 settings: settings.engine,
                 upstreams,

@@ -8,7 +8,9 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 use crate::{
     app::auth::Auth,
     config::{Config, ConfigError},
-    delivery, edge, engine, provider, store,
+    delivery, edge, engine,
+    ledger::Prices,
+    provider, store,
 };
 
 pub struct Settings {
@@ -20,6 +22,7 @@ pub struct Settings {
     pub store: store::Settings,
     pub delivery: delivery::Settings,
     pub auth: Auth,
+    pub prices: Prices,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -160,6 +163,7 @@ impl Settings {
             engine,
             delivery,
             auth,
+            prices: super::prices(config)?,
         })
     }
 }

@@ -12,6 +12,7 @@ mod ids;
 mod keys;
 mod log;
 mod operate;
+mod prices;
 mod remote;
 mod requests;
 mod restore;
@@ -82,6 +83,8 @@ enum Command {
     Config(config::Args),
     /// Look at all that a server needs: settings, provider, key, clock, disk, receivers.
     Doctor(doctor::Args),
+    /// What answers are billed by: a model's prices, or a list of them to import.
+    Prices(prices::Args),
     /// Copy all that is stored into one file, while the server runs or when it does not.
     Backup(backup::Args),
     /// Make a data directory of a backup.
@@ -130,6 +133,7 @@ pub fn main() -> ExitCode {
             Command::Keys(args) => keys::run(args).await,
             Command::Config(args) => config::run(args),
             Command::Doctor(args) => doctor::run(args).await,
+            Command::Prices(args) => prices::run(&args),
             Command::Backup(args) => backup::run(args).await,
             Command::Restore(args) => restore::run(&args),
             Command::Store(args) => store::run(&args),

@@ -60,8 +60,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let prices = Prices::built_in().map_err(other)?;
-    let settings = settings(args)?;
+    let (settings, prices) = settings(args)?;
     if args.all {
         let mut table = Markdown::default();
         for workload in &WORKLOADS {
@@ -92,14 +91,15 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn settings(args: &Args) -> Result<Settings, Failure> {
+fn settings(args: &Args) -> Result<(Settings, Prices), Failure> {
     let flags: [(&str, String); 0] = [];
     let config = Config::load(args.config.as_deref(), std::env::vars_os(), &flags)?;
-    Ok(Settings::new(
+    let settings = Settings::new(
         config.section("packing")?,
         &config.section("ladder")?,
         &config.section("rescue")?,
-    ))
+    );
+    Ok((settings, crate::app::prices(&config)?))
 }
 
 fn report(args: &Args, prices: &Prices, settings: &Settings) -> Result<Report, Failure> {

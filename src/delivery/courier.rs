@@ -54,6 +54,7 @@ impl Deliver for Courier {
             url: &url,
             webhook_id: &event.id,
             body: event.body,
+            bill: event.bill,
             secrets: &secrets,
             now: event.wall,
         };

@@ -75,6 +75,7 @@ fn event(target: &str) -> HookEvent {
         id: "evt_1".to_owned(),
         wall: Timestamp::from_secs(1_763_832_346),
         body: Bytes::from_static(BODY),
+        bill: None,
         secrets: vec![1, 0],
     }
 }
@@ -102,6 +103,7 @@ async fn signs_with_the_endpoints_secret_or_the_tenants() {
         let (outcome, headers) = tokio::join!(courier.deliver(event(target)), serve);
         assert_eq!(outcome, HookOutcome::Delivered { status: 204 });
         assert_eq!(headers["webhook-timestamp"], "1763832346");
+        assert!(!headers.contains_key("offpeak-cost-usd"), "it is not known");
         assert!(verifies(right, &headers, BODY));
         assert!(!verifies(wrong, &headers, BODY));
         // The one before the tenant's own signs on for a while.

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use reqwest::{dns::Resolve, redirect};
 use url::Url;
 
@@ -12,7 +12,7 @@ use super::{
     settings::{BadTarget, Settings, Target, resolve_target},
     sign::{self, BadSecret, SigningKey},
 };
-use crate::model::{secret::Secret, time::Timestamp};
+use crate::model::{money::Usd, request::Bill, secret::Secret, time::Timestamp};
 
 /// What a receiver says in its body matters to nobody; this much is read so
 /// that the connection can be used again.
@@ -41,6 +41,8 @@ pub struct Attempt<'a> {
     pub webhook_id: &'a str,
     /// JSON.
     pub body: Bytes,
+    /// What the answer cost, where that is known.
+    pub bill: Option<Bill>,
     /// `whsec_…`: the current one first, then those still valid.
     pub secrets: &'a [Secret],
     pub now: Timestamp,
@@ -184,6 +186,14 @@ fn client(settings: &Settings, resolver: Arc<dyn Resolve>) -> reqwest::Result<re
         .build()
 }
 
+/// As the answer itself has them. They are not signed; the body says the same, and is.
+const COST: HeaderName = HeaderName::from_static("offpeak-cost-usd");
+const SAVED: HeaderName = HeaderName::from_static("offpeak-saved-usd");
+
+fn decimal(amount: Usd) -> Result<HeaderValue, Unsignable> {
+    HeaderValue::try_from(amount.to_string()).map_err(|_| Unsignable::Headers)
+}
+
 fn signed_headers(attempt: &Attempt<'_>) -> Result<HeaderMap, Unsignable> {
     let keys = attempt
         .secrets
@@ -196,6 +206,12 @@ fn signed_headers(attempt: &Attempt<'_>) -> Result<HeaderMap, Unsignable> {
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/json"),
     );
+    let costs = attempt
+        .bill
+        .map(|bill| [(COST, bill.paid), (SAVED, bill.standard - bill.paid)]);
+    for (name, amount) in costs.into_iter().flatten() {
+        headers.insert(name, decimal(amount)?);
+    }
     Ok(headers)
 }
 

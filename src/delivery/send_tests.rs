@@ -46,6 +46,10 @@ async fn deliver(sender: &Sender, url: &Url) -> Outcome {
             url,
             webhook_id: "evt_1",
             body: Bytes::from_static(br#"{"object":"event"}"#),
+            bill: Some(Bill {
+                paid: Usd::from_pico(75_000_000),
+                standard: Usd::from_pico(150_000_000),
+            }),
             secrets: &secrets,
             now: Timestamp::from_secs(1_763_832_346),
         })
@@ -89,6 +93,8 @@ async fn sends_a_signed_post() {
         concat!("offpeak/", env!("CARGO_PKG_VERSION"))
     );
     assert_eq!(headers["webhook-id"], "evt_1");
+    assert_eq!(headers["offpeak-cost-usd"], "0.000075");
+    assert_eq!(headers["offpeak-saved-usd"], "0.000075");
     assert_eq!(headers["webhook-timestamp"], "1763832346");
     let expected = standardwebhooks::Webhook::new(SECRET)
         .unwrap()
@@ -404,6 +410,7 @@ async fn what_cannot_be_signed_is_not_sent() {
             url: &url,
             webhook_id: "evt_1",
             body: Bytes::new(),
+            bill: None,
             secrets: &secrets,
             now: Timestamp::ZERO,
         };

@@ -5,8 +5,8 @@ mod prices;
 mod usage;
 
 pub use estimate::{expected, expected_of};
-pub use prices::{BadPrices, Prices, undated};
-pub use usage::{Metered, meter, meter_stream};
+pub use prices::{BadPrices, Prices, Quote, litellm, undated};
+pub use usage::{Metered, Tier, meter, meter_stream};
 
 use crate::model::{
     attempt::Attempt,

@@ -1,7 +1,7 @@
 //! Tokens as the provider counted them and the tier that it served, read out of
 //! an answer without touching the rest of it.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::model::{attempt::Lane, request::Usage};
@@ -10,14 +10,37 @@ use crate::model::{attempt::Lane, request::Usage};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metered {
     pub usage: Usage,
+    /// The part of what was written to the cache that is kept for longer than by default.
+    pub long_kept: u64,
+    /// Some of its tokens are of sound, which have prices of their own.
+    pub sound: bool,
     /// False where the answer carries no usage: nothing can be billed by it.
     pub known: bool,
-    /// `service_tier` says `flex`.
-    pub flex: bool,
-    /// It says `priority` or `scale`, whose prices are not known here.
-    pub dearer: bool,
+    pub tier: Tier,
     /// The model that answered, often with a date behind its name.
     pub model: Option<String>,
+}
+
+/// The `service_tier` that an answer says it was served in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tier {
+    /// Any other word, or none.
+    #[default]
+    Default,
+    Flex,
+    Priority,
+    Scale,
+}
+
+impl Tier {
+    fn of(word: Option<&str>) -> Tier {
+        match word {
+            Some("flex") => Tier::Flex,
+            Some("priority") => Tier::Priority,
+            Some("scale") => Tier::Scale,
+            _ => Tier::Default,
+        }
+    }
 }
 
 impl Metered {
@@ -28,14 +51,15 @@ impl Metered {
     ///   of its window, whatever tier stands in them: neither is a tier.
     /// - An ordinary call costs the flex price if its answer says so, even where
     ///   only the caller or the project had asked for flex. Any other word, or
-    ///   none, is billed as standard: a provider that was asked for a tier tells
-    ///   the one it served. For `priority` and `scale`, whose prices are not
-    ///   known here, that is the least that they may have cost.
+    ///   none, is standard: a provider that was asked for a tier tells the one it
+    ///   served. `priority` and `scale` have prices of their own in it.
     pub const fn lane(&self, asked: Lane) -> Lane {
         match asked {
             Lane::Batch | Lane::Background8h | Lane::Background2h => asked,
-            Lane::Flex | Lane::Standard if self.flex => Lane::Flex,
-            Lane::Flex | Lane::Standard => Lane::Standard,
+            Lane::Flex | Lane::Standard => match self.tier {
+                Tier::Flex => Lane::Flex,
+                Tier::Default | Tier::Priority | Tier::Scale => Lane::Standard,
+            },
         }
     }
 }
@@ -90,12 +114,13 @@ impl Answer {
 
     fn metered(self) -> Metered {
         let answer = self.unwrapped();
-        let tier = answer.service_tier.as_ref().and_then(Value::as_str);
+        let tokens = answer.usage.as_ref();
         Metered {
-            known: answer.usage.is_some(),
-            usage: answer.usage.map(Usage::from).unwrap_or_default(),
-            flex: tier == Some("flex"),
-            dearer: matches!(tier, Some("priority" | "scale")),
+            known: tokens.is_some(),
+            usage: tokens.map(Tokens::usage).unwrap_or_default(),
+            long_kept: tokens.map_or(0, Tokens::long_kept),
+            sound: tokens.is_some_and(Tokens::sound),
+            tier: Tier::of(answer.service_tier.as_ref().and_then(Value::as_str)),
             model: match answer.model {
                 Some(Value::String(model)) => Some(model),
                 _ => None,
@@ -104,6 +129,7 @@ impl Answer {
     }
 }
 
+/// As OpenAI's endpoints spell it, and as layers over other providers do.
 #[derive(Deserialize)]
 struct Tokens {
     #[serde(alias = "prompt_tokens")]
@@ -112,24 +138,91 @@ struct Tokens {
     output_tokens: Option<u64>,
     #[serde(alias = "prompt_tokens_details")]
     input_tokens_details: Option<Details>,
+    #[serde(
+        default,
+        alias = "completion_tokens_details",
+        deserialize_with = "if_it_fits"
+    )]
+    output_tokens_details: Option<Sound>,
+    /// Counted in the input, too.
+    #[serde(default, deserialize_with = "if_it_fits")]
+    cache_creation_input_tokens: Option<u64>,
 }
 
+/// What is no number, where one is expected, does not hide the rest.
 #[derive(Deserialize)]
 struct Details {
     cached_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "if_it_fits")]
+    audio_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "if_it_fits")]
+    cache_write_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "if_it_fits")]
+    cache_creation_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "if_it_fits")]
+    cache_creation_input_tokens: Option<u64>,
+    #[serde(
+        default,
+        alias = "cache_creation_token_details",
+        deserialize_with = "if_it_fits"
+    )]
+    cache_write_tokens_details: Option<Kept>,
 }
 
-impl From<Tokens> for Usage {
-    fn from(tokens: Tokens) -> Usage {
+#[derive(Deserialize)]
+struct Sound {
+    audio_tokens: Option<u64>,
+}
+
+/// By how long they are kept.
+#[derive(Deserialize)]
+struct Kept {
+    #[serde(alias = "ephemeral_1h_input_tokens")]
+    ttl_12h_tokens: Option<u64>,
+}
+
+fn if_it_fits<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
+    let value = Value::deserialize(from)?;
+    Ok(serde_json::from_value(value).ok())
+}
+
+impl Tokens {
+    fn usage(&self) -> Usage {
+        let details = self.input_tokens_details.as_ref();
         Usage {
-            input: tokens.input_tokens.unwrap_or(0),
-            cached: tokens
-                .input_tokens_details
-                .and_then(|d| d.cached_tokens)
-                .unwrap_or(0),
-            cache_write: 0,
-            output: tokens.output_tokens.unwrap_or(0),
+            input: self.input_tokens.unwrap_or(0),
+            cached: details.and_then(|it| it.cached_tokens).unwrap_or(0),
+            cache_write: self.cache_write(),
+            output: self.output_tokens.unwrap_or(0),
         }
+    }
+
+    fn cache_write(&self) -> u64 {
+        let told = self.input_tokens_details.as_ref().and_then(|it| {
+            let by_any_name = it.cache_write_tokens.or(it.cache_creation_tokens);
+            by_any_name.or(it.cache_creation_input_tokens)
+        });
+        told.or(self.cache_creation_input_tokens).unwrap_or(0)
+    }
+
+    fn sound(&self) -> bool {
+        let heard = self
+            .input_tokens_details
+            .as_ref()
+            .and_then(|it| it.audio_tokens);
+        let said = self
+            .output_tokens_details
+            .as_ref()
+            .and_then(|it| it.audio_tokens);
+        heard.max(said).unwrap_or(0) > 0
+    }
+
+    fn long_kept(&self) -> u64 {
+        let details = self.input_tokens_details.as_ref();
+        let kept = details.and_then(|it| it.cache_write_tokens_details.as_ref());
+        kept.and_then(|it| it.ttl_12h_tokens).unwrap_or(0)
     }
 }
 
@@ -150,7 +243,7 @@ mod tests {
             ..Metered::default()
         };
         let flex = |metered: Metered| Metered {
-            flex: true,
+            tier: Tier::Flex,
             ..metered
         };
         for (answer, expected) in [
@@ -199,7 +292,7 @@ mod tests {
         let events = "event: response.completed\n\
             data: {\"type\":\"response.completed\",\"response\":{\"usage\":{\"input_tokens\":1,\"output_tokens\":2}}}\n\n";
         let metered = meter_stream(events.as_bytes());
-        assert!(metered.known && !metered.flex);
+        assert!(metered.known && metered.tier == Tier::Default);
     }
 
     #[test]
@@ -241,23 +334,23 @@ mod tests {
         ] {
             let metered = meter_stream((events.clone() + "data: [DONE]\n\n").as_bytes());
             assert!(metered.known, "{events}");
-            assert_eq!(metered.flex, flex, "{events}");
+            assert_eq!(metered.tier == Tier::Flex, flex, "{events}");
         }
     }
 
     #[test]
     fn an_answer_names_its_model() {
-        let model = |metered: Metered| (metered.model, metered.dearer);
+        let model = |metered: Metered| (metered.model, metered.tier);
         let usage = r#""usage":{"prompt_tokens":2}"#;
         let named = format!(r#"{{"model":"gpt-4o-2024-08-06","service_tier":"priority",{usage}}}"#);
-        let found = (Some("gpt-4o-2024-08-06".to_owned()), true);
+        let found = (Some("gpt-4o-2024-08-06".to_owned()), Tier::Priority);
         assert_eq!(model(meter(named.as_bytes())), found);
         let events = format!("data: {{\"model\":\"early\"}}\n\ndata: {named}\n\ndata: [DONE]\n\n");
         assert_eq!(model(meter_stream(events.as_bytes())), found);
         let event = format!("data: {{\"response\":{named}}}\n\n");
         assert_eq!(model(meter_stream(event.as_bytes())), found);
         let odd = format!(r#"{{"model":7,{usage}}}"#);
-        assert_eq!(model(meter(odd.as_bytes())), (None, false));
+        assert_eq!(model(meter(odd.as_bytes())), (None, Tier::Default));
     }
 
     #[test]
@@ -272,6 +365,98 @@ mod tests {
         assert_eq!(bills(r#""flex""#), flex);
         for tier in [r#""default""#, r#""auto""#, r#""priority""#, "null", "1"] {
             assert_eq!(bills(tier), standard, "{tier}");
+        }
+    }
+    #[test]
+    fn tokens_of_sound_are_told() {
+        for (details, sound) in [
+            (r#""prompt_tokens_details":{"audio_tokens":1}"#, true),
+            (
+                r#""completion_tokens_details":{"audio_tokens":1,"reasoning_tokens":7}"#,
+                true,
+            ),
+            (
+                r#""prompt_tokens_details":{"audio_tokens":0},"completion_tokens_details":{"audio_tokens":0}"#,
+                false,
+            ),
+            (
+                r#""completion_tokens_details":{"reasoning_tokens":7}"#,
+                false,
+            ),
+            (r#""completion_tokens_details":7"#, false),
+        ] {
+            let answer = format!(r#"{{"usage":{{"prompt_tokens":9,{details}}}}}"#);
+            let metered = meter(answer.as_bytes());
+            assert_eq!((metered.known, metered.sound), (true, sound), "{answer}");
+        }
+    }
+
+    #[test]
+    fn reads_what_was_written_to_a_cache() {
+        for (usage, written, long_kept) in [
+            (
+                r#""prompt_tokens_details":{"cached_tokens":4,"cache_write_tokens":3}"#,
+                3,
+                0,
+            ),
+            (
+                r#""prompt_tokens_details":{"cache_creation_tokens":3}"#,
+                3,
+                0,
+            ),
+            (
+                r#""prompt_tokens_details":{"cache_creation_input_tokens":3}"#,
+                3,
+                0,
+            ),
+            (
+                r#""cache_creation_input_tokens":3,"cache_read_input_tokens":2"#,
+                3,
+                0,
+            ),
+            (
+                r#""prompt_tokens_details":{"cache_write_tokens":3},"cache_creation_input_tokens":3"#,
+                3,
+                0,
+            ),
+            (
+                r#""input_tokens_details":{"cache_write_tokens":3,
+                    "cache_write_tokens_details":{"ttl_30m_tokens":1,"ttl_12h_tokens":2}}"#,
+                3,
+                2,
+            ),
+            (
+                r#""prompt_tokens_details":{"cache_creation_tokens":3,"cache_creation_token_details":
+                    {"ephemeral_5m_input_tokens":2,"ephemeral_1h_input_tokens":1}}"#,
+                3,
+                1,
+            ),
+            // What is odd hides nothing else.
+            (
+                r#""prompt_tokens_details":{"audio_tokens":"7","cache_write_tokens":-1,"cache_write_tokens_details":[]}"#,
+                0,
+                0,
+            ),
+            (r#""cache_creation_input_tokens":null"#, 0, 0),
+        ] {
+            let answer =
+                format!(r#"{{"usage":{{"prompt_tokens":9,"completion_tokens":1,{usage}}}}}"#);
+            let answer = answer.replace(
+                r#""prompt_tokens":9"#,
+                match usage.contains("input_tokens_details") {
+                    true => r#""input_tokens":9"#,
+                    false => r#""prompt_tokens":9"#,
+                },
+            );
+            let metered = meter(answer.as_bytes());
+            assert!(metered.known, "{answer}");
+            let usage = metered.usage;
+            assert_eq!((usage.input, usage.output), (9, 1), "{answer}");
+            assert_eq!(
+                (usage.cache_write, metered.long_kept),
+                (written, long_kept),
+                "{answer}"
+            );
         }
     }
 }

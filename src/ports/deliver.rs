@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::model::{id::TenantId, time::Timestamp};
+use crate::model::{id::TenantId, request::Bill, time::Timestamp};
 
 /// One webhook attempt.
 #[async_trait]
@@ -25,6 +25,8 @@ pub struct HookEvent {
     /// refuse what is some minutes off.
     pub wall: Timestamp,
     pub body: Bytes,
+    /// What the answer cost, told in the head as well; none where that is not known.
+    pub bill: Option<Bill>,
     /// Numbers of the tenant's secrets that sign it, the current one first.
     pub secrets: Vec<u32>,
 }

@@ -56,7 +56,10 @@ impl Endpoint {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Usage {
     pub prompt: u64,
+    /// Of those of the prompt.
     pub cached: u64,
+    /// Of the others of the prompt.
+    pub written: u64,
     pub completion: u64,
 }
 
@@ -64,6 +67,7 @@ impl Usage {
     pub fn add(&mut self, other: &Usage) {
         self.prompt += other.prompt;
         self.cached += other.cached;
+        self.written += other.written;
         self.completion += other.completion;
     }
 }
@@ -128,7 +132,7 @@ impl<'a> Answer<'a> {
             directive: body.directive(),
             fingerprint: body.fingerprint(),
             usage: Usage {
-                prompt: body.prompt_tokens(),
+                prompt: body.directive().prompt.unwrap_or(body.prompt_tokens()),
                 ..Usage::default()
             },
             body,
@@ -136,8 +140,8 @@ impl<'a> Answer<'a> {
             choices: Vec::new(),
             seed: settings.seed,
         };
-        answer.usage.cached = answer.directive.cached.min(answer.usage.prompt);
         if !matches!(endpoint, Endpoint::Embeddings | Endpoint::Moderations) {
+            answer.look_in_cache(settings.cache.share);
             answer.choose();
         }
         Ok(answer)
@@ -157,6 +161,25 @@ impl<'a> Answer<'a> {
         (0..dimensions)
             .map(|_| (draw.normal() * scale) as f32)
             .collect()
+    }
+
+    /// As it is told to, else as it happens.
+    fn look_in_cache(&mut self, share: f64) {
+        let mut draw = Draw::new(self.seed, "cache", &self.fingerprint.to_be_bytes());
+        let told = (self.directive.cached, self.directive.written);
+        let usage = &mut self.usage;
+        let (cached, written) = match told {
+            (None, None) if draw.unit() < share => {
+                let cached = (usage.prompt as f64 * draw.unit()) as u64;
+                (
+                    cached,
+                    ((usage.prompt - cached) as f64 * draw.unit()) as u64,
+                )
+            }
+            told => (told.0.unwrap_or(0), told.1.unwrap_or(0)),
+        };
+        usage.cached = cached.min(usage.prompt);
+        usage.written = written.min(usage.prompt - usage.cached);
     }
 
     fn choose(&mut self) {

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{answers::Usage, settings::Model};
+use super::{
+    answers::Usage,
+    settings::{Model, Tariff},
+};
 
 /// How an answer was bought (WIRE.md §2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -22,25 +25,30 @@ pub enum Lane {
 }
 
 impl Lane {
-    /// Nano-dollars for an answer.
+    /// Picodollars for an answer.
     pub(super) fn cost(self, model: &Model, usage: &Usage) -> u64 {
-        let fresh = usage.prompt - usage.cached.min(usage.prompt);
-        let standard = fresh * model.input
-            + usage.cached * model.cached_input
-            + usage.completion * model.output;
-        match self {
-            Lane::Batch => {
-                fresh * model.batch_input
-                    + usage.cached * model.batch_cached_input
-                    + usage.completion * model.batch_output
+        let (standard, batch, flex, priority) = match &model.long {
+            Some(long) if usage.prompt > long.above => {
+                (long.standard, long.batch, long.flex, long.priority)
             }
-            // Cached tokens too, for which most batches have no rate of their own.
-            Lane::Flex => standard / 2,
-            Lane::Background8h => standard * 6 / 10,
-            Lane::Background2h => standard * 7 / 10,
-            Lane::Priority => standard * 2,
-            Lane::Standard | Lane::Background => standard,
+            _ => (model.standard, model.batch, model.flex, model.priority),
+        };
+        match self {
+            Lane::Batch => batch.cost(usage),
+            Lane::Flex => flex.unwrap_or(standard).cost(usage),
+            Lane::Background8h => standard.cost(usage) * 6 / 10,
+            Lane::Background2h => standard.cost(usage) * 7 / 10,
+            Lane::Priority => priority.unwrap_or(standard).cost(usage),
+            Lane::Standard | Lane::Background => standard.cost(usage),
         }
+    }
+}
+
+impl Tariff {
+    fn cost(self, usage: &Usage) -> u64 {
+        let Tariff(input, cached, written, output) = self;
+        let fresh = usage.prompt - usage.cached - usage.written;
+        fresh * input + usage.cached * cached + usage.written * written + usage.completion * output
     }
 }
 
@@ -50,7 +58,7 @@ impl Lane {
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Bill {
     pub rows: Vec<Row>,
-    pub total_nano_usd: u64,
+    pub total_pico_usd: u64,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -60,11 +68,12 @@ pub struct Row {
     pub model: String,
     pub lane: Lane,
     pub calls: u64,
-    /// Includes the cached ones.
+    /// Includes the cached and the written ones.
     pub prompt_tokens: u64,
     pub cached_tokens: u64,
+    pub written_tokens: u64,
     pub completion_tokens: u64,
-    pub nano_usd: u64,
+    pub pico_usd: u64,
 }
 
 impl Bill {
@@ -87,32 +96,33 @@ impl Account {
         (key, model, lane): (&str, &str, Lane),
         number: u64,
         usage: &Usage,
-        nano_usd: u64,
+        pico_usd: u64,
     ) {
         let row = (key.to_owned(), model.to_owned(), lane);
-        let (calls, sum, nanos) = self.rows.entry(row).or_default();
+        let (calls, sum, picos) = self.rows.entry(row).or_default();
         *calls += number;
         sum.add(usage);
-        *nanos += nano_usd;
+        *picos += pico_usd;
     }
 
     pub fn bill(&self) -> Bill {
         let rows: Vec<Row> = self
             .rows
             .iter()
-            .map(|((key, model, lane), (calls, usage, nano_usd))| Row {
+            .map(|((key, model, lane), (calls, usage, pico_usd))| Row {
                 key: key.clone(),
                 model: model.clone(),
                 lane: *lane,
                 calls: *calls,
                 prompt_tokens: usage.prompt,
                 cached_tokens: usage.cached,
+                written_tokens: usage.written,
                 completion_tokens: usage.completion,
-                nano_usd: *nano_usd,
+                pico_usd: *pico_usd,
             })
             .collect();
         Bill {
-            total_nano_usd: rows.iter().map(|row| row.nano_usd).sum(),
+            total_pico_usd: rows.iter().map(|row| row.pico_usd).sum(),
             rows,
         }
     }
@@ -128,16 +138,50 @@ mod tests {
         let usage = Usage {
             prompt: 1_000,
             cached: 400,
+            written: 0,
             completion: 100,
         };
-        for (lane, nano_usd) in [
-            (Lane::Standard, 600 * 150 + 400 * 75 + 100 * 600),
-            (Lane::Batch, 1_000 * 75 + 100 * 300),
-            (Lane::Flex, 90_000),
-            (Lane::Background8h, 108_000),
-            (Lane::Background2h, 126_000),
+        for (lane, pico_usd) in [
+            (Lane::Standard, 600 * 150_000 + 400 * 75_000 + 100 * 600_000),
+            (Lane::Batch, 1_000 * 75_000 + 100 * 300_000),
+            (Lane::Background8h, 108_000_000),
+            (Lane::Background2h, 126_000_000),
         ] {
-            assert_eq!(lane.cost(&model, &usage), nano_usd, "{lane:?}");
+            assert_eq!(lane.cost(&model, &usage), pico_usd, "{lane:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_prompt_is_dearer_with_all_its_tokens() {
+        let model = crate::simulator::Settings::default().models["gpt-6-sol"];
+        let cost = |lane: Lane, prompt| {
+            lane.cost(
+                &model,
+                &Usage {
+                    prompt,
+                    cached: 1_000,
+                    written: 2_000,
+                    completion: 7,
+                },
+            )
+        };
+        for (lane, usual, long) in [
+            (
+                Lane::Standard,
+                [2_000_000, 200_000, 2_500_000, 10_000_000],
+                [4_000_000, 400_000, 5_000_000, 15_000_000],
+            ),
+            (
+                Lane::Flex,
+                [1_000_000, 100_000, 1_250_000, 5_000_000],
+                [2_000_000, 200_000, 2_500_000, 7_500_000],
+            ),
+        ] {
+            for (prompt, [input, cached, written, output]) in [(272_000, usual), (272_001, long)] {
+                let expected =
+                    (prompt - 3_000) * input + 1_000 * cached + 2_000 * written + 7 * output;
+                assert_eq!(cost(lane, prompt), expected, "{lane:?} {prompt}");
+            }
         }
     }
 }

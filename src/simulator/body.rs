@@ -201,7 +201,7 @@ fn without_white_space(json: &str, mut piece: impl FnMut(&[u8])) {
 }
 
 /// Instructions to the simulator inside a request: words such as `status=500`,
-/// `tokens=1000`, `cached=200`, `slow=3s`, `flaky=2`, `missing`, `never`, `refusal`,
+/// `tokens=1000`, `prompt=300000`, `cached=200`, `written=50`, `slow=3s`, `flaky=2`, `missing`, `never`, `refusal`,
 /// `invalid`, separated by spaces or commas. Unknown words are ignored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Directive {
@@ -209,8 +209,12 @@ pub(super) struct Directive {
     pub status: Option<u16>,
     /// Completion tokens of the answer.
     pub tokens: Option<u64>,
+    /// Tokens of the prompt, however many it has.
+    pub prompt: Option<u64>,
     /// Cached tokens among the prompt's.
-    pub cached: u64,
+    pub cached: Option<u64>,
+    /// Those among the others that are written to the cache.
+    pub written: Option<u64>,
     /// Added to the latency, simulated.
     pub slow: Duration,
     /// Fail with 500 this many times, then work.
@@ -233,7 +237,9 @@ impl Directive {
             match name {
                 "status" => directive.status = value.parse().ok(),
                 "tokens" => directive.tokens = value.parse().ok(),
-                "cached" => directive.cached = value.parse().unwrap_or(0),
+                "prompt" => directive.prompt = value.parse().ok(),
+                "cached" => directive.cached = value.parse().ok(),
+                "written" => directive.written = value.parse().ok(),
                 "slow" => directive.slow = humantime::parse_duration(value).unwrap_or_default(),
                 "flaky" => directive.flaky = value.parse().unwrap_or(0),
                 "missing" => directive.missing = true,

@@ -26,10 +26,11 @@ pub(super) struct Order {
 impl Order {
     pub fn read(sim: &Simulator, caller: &Caller, answer: &Answer) -> Result<Self, ApiError> {
         let body = &answer.body;
+        let model = &sim.settings.models[&answer.model];
         let (mut lane, tier) = match body.text("service_tier").as_deref() {
             None | Some("auto" | "default") => (Lane::Standard, "default"),
-            Some("priority") => (Lane::Priority, "priority"),
-            Some("flex") if sim.settings.models[&answer.model].flex => (Lane::Flex, "flex"),
+            Some("priority") if model.priority.is_some() => (Lane::Priority, "priority"),
+            Some("flex") if model.flex.is_some() => (Lane::Flex, "flex"),
             Some(tier) => {
                 let message = format!("Invalid service_tier argument: '{tier}' for this model.");
                 return Err(ApiError::invalid(

@@ -28,6 +28,7 @@ pub struct Settings {
     pub names_lines: bool,
     pub latency: Latency,
     pub limits: Limits,
+    pub cache: Cache,
     /// The models that exist, with their prices.
     pub models: BTreeMap<String, Model>,
 }
@@ -86,19 +87,40 @@ pub struct Limits {
     pub flex_shortage: f64,
 }
 
-/// Prices in nano-dollars a token.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cache {
+    /// Of prompts (0..=1).
+    pub share: f64,
+}
+
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
-    pub input: u64,
-    pub cached_input: u64,
-    pub output: u64,
-    pub batch_input: u64,
-    pub batch_cached_input: u64,
-    pub batch_output: u64,
-    /// Whether `service_tier:"flex"` is taken; it costs half.
-    pub flex: bool,
+    pub standard: Tariff,
+    pub batch: Tariff,
+    /// None where the tier is refused.
+    pub flex: Option<Tariff>,
+    pub priority: Option<Tariff>,
+    pub long: Option<Long>,
 }
+
+/// What an answer to a long input costs.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Long {
+    /// More tokens than these are long.
+    pub above: u64,
+    pub standard: Tariff,
+    pub batch: Tariff,
+    pub flex: Option<Tariff>,
+    pub priority: Option<Tariff>,
+}
+
+/// Picodollars a token: of input, of cached input, of input that is written to the cache,
+/// and of output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct Tariff(pub u64, pub u64, pub u64, pub u64);
 
 #[derive(Debug, Error)]
 pub enum BadSettings {
@@ -161,21 +183,31 @@ mod tests {
         let settings = Settings::default();
         settings.check().unwrap();
         for (name, model) in &settings.models {
-            assert_eq!(model.batch_input * 2, model.input, "{name}");
-            assert_eq!(model.batch_output * 2, model.output, "{name}");
+            let (batch, standard) = (model.batch, model.standard);
+            assert_eq!(
+                (batch.0 * 2, batch.3 * 2),
+                (standard.0, standard.3),
+                "{name}"
+            );
+            if let Some(discounted) = model.flex {
+                assert_eq!((discounted.0, discounted.3), (batch.0, batch.3), "{name}");
+            }
         }
     }
 
     #[test]
     fn a_file_is_laid_over_the_defaults() {
         let defaults = Settings::default();
-        let file = "seed = 9\n[latency]\ncancel = \"25m\"\n[models.gpt-4o]\ninput = 1";
+        let file = "seed = 9\n[latency]\ncancel = \"25m\"\n[models.gpt-4o]\nbatch = [1, 2, 3, 4]";
         let settings = Settings::read(file).unwrap();
         assert_eq!(settings.seed, 9);
         assert_eq!(settings.latency.cancel, Duration::from_secs(1500));
         assert_eq!(settings.latency.validation, defaults.latency.validation);
         let (own, usual) = (settings.models["gpt-4o"], defaults.models["gpt-4o"]);
-        assert_eq!((own.input, own.output), (1, usual.output));
+        assert_eq!(
+            (own.batch, own.standard),
+            (Tariff(1, 2, 3, 4), usual.standard)
+        );
         assert_eq!(settings.models.len(), defaults.models.len());
     }
 

@@ -111,7 +111,9 @@ pub(super) fn usage(usage: &Usage) -> Value {
         "prompt_tokens": usage.prompt,
         "completion_tokens": usage.completion,
         "total_tokens": usage.prompt + usage.completion,
-        "prompt_tokens_details": {"cached_tokens": usage.cached, "audio_tokens": 0},
+        "prompt_tokens_details": {
+            "cached_tokens": usage.cached, "cache_write_tokens": usage.written, "audio_tokens": 0,
+        },
         "completion_tokens_details": {
             "reasoning_tokens": 0, "audio_tokens": 0,
             "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0,
@@ -123,7 +125,9 @@ pub(super) fn usage(usage: &Usage) -> Value {
 pub(super) fn usage_in_out(usage: &Usage) -> Value {
     json!({
         "input_tokens": usage.prompt,
-        "input_tokens_details": {"cached_tokens": usage.cached},
+        "input_tokens_details": {
+            "cached_tokens": usage.cached, "cache_write_tokens": usage.written,
+        },
         "output_tokens": usage.completion,
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": usage.prompt + usage.completion,

@@ -127,8 +127,8 @@ impl World {
 
     pub fn charge(&mut self, key: &str, model: &str, lane: Lane, usage: &Usage, fingerprint: u128) {
         let price = self.settings.models.get(model);
-        let nano_usd = price.map_or(0, |price| lane.cost(price, usage));
-        self.account.charge((key, model, lane), 1, usage, nano_usd);
+        let pico_usd = price.map_or(0, |price| lane.cost(price, usage));
+        self.account.charge((key, model, lane), 1, usage, pico_usd);
         self.journal.ran(fingerprint, lane);
     }
 
@@ -201,14 +201,14 @@ impl World {
         let mut settled = Settled::default();
         if let Some(run) = run {
             let price = self.settings.models.get(&model).copied();
-            let (mut answered, mut nano_usd) = (0, 0);
+            let (mut answered, mut pico_usd) = (0, 0);
             for (line, ending) in &endings {
                 let line = &run.lines[*line as usize];
                 match ending {
                     Ending::Answered => {
                         answered += 1;
                         settled.usage.add(&line.usage);
-                        nano_usd += price.map_or(0, |price| Lane::Batch.cost(&price, &line.usage));
+                        pico_usd += price.map_or(0, |price| Lane::Batch.cost(&price, &line.usage));
                         self.journal.ran(line.fingerprint, Lane::Batch);
                     }
                     Ending::Zero | Ending::Failed => self.journal.failed(line.fingerprint),
@@ -217,7 +217,7 @@ impl World {
             }
             if answered > 0 {
                 let row = (key.as_str(), model.as_str(), Lane::Batch);
-                self.account.charge(row, answered, &settled.usage, nano_usd);
+                self.account.charge(row, answered, &settled.usage, pico_usd);
             }
             let (good, bad): (Vec<_>, Vec<_>) = endings
                 .into_iter()

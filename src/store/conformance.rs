@@ -25,9 +25,9 @@ use crate::{
         time::Timestamp,
     },
     ports::{
-        Admission, Admitted, Content, Delivery, DeliveryStatus, Ending, Idempotent, Kept, KeyOwner,
-        Learned, LearnedKey, LedgerEntry, Relocation, Replan, Settled, Store, StoreError,
-        TenantMove, Unbooked,
+        Admission, Admitted, Content, Delivery, DeliveryCounts, DeliveryStatus, Ending, Idempotent,
+        Kept, KeyOwner, Learned, LearnedKey, LedgerEntry, LedgerRows, Relocation, Replan, Settled,
+        Store, StoreError, TenantMove, Unbooked,
     },
 };
 
@@ -1147,6 +1147,197 @@ async fn a_batch_is_found_by_its_id(store: &dyn Store) {
     assert_eq!(store.batch(one.id).await.unwrap(), Some(one));
 }
 
+/// Three tenants' requests, each of an id of its own: one's are all newer than most of
+/// the others'.
+fn of_three_tenants() -> Vec<Request> {
+    let turns = (0..60).map(|n| request(1 + (n % 2) as u8, n));
+    let late = (50..90).map(|n| request(3, 2 * n + 1));
+    turns.chain(late).collect()
+}
+
+async fn requests_of_all_tenants_are_read_newest_first(store: &dyn Store) {
+    let mut all = of_three_tenants();
+    for request in &all {
+        admit(store, request, b"1").await;
+    }
+    all.sort_by_key(|request| std::cmp::Reverse(request.key.id));
+    let all: Vec<RequestKey> = all.iter().map(|request| request.key).collect();
+    for limit in [1, 7, 16, 17, 100, 1000] {
+        let (mut read, mut before) = (Vec::new(), None);
+        loop {
+            let page = store.newest(before, limit).await.unwrap();
+            before = page.last().map(|head| head.request.key.id);
+            read.extend(page.iter().map(|head| head.request.key));
+            if page.len() < limit {
+                break;
+            }
+        }
+        assert_eq!(read, all, "{limit} at a time");
+    }
+    assert_eq!(store.newest(None, 0).await.unwrap(), []);
+    for key in &all {
+        assert_eq!(store.find(key.id).await.unwrap(), Some(*key));
+    }
+    assert_eq!(store.find(request(1, 1000).key.id).await.unwrap(), None);
+}
+
+async fn endings_of_all_tenants_are_read_from_the_last(store: &dyn Store) {
+    let mut ended = Vec::new();
+    for request in of_three_tenants() {
+        admit(store, &request, b"1").await;
+        let sequence = settle(store, &request, at(5), b"a").await;
+        ended.push((sequence, request.key));
+    }
+    // What is open has not ended.
+    admit(store, &request(4, 1), b"1").await;
+    ended.reverse();
+    for of in [None, Some(TenantId([2; 16])), Some(TenantId([4; 16]))] {
+        let expected: Vec<_> = ended
+            .iter()
+            .filter(|(_, key)| of.is_none_or(|of| key.tenant == of))
+            .copied()
+            .collect();
+        for limit in [1, 16, 33, 1000] {
+            let (mut read, mut before) = (Vec::new(), None);
+            loop {
+                let page = store.recent(of, before, limit).await.unwrap();
+                before = page.last().map(|entry| entry.sequence);
+                read.extend(page.iter().map(|entry| (entry.sequence, entry.key)));
+                if page.len() < limit {
+                    break;
+                }
+            }
+            assert_eq!(read, expected, "{limit} at a time");
+        }
+    }
+}
+
+async fn dead_letters_of_all_tenants_are_counted_and_read_in_pages(store: &dyn Store) {
+    let none = DeliveryCounts::default();
+    assert_eq!(store.delivery_counts(9).await.unwrap(), none);
+    let mut dead = Vec::new();
+    for n in 0..12u64 {
+        let tenant = 1 + (n % 3) as u8;
+        let target = format!("https://example.com/{}", n % 2);
+        let hooked = Request {
+            webhook: Some(target.clone()),
+            ..request(tenant, n)
+        };
+        admit(store, &hooked, b"1").await;
+        settle(store, &hooked, at(n), b"a").await;
+        let due = store.due_deliveries(at(n), None, 99).await.unwrap();
+        let due = due.into_iter().find(|due| due.key == hooked.key).unwrap();
+        match n {
+            0 => {}
+            1 => store.shelve_deliveries(vec![due]).await.unwrap(),
+            _ => {
+                let status = DeliveryStatus::Dead {
+                    at: at(n),
+                    tries: 3,
+                    last: "410".into(),
+                };
+                store.record_delivery(due, status).await.unwrap();
+                dead.push((ReceiverId::of(hooked.key.tenant, &target), hooked.key));
+            }
+        }
+    }
+    dead.sort_by_key(|(receiver, key)| (key.tenant, *receiver, key.id));
+    for limit in [1, 4, 99] {
+        let mut read: Vec<(ReceiverId, RequestKey)> = Vec::new();
+        loop {
+            let after = read.last().copied();
+            let page = store.all_dead_letters(after, limit).await.unwrap();
+            read.extend(&page);
+            if page.len() < limit {
+                break;
+            }
+        }
+        assert_eq!(read, dead, "{limit} at a time");
+    }
+    for (most, pending, dead) in [(99, 2, 10), (1, 1, 1), (2, 2, 2)] {
+        let counts = DeliveryCounts { pending, dead };
+        assert_eq!(store.delivery_counts(most).await.unwrap(), counts);
+    }
+}
+
+async fn the_ledger_is_read_in_pages_by_tenant_and_hour(store: &dyn Store) {
+    let mut all = Vec::new();
+    for (t, n) in (1..4u8).flat_map(|t| (0..40u64).map(move |n| (t, n))) {
+        let asked = request(t, n);
+        admit(store, &asked, b"1").await;
+        let key = LedgerKey {
+            tenant: asked.key.tenant,
+            hour: 1 + (n / 4) as u32,
+            lane: [None, Some(Lane::Batch)][n as usize % 2],
+            model: format!("model {}", n % 4),
+            tag: None,
+        };
+        let row = LedgerRow {
+            requests: n,
+            ..LedgerRow::default()
+        };
+        let ledger = LedgerEntry {
+            key: key.clone(),
+            row: row.clone(),
+        };
+        let ending = Ending {
+            ledger,
+            ..ending(&asked, &[Place::Queue(asked.cohort)], at(1), b"a")
+        };
+        store.settle(vec![ending]).await.pop().unwrap().unwrap();
+        all.push((key, row));
+    }
+    for (of, hours) in [
+        (None, 0..u32::MAX),
+        (None, 3..5),
+        (None, 11..12),
+        (Some(TenantId([2; 16])), 0..u32::MAX),
+        (Some(TenantId([2; 16])), 10..11),
+        (Some(TenantId([9; 16])), 0..u32::MAX),
+    ] {
+        let mut expected: Vec<_> = all
+            .iter()
+            .filter(|(key, _)| of.is_none_or(|of| of == key.tenant) && hours.contains(&key.hour))
+            .cloned()
+            .collect();
+        let rows = LedgerRows { of, hours };
+        for limit in [1, 3, 40, 1000] {
+            let mut read: Vec<(LedgerKey, LedgerRow)> = Vec::new();
+            loop {
+                let after = read.last().map(|(key, _)| key);
+                let page = store.ledger_page(&rows, after, limit).await.unwrap();
+                let last = page.len() < limit;
+                read.extend(page);
+                if last {
+                    break;
+                }
+            }
+            let by_hour = |(key, _): &(LedgerKey, LedgerRow)| (key.tenant, key.hour);
+            assert!(
+                read.is_sorted_by_key(by_hour),
+                "{rows:?}, {limit} at a time"
+            );
+            expected.sort_by(|a, b| a.0.cmp(&b.0));
+            read.sort_by(|a, b| a.0.cmp(&b.0));
+            assert_eq!(read, expected, "{rows:?}, {limit} at a time");
+        }
+    }
+}
+
+async fn batches_are_listed_newest_first(store: &dyn Store) {
+    for n in 0..5 {
+        let mut one = batch(&request(1, n), n);
+        if n % 2 == 0 {
+            one.state = BatchState::Settled;
+        }
+        store.put_batch(&one).await.unwrap();
+    }
+    let newest = store.newest_batches(3).await.unwrap();
+    let ids: Vec<BatchId> = newest.iter().map(|batch| batch.id).collect();
+    assert_eq!(ids, [4, 3, 2].map(batch_id));
+    assert_eq!(store.newest_batches(9).await.unwrap().len(), 5);
+}
+
 macro_rules! conformance {
     ($($test:ident)*) => {
         mod in_memory {
@@ -1192,6 +1383,11 @@ conformance! {
     credentials_are_kept_until_they_are_dropped
     a_tenant_moves_in_one_write
     a_batch_is_found_by_its_id
+    batches_are_listed_newest_first
+    requests_of_all_tenants_are_read_newest_first
+    endings_of_all_tenants_are_read_from_the_last
+    dead_letters_of_all_tenants_are_counted_and_read_in_pages
+    the_ledger_is_read_in_pages_by_tenant_and_hour
     an_issued_key_is_written_over_and_stays
     what_was_learned_is_written_over_and_forgotten
     shadow_rows_are_written_over_and_removed

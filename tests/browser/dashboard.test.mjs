@@ -157,6 +157,7 @@ describe('the dashboard', () => {
       item.querySelector('time')?.dateTime ?? null, item.querySelector('.why')?.textContent ?? null,
     ]));
     assert.deepEqual(shown, timeline.map((event) => [event.at, event.reason || null]));
+    assert.doesNotMatch(await text('#request'), /null|undefined|NaN/);
     assert.equal(timeline[0].event, 'admitted');
     assert.ok(timeline.some((event) => event.event === 'answered'));
     assert.ok(timeline.some((event) => event.reason), 'no decision has a reason');
@@ -259,6 +260,7 @@ describe('the dashboard', () => {
       await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
       await page.waitForFunction((most) => document.querySelector('.uplot').offsetWidth < most, width);
       await page.evaluate(() => scrollTo(0, 0));
+      assert.doesNotMatch(await text('#board'), /null|undefined|NaN/);
       assert.deepEqual(await barriers(page), []);
       assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), width, 'it is too wide');
       await page.screenshot({ path: join(PICTURES, `${name}.png`), fullPage: true });

@@ -9,6 +9,7 @@ mod life;
 mod world;
 
 mod batches;
+mod bills;
 mod budget;
 mod callers;
 mod cancels;

@@ -3,6 +3,7 @@
 
 mod credential;
 mod openapi;
+mod operators;
 mod probes;
 mod webhooks;
 

@@ -107,7 +107,7 @@ impl Report {
 pub fn billed(bill: &Bill) -> Usd {
     let direct = key_id(DIRECT_KEY);
     let rows = bill.rows.iter().filter(|row| row.key != direct);
-    rows.map(|row| Usd::from_pico(i128::from(row.nano_usd) * 1000))
+    rows.map(|row| Usd::from_pico(i128::from(row.pico_usd)))
         .sum()
 }
 

@@ -94,7 +94,7 @@ struct Savings {
     assumptions: [&'static str; ASSUMPTIONS.len()],
 }
 
-const ASSUMPTIONS: [&str; 3] = [
+const ASSUMPTIONS: [&str; 4] = [
     "standard_usd prices each answer's own tokens, as the provider counted them, at its \
      model's standard rates: those that it counted as cached at the rate for cached input, \
      and those that it wrote into its cache at the rate for that.",
@@ -103,6 +103,8 @@ const ASSUMPTIONS: [&str; 3] = [
      difference; where it would have found less, too low.",
     "An answer whose model has no price is counted in tokens and as unpriced, and in no \
      amount; one that came when its request had another counts in paid_usd alone.",
+    "What a provider charges beside its tokens, such as a fee for a web search, is counted \
+     nowhere.",
 ];
 
 /// What rescues may cost in the hour or day that is now.

@@ -82,6 +82,7 @@ impl Engine {
             tenant,
             id: delivery.key.id.event(),
             wall: self.clock.wall(),
+            bill: outcome.bill,
             body: event_body(&stored.request, &outcome, &answer, &self.settings.webhook),
             secrets: self.store.hook_secrets(tenant).await?.valid(now),
         }))

@@ -34,6 +34,9 @@ pub fn event_body(
         endpoint: &'static str,
         tag: Option<&'a str>,
         status_code: u16,
+        /// Decimal dollars; null where the price is not known.
+        cost_usd: Option<String>,
+        saved_usd: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
         response: Option<&'a RawValue>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -65,6 +68,10 @@ pub fn event_body(
             endpoint: request.endpoint.path(),
             tag: request.tag.as_deref(),
             status_code: outcome.status,
+            cost_usd: outcome.bill.map(|bill| bill.paid.to_string()),
+            saved_usd: outcome
+                .bill
+                .map(|bill| (bill.standard - bill.paid).to_string()),
             response: raw,
             result_url,
         },

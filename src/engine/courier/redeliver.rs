@@ -173,6 +173,7 @@ impl Engine {
             id: id.event(),
             wall: self.clock.wall(),
             body: event::test_body(id, now),
+            bill: None,
             secrets: self.store.hook_secrets(tenant).await?.valid(now),
         };
         let outcome = self.deliver.deliver(event).await;

@@ -164,7 +164,7 @@ impl Engine {
         body: &[u8],
     ) -> Outcome {
         let metered = ledger::meter(body);
-        let bill = self.prices.bill(payer.model, Lane::Batch, &metered.usage);
+        let bill = self.prices.bill_of(payer.model, Lane::Batch, &metered);
         Outcome {
             state: if status < 400 {
                 State::Succeeded
@@ -178,7 +178,7 @@ impl Engine {
             reason,
             provider_request,
             usage: metered.usage,
-            bill: bill.filter(|_| metered.known),
+            bill,
         }
     }
 

@@ -14,6 +14,7 @@ use crate::{
         taps::{Spout, TapEvent},
         turnaround::Takes,
     },
+    ledger::Tier,
     model::{
         attempt::{Attempt, Lane},
         request::{OnLate, Outcome, Request, Source, State},
@@ -37,6 +38,9 @@ impl Engine {
         if lane != attempt.lane {
             reason = format!("{reason}; billed as {lane}, which is the tier of the answer");
         }
+        if let (Lane::Standard, Tier::Priority | Tier::Scale) = (lane, answer.metered.tier) {
+            reason.push_str("; served in a dearer tier, which has a price of its own");
+        }
         self.outcome_of(&request.model, reason, attempt.lane, answer)
     }
 
@@ -49,8 +53,8 @@ impl Engine {
         answer: &Answer,
     ) -> Outcome {
         let metered = &answer.metered;
+        let bill = self.prices.bill_of(model, lane, metered);
         let lane = metered.lane(lane);
-        let bill = self.prices.bill(model, lane, &metered.usage);
         Outcome {
             state: if answer.status < 400 {
                 State::Succeeded
@@ -64,7 +68,7 @@ impl Engine {
             reason,
             provider_request: answer.request.clone(),
             usage: metered.usage,
-            bill: bill.filter(|_| metered.known),
+            bill,
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     engine::{Engine, scope::ScopeKey},
-    ledger::Metered,
+    ledger::{Metered, Tier},
     model::{attempt::Lane, endpoint::Endpoint, money::Usd, shadow::Estimate},
     policy::{plan::Choice, rescue},
 };
@@ -25,7 +25,7 @@ impl Engine {
             let model = metered.model.as_deref()?;
             self.prices.bill(model, lane, &metered.usage)
         };
-        if metered.dearer {
+        if matches!(metered.tier, Tier::Priority | Tier::Scale) {
             return None;
         }
         let cost = bill(metered.lane(Lane::Standard))?;

@@ -75,8 +75,8 @@ async fn a_batch_goes_through_its_states_and_is_billed_half() {
     let row = &bill.rows[0];
     assert_eq!((row.lane, row.calls), (Lane::Batch, 2));
     assert_eq!(
-        row.nano_usd,
-        row.prompt_tokens * 75 + row.completion_tokens * 300
+        row.pico_usd,
+        row.prompt_tokens * 75_000 + row.completion_tokens * 300_000
     );
     assert_eq!(batch["usage"]["output_tokens"], row.completion_tokens);
     let log = bench.sim.log();
@@ -100,7 +100,7 @@ async fn every_line_failed_is_completed_without_an_output_file() {
     assert_eq!(batch["status"], "completed");
     assert_eq!(batch["output_file_id"], Value::Null);
     assert_eq!(bench.content(&batch, "error_file_id").await.len(), 2);
-    assert_eq!(bench.sim.bill().total_nano_usd, 0);
+    assert_eq!(bench.sim.bill().total_pico_usd, 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -264,7 +264,7 @@ async fn reset_forgets_everything_and_gives_no_id_twice() {
     assert_eq!(bench.get("/sim/faults").await.json()[0]["times"], 9);
     assert_eq!(bench.post("/sim/reset", json!({})).await.status, 204);
     assert_eq!(bench.get("/v1/batches").await.json()["data"], json!([]));
-    assert_eq!(bench.get("/sim/bill").await.json()["total_nano_usd"], 0);
+    assert_eq!(bench.get("/sim/bill").await.json()["total_pico_usd"], 0);
     assert_eq!(bench.get("/sim/log").await.json()["batches"], json!([]));
     assert_ne!(bench.create(&input(&[""])).await["id"], old["id"]);
 }

@@ -20,7 +20,7 @@ async fn a_background_response_is_queued_runs_and_is_billed_when_done() {
     let path = format!("/v1/responses/{}", queued["id"].as_str().unwrap());
     tokio::time::advance(Duration::from_secs(3 * 60)).await;
     assert_eq!(bench.get(&path).await.json()["status"], "in_progress");
-    assert_eq!(bench.sim.bill().total_nano_usd, 0);
+    assert_eq!(bench.sim.bill().total_pico_usd, 0);
     tokio::time::advance(Duration::from_secs(5 * 60)).await;
     let done = bench.get(&path).await.json();
     assert_eq!(done["status"], "completed");
@@ -78,7 +78,7 @@ async fn tiers_are_billed_as_served() {
         .post("/v1/chat/completions", ask("gpt-6-luna", "flex"))
         .await;
     assert_eq!(refused.error().0, 429);
-    assert_eq!(short.sim.bill().total_nano_usd, 0);
+    assert_eq!(short.sim.bill().total_pico_usd, 0);
 }
 
 fn chat(model: &str, tier: &str) -> Value {
@@ -136,7 +136,7 @@ async fn every_answer_tells_its_tier() {
     assert_eq!((bill.calls(Lane::Flex), bill.calls(Lane::Standard)), (4, 6));
     let each = |lane| {
         let row = bill.rows.iter().find(|row| row.lane == lane).unwrap();
-        row.nano_usd as f64 / row.calls as f64
+        row.pico_usd as f64 / row.calls as f64
     };
     assert!(each(Lane::Flex) < each(Lane::Standard) * 0.6);
 }
@@ -203,7 +203,7 @@ async fn windows_have_their_own_turnaround_and_price() {
             .iter()
             .find(|row| row.lane == lane)
             .unwrap()
-            .nano_usd
+            .pico_usd
     };
     let standard = paid(Lane::Standard);
     assert_eq!(paid(Lane::Background8h), standard * 6 / 10);
@@ -243,7 +243,7 @@ async fn a_cancelled_one_is_not_billed_and_a_done_one_stays_done() {
         assert_eq!(reply.json()["status"], "cancelled");
     }
     assert_eq!(bench.response_in(600, &path).await["status"], "cancelled");
-    assert_eq!(bench.sim.bill().total_nano_usd, 0);
+    assert_eq!(bench.sim.bill().total_pico_usd, 0);
 
     let path = bench.queue(queued(json!("2h"), "")).await;
     assert_eq!(bench.response_in(6, &path).await["status"], "completed");

@@ -535,7 +535,7 @@ async fn who_cancels_pays_for_no_background_response() {
         world.pass(3 * HOUR).await;
         let log = world.sim.log();
         assert_eq!(log.operations[&Operation::CancelResponse], 1);
-        assert_eq!(world.sim.bill().total_nano_usd, 0);
+        assert_eq!(world.sim.bill().total_pico_usd, 0);
         assert_eq!(world.engine().gauges().backing_off, 0);
         world.finish().await;
     }
@@ -584,7 +584,7 @@ async fn a_cancel_that_is_not_heard_is_sent_again() {
             false => drop(world.engine().cancel(key).await.unwrap()),
         }
         world.pass(3 * HOUR).await;
-        assert_eq!(world.sim.bill().total_nano_usd, 0, "erased: {erased}");
+        assert_eq!(world.sim.bill().total_pico_usd, 0, "erased: {erased}");
         world.finish().await;
     }
 }

@@ -102,7 +102,7 @@ impl Wire {
         for row in self.sim.bill().rows {
             let lane = serde_json::to_value(row.lane).unwrap();
             let lane = lane.as_str().unwrap().to_owned();
-            *charged.entry(lane).or_default() += i128::from(row.nano_usd) * 1000;
+            *charged.entry(lane).or_default() += i128::from(row.pico_usd);
         }
         let paid = self.paid.iter();
         let paid: BTreeMap<String, i128> = paid

@@ -13,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use offpeak::{
     app::SystemClock,
-    model::time::Timestamp,
+    model::{request::Bill, time::Timestamp},
     ports::{Clock, Deliver, HookEvent, HookOutcome},
     provider::connect::BoxError,
     simulator::{self, Simulator},
@@ -129,6 +129,7 @@ pub struct Seen {
     pub id: String,
     pub target: String,
     pub body: String,
+    pub bill: Option<Bill>,
     pub secrets: Vec<u32>,
 }
 
@@ -187,6 +188,10 @@ impl Hooks {
         seen.iter().map(|seen| seen.body.clone()).collect()
     }
 
+    pub fn bills(&self) -> Vec<Option<Bill>> {
+        self.seen.lock().iter().map(|seen| seen.bill).collect()
+    }
+
     pub fn times(&self) -> Vec<Timestamp> {
         self.seen.lock().iter().map(|seen| seen.at).collect()
     }
@@ -219,6 +224,7 @@ impl Deliver for Hooks {
             id: event.id,
             target: event.target.clone(),
             body: String::from_utf8_lossy(&event.body).into_owned(),
+            bill: event.bill,
             secrets: event.secrets,
         });
         {

@@ -346,9 +346,9 @@ pub async fn play(case: &Case, seed: u64) -> Seen {
         .rows
         .iter()
         .find(|row| row.lane == simulator::Lane::Flex);
-    let given_up = flex.map_or(0, |row| row.nano_usd / row.calls) * ledger.unaccounted;
-    let paid = (ledger.paid.as_pico() / 1000) as u64;
-    assert_eq!(bill.total_nano_usd, paid + given_up, "{ledger:?} {bill:?}");
+    let given_up = flex.map_or(0, |row| row.pico_usd / row.calls) * ledger.unaccounted;
+    let paid = ledger.paid.as_pico() as u64;
+    assert_eq!(bill.total_pico_usd, paid + given_up, "{ledger:?} {bill:?}");
     seen.rescued = ledger.rescued;
     seen.paid_twice = ledger.paid_twice;
     seen.unaccounted = ledger.unaccounted;

@@ -16,11 +16,11 @@ use serde_json::json;
 use super::{
     asking::{Ask, HOUR, MINUTE, SECOND, ask},
     issued::{issue, issuing, named, upstreams, usd},
-    world::{World, on_virtual_time, succeeded},
+    world::{self, World, on_virtual_time, succeeded},
 };
 
 /// One that `config/prices.toml` has no price for.
-const UNPRICED: &str = "gpt-4o";
+const UNPRICED: &str = world::OF_THE_HOUSE;
 const PRICED: &str = "gpt-4o-mini";
 
 async fn budgeted(world: &World, budget: &str) -> (KeyId, String) {
@@ -44,7 +44,7 @@ fn covered(engine: &Engine, id: KeyId) -> Usd {
 
 /// The provider's own bill.
 fn billed(world: &World) -> Usd {
-    Usd::from_pico(i128::from(world.sim.bill().total_nano_usd) * 1_000)
+    Usd::from_pico(i128::from(world.sim.bill().total_pico_usd))
 }
 
 /// A call that may answer in so many tokens, and does answer in all of them.
@@ -86,7 +86,7 @@ async fn fill(world: &World, of: impl Fn(usize) -> Ask) -> Vec<RequestKey> {
 #[tokio::test(start_paused = true)]
 async fn a_model_without_a_price_spends_the_budget_at_the_dearest() {
     let mut world = issuing().await;
-    let (id, key) = budgeted(&world, "0.5").await;
+    let (id, key) = budgeted(&world, "10").await;
     let mut count = 0;
     for round in 0.. {
         assert!(
@@ -351,9 +351,9 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 async fn play(steps: Vec<Step>) {
-    let budget = usd("1.5");
+    let budget = usd("30");
     let mut world = issuing().await;
-    let (id, key) = budgeted(&world, "1.5").await;
+    let (id, key) = budgeted(&world, "30").await;
     let mut taken = Vec::new();
     for (number, step) in steps.into_iter().enumerate() {
         match step {

@@ -45,6 +45,13 @@ async fn a_webhook_arrives_and_is_the_same_at_every_try() {
         "{}",
         bodies[0]
     );
+    let event: serde_json::Value = serde_json::from_str(&bodies[0]).unwrap();
+    let bill = world.outcome(key).await.bill.unwrap();
+    assert!(bill.paid < bill.standard);
+    let saved = (bill.standard - bill.paid).to_string();
+    assert_eq!(event["data"]["cost_usd"], bill.paid.to_string());
+    assert_eq!(event["data"]["saved_usd"], saved);
+    assert_eq!(world.hooks.bills(), [Some(bill); 3]);
     let status = world.store.delivery_status(key).await.unwrap();
     assert!(matches!(
         status,

@@ -18,7 +18,7 @@ use super::{
     caller::{Call, Client, Mode},
     hooks::Hooks,
     load::{Done, Feed, KEYS, Load},
-    nano_usd, number_from,
+    number_from, pico_usd,
     process::{Revived, Setup, Up},
     provider::{Point, Provider, quick},
     soon,
@@ -249,20 +249,20 @@ async fn check_money(load: &Load, provider: &Provider, unaccounted: usize) {
     let (mut paid, mut lost, mut rescued) = (0, 0, 0);
     for key in KEYS {
         let savings = load.get_json(key, "/offpeak/v1/savings").await;
-        paid += nano_usd(savings["total"]["paid_usd"].as_str().unwrap());
+        paid += pico_usd(savings["total"]["paid_usd"].as_str().unwrap());
         lost += savings["total"]["unaccounted"].as_u64().unwrap();
         rescued += savings["total"]["rescued"].as_u64().unwrap();
         assert_eq!(savings["total"]["unpriced"], 0);
     }
     let bill = provider.simulator.bill();
-    let dearest = bill.rows.iter().map(|row| row.nano_usd / row.calls * 2);
+    let dearest = bill.rows.iter().map(|row| row.pico_usd / row.calls * 2);
     let most = paid + lost * dearest.max().unwrap();
     assert_eq!(lost, unaccounted as u64);
     assert!(rescued > 0, "the load was too easy");
     assert!(
-        (paid..=most).contains(&bill.total_nano_usd),
+        (paid..=most).contains(&bill.total_pico_usd),
         "{paid} ≤ {} ≤ {most}",
-        bill.total_nano_usd
+        bill.total_pico_usd
     );
 }
 

@@ -40,8 +40,8 @@ pub fn number_from(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
 }
 
-pub fn nano_usd(text: &str) -> u64 {
+pub fn pico_usd(text: &str) -> u64 {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    assert!(fraction.len() <= 9, "{text}");
-    format!("{whole}{fraction:0<9}").parse().unwrap()
+    assert!(fraction.len() <= 12, "{text}");
+    format!("{whole}{fraction:0<12}").parse().unwrap()
 }

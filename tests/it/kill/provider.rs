@@ -31,6 +31,7 @@ pub fn quick() -> Settings {
     settings.latency.stalled_share = 0.0;
     settings.latency.cancel = Duration::from_secs(40);
     settings.latency.live_median = Duration::from_secs(15);
+    settings.cache.share = 0.3;
     settings.limits.batch_creates_per_hour = 10_000_000;
     settings.limits.uploads_per_minute = 10_000_000;
     settings

@@ -18,7 +18,7 @@ use super::{
     register::{Erasure, Request},
 };
 use crate::kill::{
-    PATIENCE, caller::Mode, hooks::Hooks, load::KEYS, nano_usd, process::Up, provider::Provider,
+    PATIENCE, caller::Mode, hooks::Hooks, load::KEYS, pico_usd, process::Up, provider::Provider,
 };
 
 /// Between two looks at what must come about.
@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// How long what must come about may take, on a machine that has other work too.
 const ENDING: Duration = PATIENCE.saturating_mul(6);
 
-/// What all tenants' ledgers and bills sum up to, in nano-dollars.
+/// What all tenants' ledgers and bills sum up to, in picodollars.
 #[derive(Default, Debug)]
 pub struct Money {
     pub ledger: u64,
@@ -44,7 +44,7 @@ pub async fn check_ledger(load: &Load, provider: &Provider) -> Money {
     for key in KEYS {
         let savings = load.get_json(key, "/offpeak/v1/savings").await;
         let total = &savings["total"];
-        let paid = nano_usd(total["paid_usd"].as_str().unwrap_or("0"));
+        let paid = pico_usd(total["paid_usd"].as_str().unwrap_or("0"));
         let billed = billed(provider, key).0;
         if paid > billed {
             let what = format!("the ledger of {key} has {paid}, and its bill {billed}");
@@ -72,8 +72,8 @@ fn billed(provider: &Provider, key: &str) -> (u64, u64) {
         .iter()
         .filter(|row| row.key == key_id(key))
         .collect();
-    let dearest = rows.iter().map(|row| row.nano_usd / row.calls * 2).max();
-    let sum = rows.iter().map(|row| row.nano_usd).sum();
+    let dearest = rows.iter().map(|row| row.pico_usd / row.calls * 2).max();
+    let sum = rows.iter().map(|row| row.pico_usd).sum();
     (sum, dearest.unwrap_or_default())
 }
 
@@ -83,7 +83,7 @@ pub async fn check_bill(load: &Load, provider: &Provider) -> Money {
         let mut told = String::new();
         let covered = until(async || {
             let savings = load.get_json(key, "/offpeak/v1/savings").await;
-            let paid = nano_usd(savings["total"]["paid_usd"].as_str().unwrap_or("0"));
+            let paid = pico_usd(savings["total"]["paid_usd"].as_str().unwrap_or("0"));
             let lost = savings["total"]["unaccounted"].as_u64().unwrap_or_default();
             let (billed, dearest) = billed(provider, key);
             told = format!("{key}: bill {billed}, ledger {paid} and {lost} of {dearest} at most");

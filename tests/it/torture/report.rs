@@ -65,7 +65,7 @@ impl fmt::Display for Report {
         }
         row("batches at the provider", self.batches.to_string())?;
         row("of which second ones, cancelled", self.twins.to_string())?;
-        let usd = |nano: u64| format!("${:.6}", nano as f64 / 1e9);
+        let usd = |pico: u64| format!("${:.6}", pico as f64 / 1e12);
         row("ledger", usd(ledger))?;
         row("bill", usd(bill))?;
         row("answers paid twice, in the ledger", paid_twice.to_string())?;

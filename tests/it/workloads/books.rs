@@ -150,7 +150,7 @@ fn check_money(
     ] {
         assert_eq!(number(total, name), expected, "{name}: {total:#}");
     }
-    let billed = Usd::from_pico(i128::from(bill.total_nano_usd) * 1000);
+    let billed = Usd::from_pico(i128::from(bill.total_pico_usd));
     assert_eq!(usd(total, "paid_usd"), billed, "{total:#}\n{bill:#?}");
     let answers: u64 = bill.rows.iter().map(|row| row.calls).sum();
     assert_eq!(answers, calls as u64 + also_paid, "{bill:#?}");
@@ -170,7 +170,7 @@ fn check_money(
         let bills = bill.rows.iter();
         let bills = bills.filter(|bill| json!(bill.lane) == row["lane"]);
         let (calls, paid) = bills.fold((0, 0), |(calls, paid), bill| {
-            (calls + bill.calls, paid + i128::from(bill.nano_usd) * 1000)
+            (calls + bill.calls, paid + i128::from(bill.pico_usd))
         });
         let answers = number(row, "requests") + number(row, "paid_twice");
         assert_eq!(answers, calls, "{row:#}\n{bill:#?}");

@@ -15,14 +15,15 @@ const TONES = { answered: "good", delivered: "good", failed: "bad", dead_letter:
 export const named = () => new URLSearchParams(location.hash.slice(1)).get("request");
 
 export function show(request, act) {
-  byId("request-body").replaceChildren(
+  byId("request-body").replaceChildren(...[
     h("p", { class: "id whole" }, request.id),
     h("p", { class: "chips" }, status(request), request.late && h("span", { class: "chip bad" }, "late"), h("span", { class: "chip" }, request.lane), h("span", { class: "chip" }, request.guarantee)),
     buttons(request, act),
     h("h3", {}, "Timeline"),
     timeline(request),
     h("h3", {}, "Facts"),
-    facts(request));
+    facts(request),
+  ].filter(Boolean));
 }
 
 export function trouble(id, text) {
