@@ -33,8 +33,10 @@ const EVERY: Duration = Duration::from_secs(1);
 pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     let server = &args.server;
     // A wrong token or no server is no view.
-    let mut seen = Seen::default();
-    seen.now = Some(look(server).await?);
+    let seen = Seen {
+        now: Some(look(server).await?),
+        ..Seen::default()
+    };
     let tasks = TaskTracker::new();
     let stop = super::stop_on_signal(&tasks);
     match stdout().is_terminal() && !server.json {

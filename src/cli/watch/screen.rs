@@ -58,11 +58,11 @@ impl Screen {
             queue!(self.out, MoveTo(0, row), Print(line), rest)?;
         }
         let drawn = text.lines().count().min(usize::from(height));
-        if let Ok(row) = u16::try_from(drawn) {
-            if row < height {
-                let rest = Clear(ClearType::FromCursorDown);
-                queue!(self.out, MoveTo(0, row), rest)?;
-            }
+        if let Ok(row) = u16::try_from(drawn)
+            && row < height
+        {
+            let rest = Clear(ClearType::FromCursorDown);
+            queue!(self.out, MoveTo(0, row), rest)?;
         }
         queue!(self.out, EndSynchronizedUpdate)?;
         self.out.flush()

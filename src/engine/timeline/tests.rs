@@ -210,7 +210,7 @@ fn a_rescue_names_the_batch_and_how_it_was_left() {
         ..batch(12)
     };
     assert_eq!(
-        told(&rescued, None, &[cancelled.clone()]),
+        told(&rescued, None, std::slice::from_ref(&cancelled)),
         [
             "10 admitted",
             "12 packed b12",
@@ -234,7 +234,7 @@ fn a_rescue_names_the_batch_and_how_it_was_left() {
         cancel_sent: Some(at(101)),
         ..batch(12)
     };
-    let out = told(&rescued, None, &[behind.clone()]);
+    let out = told(&rescued, None, std::slice::from_ref(&behind));
     assert_eq!(out[3], "100 rescued b12 batch_12");
     let why = reasons(&rescued, &[behind], Happened::Rescued);
     assert!(why[0].contains("too short for a cancel"), "{why:?}");
@@ -249,7 +249,7 @@ fn a_rescue_is_told_before_its_first_call() {
         cancel_sent: Some(at(90)),
         ..batch(12)
     };
-    let out = told(&live, Some(12), &[cancelled.clone()]);
+    let out = told(&live, Some(12), std::slice::from_ref(&cancelled));
     assert_eq!(out[3..], ["90 rescued b12 batch_12"]);
     // Once a call has begun from there it is told of that, once.
     let mut live = live;
