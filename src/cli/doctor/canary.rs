@@ -112,7 +112,7 @@ pub async fn run(args: &Canary, reading: Reading, as_json: bool) -> Result<ExitC
         looks: LOOKS,
         tells: true,
     };
-    if !args.yes && !agreed(base, &key.variable, &plan)? {
+    if !args.yes && !agreed(base, &key.variable, &plan, &settings.prices)? {
         return Ok(ExitCode::SUCCESS);
     }
 
@@ -192,9 +192,9 @@ fn told_left(left: &[String]) -> String {
 }
 
 /// Says what will be done, and asks.
-fn agreed(base: &str, variable: &str, plan: &Plan) -> Result<bool, Failure> {
-    let cost = match cost(&plan.model, &plan.embedding_model) {
-        Some(cost) => format!("at most ${cost} by the prices that are compiled in"),
+fn agreed(base: &str, variable: &str, plan: &Plan, prices: &Prices) -> Result<bool, Failure> {
+    let cost = match cost(prices, &plan.model, &plan.embedding_model) {
+        Some(cost) => format!("at most ${cost} by the prices that are known here"),
         None => "little: a few hundred tokens, of a model whose price is not known here".into(),
     };
     eprintln!(
@@ -215,8 +215,7 @@ fn agreed(base: &str, variable: &str, plan: &Plan) -> Result<bool, Failure> {
 }
 
 /// The most that the calls can cost; none where a price is not known.
-fn cost(model: &str, embedding_model: &str) -> Option<Usd> {
-    let prices = Prices::built_in().ok()?;
+fn cost(prices: &Prices, model: &str, embedding_model: &str) -> Option<Usd> {
     let usage = |calls: u64, output: u64| Usage {
         input: INPUT * calls,
         output: output * calls,
@@ -291,8 +290,12 @@ mod tests {
     #[test]
     fn it_costs_a_fraction_of_a_cent() {
         // 80 × 0.15 + 256 × 0.60, 20 × 0.075 + 64 × 0.30, and 20 × 0.02, a million.
-        let most = cost("gpt-4o-mini", "text-embedding-3-small").unwrap();
+        let prices = Prices::built_in().unwrap();
+        let most = cost(&prices, "gpt-4o-mini", "text-embedding-3-small").unwrap();
         assert_eq!(most, Usd::from_pico(186_700_000));
-        assert_eq!(cost("nobody-knows", "text-embedding-3-small"), None);
+        assert_eq!(
+            cost(&prices, "nobody-knows", "text-embedding-3-small"),
+            None
+        );
     }
 }

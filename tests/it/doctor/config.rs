@@ -144,3 +144,14 @@ async fn a_file_that_cannot_be_read_is_told_apart() {
     assert_eq!(ended.code, Some(0), "{ended}");
     assert!(ended.stdout.contains("at their defaults"), "{ended}");
 }
+
+#[tokio::test]
+async fn a_file_of_prices_is_read_too() {
+    let (_dir, prices) = file("[models.mine]\nstandard = { input = 'free', output = '1' }\n");
+    let environment = [("OFFPEAK_PRICES__FILE", prices.as_str())];
+    let ended = offpeak(&["config", "check", "--json"], &environment).await;
+    assert_eq!(ended.code, Some(1), "{ended}");
+    let errors = ended.json()["errors"].clone();
+    assert_eq!(errors[0]["key"], "prices.file", "{ended}");
+    assert_eq!(errors.as_array().unwrap().len(), 1, "{ended}");
+}
