@@ -197,7 +197,7 @@ async fn an_operator_issues_lists_and_revokes_and_no_key_is_in_the_log() {
             &["revoke", "ok_01kap9kdcg0000040000000000"],
             "No key `ok_01kap9kdcg0000040000000000`",
         ),
-        (&["revoke", "../status"], "is no id of a key"),
+        (&["revoke", "../status"], "is no id of this kind"),
     ] {
         let (code, out, said) = keys(&server.base, dir, args);
         assert_eq!((code, out.as_str()), (2, ""), "{args:?}");
