@@ -5,7 +5,7 @@
 //!
 //! **The number of series has a bound.** A label is one of the few words that stand in
 //! this program, or the name of a model that has a price, of which only so many are told
-//! apart ([`models`]). No tenant, tag or id, and nothing else that callers think up.
+//! apart (`metrics::models`). No tenant, tag or id, and nothing else that callers think up.
 
 mod batches;
 mod gen_ai;

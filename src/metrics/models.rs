@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use parking_lot::RwLock;
 
-/// A model's name, or [`OTHER`].
+/// A model's name, or `other`.
 pub type Model = Arc<str>;
 
 /// Models that are told apart, the first that were called. Providers have dozens with

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use offpeak::{app::Settings, config::Config};
+use offpeak::{app::Settings, config::Config, ledger::Prices};
 use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 
 /// Pages in the root; all of docs/ come besides.
@@ -79,6 +79,11 @@ fn settings_that_are_shown_can_be_set() {
         }
         for text in page.toml {
             shown += 1;
+            // A list of prices, which begins with its date.
+            if text.starts_with("updated") {
+                Prices::parse(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+                continue;
+            }
             let file = tempfile::NamedTempFile::new().unwrap();
             fs::write(file.path(), &text).unwrap();
             let config = Config::load(Some(file.path()), [("", ""); 0], &[]);
