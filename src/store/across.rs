@@ -19,13 +19,8 @@ use crate::{
 };
 
 pub fn find(kv: &impl Kv, id: RequestId) -> Read<Option<RequestKey>> {
-    let tenants = Tenants {
-        all: request::all(),
-        of: request::tenant_of,
-        behind: request::behind,
-    };
     let mut found = None;
-    tenants.each(kv, |tenant| {
+    who_asked().each(kv, |tenant| {
         let key = RequestKey { tenant, id };
         found = kv.get(&request::key(key))?.map(|_| key);
         Ok(found.is_none())
@@ -34,11 +29,6 @@ pub fn find(kv: &impl Kv, id: RequestId) -> Read<Option<RequestKey>> {
 }
 
 pub fn newest(kv: &impl Kv, before: Option<RequestId>, limit: usize) -> Read<Vec<Head>> {
-    let tenants = Tenants {
-        all: request::all(),
-        of: request::tenant_of,
-        behind: request::behind,
-    };
     let last = Latest {
         limit,
         of: |tenant| request::of_tenant(tenant, before),
@@ -47,7 +37,7 @@ pub fn newest(kv: &impl Kv, before: Option<RequestId>, limit: usize) -> Read<Vec
             Ok((head.request.key.id, head))
         },
     };
-    last.over(kv, &tenants)
+    last.over(kv, &who_asked())
 }
 
 pub fn recent(
@@ -126,6 +116,15 @@ pub fn ledger(
         Ok(found.len() < limit)
     })?;
     Ok(found)
+}
+
+/// Those who have requests.
+fn who_asked() -> Tenants<impl Fn(&[u8]) -> Read<TenantId>, impl Fn(TenantId) -> Span> {
+    Tenants {
+        all: request::all(),
+        of: request::tenant_of,
+        behind: request::behind,
+    }
 }
 
 /// Those who have a key in a span that begins with its tenant.

@@ -44,58 +44,92 @@ const LATELY: Duration = Duration::from_secs(31 * 86_400);
 
 impl SavingsQuery {
     pub fn of_tenant(query: Option<&str>) -> Result<Self, BadQuery> {
-        Self::parse(query, false)
+        Self::parse(query, Asker::Tenant)
     }
 
     pub fn of_operator(query: Option<&str>, now: Timestamp) -> Result<Self, BadQuery> {
-        let mut asked = Self::parse(query, true)?;
-        asked.period = asked.period.or_lately(now);
-        Ok(asked)
+        Self::parse(query, Asker::Operator(now))
     }
 
-    fn parse(query: Option<&str>, operator: bool) -> Result<Self, BadQuery> {
-        let mut asked = SavingsQuery::default();
-        for (name, value) in pairs(query)? {
-            match (name.as_str(), value.as_str()) {
-                ("by", "hour") => asked.by_hour = true,
+    fn parse(query: Option<&str>, asker: Asker) -> Result<Self, BadQuery> {
+        let mut by_hour = false;
+        let (period, whose) = asker.rows(query, |name, value| {
+            match (name, value) {
+                ("by", "hour") => by_hour = true,
                 ("by", _) => return Err(bad("by", "`by` takes `hour`.".into())),
-                ("tenant", _) if operator => asked.whose = Some(Whose(value)),
-                _ if asked.period.takes(&name, &value)? => {}
-                _ => return Err(unknown(&name)),
+                _ => return Ok(false),
             }
-        }
-        asked.period.checked()?;
-        Ok(asked)
+            Ok(true)
+        })?;
+        Ok(SavingsQuery {
+            period,
+            by_hour,
+            whose,
+        })
     }
 }
 
 impl LedgerQuery {
     pub fn of_tenant(query: Option<&str>) -> Result<Self, BadQuery> {
-        Self::parse(query, false)
+        Self::parse(query, Asker::Tenant)
     }
 
     pub fn of_operator(query: Option<&str>, now: Timestamp) -> Result<Self, BadQuery> {
-        let mut asked = Self::parse(query, true)?;
-        asked.period = asked.period.or_lately(now);
-        Ok(asked)
+        Self::parse(query, Asker::Operator(now))
     }
 
-    fn parse(query: Option<&str>, operator: bool) -> Result<Self, BadQuery> {
-        let mut asked = LedgerQuery::default();
-        for (name, value) in pairs(query)? {
-            match (name.as_str(), value.as_str()) {
-                ("format", "json") => asked.format = Format::Json,
-                ("format", "csv") => asked.format = Format::Csv,
+    fn parse(query: Option<&str>, asker: Asker) -> Result<Self, BadQuery> {
+        let mut format = Format::default();
+        let (period, whose) = asker.rows(query, |name, value| {
+            match (name, value) {
+                ("format", "json") => format = Format::Json,
+                ("format", "csv") => format = Format::Csv,
                 ("format", _) => {
                     return Err(bad("format", "`format` is `json` or `csv`.".into()));
                 }
-                ("tenant", _) if operator => asked.whose = Some(Whose(value)),
-                _ if asked.period.takes(&name, &value)? => {}
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        Ok(LedgerQuery {
+            period,
+            format,
+            whose,
+        })
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Asker {
+    Tenant,
+    /// And now.
+    Operator(Timestamp),
+}
+
+impl Asker {
+    /// Which rows are asked for. `takes` takes the parameters that a query has besides,
+    /// and says whether it is one.
+    fn rows(
+        self,
+        query: Option<&str>,
+        mut takes: impl FnMut(&str, &str) -> Result<bool, BadQuery>,
+    ) -> Result<(Period, Option<Whose>), BadQuery> {
+        let mut period = Period::default();
+        let mut whose = None;
+        for (name, value) in pairs(query)? {
+            if takes(&name, &value)? || period.takes(&name, &value)? {
+                continue;
+            }
+            match (self, name.as_str()) {
+                (Asker::Operator(_), "tenant") => whose = Some(Whose(value)),
                 _ => return Err(unknown(&name)),
             }
         }
-        asked.period.checked()?;
-        Ok(asked)
+        period.checked()?;
+        Ok(match self {
+            Asker::Tenant => (period, whose),
+            Asker::Operator(now) => (period.or_lately(now), whose),
+        })
     }
 }
 
