@@ -188,7 +188,7 @@ fn fail(failure: &Failure) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Cancelled at the first SIGTERM or Ctrl-C.
+/// Cancelled at the first SIGTERM or Ctrl-C. Who cancels it is not kept waiting for either.
 fn stop_on_signal(tasks: &tokio_util::task::TaskTracker) -> tokio_util::sync::CancellationToken {
     use tokio::signal::unix::{SignalKind, signal};
     let stop = tokio_util::sync::CancellationToken::new();
@@ -198,6 +198,7 @@ fn stop_on_signal(tasks: &tokio_util::task::TaskTracker) -> tokio_util::sync::Ca
             Ok(mut terminate) => tokio::select! {
                 _ = terminate.recv() => {}
                 _ = tokio::signal::ctrl_c() => {}
+                () = stopping.cancelled() => {}
             },
             Err(error) => {
                 tracing::error!(%error, "no signals; stop with SIGKILL");

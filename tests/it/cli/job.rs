@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{KEY, Said, World, offpeak, said};
-use crate::kill::soon;
+use crate::kill::{apart, soon};
 
 pub struct Job {
     pub input: PathBuf,
@@ -72,8 +72,7 @@ impl Job {
         self.comes_to(point).await;
         assert_eq!(child.try_wait().unwrap(), None, "it ended before");
         kill_process(Pid::from_child(&child), signal).unwrap();
-        let ending = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
-        Said::of(soon("its end", ending).await.unwrap())
+        Said::of(apart("its end", move || child.wait_with_output().unwrap()).await)
     }
 
     /// Waits until the journal has come so far.

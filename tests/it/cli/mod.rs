@@ -1,6 +1,7 @@
 //! The commands as processes, against a server and a provider on real sockets.
 
 mod commands;
+mod demo;
 mod endings;
 mod generated;
 mod job;
@@ -16,6 +17,7 @@ use std::{
 use offpeak::simulator;
 
 use crate::kill::{
+    apart,
     process::{Revived, Setup},
     provider::{Provider, quick},
 };
@@ -92,10 +94,5 @@ impl Said {
 
 /// Waits for its end, while the provider of this process goes on.
 async fn said(mut command: Command) -> Said {
-    let running = tokio::task::spawn_blocking(move || command.output().unwrap());
-    Said::of(
-        crate::kill::soon("the command's end", running)
-            .await
-            .unwrap(),
-    )
+    Said::of(apart("the command's end", move || command.output().unwrap()).await)
 }

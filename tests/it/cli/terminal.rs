@@ -15,10 +15,10 @@ use rustix::{
 };
 
 use super::{World, offpeak};
-use crate::kill::{PATIENCE, soon};
+use crate::kill::{PATIENCE, apart};
 
 /// Killed where the test fails.
-struct Running(Child);
+pub struct Running(pub Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -101,7 +101,7 @@ async fn ended_by(key: &'static [u8]) {
             }
         }
     });
-    let watching = tokio::task::spawn_blocking(move || {
+    let watching = apart("its end", move || {
         let canonical = || {
             tcgetattr(&theirs)
                 .unwrap()
@@ -127,7 +127,7 @@ async fn ended_by(key: &'static [u8]) {
         assert!(canonical(), "the terminal is as it was");
         ended
     });
-    let ended = soon("its end", watching).await.unwrap();
+    let ended = watching.await;
     assert_eq!(ended.code(), Some(0));
 }
 
@@ -148,11 +148,11 @@ async fn without_a_terminal_it_says_a_line_a_second() {
     let mut child = Running(command.stdout(Stdio::piped()).spawn().unwrap());
     let server = world.server.up();
     let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
-    let reading = tokio::task::spawn_blocking(move || {
+    let reading = apart("two lines", move || {
         let first = lines.next().unwrap().unwrap();
         (first, lines.next().unwrap().unwrap(), lines)
     });
-    let (first, second, mut lines) = soon("two lines", reading).await.unwrap();
+    let (first, second, mut lines) = reading.await;
     for line in [&first, &second] {
         assert!(
             line.ends_with("running: 0 open (0 queued, 0 in 0 batches, 0 live)"),
@@ -162,12 +162,12 @@ async fn without_a_terminal_it_says_a_line_a_second() {
     assert_ne!(first, second, "the time");
     // A server that goes is told, and looked for.
     world.server.signal(Signal::KILL);
-    let gone = tokio::task::spawn_blocking(move || {
+    let gone = apart("the loss", move || {
         lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("no answer")))
     });
-    let gone = soon("the loss", gone).await.unwrap().unwrap().unwrap();
+    let gone = gone.await.unwrap().unwrap();
     assert!(gone.contains(&*server.base), "{gone}");
     kill_process(Pid::from_child(&child.0), Signal::TERM).unwrap();
-    let ended = tokio::task::spawn_blocking(move || child.0.wait().unwrap());
-    assert_eq!(soon("its end", ended).await.unwrap().code(), Some(0));
+    let ended = apart("its end", move || child.0.wait().unwrap());
+    assert_eq!(ended.await.code(), Some(0));
 }

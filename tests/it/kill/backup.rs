@@ -17,6 +17,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::{
+    apart,
     caller::{Call, Client, Mode},
     load::Load,
     process::{Revived, Setup},
@@ -75,7 +76,7 @@ async fn a_backup_under_load_goes_on_elsewhere() {
     let file = dir.path().join("offpeak.backup");
     let (base, data) = (server.up().base.to_string(), setup.data_dir.clone());
     let to = file.clone();
-    let taking = tokio::task::spawn_blocking(move || {
+    let taking = apart("the backup", move || {
         offpeak(&[
             "backup",
             shown(&to),
@@ -85,7 +86,7 @@ async fn a_backup_under_load_goes_on_elsewhere() {
             shown(&data),
         ])
     });
-    let taken = soon("the backup", taking).await.unwrap();
+    let taken = taking.await;
     assert!(taken.status.success(), "{}", told(&taken));
     let ended = next.load(Ordering::Relaxed);
     assert!(ended > begun + 4, "there was load: {begun} to {ended}");

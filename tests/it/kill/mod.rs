@@ -34,6 +34,17 @@ pub async fn soon<T>(what: &str, happens: impl Future<Output = T>) -> T {
     }
 }
 
+/// Runs what blocks on a thread of its own. Unlike tokio's, it does not keep a test that has
+/// failed from ending.
+pub async fn apart<T: Send + 'static>(
+    what: &str,
+    blocks: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    let (done, doing) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || done.send(blocks()).ok());
+    soon(what, doing).await.expect("its thread ends well")
+}
+
 /// A number in the environment.
 pub fn number_from(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{sync::watch, time::sleep};
 
-use super::soon;
+use super::{apart, soon};
 
 /// What a day is played with in seconds.
 pub const FAST: &[(&str, &str)] = &[
@@ -158,8 +158,8 @@ impl Loading {
 
     async fn ended(self) -> Result<Process, Refusal> {
         let stdout = self.stdout;
-        let reading = tokio::task::spawn_blocking(move || first_line(stdout));
-        let (line, stdout) = soon("the line with the address", reading).await.unwrap();
+        let read = apart("the line with the address", move || first_line(stdout));
+        let (line, stdout) = read.await;
         let address = line
             .strip_prefix("offpeak listens on ")
             .and_then(|rest| rest.split(' ').next());
@@ -214,8 +214,10 @@ impl Process {
 
     /// Waits for its end.
     pub async fn ended(mut self) -> ExitStatus {
-        let waiting = tokio::task::spawn_blocking(move || self.child.0.wait().unwrap());
-        soon("the end of the process", waiting).await.unwrap()
+        apart("the end of the process", move || {
+            self.child.0.wait().unwrap()
+        })
+        .await
     }
 }
 

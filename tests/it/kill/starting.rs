@@ -16,6 +16,7 @@ use rustix::{
 use serde_json::{Value, json};
 
 use super::{
+    apart,
     process::{Loading, Process, Setup},
     provider::{Provider, quick},
     soon,
@@ -38,13 +39,13 @@ impl Gate {
     }
 
     async fn open(self) {
-        let opening = tokio::task::spawn_blocking(move || {
+        let opening = apart("the start to read its mark", move || {
             let mut pipe = fs::File::options().write(true).open(&self.file).unwrap();
             let told = fs::read(&self.kept).unwrap();
             fs::rename(&self.kept, &self.file).unwrap();
             pipe.write_all(&told).unwrap();
         });
-        soon("the start to read its mark", opening).await.unwrap();
+        opening.await;
     }
 }
 
