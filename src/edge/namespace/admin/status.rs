@@ -20,7 +20,7 @@ use crate::{
     edge::{Edge, errors::ApiError},
     engine::{Engine, LiveScope, Progress},
     model::{
-        batch::BatchState,
+        batch::{BatchState, Left},
         id::{BatchId, CredentialId, TenantId},
         time::Timestamp,
     },
@@ -152,6 +152,8 @@ struct BatchView {
     created_at: Shown<Timestamp>,
     age_seconds: u64,
     reason: String,
+    /// Why it was left before it had ended.
+    left: Option<&'static str>,
     tenant: Shown<TenantId>,
     endpoint: &'static str,
     model: String,
@@ -232,6 +234,7 @@ impl BatchView {
             created_at: Shown(batch.created),
             age_seconds: batch.settled.unwrap_or(now).since(batch.created).as_secs(),
             reason: batch.reason,
+            left: batch.left.map(Left::reason),
             tenant: Shown(batch.tenant),
             endpoint: batch.endpoint.path(),
             model: batch.model,
