@@ -51,7 +51,7 @@ impl Engine {
             self.had_its_turn(&mut round, tenant);
             let submitting = self.inflight.submits.begin(id);
             let engine = self.clone();
-            let span = tracing::debug_span!("submit", batch = %id);
+            let span = tracing::info_span!("submit", batch = %id);
             self.tasks.spawn(
                 async move {
                     if let Err(error) = engine.submit_step(batch).await {

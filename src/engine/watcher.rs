@@ -51,7 +51,7 @@ impl Engine {
                 }
             }
             let engine = self.clone();
-            let span = tracing::debug_span!("watch", batch = %id);
+            let span = tracing::info_span!("watch", batch = %id);
             self.tasks.spawn(
                 async move {
                     if let Err(error) = engine.look(batch).await {

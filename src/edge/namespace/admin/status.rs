@@ -27,9 +27,6 @@ use crate::{
     ports::StoreError,
 };
 
-/// Webhooks are counted up to here: each takes a look at its key.
-const MAX_COUNTED: usize = 1_000;
-
 /// Batches that are looked through for those that have ended.
 const MAX_LOOKED_AT: usize = 2_000;
 
@@ -103,7 +100,7 @@ struct Requests {
     live: u64,
 }
 
-/// Webhooks, counted up to [`MAX_COUNTED`] each.
+/// Webhooks.
 #[derive(Serialize)]
 struct Deliveries {
     pending: usize,
@@ -180,7 +177,7 @@ pub(super) async fn status(engine: &Engine) -> Result<Status, StoreError> {
     let counts = engine.counts();
     let batches = engine.batches_in_flight();
     let edges = engine.edges().await?;
-    let deliveries = engine.delivery_counts(MAX_COUNTED).await?;
+    let deliveries = engine.delivery_counts();
     Ok(Status {
         object: "offpeak.status",
         now: Shown(now),
