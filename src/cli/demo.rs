@@ -188,6 +188,8 @@ fn proxy(listen: &str, upstream: &str, data: &std::path::Path) -> Result<Setting
         ("store.data_dir", data.display().to_string()),
         ("store.reserve_bytes", "0".to_owned()),
         ("packing.linger", "500ms".to_owned()),
+        // As fast as its hours go by.
+        ("packing.creates_per_hour", (2_000.0 * SPEED).to_string()),
         ("watch.poll_interval", "250ms".to_owned()),
         ("watch.polls_per_second", "50".to_owned()),
         ("rescue.reserve", "6s".to_owned()),

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::calls::{Client, Kind};
 
 /// Between two calls.
-const PAUSE: Duration = Duration::from_millis(700);
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// Makes calls from number `first` on until `stop`.
 pub async fn on(client: Client, first: usize, stop: &CancellationToken) {
