@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::{
-    engine::{Engine, live::Payer},
+    engine::{Engine, live::Payer, settling::why_it_ended},
     ledger,
     model::{
         attempt::{Attempt, AttemptId, AttemptState, Lane},
@@ -116,7 +116,7 @@ impl Engine {
         if retry::is_retryable(status) && self.now() < last {
             return Ok(None);
         }
-        let reason = self.reason_of_line(&asked);
+        let reason = why_it_ended(status, &body, self.reason_of_line(&asked));
         let outcome = self.line_outcome(batch, (&asked).into(), reason, (status, request), &body);
         Ok(Some((asked, outcome, body)))
     }
