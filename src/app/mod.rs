@@ -205,6 +205,7 @@ impl App {
             passthrough,
             edge::Settings {
                 connections,
+                operators_apart: serving.admin_address.is_some(),
                 ..settings.edge
             },
             memory,
@@ -212,10 +213,7 @@ impl App {
             upstream_events,
         );
         let stopping = edge.stopping.clone();
-        desk.open(edge::routers(
-            &Arc::new(edge),
-            serving.admin_address.is_some(),
-        ));
+        desk.open(edge::routers(&Arc::new(edge)));
         Ok(App {
             serving,
             engine,

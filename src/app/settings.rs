@@ -156,6 +156,8 @@ impl Settings {
                 body_timeout: server.body_timeout,
                 max_body_memory: server.max_body_memory,
                 connections: server.max_connections,
+                base_url: (!server.public_url.is_empty()).then(|| server.public_url()),
+                operators_apart: server.admin_listen.is_some(),
             },
             provider: config.section("upstream")?,
             store: config.section("store")?,
