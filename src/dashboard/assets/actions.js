@@ -6,8 +6,8 @@ import { byId } from "./dom.js";
 let page = null;
 
 /**
- * `here.api()` and `here.status()` are those of the moment; `here.seen(status)` is told
- * the answer, and `here.changed()` that something is another than it was.
+ * `here.api()` and `here.status()` are those of the moment; `here.seen(status, api)` is
+ * told the answer, and `here.changed()` that something is another than it was.
  */
 export function start(here) {
   page = here;
@@ -40,18 +40,20 @@ function flush() {
 }
 
 async function operate(what, done) {
-  page.seen(await page.api().post(what));
-  announce(done);
+  const api = page.api();
+  page.seen(await api.post(what), api);
+  return done;
 }
 
+/** By `button`, which takes no other press meanwhile. */
 export async function redeliver(id, button) {
-  if (button) button.disabled = true;
+  button.disabled = true;
   try {
     await page.api().post(`requests/${encodeURIComponent(id)}/redeliver`);
     announce(`The webhook of ${id} is being sent again.`);
   } catch (error) {
     announce(`It was not sent again: ${error.message}`);
-    if (button) button.disabled = false;
+    button.disabled = false;
   }
   page.changed();
 }
@@ -63,8 +65,8 @@ export function cancel(id) {
     yes: "Cancel it",
     act: async () => {
       await page.api().post(`requests/${encodeURIComponent(id)}/cancel`);
-      announce(`${id} is cancelled.`);
       page.changed();
+      return `${id} is cancelled.`;
     },
   });
 }
