@@ -48,7 +48,7 @@ pub fn table(batches: &Value) -> Table {
         ("age", true),
         ("earliest deadline", false),
         ("provider", false),
-        ("last error", false),
+        ("note", false),
     ]);
     for batch in batches.as_array().into_iter().flatten() {
         let provider = [&batch["provider_id"], &batch["provider_status"]];
@@ -62,19 +62,20 @@ pub fn table(batches: &Value) -> Table {
             Cell::from(age(batch["age_seconds"].as_u64().unwrap_or_default())),
             Cell::instant(&batch["earliest_deadline"]),
             Cell::from(provider.join(" ").trim()),
-            match &batch["last_error"] {
-                Value::Null => Cell::from(""),
-                error => Cell::warning(error.as_str().unwrap_or_default()),
+            match (batch["last_error"].as_str(), batch["left"].as_str()) {
+                (Some(error), _) => Cell::warning(error),
+                (None, left) => Cell::from(left.unwrap_or_default()),
             },
         ]);
     }
     table
 }
 
-/// As far as the provider said.
+/// As far as the provider said, or what it answered in all.
 fn done(batch: &Value) -> String {
-    let (lines, finished) = (batch["lines"].as_u64(), batch["finished_lines"].as_u64());
-    match (lines, finished) {
+    let answered = batch["answered_lines"].as_u64();
+    let done = answered.or(batch["finished_lines"].as_u64());
+    match (batch["lines"].as_u64(), done) {
         (Some(lines), Some(finished)) if lines > 0 => format!("{} %", finished * 100 / lines),
         _ => "-".into(),
     }
@@ -108,6 +109,11 @@ mod tests {
              "lines": 7, "age_seconds": 100_000, "provider_id": null,
              "earliest_deadline": "2026-11-22T23:20:00.000Z", "provider_status": null,
              "last_error": "429 Too Many Requests"},
+            {"id": "ob_01kap9kdcg00000c0000000000", "state": "settled", "model": "o3",
+             "lines": 8, "finished_lines": 2, "answered_lines": 4, "age_seconds": 60,
+             "earliest_deadline": "2026-11-22T23:20:00.000Z", "provider_id": "batch_def",
+             "provider_status": "cancelled", "last_error": null,
+             "left": "it hung, and there was time for a fresh batch"},
         ]);
         let plain = anstream::adapter::strip_str(&text(&batches)).to_string();
         insta::assert_snapshot!(plain);

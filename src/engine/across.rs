@@ -106,9 +106,8 @@ impl Engine {
         self.store.all_dead_letters(after, limit).await
     }
 
-    /// Counted up to `most` each.
-    pub async fn delivery_counts(&self, most: usize) -> Result<DeliveryCounts, StoreError> {
-        self.store.delivery_counts(most).await
+    pub fn delivery_counts(&self) -> DeliveryCounts {
+        self.store.delivery_counts()
     }
 
     /// Batches that have not ended, earliest deadline first.

@@ -96,6 +96,7 @@ impl Engine {
             admitted: entry.key.id.born(),
             finished: brief.finished,
             deadline: entry.deadline,
+            on_late: entry.cohort.on_late,
         });
         if brief.usage == Usage::default() {
             return;

@@ -349,7 +349,8 @@ impl Engine {
         self.disk_bytes.load(Ordering::Relaxed)
     }
 
-    /// A change that changes nothing, through the store's writer and its sync.
+    /// A change that changes nothing, through the store's writer and its sync, and a look
+    /// whether the disk has room for admissions.
     ///
     /// # Errors
     /// When no call with a deadline could be taken in.
@@ -358,7 +359,11 @@ impl Engine {
             tenant: TenantId([0; 16]),
             id: RequestId::MIN,
         };
-        self.store.erase(nobodys).await.map(|_| ())
+        self.store.erase(nobodys).await?;
+        match self.store.spare_bytes().await? {
+            0 => Err(StoreError::Full),
+            _ => Ok(()),
+        }
     }
 
     /// Returns when the store has failed for good and a new process could go on: nothing

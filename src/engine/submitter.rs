@@ -12,7 +12,7 @@ use tracing::Instrument;
 use crate::{
     metrics::BatchEnd,
     model::{
-        batch::{Batch, BatchEvent, BatchState},
+        batch::{Batch, BatchEvent, BatchState, Left},
         id::{BatchId, TenantId},
         request::Place,
         time::Timestamp,
@@ -51,7 +51,7 @@ impl Engine {
             self.had_its_turn(&mut round, tenant);
             let submitting = self.inflight.submits.begin(id);
             let engine = self.clone();
-            let span = tracing::debug_span!("submit", batch = %id);
+            let span = tracing::info_span!("submit", batch = %id);
             self.tasks.spawn(
                 async move {
                     if let Err(error) = engine.submit_step(batch).await {
@@ -81,7 +81,7 @@ impl Engine {
         for tracked in batches.values() {
             let batch = &tracked.batch;
             let is_next = HERE.contains(&batch.state);
-            let goes_on = !paused || tracked.wanted || batch.create_sent.is_some();
+            let goes_on = !paused || tracked.is_wanted() || batch.create_sent.is_some();
             if !is_next || !goes_on {
                 continue;
             }
@@ -89,7 +89,7 @@ impl Engine {
                 next = next.sooner(Next::At(tracked.due));
                 continue;
             }
-            let item = (!tracked.wanted, batch.earliest_deadline, batch.id);
+            let item = (!tracked.is_wanted(), batch.earliest_deadline, batch.id);
             due.push((batch.tenant, item));
         }
         (limits.submitting.round(due), next)
@@ -288,17 +288,19 @@ impl Engine {
     /// A batch that will not reach the provider: its lines run live. That holds for
     /// `Offpeak-On-Late: wait` too, for no later batch would be taken either, and
     /// for `fail` until the deadline.
-    async fn dissolve(self: &Arc<Self>, batch: Batch) -> Result<(), StoreError> {
+    async fn dissolve(self: &Arc<Self>, mut batch: Batch) -> Result<(), StoreError> {
+        batch.left = self.wanted(batch.id);
         self.abandon(batch, Place::Live).await
     }
 
     /// A batch that the provider has no room for: its lines wait for another one, as
     /// large as it may be by then.
-    async fn unpack(self: &Arc<Self>, batch: Batch) -> Result<(), StoreError> {
+    async fn unpack(self: &Arc<Self>, mut batch: Batch) -> Result<(), StoreError> {
         let place = match self.learn_from_refusal(&batch).await? {
             true => Place::Live,
             false => self.after_return(batch.cohort, &self.scope_of(&batch), batch.endpoint),
         };
+        batch.left = Some(Left::NoRoom);
         self.abandon(batch, place).await
     }
 
@@ -315,11 +317,12 @@ impl Engine {
     }
 
     pub(super) fn is_wanted(&self, id: BatchId) -> bool {
-        self.summary
-            .lock()
-            .batches
-            .get(&id)
-            .is_some_and(|tracked| tracked.wanted)
+        self.wanted(id).is_some()
+    }
+
+    /// Why its lines are wanted back, if they are.
+    pub(super) fn wanted(&self, id: BatchId) -> Option<Left> {
+        self.summary.lock().batches.get(&id)?.wanted
     }
 
     pub(super) fn put_off(&self, id: BatchId, pause: Duration) {

@@ -171,19 +171,27 @@ fn rescued(id: BatchId, batch: Option<&Batch>, attempt: Option<&Attempt>) -> Eve
     let cancelled = batch
         .and_then(|batch| batch.cancel_sent)
         .filter(|at| began.is_none_or(|began| *at <= began));
-    let reason = match (batch, cancelled) {
-        (None, _) => "taken out of its batch",
-        (Some(_), Some(_)) => "its batch was cancelled, to be in time elsewhere",
-        (Some(batch), None) if batch.submitted.is_none() => {
-            "taken out of its batch before that was submitted"
-        }
-        (Some(_), None) => "its batch had not ended, and time was too short for a cancel",
+    let (reason, left) = match (batch, cancelled) {
+        (None, _) => ("taken out of its batch", None),
+        (Some(batch), Some(_)) => ("its batch was cancelled", batch.left),
+        (Some(batch), None) if batch.submitted.is_none() => (
+            "taken out of its batch before that was submitted",
+            batch.left,
+        ),
+        (Some(_), None) => (
+            "its batch had not ended, and time was too short for a cancel",
+            None,
+        ),
+    };
+    let reason = match left {
+        Some(left) => format!("{reason}: {}", left.reason()),
+        None => reason.to_owned(),
     };
     Event {
         lane: Some(Lane::Batch),
         batch: Some(id),
         provider: batch.and_then(|batch| batch.provider_id.clone()),
-        reason: Some(reason.to_owned()),
+        reason: Some(reason),
         ..event(cancelled.or(began), Happened::Rescued)
     }
 }

@@ -8,7 +8,7 @@ use tracing::Instrument;
 use crate::{
     model::{
         attempt::Lane,
-        batch::{Batch, BatchEvent, BatchState},
+        batch::{Batch, BatchEvent, BatchState, Left},
         id::{BatchId, CredentialId},
         time::Timestamp,
     },
@@ -51,7 +51,7 @@ impl Engine {
                 }
             }
             let engine = self.clone();
-            let span = tracing::debug_span!("watch", batch = %id);
+            let span = tracing::info_span!("watch", batch = %id);
             self.tasks.spawn(
                 async move {
                     if let Err(error) = engine.look(batch).await {
@@ -82,7 +82,7 @@ impl Engine {
                 let batch = &tracked.batch;
                 (
                     // A rescue has no time to wait behind the polls of others.
-                    !tracked.wanted,
+                    !tracked.is_wanted(),
                     tracked.due,
                     batch.earliest_deadline,
                     batch.id,
@@ -144,8 +144,10 @@ impl Engine {
             let why = "the provider never ended the batch";
             return self.give_up(&mut batch, why).await;
         }
-        let unwanted = self.is_wanted(batch.id) || self.is_older(&batch, self.longest_life());
-        if unwanted && batch.state == BatchState::Submitted {
+        let overdue = self.is_older(&batch, self.longest_life());
+        let left = self.wanted(batch.id).or(overdue.then_some(Left::Overdue));
+        if left.is_some() && batch.state == BatchState::Submitted {
+            batch.left = left;
             return self.ask_to_cancel(batch, &id, &credential).await;
         }
         self.touch(batch);
@@ -209,7 +211,7 @@ impl Engine {
             return;
         };
         // Wanted back since it was looked at: its cancel is not put off.
-        let wanted = tracked.wanted && batch.state == BatchState::Submitted;
+        let wanted = tracked.is_wanted() && batch.state == BatchState::Submitted;
         let due = match wanted || tracked.hinted {
             true => now,
             false => now + poll::interval(looked_for(tracked, now), &self.settings.watch),
@@ -237,7 +239,7 @@ pub(super) fn looked_for(tracked: &Tracked, now: Timestamp) -> Duration {
     let batch = &tracked.batch;
     match batch.cancel_sent {
         Some(asked) => asked.until(now),
-        None if tracked.wanted => Duration::ZERO,
+        None if tracked.is_wanted() => Duration::ZERO,
         None => batch.submitted.unwrap_or(batch.created).until(now),
     }
 }

@@ -92,9 +92,10 @@ impl GenAi {
         gen_ai
     }
 
-    /// An answer's tokens.
+    /// An answer's tokens, of the types that it has any of: embeddings put none out.
     pub fn answered(&self, endpoint: Endpoint, model: &Model, usage: &Usage) {
-        for (gen_ai_token_type, count) in [("input", usage.input), ("output", usage.output)] {
+        let types = [("input", usage.input), ("output", usage.output)];
+        for (gen_ai_token_type, count) in types.into_iter().filter(|(_, count)| *count > 0) {
             let labels = Tokens {
                 gen_ai_operation_name: operation(endpoint),
                 gen_ai_provider_name: PROVIDER,

@@ -11,7 +11,7 @@ pub fn register(_registry: &mut Registry) {}
 pub fn register(registry: &mut Registry) {
     match linux::read() {
         Ok(process) => process.register(registry),
-        Err(error) => tracing::debug!(%error, "the process cannot be read"),
+        Err(error) => tracing::warn!(%error, "the process cannot be read"),
     }
 }
 
@@ -29,7 +29,8 @@ mod linux {
 
     pub struct Read {
         cpu_seconds: f64,
-        started: f64,
+        /// None where there is no `/proc/stat`, as behind systemd's `ProcSubset=pid`.
+        started: Option<f64>,
         resident: u64,
         virtual_: u64,
         open_fds: u64,
@@ -41,14 +42,14 @@ mod linux {
         let process = Process::myself()?;
         let stat = process.stat()?;
         let ticks = ticks_per_second() as f64;
-        let boot = procfs::boot_time_secs()? as f64;
+        let boot = procfs::boot_time_secs().ok();
         let max_fds = match process.limits()?.max_open_files.soft_limit {
             LimitValue::Value(most) => most,
             LimitValue::Unlimited => u64::MAX,
         };
         Ok(Read {
             cpu_seconds: (stat.utime + stat.stime) as f64 / ticks,
-            started: boot + stat.starttime as f64 / ticks,
+            started: boot.map(|boot| boot as f64 + stat.starttime as f64 / ticks),
             resident: stat.rss_bytes().get(),
             virtual_: stat.vsize,
             open_fds: process.fd_count()? as u64,
@@ -65,12 +66,14 @@ mod linux {
                 Unit::Seconds,
                 ConstCounter::new(self.cpu_seconds),
             );
-            registry.register_with_unit(
-                "process_start_time",
-                "When the process was started, since the Unix epoch",
-                Unit::Seconds,
-                ConstGauge::new(self.started),
-            );
+            if let Some(started) = self.started {
+                registry.register_with_unit(
+                    "process_start_time",
+                    "When the process was started, since the Unix epoch",
+                    Unit::Seconds,
+                    ConstGauge::new(started),
+                );
+            }
             for (name, help, bytes) in [
                 ("process_resident_memory", "Resident memory", self.resident),
                 ("process_virtual_memory", "Virtual memory", self.virtual_),

@@ -13,7 +13,7 @@ use crate::model::{
     attempt::Lane,
     endpoint::Endpoint,
     ledger::Slack,
-    request::{Guarantee, Request, State},
+    request::{Guarantee, OnLate, Request, State},
     time::Timestamp,
 };
 
@@ -35,6 +35,7 @@ pub struct Ended {
     pub admitted: Timestamp,
     pub finished: Timestamp,
     pub deadline: Timestamp,
+    pub on_late: OnLate,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -54,6 +55,7 @@ struct End {
     state: &'static str,
     lane: &'static str,
     late: bool,
+    on_late: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -127,8 +129,16 @@ impl Requests {
         let of_ours = [State::Failed, State::Cancelled].map(|state| (state, None));
         for (state, in_lane) in answered.chain(of_ours) {
             let (state, lane) = (state.as_str(), lane(in_lane));
-            for late in [false, true] {
-                drop(self.ended.get_or_create(&End { state, lane, late }));
+            for on_late in OnLate::ALL.map(OnLate::as_str) {
+                for late in [false, true] {
+                    let end = End {
+                        state,
+                        lane,
+                        late,
+                        on_late,
+                    };
+                    drop(self.ended.get_or_create(&end));
+                }
             }
         }
         for code in ALERTED {
@@ -156,7 +166,13 @@ impl Requests {
     pub fn ended(&self, ended: Ended) {
         let late = ended.finished > ended.deadline;
         let (state, lane) = (ended.state.as_str(), lane(ended.lane));
-        self.ended.get_or_create(&End { state, lane, late }).inc();
+        let end = End {
+            state,
+            lane,
+            late,
+            on_late: ended.on_late.as_str(),
+        };
+        self.ended.get_or_create(&end).inc();
         let took = ended.admitted.until(ended.finished);
         self.duration.get_or_create(&InLane { lane }).add(took);
         if ended.state == State::Succeeded {

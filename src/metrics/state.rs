@@ -28,9 +28,8 @@ pub struct State {
     pub refused_keys: u64,
     /// Calls outside of batches that are on their way, by model.
     pub live_calls: Vec<(Model, u64)>,
-    /// Webhooks that wait and dead letters that are kept, as far as they are counted. None
-    /// where the store does not tell.
-    pub webhooks: Option<[(&'static str, u64); 2]>,
+    /// Webhooks that wait and dead letters that are kept.
+    pub webhooks: [(&'static str, u64); 2],
     /// Receivers of webhooks that are called, waited for, or failed last.
     pub receivers: u64,
     /// Connections that wait, by what for.
@@ -97,13 +96,11 @@ impl State {
             "Callers' connections that wait for an answer, by what for",
             labelled("for", self.waiting),
         );
-        if let Some(webhooks) = self.webhooks {
-            registry.register(
-                "offpeak_webhooks",
-                "Webhooks that are pending, and dead letters, counted up to 10,000 each",
-                labelled("state", webhooks),
-            );
-        }
+        registry.register(
+            "offpeak_webhooks",
+            "Webhooks that are pending, and dead letters that are kept",
+            labelled("state", self.webhooks),
+        );
         registry.register(
             "offpeak_live_calls_in_flight",
             "Calls outside of batches that are on their way, by model",

@@ -58,6 +58,28 @@ pub struct Batch {
     /// What the budget of an issued key keeps for its lines, counted when it was sealed:
     /// the most that they are expected to cost. None where no such budget counts them.
     pub most: Option<Usd>,
+    /// Where its cancel was sent, or it was given up before its create.
+    pub left: Option<Left>,
+}
+
+/// Why a batch was left before it had ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Left {
+    /// Its lines are called live, to be in time.
+    Rescue,
+    /// It hung, and there was time for a fresh batch.
+    Fresh,
+    /// All of its lines had gone live before.
+    Overtaken,
+    /// The deadline of every line had passed.
+    Late,
+    /// The provider was late to end it.
+    Overdue,
+    /// The provider made a second batch of the same lines.
+    Twin,
+    /// The provider had no room for it.
+    NoRoom,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -117,6 +139,20 @@ impl BatchState {
     }
 }
 
+impl Left {
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Left::Rescue => "its lines are called live, to be in time",
+            Left::Fresh => "it hung, and there was time for a fresh batch",
+            Left::Overtaken => "all of its lines had gone live before",
+            Left::Late => "the deadline of every line had passed",
+            Left::Overdue => "the provider was late to end it",
+            Left::Twin => "it was a second batch of the same lines",
+            Left::NoRoom => "the provider had no room for it",
+        }
+    }
+}
+
 impl Batch {
     /// One that is yet to be filled.
     pub fn new(
@@ -155,6 +191,7 @@ impl Batch {
             twin_of: None,
             part_of: None,
             most: None,
+            left: None,
         }
     }
 

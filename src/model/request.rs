@@ -84,6 +84,18 @@ pub enum OnLate {
     Fail,
 }
 
+impl OnLate {
+    pub const ALL: [OnLate; 3] = [OnLate::Rescue, OnLate::Wait, OnLate::Fail];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            OnLate::Rescue => "rescue",
+            OnLate::Wait => "wait",
+            OnLate::Fail => "fail",
+        }
+    }
+}
+
 /// What was promised at admission. Firm work goes before the rest where there is
 /// not enough live capacity for both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -335,9 +335,8 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<(ReceiverId, RequestKey)>, StoreError>;
 
-    /// How many deliveries are pending and how many are dead letters, counted up to
-    /// `most` each.
-    async fn delivery_counts(&self, most: usize) -> Result<DeliveryCounts, StoreError>;
+    /// How many deliveries are pending and how many are dead letters. It reads nothing.
+    fn delivery_counts(&self) -> DeliveryCounts;
 
     // ---- receivers of webhooks
 

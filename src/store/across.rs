@@ -76,13 +76,11 @@ pub fn dead_letters(
     readable(kv, &span, limit, delivery::decode_dead)
 }
 
-pub fn delivery_counts(kv: &impl Kv, most: usize) -> Read<DeliveryCounts> {
-    let count = |span: &Span, most| Ok(kv.scan(span, End::Front, most)?.len());
-    let due = count(&delivery::all_due(), most)?;
-    Ok(DeliveryCounts {
-        pending: due + count(&delivery::backlogs(None), most - due)?,
-        dead: count(&delivery::all_dead(None), most)?,
-    })
+pub fn delivery_counts(kv: &impl Kv) -> DeliveryCounts {
+    DeliveryCounts {
+        pending: kv.how_many(delivery::DUE) + kv.how_many(delivery::BACKLOG),
+        dead: kv.how_many(delivery::DEAD),
+    }
 }
 
 pub fn ledger(

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io};
 
 use bytes::Bytes;
 
-use super::tally::Tally;
+use super::{codec::Kind, tally::Tally};
 use crate::ports::StoreError;
 
 /// Writes that become visible, and survive, together or not at all. `None`
@@ -36,6 +36,10 @@ pub trait Kv: Send + Sync + 'static {
     /// # Errors
     /// When nobody can say what is on the disk of all that was applied since the last.
     fn sync(&self) -> Result<(), StoreError>;
+
+    /// How many records of the kind there are, which is one of
+    /// [`COUNTED`](super::counts::COUNTED).
+    fn how_many(&self, kind: Kind) -> usize;
 
     /// What the last commit left, where that is counted.
     fn tally(&self) -> Option<Tally> {

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, ops::Bound};
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use super::kv::{Batch, End, Kv, Pair, Span};
+use super::{
+    codec::Kind,
+    kv::{Batch, End, Kv, Pair, Span},
+};
 use crate::ports::StoreError;
 
 #[derive(Default)]
@@ -44,6 +47,11 @@ impl Kv for MemoryKv {
             };
         }
         Ok(())
+    }
+
+    fn how_many(&self, kind: Kind) -> usize {
+        let tagged = |key: &&Bytes| key.first() == Some(&kind.tag);
+        self.map.read().keys().filter(tagged).count()
     }
 
     fn sync(&self) -> Result<(), StoreError> {

@@ -23,6 +23,7 @@ mod changes;
 mod codec;
 #[cfg(test)]
 mod conformance;
+mod counts;
 mod damage;
 mod fresh;
 mod kv;
@@ -684,9 +685,8 @@ impl<K: Kv> Store for KvStore<K> {
             .await
     }
 
-    async fn delivery_counts(&self, most: usize) -> Result<DeliveryCounts, StoreError> {
-        self.read(usize::MAX, move |kv| across::delivery_counts(kv, most))
-            .await
+    fn delivery_counts(&self) -> DeliveryCounts {
+        across::delivery_counts(&*self.kv)
     }
 
     async fn turn_off(&self, off: TurnedOff) -> Result<(), StoreError> {

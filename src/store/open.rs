@@ -108,6 +108,7 @@ impl SledStore {
             Format::Migrated => {}
             Format::Present => kv.resume(sound()?),
         }
+        kv.recount().map_err(damaged)?;
         let kv = Arc::new(kv);
         let horizon = Arc::new(Horizon::new());
         let reserve = settings.reserve_bytes.max(LEAST_RESERVE);

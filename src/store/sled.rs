@@ -18,7 +18,8 @@ use parking_lot::Mutex;
 use rustix::fs::FlockOperation;
 
 use super::{
-    codec,
+    codec::{self, Kind},
+    counts::{COUNTED, Counts},
     kv::{Batch, End, Kv, Pair, Span},
     records::meta,
     tally::Tally,
@@ -43,6 +44,7 @@ pub struct SledKv {
     db: sled::Db,
     /// What the last commit wrote of all of them.
     tally: Mutex<Tally>,
+    counts: Mutex<Counts>,
     torn: AtomicBool,
     closing: Closing,
 }
@@ -83,6 +85,7 @@ impl SledKv {
         Ok(SledKv {
             db,
             tally,
+            counts: Mutex::default(),
             torn: AtomicBool::new(false),
             closing,
         })
@@ -91,6 +94,22 @@ impl SledKv {
     /// What stands in the database, to count on from.
     pub fn resume(&self, tally: Tally) {
         *self.tally.lock() = tally;
+    }
+
+    /// Counts what is [`COUNTED`], to count on from. Reads their keys.
+    pub fn recount(&self) -> Result<(), StoreError> {
+        let mut counts = Counts::default();
+        for kind in COUNTED {
+            let keys = self.db.scan_prefix([kind.tag]).keys();
+            for (number, key) in keys.enumerate() {
+                counts.enter(&key.map_err(failed)?);
+                if number % 64 == 0 {
+                    drop(Collect);
+                }
+            }
+        }
+        *self.counts.lock() = counts;
+        Ok(())
     }
 
     /// A tally of all there is, and the keys whose values are not what was written.
@@ -285,12 +304,15 @@ impl Kv for SledKv {
         // the commit before any of it is made.
         let mut tally = *self.tally.lock();
         tally.commits += 1;
+        let mut counts = *self.counts.lock();
         for (key, value) in batch {
             if let Some(old) = self.db.get(&key).map_err(failed)? {
                 tally.leave(&key, &old);
+                counts.leave(&key);
             }
             if let Some(value) = &value {
                 tally.enter(&key, value);
+                counts.enter(&key);
             }
             let length = value.as_ref().map_or(0, Bytes::len);
             if touches(length) > 0 {
@@ -309,10 +331,15 @@ impl Kv for SledKv {
             failed(error)
         })?;
         *self.tally.lock() = tally;
+        *self.counts.lock() = counts;
         for (key, length) in &large {
             self.touch(key, *length);
         }
         Ok(())
+    }
+
+    fn how_many(&self, kind: Kind) -> usize {
+        self.counts.lock().of(kind.tag)
     }
 
     fn is_torn(&self) -> bool {

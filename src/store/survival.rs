@@ -19,7 +19,7 @@ use proptest::prelude::*;
 use super::{
     KvStore, OpenError, SledStore,
     changes::payload,
-    codec::seal,
+    codec::{Kind, seal},
     conformance::{
         admission, admit, at, batch_id, content, ending, open, request, settings, settle,
     },
@@ -155,6 +155,10 @@ impl Kv for Arc<Disk> {
             return Err(StoreError::Io(ErrorKind::StorageFull.into()));
         }
         self.map.apply(batch)
+    }
+
+    fn how_many(&self, kind: Kind) -> usize {
+        self.map.how_many(kind)
     }
 
     fn is_torn(&self) -> bool {

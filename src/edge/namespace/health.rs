@@ -11,7 +11,7 @@ use axum::{
 use http::StatusCode;
 use tokio::time::timeout;
 
-use crate::edge::Edge;
+use crate::{edge::Edge, ports::StoreError};
 
 pub fn routes() -> Router<Arc<Edge>> {
     Router::new()
@@ -29,6 +29,7 @@ async fn ready(State(edge): State<Arc<Edge>>) -> Response {
     }
     match timeout(PATIENCE, edge.engine.check_store()).await {
         Ok(Ok(())) => "ready\n".into_response(),
+        Ok(Err(StoreError::Full)) => not_ready("the disk is full\n"),
         Ok(Err(error)) => {
             tracing::error!(%error, "not ready");
             not_ready("the store fails\n")

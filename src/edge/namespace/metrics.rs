@@ -17,9 +17,6 @@ use crate::{
     model::batch::BatchState,
 };
 
-/// As many are counted of each: a look at a key for every one.
-const MOST_WEBHOOKS: usize = 10_000;
-
 pub fn routes() -> Router<Arc<Edge>> {
     let started = Instant::now();
     let told = async move |edge: extract::State<Arc<Edge>>, headers: HeaderMap| {
@@ -47,7 +44,7 @@ async fn state(edge: &Edge, started: Instant) -> State {
     let engine: &Engine = &edge.engine;
     let (counts, gauges) = (engine.counts(), engine.gauges());
     let states = engine.open_batches_by_state();
-    let webhooks = engine.delivery_counts(MOST_WEBHOOKS).await.ok();
+    let webhooks = engine.delivery_counts();
     let oldest = engine.oldest_queued();
     State {
         places: [
@@ -61,10 +58,10 @@ async fn state(edge: &Edge, started: Instant) -> State {
         rescue_budgets_spent: engine.rescue_budgets_spent() as u64,
         refused_keys: engine.refusals_of(None).len() as u64,
         live_calls: engine.live_calls(),
-        webhooks: webhooks.map(|counts| {
-            let count = |(name, count)| (name, count as u64);
-            [("pending", counts.pending), ("dead", counts.dead)].map(count)
-        }),
+        webhooks: [
+            ("pending", webhooks.pending as u64),
+            ("dead", webhooks.dead as u64),
+        ],
         receivers: gauges.receivers as u64,
         waiting: Wait::ALL.map(|wait| (wait.as_str(), edge.waiting.count(wait))),
         held: gauges.held as u64,

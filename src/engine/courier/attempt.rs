@@ -37,6 +37,9 @@ impl Engine {
     ) -> Result<(), StoreError> {
         self.store.record_delivery(delivery, status.clone()).await?;
         self.metrics.webhooks.recorded(&status);
+        if let DeliveryStatus::Dead { tries, last, .. } = &status {
+            tracing::warn!(id = %delivery.key.id, tries, reason = %last, "a webhook is a dead letter");
+        }
         Ok(())
     }
 
@@ -108,10 +111,7 @@ impl Engine {
                 let status = DeliveryStatus::Delivered { at: now, tries };
                 (status, self.told(Said::Works, Some(&target)))
             }
-            HookOutcome::GiveUp { reason } => {
-                tracing::warn!(%id, tries, %reason, "a webhook is given up");
-                (dead(reason), self.told(Said::Nothing, None))
-            }
+            HookOutcome::GiveUp { reason } => (dead(reason), self.told(Said::Nothing, None)),
             HookOutcome::Gone { reason } => {
                 tracing::warn!(%id, tries, %reason, "a receiver of webhooks is turned off");
                 let off = TurnedOff {
@@ -136,7 +136,6 @@ impl Engine {
                     chance,
                 );
                 let Some(next) = next else {
-                    tracing::warn!(%id, tries, %reason, "a webhook is a dead letter");
                     return Ok((dead(reason), heard));
                 };
                 tracing::info!(%id, tries, %reason, %next, "a webhook is tried again");

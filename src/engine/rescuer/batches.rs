@@ -13,7 +13,7 @@ use crate::{
     },
     model::{
         attempt::Lane,
-        batch::{Batch, BatchState},
+        batch::{Batch, BatchState, Left},
         id::BatchId,
         request::Entry,
         time::Timestamp,
@@ -44,14 +44,14 @@ impl Engine {
                 .rung(Lane::Batch)
                 .map_or(Duration::ZERO, Rung::cancel_takes);
             let fits = || self.room_live(scope, &batch.cohort, last) >= batch.lines as usize;
-            if !tracked.wanted && now + cancel < last && fits() {
+            if !tracked.is_wanted() && now + cancel < last && fits() {
                 let renewed = self.want_back_if_paid_for(batch, money).await?;
                 return Ok(Next::At(last).sooner(renewed.map_or(Next::OnSignal, Next::At)));
             }
             return self.overtake(scope, &tracked, start, money).await;
         }
         let due = start + plan.live();
-        if tracked.wanted || batch.state == BatchState::Cancelling {
+        if tracked.is_wanted() || batch.state == BatchState::Cancelling {
             return Ok(Next::At(start));
         }
         let leave = match batch.state {
@@ -103,7 +103,7 @@ impl Engine {
         summary.leave(batch, now);
         drop(summary);
         tracing::info!(batch = %batch.id, "a batch that hangs is left for a fresh one");
-        self.want_back(batch.id);
+        self.want_back(batch.id, Left::Fresh);
         Next::At(again)
     }
 
@@ -128,7 +128,7 @@ impl Engine {
             return Ok(Some(renewed));
         }
         tracing::info!(batch = %batch.id, state = ?batch.state, "rescue: its lines are wanted back");
-        self.want_back(batch.id);
+        self.want_back(batch.id, Left::Rescue);
         Ok(None)
     }
 
@@ -160,10 +160,10 @@ impl Engine {
     }
 
     /// The next step of the batch, whoever does it, cancels or dissolves it.
-    pub(in crate::engine) fn want_back(&self, id: BatchId) {
+    pub(in crate::engine) fn want_back(&self, id: BatchId, why: Left) {
         let now = self.now();
         if let Some(tracked) = self.summary.lock().batches.get_mut(&id) {
-            tracked.wanted = true;
+            tracked.wanted.get_or_insert(why);
             tracked.due = now;
         }
         self.signals.submitter.notify_one();

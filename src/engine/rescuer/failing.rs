@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::{
     engine::{Engine, drive::Next, refusals::paused, settling::error_body, summary::Tracked},
     model::{
+        batch::Left,
         id::{RequestId, RequestKey, TenantId},
         request::{Cohort, Entry, OnLate, Place, State},
         time::Timestamp,
@@ -80,8 +81,8 @@ impl Engine {
         }
         let (due, next) = self.due_lines(batch.id, |line| line.deadline).await?;
         self.fail_late(&due, Place::Line(batch.id)).await?;
-        if next == Next::OnSignal && !tracked.wanted {
-            self.want_back(batch.id);
+        if next == Next::OnSignal && !tracked.is_wanted() {
+            self.want_back(batch.id, Left::Late);
         }
         Ok(next)
     }

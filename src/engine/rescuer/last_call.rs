@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::{
     engine::{Engine, budgets::Commitments, drive::Next, scope::ScopeKey, summary::Tracked},
     model::{
+        batch::Left,
         id::BatchId,
         request::{Entry, Place},
         time::Timestamp,
@@ -23,7 +24,7 @@ impl Engine {
     ) -> Result<Next, StoreError> {
         let batch = &tracked.batch;
         let (cohort, due) = (&batch.cohort, batch.earliest_deadline);
-        let room = match tracked.wanted {
+        let room = match tracked.is_wanted() {
             true => self.room_to_come_back(scope, cohort, due),
             false => self.room_live(scope, cohort, due),
         };
@@ -32,7 +33,7 @@ impl Engine {
         if room == 0 {
             return Ok(again);
         }
-        let renewed = match tracked.wanted {
+        let renewed = match tracked.is_wanted() {
             true => None,
             // Cancelled, those that do not fit would lose their last chance.
             false if !fits => None,
@@ -68,11 +69,11 @@ impl Engine {
         let before = start.until(tracked.batch.earliest_deadline);
         let (mut lines, mut next) = self.due_lines(batch, |line| line.deadline - before).await?;
         let none_waits = lines.is_empty() && next == Next::OnSignal;
-        if none_waits && !tracked.wanted && !self.summary.lock().is_awaited(batch) {
+        if none_waits && !tracked.is_wanted() && !self.summary.lock().is_awaited(batch) {
             // They went a few at a time: what it still answers is paid twice.
             tracing::info!(%batch, "overtaken by all of its lines: cancelled");
             self.emptied(batch);
-            self.want_back(batch);
+            self.want_back(batch, Left::Overtaken);
             return Ok(Next::OnSignal);
         }
         if paid_for && next == Next::OnSignal {
@@ -88,8 +89,8 @@ impl Engine {
             lines = covered;
             if last {
                 self.emptied(batch);
-                if !tracked.wanted {
-                    self.want_back(batch);
+                if !tracked.is_wanted() {
+                    self.want_back(batch, Left::Overtaken);
                 }
             }
         }

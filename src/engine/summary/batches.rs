@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, hash::Hash, ops::Deref, time::Duration};
 use crate::{
     engine::scope::{Account, Organizations, ScopeKey},
     model::{
-        batch::{Batch, BatchState},
+        batch::{Batch, BatchState, Left},
         id::{BatchId, CredentialId, TenantId},
         request::{Cohort, Guarantee, OnLate},
         time::Timestamp,
@@ -24,8 +24,8 @@ pub(in crate::engine) struct Tracked {
     scope: ScopeKey,
     /// When its next step is due.
     pub due: Timestamp,
-    /// The rescuer wants its lines back.
-    pub wanted: bool,
+    /// The rescuer wants its lines back, and why.
+    pub wanted: Option<Left>,
     /// For a fresh batch, and not to run live.
     pub afresh: bool,
     /// The share of its lines that had finished when it was last looked at before a
@@ -69,7 +69,7 @@ impl Tracked {
             scope,
             due,
             // Nobody asked for a second batch of the same lines.
-            wanted: batch.twin_of.is_some(),
+            wanted: batch.twin_of.map(|_| Left::Twin),
             batch,
             afresh: false,
             heard: None,
@@ -95,9 +95,14 @@ impl Tracked {
         is_news.then_some(share - before)
     }
 
-    /// Its lines are wanted back, and have not come yet.
+    /// Its lines are wanted back.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted.is_some()
+    }
+
+    /// They are, and have not come yet.
     fn is_coming_back(&self) -> bool {
-        self.wanted
+        self.is_wanted()
             && !self.emptied
             && self.batch.twin_of.is_none()
             && self.batch.state.is_open()

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::{
+    batch::Left,
     endpoint::Endpoint,
     id::{CallDigest, CredentialId, DestinationId, RequestId, RequestKey, TenantId},
     request::{
@@ -207,6 +208,7 @@ fn a_rescue_names_the_batch_and_how_it_was_left() {
     rescued.attempts[0].note = "answered 503".into();
     let cancelled = Batch {
         cancel_sent: Some(at(90)),
+        left: Some(Left::Rescue),
         ..batch(12)
     };
     assert_eq!(
@@ -224,7 +226,10 @@ fn a_rescue_names_the_batch_and_how_it_was_left() {
         ]
     );
     let why = reasons(&rescued, &[cancelled], Happened::Rescued);
-    assert_eq!(why, ["its batch was cancelled, to be in time elsewhere"]);
+    assert_eq!(
+        why,
+        ["its batch was cancelled: its lines are called live, to be in time"]
+    );
     let ended = reasons(&rescued, &[], Happened::AttemptEnded);
     assert_eq!(ended[0], "it ended without an answer: answered 503");
     assert!(ended[1].contains("paid twice"), "{ended:?}");

@@ -5,8 +5,8 @@
 //! - Format 4 is format 3 with one field more at the end of a batch, an attempt and a
 //!   ledger row: what the budgets of issued keys count.
 //! - Format 5 is format 4 with the tokens that were written to a cache in the midst of
-//!   every usage, the batch that it came from at the end of an attempt, and the slack at
-//!   the end of a ledger row.
+//!   every usage, the batch that it came from at the end of an attempt, the slack at the
+//!   end of a ledger row, and why it was left at the end of a batch.
 //!
 //! A record of format 2 or 3 is a beginning of the same one in format 4, which holds
 //! nothing in the fields that it lacks: as many zero bytes.
@@ -29,7 +29,7 @@ use crate::{
     ports,
 };
 
-/// The most fields that a record of format 2 or 3 lacks in format 4.
+/// The most fields at its end that a record of format 2 or 3 lacks in format 4.
 const MOST: usize = 3;
 
 /// A record of an earlier format in this one's. None where that is the same, and where it
@@ -64,10 +64,10 @@ pub fn renewed(key: &[u8], value: &Bytes) -> Option<Bytes> {
     }
 }
 
-/// A batch, whose fields of format 4 are those of this one.
+/// A batch, whose fields of format 4 are those of this one but for the last.
 fn longer(key: &[u8], record: &[u8]) -> Option<Bytes> {
-    let with = |fields: usize| seal_with(&(), &[record, &[0; MOST][..fields]].concat());
-    let mut longer = (1..=MOST).map(with);
+    let with = |fields: usize| seal_with(&(), &[record, &[0; MOST + 1][..fields]].concat());
+    let mut longer = (1..=MOST + 1).map(with);
     longer.find(|longer| batch::decode(key, longer).is_ok())
 }
 

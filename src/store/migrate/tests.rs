@@ -366,5 +366,6 @@ async fn what_does_not_count_tokens_is_left_as_it_is() {
     assert_eq!(of(records::attempt::KIND), 2);
     assert_eq!(of(records::unbooked::CALL), 1);
     assert_eq!(of(records::ledger::KIND), 3);
-    assert_eq!(renewed.len(), 10);
+    assert_eq!(of(records::batch::KIND), 1);
+    assert_eq!(renewed.len(), 11);
 }

@@ -5,7 +5,7 @@ use proptest::{option, prelude::*};
 use super::request::{Done, Head, Payload};
 use crate::model::{
     attempt::{Attempt, AttemptId, AttemptState, Lane},
-    batch::{Batch, BatchState},
+    batch::{Batch, BatchState, Left},
     endpoint::Endpoint,
     id::{BatchId, CallDigest, CredentialId, DestinationId, RequestId, RequestKey, TenantId},
     ledger::LedgerKey,
@@ -179,6 +179,7 @@ pub fn batch() -> impl Strategy<Value = Batch> {
                 twin_of: None,
                 part_of: None,
                 most: settled.map(|at| Usd::from_pico(at.as_millis().into())),
+                left: settled.map(|_| Left::Overdue),
             },
         )
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use offpeak::{
     engine::Settings,
     model::{
-        batch::BatchState,
+        batch::{BatchState, Left},
         id::RequestKey,
         request::{OnLate, Source, State},
     },
@@ -49,6 +49,10 @@ async fn a_running_batch_is_cancelled_harvested_and_run_live() {
         assert_eq!(live, number >= 3, "{number}: {outcome:?}");
         assert!(outcome.finished <= keys[number].id.born() + 3 * HOUR);
     }
+    // A fresh batch is tried while there is time for one.
+    let mut left = world.left().await;
+    left.dedup();
+    assert_eq!(left, [Left::Fresh, Left::Rescue]);
     // Their calls tell which batch they were taken out of: the last that was tried.
     let batches = world.batches().await;
     let last = batches.iter().map(|batch| batch.id).max();
@@ -133,6 +137,7 @@ async fn a_batch_that_was_overtaken_line_by_line_is_cancelled() {
     let running = batches.iter().filter(|batch| batch.status != "cancelled");
     assert_eq!(running.count(), 0, "{batches:#?}");
     assert_eq!(world.sim.bill().calls(Lane::Batch), 0);
+    assert!(world.left().await.contains(&Left::Overtaken));
     world.finish().await;
 }
 
@@ -179,6 +184,7 @@ async fn who_would_rather_fail_does_so_at_the_deadline() {
     }
     world.engine().resume();
     world.finish().await;
+    assert!(world.left().await.iter().all(|left| *left == Left::Late));
     assert!(
         world
             .sim
@@ -253,6 +259,7 @@ async fn goes_into_a_fresh_one(world: &World, keys: &[RequestKey]) {
         succeeded(&outcome);
         assert!(matches!(outcome.source, Source::Batch(_)), "{outcome:?}");
     }
+    assert!(world.left().await.contains(&Left::Fresh));
     world.finish().await;
 }
 

@@ -2,7 +2,10 @@
 //! cancelled, and shown as paid twice.
 
 use offpeak::{
-    model::{batch::BatchState, request::Source},
+    model::{
+        batch::{BatchState, Left},
+        request::Source,
+    },
     simulator::{Kind, Operation},
 };
 
@@ -45,6 +48,7 @@ async fn a_create_that_was_given_up_and_runs_is_cancelled() {
     let log = world.sim.log();
     let statuses: Vec<_> = log.batches.iter().map(|batch| batch.status).collect();
     assert_eq!(statuses, ["cancelled", "completed"]);
+    assert_eq!(world.left().await, [Left::Twin]);
     assert_eq!(world.ledger().await.paid_twice, 0, "it had run nothing");
 }
 

@@ -20,7 +20,7 @@ use offpeak::{
     metrics::Metrics,
     model::{
         attempt,
-        batch::{Batch, BatchState},
+        batch::{Batch, BatchState, Left},
         id::{RequestKey, TenantId},
         ledger::LedgerRow,
         request::{Outcome, Source, State},
@@ -430,6 +430,13 @@ impl World {
 
     pub async fn batches(&self) -> Vec<Batch> {
         self.store.batches(Timestamp::ZERO).await.unwrap()
+    }
+
+    /// Why batches were left, the oldest's first.
+    pub async fn left(&self) -> Vec<Left> {
+        let mut batches = self.batches().await;
+        batches.sort_by_key(|batch| batch.id);
+        batches.iter().filter_map(|batch| batch.left).collect()
     }
 
     /// Waits until some batch is like this.

@@ -114,6 +114,12 @@ impl Scene {
         assert!(call.is_answered_by(&reply.body));
     }
 
+    async fn readiness(&self) -> (StatusCode, String) {
+        let up = self.server.up();
+        let reply = self.load.client.get(&up, KEY, "/readyz", 0).await.unwrap();
+        (reply.status, reply.body)
+    }
+
     /// Once there is room again.
     async fn takes_calls_again(&self) {
         let call = Call::new(8888, KEY, MODEL, Mode::Held, "10m");
@@ -139,10 +145,13 @@ async fn within_the_reserve_only_answers_are_written() {
     let Some(disk) = Disk::mount(64) else { return };
     let dir = tempfile::tempdir().unwrap();
     let scene = scene(&disk.path, &dir.path().join("stderr"), "0").await;
+    assert_eq!(scene.readiness().await, (StatusCode::OK, "ready\n".into()));
     let filler = disk.fill(38_000_000);
     let mut tasks = JoinSet::new();
     let error = scene.until_refused(&mut tasks).await;
     assert_eq!(error["code"], "storage_full");
+    let full = (StatusCode::SERVICE_UNAVAILABLE, "the disk is full\n".into());
+    assert_eq!(scene.readiness().await, full);
     scene.passes_through().await;
     // All of them, although the disk stays as full as it is.
     scene.all_answered(tasks).await;

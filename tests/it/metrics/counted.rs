@@ -27,11 +27,11 @@ async fn what_was_done_is_counted() {
             1.0,
         ),
         (
-            r#"offpeak_requests_ended_total{state="succeeded",lane="batch",late="false"}"#.into(),
+            r#"offpeak_requests_ended_total{state="succeeded",lane="batch",late="false",on_late="rescue"}"#.into(),
             3.0,
         ),
         (
-            r#"offpeak_requests_ended_total{state="succeeded",lane="standard",late="false"}"#
+            r#"offpeak_requests_ended_total{state="succeeded",lane="standard",late="false",on_late="rescue"}"#
                 .into(),
             1.0,
         ),

@@ -24,7 +24,7 @@ function row(batch) {
     td(batch.ended_at ? h("span", {}, "ended ", relative(batch.ended_at)) : relative(batch.earliest_deadline)),
     h("td", { title: batch.provider_id }, batch.provider_status ?? h("span", { class: "none" }, "–"), batch.provider_id && h("span", { class: "under id" }, short(batch.provider_id))),
     numeric(count(batch.tries)),
-    h("td", { class: "why" }, batch.last_error && h("span", { class: "error" }, batch.last_error), h("span", {}, batch.reason)));
+    h("td", { class: "why" }, batch.last_error && h("span", { class: "error" }, batch.last_error), h("span", {}, batch.reason), batch.left && h("span", { class: "under" }, "left: ", batch.left)));
 }
 
 function progress(batch, done) {

@@ -20,15 +20,12 @@ use crate::{
     edge::{Edge, errors::ApiError},
     engine::{Engine, LiveScope, Progress},
     model::{
-        batch::BatchState,
+        batch::{BatchState, Left},
         id::{BatchId, CredentialId, TenantId},
         time::Timestamp,
     },
     ports::StoreError,
 };
-
-/// Webhooks are counted up to here: each takes a look at its key.
-const MAX_COUNTED: usize = 1_000;
 
 /// Batches that are looked through for those that have ended.
 const MAX_LOOKED_AT: usize = 2_000;
@@ -107,7 +104,7 @@ struct Requests {
     live: u64,
 }
 
-/// Webhooks, counted up to [`MAX_COUNTED`] each.
+/// Webhooks.
 #[derive(Serialize)]
 struct Deliveries {
     pending: usize,
@@ -156,6 +153,8 @@ struct BatchView {
     created_at: Shown<Timestamp>,
     age_seconds: u64,
     reason: String,
+    /// Why it was left before it had ended.
+    left: Option<&'static str>,
     tenant: Shown<TenantId>,
     endpoint: &'static str,
     model: String,
@@ -183,7 +182,7 @@ pub(super) async fn status(edge: &Edge) -> Result<Status, StoreError> {
     let counts = engine.counts();
     let batches = engine.batches_in_flight();
     let edges = engine.edges().await?;
-    let deliveries = engine.delivery_counts(MAX_COUNTED).await?;
+    let deliveries = engine.delivery_counts();
     Ok(Status {
         object: "offpeak.status",
         now: Shown(now),
@@ -245,6 +244,7 @@ impl BatchView {
             created_at: Shown(batch.created),
             age_seconds: batch.settled.unwrap_or(now).since(batch.created).as_secs(),
             reason: batch.reason,
+            left: batch.left.map(Left::reason),
             tenant: Shown(batch.tenant),
             endpoint: batch.endpoint.path(),
             model: batch.model,
