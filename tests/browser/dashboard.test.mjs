@@ -1,7 +1,7 @@
 // The real page on the real server, in the order in which a person would use it.
 
 import assert from 'node:assert/strict';
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 
@@ -17,7 +17,7 @@ const LEARNED = { 'whole-batch': 'batch, to its last line', calls: 'calls a seco
 const TABLES = [
   ['batch', 'batches', 'data', [
     ['th', (row) => `…${row.id.slice(-8)}`], ['.chip', (row) => row.state], ['.name .under', (row) => row.endpoint.replace('/v1/', '')],
-    ['td:nth-child(5)', (row) => row.lines], ['td:nth-child(9)', (row) => row.tries], ['.why', (row) => row.reason],
+    ['td:nth-child(5)', (row) => row.lines], ['td:nth-child(9)', (row) => row.tries], ['.why', (row) => `${row.last_error ?? ''}${row.reason}${row.left ? `left: ${row.left}` : ''}`],
   ]],
   ['lane', 'savings', 'by_lane', [
     ['th', (row) => row.lane ?? 'no answer'], ['td:nth-child(2)', (row) => row.requests], ['data', (row) => row.saved_usd], ['td:last-child', (row) => row.late],
@@ -163,6 +163,15 @@ describe('the dashboard', () => {
       assert.equal(requests.reduce((sum, count) => sum + count, 0), 22, period);
       assert.ok(await page.$('#over-time canvas'), period);
     }
+  });
+
+  test('gives the ledger of the period as a file', async () => {
+    const [file] = await Promise.all([page.waitForEvent('download'), page.click('#csv')]);
+    assert.match(file.suggestedFilename(), /^offpeak-ledger-\d{4}-\d\d-\d\d\.csv$/);
+    const [head, ...rows] = readFileSync(await file.path(), 'utf8').trim().split('\r\n').map((line) => line.split(','));
+    const { data } = await admin('ledger');
+    assert.equal(rows.length, data.length);
+    assert.equal(rows.reduce((sum, row) => sum + Number(row[head.indexOf('requests')]), 0), 22);
   });
 
   test('turns the pages of requests', async () => {

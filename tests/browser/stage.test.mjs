@@ -284,7 +284,7 @@ describe('an action', () => {
     stage.answers['requests/op_a'] = request('op_a', { webhook });
     stage.answers['requests/op_a/redeliver'] = request('op_a', { webhook });
     await page.goto(`${stage.page}&request=op_a`);
-    const button = page.locator('#request .actions button');
+    const button = page.getByRole('button', { name: 'Send webhook again' });
     await button.click({ trial: true });
     const go = stage.hold('requests/op_a/redeliver');
     await button.click();
@@ -300,6 +300,30 @@ describe('an action', () => {
       return inside && document.elementFromPoint((left + right) / 2, (top + bottom) / 2) === said && said.getAttribute('aria-live');
     });
     assert.equal(await seen.jsonValue(), 'polite');
+  });
+
+  test('sends all dead letters of an endpoint again, and no others', async () => {
+    const letter = (number, target) => ({ request_id: `op_${number}`, tenant: '6f1a', target, given_up_at: '2026-11-22T17:00:00.000Z', tries: 3, last_error: '500' });
+    const [ours, theirs] = ['https://a.test/hook', 'https://b.test/hook'];
+    stage.answers.webhooks = (url) => (url.searchParams.get('after')
+      ? list([letter(3, ours)])
+      : list([letter(0, ours), letter(1, theirs), letter(2, ours)], { has_more: true, next: 'more' }));
+    for (const number of [0, 1, 2, 3]) stage.answers[`requests/op_${number}/redeliver`] = request(`op_${number}`);
+    await open();
+    assert.equal(await page.locator('#endpoints button').count(), 1);
+    await page.click('#endpoints button');
+    await page.click('#ask-yes');
+    await shows('body > .said', '3 webhooks are being sent again.');
+    assert.deepEqual(stage.asked.filter((it) => it.includes('redeliver')), [0, 2, 3].map((number) => `requests/op_${number}/redeliver?tenant=6f1a`));
+  });
+
+  test('copies the id of a request', async () => {
+    await page.context().grantPermissions(['clipboard-read', 'clipboard-write']);
+    stage.answers['requests/op_a'] = request('op_a');
+    await page.goto(`${stage.page}&request=op_a`);
+    await page.getByRole('button', { name: 'Copy id' }).click();
+    await shows('#request .said', 'Copied.');
+    assert.equal(await page.evaluate(() => navigator.clipboard.readText()), 'op_a');
   });
 
   test('that the server refuses says why, where it was asked', async () => {

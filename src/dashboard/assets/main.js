@@ -35,7 +35,7 @@ function start() {
   savings.start(requests.narrow);
   present.start(showOldest);
   requests.start(choose);
-  webhooks.start(actions.redeliver, choose);
+  webhooks.start(actions, choose);
   sheet.start(actions);
   byId("token-form").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -47,6 +47,10 @@ function start() {
     signIn("");
   });
   byId("period").addEventListener("change", choose);
+  byId("csv").addEventListener("click", (event) => {
+    const { since } = savings.asked(period(), now());
+    actions.download({ since }, `offpeak-ledger-${since.slice(0, 10)}.csv`, event.currentTarget);
+  });
   addEventListener("hashchange", () => {
     const token = session.fromAddress();
     if (token) connect(token);
@@ -164,19 +168,20 @@ function connection(state, text) {
   if (state !== "on") say(byId("connection-time"), "");
 }
 
+const period = () => byId("period").querySelector("input:checked").value;
+
 /** Each part is shown as soon as it comes, and one that fails leaves the others. */
 async function load(api) {
-  const period = byId("period").querySelector("input:checked").value;
-  const at = now();
+  const [asked, at] = [period(), now()];
   const part = async (answer, show) => {
     const found = await answer;
     if (api === board.api) show(found);
   };
   const parts = [
-    part(api.get("savings", savings.asked(period, at)), (sums) => {
+    part(api.get("savings", savings.asked(asked, at)), (sums) => {
       board.savings = sums;
       totals.show(sums);
-      savings.show(sums, period, at);
+      savings.show(sums, asked, at);
       deadlines.show(sums);
       present.warn(board.status, sums);
     }),
@@ -194,7 +199,7 @@ async function load(api) {
   }
   const failures = (await Promise.allSettled(parts)).filter((one) => one.status === "rejected");
   if (api !== board.api) return;
-  byId("board").dataset.loaded = period;
+  byId("board").dataset.loaded = asked;
   if (failures.length) failed(failures[0].reason);
 }
 

@@ -17,7 +17,7 @@ export const named = () => new URLSearchParams(location.hash.slice(1)).get("requ
 
 let act = null;
 
-/** `can.redeliver(id, button)` and `can.cancel(id)`. */
+/** `can.redeliver(id, button)`, `can.cancel(id)` and `can.copy(text)`. */
 export function start(can) {
   act = can;
 }
@@ -40,6 +40,8 @@ export function trouble(id, text) {
 
 function buttons(request) {
   const all = [];
+  // Browsers have one for pages of HTTPS and of this machine only.
+  if (navigator.clipboard) all.push(h("button", { type: "button", onclick: () => act.copy(request.id) }, "Copy id"));
   if (request.webhook && request.finished_at) all.push(h("button", { type: "button", onclick: (event) => act.redeliver(request.id, event.currentTarget) }, "Send webhook again"));
   if (!request.finished_at) all.push(h("button", { type: "button", onclick: () => act.cancel(request.id) }, "Cancel request…"));
   return all.length ? h("p", { class: "actions" }, all) : null;
