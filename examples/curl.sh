@@ -16,6 +16,7 @@ location=$(curl -sSf -D - -o /dev/null "$OFFPEAK/v1/chat/completions" \
 # 202 while it is open; a long poll, of 60 seconds at most.
 answer=$(mktemp)
 trap 'rm -f "$answer"' EXIT
-until [[ $(curl -sSf -o "$answer" -w '%{http_code}' "$OFFPEAK$location" \
-    -H "$auth" -H 'Prefer: wait=60') == 200 ]]; do :; done
+while status=$(curl -sS -o "$answer" -w '%{http_code}' "$OFFPEAK$location" \
+    -H "$auth" -H 'Prefer: wait=60') && [[ $status == 202 ]]; do :; done
+[[ $status == 200 ]] || { cat "$answer" >&2; exit 1; }
 cat "$answer"
