@@ -65,11 +65,11 @@ export class Stage {
 
   /** Answers to this path wait until what it returns is called. */
   hold(path) {
-    let let_go;
-    this.#held.set(path, new Promise((done) => { let_go = done; }));
+    let release;
+    this.#held.set(path, new Promise((done) => { release = done; }));
     return () => {
       this.#held.delete(path);
-      let_go();
+      release();
     };
   }
 
