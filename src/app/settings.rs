@@ -10,7 +10,7 @@ use crate::{
     config::{Config, ConfigError},
     delivery, edge, engine,
     ledger::Prices,
-    provider, store,
+    provider, store, traces,
 };
 
 pub struct Settings {
@@ -23,6 +23,7 @@ pub struct Settings {
     pub delivery: delivery::Settings,
     pub auth: Auth,
     pub prices: Prices,
+    pub traces: traces::Settings,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -166,6 +167,19 @@ impl Settings {
             delivery,
             auth,
             prices: super::prices(config)?,
+            traces: config.section("traces")?,
         })
+    }
+
+    /// With what OpenTelemetry's own variables say; `variable` looks into the environment.
+    ///
+    /// # Errors
+    /// Names a variable that cannot be followed.
+    pub fn within(
+        self,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Settings, traces::BadVariable> {
+        let traces = self.traces.within(variable)?;
+        Ok(Settings { traces, ..self })
     }
 }

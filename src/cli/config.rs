@@ -90,6 +90,8 @@ impl Reading {
         if let Some(settings) = &settings {
             let more = app::check(settings, &serve::secrets(settings));
             problems.extend(more.into_iter().map(Problem::of));
+            let traces = settings.traces.clone().within(serve::variable);
+            problems.extend(traces.err().map(Problem::of));
         }
         let warnings = settings.as_ref().map(Settings::warnings);
         Ok(Reading {

@@ -39,7 +39,8 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
         .collect();
     let config = Config::load(args.config.as_deref(), std::env::vars_os(), &flags)?;
     log::start(&config.section("log")?)?;
-    let settings = Settings::read(&config)?;
+    let settings = Settings::read(&config)?.within(variable);
+    let settings = settings.map_err(StartError::from)?;
     let upstream = settings.provider.base_url.clone();
     let secrets = secrets(&settings);
     let tasks = TaskTracker::new();
@@ -54,9 +55,13 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 /// What the environment holds.
 pub fn secrets(settings: &Settings) -> Secrets {
-    let secret = |name: &str| std::env::var(name).ok().map(Secret::new);
+    let secret = |name: &str| variable(name).map(Secret::new);
     let variables = settings.auth.variables();
     Secrets {
         master_key: secret("OFFPEAK_MASTER_KEY"),

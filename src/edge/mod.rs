@@ -23,6 +23,7 @@ pub mod server;
 pub mod starting;
 mod stream;
 mod stub;
+mod trace;
 mod waiting;
 
 #[cfg(test)]

@@ -84,6 +84,7 @@ impl Engine {
         if *webhook {
             self.signals.courier.notify_one();
         }
+        self.trace_ending(key);
     }
 
     /// An ending that Offpeak itself decides.

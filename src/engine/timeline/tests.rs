@@ -7,6 +7,7 @@ use crate::model::{
     batch::Left,
     endpoint::Endpoint,
     id::{CallDigest, CredentialId, DestinationId, RequestId, RequestKey, TenantId},
+    money::Usd,
     request::{
         Bill, Bucket, Cohort, Destination, Framing, Guarantee, OnLate, Request, Shape, Usage,
     },
