@@ -93,8 +93,8 @@ function showGroups(savings) {
   if (found.length === 0) return nothing(body, 5, "Nothing ended in this period.");
   const sorted = found.toSorted((one, other) => drawn(other.standard_usd) - drawn(one.standard_usd) || other.requests - one.requests);
   const among = sorted.flatMap((row) => [row.paid_usd, row.saved_usd]);
-  rows(body, sorted, (row) => `${by} ${JSON.stringify(row[by])}`, (row) => h("tr", {},
-    h("th", { scope: "row", class: "name", title: row[by] ?? WITHOUT[by] }, named(by, row)),
+  rows(body, sorted, (row) => `${by} ${JSON.stringify([row[by], row.others])}`, (row) => h("tr", {},
+    h("th", { scope: "row", class: "name", title: row[by] ?? unnamed(by, row) }, named(by, row)),
     numeric(count(row.requests)), numeric(priced(row, "paid_usd", among)), numeric(priced(row, "saved_usd", among)),
     numeric(row.unpriced > 0 ? unpriced(row) : percent(permille(row.saved_usd, row.standard_usd)))), (row) => JSON.stringify([row, among]));
 }
@@ -105,12 +105,16 @@ function priced(row, field, among) {
 }
 
 function unpriced(row) {
-  const why = `${plural(row.unpriced, "answer")} of a model without a price: counted in tokens, and in no sum of money`;
+  const why = `${plural(row.unpriced, "answer")} whose price is not known: counted in tokens, and in no sum of money`;
   return h("span", { class: "chip warn", title: why }, "unpriced");
 }
 
+function unnamed(by, row) {
+  return row.others ? "all others" : WITHOUT[by];
+}
+
 function named(by, row) {
-  if (row[by] === null) return h("span", { class: "none" }, WITHOUT[by]);
+  if (row[by] === null) return h("span", { class: "none" }, unnamed(by, row));
   if (by !== "tenant") return row[by];
   return row.name ?? h("span", { class: "id" }, short(row.tenant));
 }
