@@ -123,8 +123,12 @@ fn table(model: &str, quotes: &[Quote]) -> String {
             let tokens = above.unwrap_or_default();
             text.push_str(&format!("above {tokens} tokens of input, all of them:\n"));
         }
+        let lane = match quote.api {
+            Some(api) => format!("{} ({api} only)", quote.lane),
+            None => quote.lane.to_owned(),
+        };
         text.push_str(&line([
-            quote.lane,
+            &lane,
             &quote.input,
             &quote.cached_input,
             &quote.cache_write,
@@ -137,7 +141,7 @@ fn table(model: &str, quotes: &[Quote]) -> String {
 
 fn line([lane, numbers @ ..]: [&str; COLUMNS.len()]) -> String {
     let numbers = numbers.map(|number| format!("{number:>12}")).concat();
-    format!("{lane:<14}{numbers}\n")
+    format!("{lane:<30}{numbers}\n")
 }
 
 #[cfg(test)]

@@ -126,7 +126,7 @@ impl Engine {
                 request,
                 &outcome,
                 attempt.as_ref().and_then(|it| it.reserved),
-                self.reckoned(&outcome, most),
+                self.reckoned(&request.model, (&outcome, &answer[..]), most),
             ),
         };
         Ending {

@@ -170,7 +170,10 @@ fn tried(attempt: &Attempt, outcome: Option<&Outcome>) -> impl Iterator<Item = E
     let ending = match attempt.state {
         AttemptState::Open | AttemptState::Answered => None,
         AttemptState::Ended => Some("it ended without an answer"),
-        AttemptState::Late => Some("it answered when there was another answer: paid twice"),
+        AttemptState::Late if outcome.is_some_and(Outcome::was_billed) => {
+            Some("it answered when there was another answer: paid twice")
+        }
+        AttemptState::Late => Some("it answered when the request had ended: paid for nothing"),
         AttemptState::Unaccounted => Some("nobody saw how it ended: it may have been billed"),
     };
     // An error that became the outcome.

@@ -114,7 +114,8 @@ impl Engine {
             _ => None,
         };
         if let (Some(earlier), Some(attempt)) = (earlier, attempt) {
-            self.account_late_live(request.into(), &outcome, earlier.as_ref(), attempt)
+            let late = (&outcome, &body[..]);
+            self.account_late_live(request.into(), late, earlier.as_ref(), attempt)
                 .await?;
         }
         if let Some(tap) = tap {

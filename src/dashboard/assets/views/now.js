@@ -50,7 +50,7 @@ export function warn(status, savings) {
   }
   const unpriced = (savings?.by_model ?? []).filter((row) => row.unpriced > 0);
   if (unpriced.length) {
-    const names = few(unpriced.map((row) => row.model));
+    const names = few(unpriced.map((row) => row.model ?? "others"));
     found.push(`No price is known for ${names}: these answers are counted in tokens, and are in no sum of money here.`);
   }
   const list = byId("warning-list");

@@ -116,7 +116,7 @@ function priced(row, field, decimals) {
 }
 
 function unpriced(row) {
-  const why = `${plural(row.unpriced, "answer")} of a model without a price: counted in tokens, and in no sum of money`;
+  const why = `${plural(row.unpriced, "answer")} whose price is not known: counted in tokens, and in no sum of money`;
   return h("span", { class: "chip warn", title: why }, "unpriced");
 }
 

@@ -31,7 +31,7 @@ export function show(savings) {
   figure("paid-twice", total.paid_twice, "warn");
   figure("unaccounted", total.unaccounted, "warn");
   figure("unpriced", total.unpriced, "warn");
-  const unpriced = savings.by_model.filter((row) => row.unpriced > 0).map((row) => row.model);
+  const unpriced = savings.by_model.filter((row) => row.unpriced > 0).map((row) => row.model ?? "others");
   say(byId("total-unpriced-note"), unpriced.length ? few(unpriced) : "no model without a price");
 
   const { input_tokens: input, output_tokens: output, cached_tokens: cached } = total.usage;
