@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use super::Failure;
+use super::{
+    Failure,
+    say::{say, tell},
+};
 use crate::{
     app::{SystemClock, prices},
     config::Config,
@@ -65,18 +68,21 @@ fn import(args: &Import) -> Result<ExitCode, Failure> {
     let providers: Vec<&str> = args.providers.iter().map(String::as_str).collect();
     let imported = litellm::import(&list, &providers, today).map_err(|error| failed(&error))?;
     for left_out in &imported.left_out {
-        eprintln!("left out: {}: {}", left_out.model, left_out.why);
+        tell(format_args!(
+            "left out: {}: {}",
+            left_out.model, left_out.why
+        ));
     }
     match &args.out {
-        None => print!("{}", imported.toml),
+        None => super::say::show(imported.toml)?,
         Some(path) => {
             std::fs::write(path, &imported.toml)
                 .map_err(|error| Failure::Other(format!("{}: {error}", path.display())))?;
-            println!(
+            say(format_args!(
                 "{}: the prices of {} models",
                 path.display(),
                 imported.models
-            );
+            ))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -97,9 +103,9 @@ fn show(args: &Show) -> Result<ExitCode, Failure> {
                 "model": name,
                 "usd_per_million_tokens": quotes,
             });
-            println!("{shown}");
+            say(&shown)?;
         }
-        false => print!("{}", table(name, &quotes)),
+        false => super::say::show(table(name, &quotes))?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{
     Failure,
     dollars::{amount, decimals_for, dollars},
+    say::{say, show},
     server::{Server, Who},
     table::{BOLD, Cell, Table},
     when::{self, When},
@@ -73,9 +74,9 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     }
     let answer = args.server.get(who, &path).await?;
     match (args.server.json, args.csv) {
-        (true, _) => println!("{answer}"),
-        (_, true) => print!("{}", rows(&answer, args.by, exact).csv()),
-        _ => anstream::print!("{}", text(&answer, args.by)),
+        (true, _) => say(&answer)?,
+        (_, true) => show(rows(&answer, args.by, exact).csv())?,
+        _ => show(text(&answer, args.by))?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use tokio_util::task::TaskTracker;
 
-use super::{Failure, log};
+use super::{Failure, log, say::say};
 use crate::{
     app::{App, Secrets, Settings, StartError},
     config::Config,
@@ -50,7 +50,11 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
         started => started?,
     };
     // The one line that scripts wait for: the server takes all calls from here on.
-    println!("offpeak listens on http://{} for {upstream}", app.address());
+    let address = app.address();
+    // It serves whether anybody reads that or not.
+    let _unsaid = say(format_args!(
+        "offpeak listens on http://{address} for {upstream}"
+    ));
     app.run().await?;
     Ok(ExitCode::SUCCESS)
 }
