@@ -22,6 +22,7 @@
 //! | [`store`] | the durable truth: sled, and memory for tests |
 //! | [`provider`] | files, batches and live calls on OpenAI's wire |
 //! | [`delivery`] | one webhook attempt: sign, guard, send |
+//! | [`traces`] | spans for an OpenTelemetry collector |
 //! | [`metrics`] | what is counted of all that is done, for Prometheus |
 //! | [`edge`] | HTTP in: pass-through, admission, holding, polling, streams |
 //! | [`dashboard`] | the operators' page |
@@ -47,3 +48,4 @@ pub mod ports;
 pub mod provider;
 pub mod simulator;
 pub mod store;
+pub mod traces;

@@ -6,11 +6,13 @@
 //! | [`Provider`] | files, batches, live calls and background responses | [`crate::provider`] |
 //! | [`Deliver`] | one webhook attempt | [`crate::delivery`] |
 //! | [`Vault`] | secrets at rest | [`crate::store::vault`] |
+//! | [`Traces`] | spans, for whoever watches | [`crate::traces`] |
 //! | [`Clock`] | time and chance | [`crate::app`] |
 
 mod deliver;
 mod provider;
 mod store;
+mod traces;
 mod vault;
 
 pub use self::{
@@ -25,6 +27,7 @@ pub use self::{
         FeedPage, Head, Idempotent, Kept, KeyOwner, Learned, LearnedKey, LedgerEntry, LedgerRows,
         Outline, Relocation, Replan, Settled, Store, StoreError, Stored, TenantMove, Unbooked,
     },
+    traces::{CallSpan, RequestSpan, SpanCounts, Traces},
     vault::{Credential, Unopened, Vault},
 };
 

@@ -47,12 +47,13 @@ use crate::{
     engine::{Engine, Parts},
     metrics::{CountedDelivery, CountedProvider, Metrics},
     model::secret::Secret,
-    ports::{Store, StoreError, Vault as _},
+    ports::{Store, StoreError, Traces, Vault as _},
     provider::{self, OpenAi},
     store::{
         self, OpenError, SledStore,
         vault::{self, BadMasterKey, Locked, MasterKey, Vault},
     },
+    traces::{BadExporter, BadVariable, Otlp},
 };
 
 /// Secrets of the installation, from the environment.
@@ -78,10 +79,15 @@ const LONG: Duration = Duration::from_secs(1);
 /// have used up the grace period.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
 
+/// What sending the last spans may take of the grace period.
+const LAST_SPANS: Duration = Duration::from_secs(5);
+
 /// A running server.
 pub struct App {
     serving: Serving,
     engine: Arc<Engine>,
+    /// None where nobody watches.
+    traces: Option<Arc<Otlp>>,
     /// Tells the edge.
     stopping: CancellationToken,
     stop: CancellationToken,
@@ -122,6 +128,10 @@ pub enum StartError {
     Serve(#[from] io::Error),
     #[error(transparent)]
     UpstreamSecret(#[from] BadUpstreamSecret),
+    #[error(transparent)]
+    Traces(#[from] BadExporter),
+    #[error(transparent)]
+    Variable(#[from] BadVariable),
     #[error("cannot listen on {address}: {error}")]
     Listen {
         address: SocketAddr,
@@ -155,7 +165,10 @@ impl App {
         stop: CancellationToken,
     ) -> Result<App, StartError> {
         let warnings = settings.warnings();
-        let passthrough = passthrough(&settings)?;
+        let clock = Arc::new(SystemClock::new());
+        let traces = Otlp::start(&settings.traces, clock.clone())?;
+        let told = traces.clone().map(|traces| traces as Arc<dyn Traces>);
+        let passthrough = passthrough(&settings)?.traced(told.clone());
         let upstreams = settings.auth.upstreams(&secrets.upstream_keys)?;
         let upstream_events = UpstreamEvents::new(secrets.upstream_webhooks.as_ref())?;
         let sender = delivery::Sender::new(settings.delivery)?;
@@ -179,10 +192,11 @@ impl App {
                 store,
                 provider: Arc::new(CountedProvider::new(provider, metrics.clone())),
                 deliver: Arc::new(CountedDelivery::new(courier, metrics.clone())),
-                clock: Arc::new(SystemClock::new()),
+                clock,
                 vault,
                 prices: settings.prices,
                 metrics,
+                traces: told,
                 settings: settings.engine,
                 upstreams,
             });
@@ -195,6 +209,7 @@ impl App {
         };
         let Some((engine, admin_token)) = opened else {
             serving.ended().await?;
+            last_spans(traces.as_deref(), LAST_SPANS).await;
             return Err(StartError::Stopped);
         };
         let paths = &settings.auth.passthrough_paths;
@@ -205,6 +220,7 @@ impl App {
             passthrough,
             edge::Settings {
                 connections,
+                operators_apart: serving.admin_address.is_some(),
                 ..settings.edge
             },
             memory,
@@ -212,13 +228,11 @@ impl App {
             upstream_events,
         );
         let stopping = edge.stopping.clone();
-        desk.open(edge::routers(
-            &Arc::new(edge),
-            serving.admin_address.is_some(),
-        ));
+        desk.open(edge::routers(&Arc::new(edge)));
         Ok(App {
             serving,
             engine,
+            traces,
             stopping,
             stop,
             grace: settings.server.shutdown_grace,
@@ -262,7 +276,10 @@ impl App {
                 ended.and(served.map_err(RunError::from))
             }
         };
+        let stopping = Instant::now();
         self.engine.stop(left).await;
+        let left = left.saturating_sub(stopping.elapsed());
+        last_spans(self.traces.as_deref(), left).await;
         served
     }
 }
@@ -300,6 +317,13 @@ impl Serving {
             Some(ended) => ended.map_err(io::Error::other)?,
             None => Ok(()),
         }
+    }
+}
+
+/// Sends what there is still to tell, in what is `left` of the grace period.
+async fn last_spans(traces: Option<&Otlp>, left: Duration) {
+    if let Some(traces) = traces {
+        traces.finish(left.min(LAST_SPANS)).await;
     }
 }
 

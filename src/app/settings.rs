@@ -10,7 +10,7 @@ use crate::{
     config::{Config, ConfigError},
     delivery, edge, engine,
     ledger::Prices,
-    provider, store,
+    provider, store, traces,
 };
 
 pub struct Settings {
@@ -23,6 +23,7 @@ pub struct Settings {
     pub delivery: delivery::Settings,
     pub auth: Auth,
     pub prices: Prices,
+    pub traces: traces::Settings,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -156,6 +157,8 @@ impl Settings {
                 body_timeout: server.body_timeout,
                 max_body_memory: server.max_body_memory,
                 connections: server.max_connections,
+                base_url: (!server.public_url.is_empty()).then(|| server.public_url()),
+                operators_apart: server.admin_listen.is_some(),
             },
             provider: config.section("upstream")?,
             store: config.section("store")?,
@@ -164,6 +167,19 @@ impl Settings {
             delivery,
             auth,
             prices: super::prices(config)?,
+            traces: config.section("traces")?,
         })
+    }
+
+    /// With what OpenTelemetry's own variables say; `variable` looks into the environment.
+    ///
+    /// # Errors
+    /// Names a variable that cannot be followed.
+    pub fn within(
+        self,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Settings, traces::BadVariable> {
+        let traces = self.traces.within(variable)?;
+        Ok(Settings { traces, ..self })
     }
 }

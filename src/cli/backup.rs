@@ -9,10 +9,11 @@ use std::{
 };
 
 use bytes::Bytes;
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
-use super::{DataDir, Failure};
+use super::{DataDir, Failure, say::say};
 use crate::{
     ports::Store as _,
     store::{BackupEnd, BadBackup, Check, OpenError, Settings, SledStore},
@@ -27,6 +28,9 @@ pub struct Args {
     url: String,
     #[command(flatten)]
     from: DataDir,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, Failure> {
@@ -54,12 +58,16 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
             return Err(error);
         }
     };
-    println!(
-        "{} holds {} records and {} commits. The master key is not in it.",
-        args.file.display(),
-        end.pairs,
-        end.commits
-    );
+    let (pairs, commits) = (end.pairs, end.commits);
+    match args.json {
+        true => say(json!({
+            "object": "offpeak.backup", "file": args.file, "records": pairs, "commits": commits,
+        }))?,
+        false => say(format_args!(
+            "{} holds {pairs} records and {commits} commits. The master key is not in it.",
+            args.file.display()
+        ))?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{
     Failure,
+    say::{say, show},
     server::{Server, Who},
     table::{Cell, Table},
 };
@@ -24,8 +25,8 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     let path = who.path(&format!("batches?limit={}", args.limit));
     let batches = args.server.get(who, &path).await?;
     match args.server.json {
-        true => println!("{batches}"),
-        false => anstream::print!("{}", text(&batches["data"])),
+        true => say(&batches)?,
+        false => show(text(&batches["data"]))?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,7 +8,11 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{Failure, log, serve};
+use super::{
+    Failure, log,
+    say::{say, show},
+    serve,
+};
 use crate::{
     app::{self, Settings},
     config::{Config, ConfigError, Difference},
@@ -44,8 +48,8 @@ pub fn run(args: Args) -> Result<ExitCode, Failure> {
     let Command::Check(check) = args.command;
     let reading = Reading::new(check.config.as_deref(), &[])?;
     match check.json {
-        true => println!("{}", reading.to_json()),
-        false => print!("{}", reading.to_text()),
+        true => say(reading.to_json())?,
+        false => show(reading.to_text())?,
     }
     Ok(match reading.problems.as_slice() {
         [] => ExitCode::SUCCESS,
@@ -90,6 +94,8 @@ impl Reading {
         if let Some(settings) = &settings {
             let more = app::check(settings, &serve::secrets(settings));
             problems.extend(more.into_iter().map(Problem::of));
+            let traces = settings.traces.clone().within(serve::variable);
+            problems.extend(traces.err().map(Problem::of));
         }
         let warnings = settings.as_ref().map(Settings::warnings);
         Ok(Reading {

@@ -7,6 +7,7 @@ use url::form_urlencoded;
 
 use super::{
     Failure,
+    say::say,
     server::{Server, Who},
 };
 
@@ -22,8 +23,8 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     server.get(Who::Operator, "/offpeak/admin/status").await?;
     let link = link(server.base(), &server.key(Who::Operator)?);
     match server.json {
-        true => println!("{}", json!({"object": "offpeak.dashboard", "url": link})),
-        false => println!("{link}"),
+        true => say(json!({"object": "offpeak.dashboard", "url": link}))?,
+        false => say(&link)?,
     }
     Ok(ExitCode::SUCCESS)
 }

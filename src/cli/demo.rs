@@ -16,7 +16,7 @@ use self::{
     progress::Progress,
     report::Report,
 };
-use super::{Failure, log};
+use super::{Failure, log, say::say};
 use crate::{
     app::{App, Secrets, Settings, SystemClock},
     config::Config,
@@ -50,6 +50,9 @@ pub struct Args {
     /// Where the proxy listens.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     listen: String,
+    /// Print the report as one JSON object at the end, and nothing before.
+    #[arg(long, conflicts_with = "stay")]
+    json: bool,
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, Failure> {
@@ -75,28 +78,34 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     let base = format!("http://{}", app.address());
     tasks.spawn(app.run());
 
-    println!("A simulated provider runs at {upstream}, {SPEED} times faster than real time:");
-    println!(
-        "a second stands for {} minutes. Offpeak runs at {base}/v1.",
-        SPEED / 60.0
-    );
-    println!(
-        "{} ordinary calls go through it, most with an Offpeak-Deadline header.",
-        args.calls
-    );
-    println!("Its dashboard: {base}/offpeak/#token={token}\n");
-
+    if !args.json {
+        say(format_args!(
+            "A simulated provider runs at {upstream}, {SPEED} times faster than real time:\n\
+             a second stands for {} minutes. Offpeak runs at {base}/v1.\n\
+             {} ordinary calls go through it, most with an Offpeak-Deadline header.\n\
+             Its dashboard: {base}/offpeak/#token={token}\n",
+            SPEED / 60.0,
+            args.calls
+        ))?;
+    }
     let made = tokio::select! {
-        made = make_calls(&base, args.calls, &simulator) => made?,
+        made = make_calls(&base, &args, &simulator) => made?,
         () = stop.cancelled() => return Err(Failure::Other("stopped before the last answer".into())),
     };
     let client = Client::new(&base)?;
     let (savings, bill) = settled(&client, &simulator).await?;
-    println!("{}", made.table(&savings, SPEED));
     let verdict = made.verdict(&savings, &bill);
-    println!("{verdict}\n\n{}", law());
+    match args.json {
+        true => say(made.json(&savings, &verdict))?,
+        false => {
+            let table = made.table(&savings, SPEED);
+            say(format_args!("{table}\n{verdict}\n\n{}", law()))?;
+        }
+    }
     if args.stay {
-        println!("\nIt goes on until Ctrl-C, with a call now and then.");
+        say(format_args!(
+            "\nIt goes on until Ctrl-C, with a call now and then."
+        ))?;
         stay::on(client, args.calls, &stop).await;
     }
     stop.cancel();
@@ -111,10 +120,11 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
 
 async fn make_calls(
     base: &str,
-    calls: usize,
+    args: &Args,
     simulator: &Arc<Simulator>,
 ) -> Result<Report, Failure> {
     let client = Arc::new(Client::new(base)?);
+    let calls = args.calls;
     let mut running = JoinSet::new();
     for number in 0..calls {
         let client = client.clone();
@@ -124,7 +134,7 @@ async fn make_calls(
             client.call(Kind::of(number), number).await
         });
     }
-    let mut progress = Progress::start(calls);
+    let mut progress = (!args.json).then(|| Progress::start(calls));
     let mut report = Report::default();
     let mut ticks = tokio::time::interval(progress::TICK);
     while report.len() < calls {
@@ -135,9 +145,13 @@ async fn make_calls(
             },
             _ = ticks.tick() => {}
         }
-        progress.show(&report, simulator);
+        if let Some(progress) = &mut progress {
+            progress.show(&report, simulator)?;
+        }
     }
-    progress.end();
+    if let Some(progress) = progress {
+        progress.end()?;
+    }
     Ok(report)
 }
 

@@ -28,7 +28,12 @@ use self::{
     server::Server,
     upstream::Upstream,
 };
-use super::{Failure, config::Reading, serve};
+use super::{
+    Failure,
+    config::Reading,
+    say::{say, show},
+    serve,
+};
 use crate::app::{Secrets, Settings};
 
 /// One step over the network: a name, a connection, an answer.
@@ -74,8 +79,8 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     }
     let report = Report(look(&args, &reading).await?);
     match args.json {
-        true => println!("{}", report.to_json()),
-        false => print!("{}", report.to_text()),
+        true => say(report.to_json())?,
+        false => show(report.to_text())?,
     }
     Ok(match report.verdict() {
         Verdict::Failed => ExitCode::FAILURE,

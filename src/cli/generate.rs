@@ -1,15 +1,11 @@
 //! What is made of the command line itself: completions and man pages.
 
-use std::{
-    io::{self, Write as _},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::Command;
 use clap_complete::Shell;
 
-use super::Failure;
+use super::{Failure, say::show};
 
 #[derive(clap::Args)]
 pub struct Completions {
@@ -27,7 +23,7 @@ pub struct Man {
 pub fn completions(mut command: Command, args: &Completions) -> Result<ExitCode, Failure> {
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut command, "offpeak", &mut text);
-    io::stdout().write_all(&text)?;
+    show(String::from_utf8_lossy(&text))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -40,7 +36,7 @@ pub fn man(command: Command, args: &Man) -> Result<ExitCode, Failure> {
         None => {
             let mut text = Vec::new();
             clap_mangen::Man::new(command).render(&mut text)?;
-            io::stdout().write_all(&text)?;
+            show(String::from_utf8_lossy(&text))?;
         }
     }
     Ok(ExitCode::SUCCESS)

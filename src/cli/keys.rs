@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     Failure, ids,
+    say::{say, show},
     server::{Server, Who},
     table::{Cell, Table},
 };
@@ -80,12 +81,15 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
         }
     };
     match (server.json, &args.command) {
-        (true, _) => println!("{answer}"),
-        (false, Command::Create(_)) => print!("{}", created(&answer)),
-        (false, Command::List) => anstream::print!("{}", table(&answer)),
+        (true, _) => say(&answer)?,
+        (false, Command::Create(_)) => show(created(&answer))?,
+        (false, Command::List) => show(table(&answer))?,
         (false, Command::Revoke { id }) => {
             let at = text(&answer["revoked_at"]);
-            println!("{id} ({}) is refused since {at}.", text(&answer["name"]));
+            say(format_args!(
+                "{id} ({}) is refused since {at}.",
+                text(&answer["name"])
+            ))?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -1,4 +1,5 @@
 //! The command line.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod backup;
 mod batches;
@@ -12,11 +13,13 @@ mod ids;
 mod keys;
 mod log;
 mod operate;
+mod pages;
 mod prices;
 mod remote;
 mod requests;
 mod restore;
 mod savings;
+mod say;
 mod serve;
 mod server;
 mod shadow;
@@ -184,7 +187,7 @@ impl DataDir {
 }
 
 fn fail(failure: &Failure) -> ExitCode {
-    eprintln!("offpeak: {failure}");
+    say::tell(format_args!("offpeak: {failure}"));
     ExitCode::from(2)
 }
 

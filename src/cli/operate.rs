@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{
     Failure, batches,
+    say::{say, show},
     server::{Server, Who},
     table::{BOLD, Cell, warning},
 };
@@ -35,8 +36,8 @@ pub async fn run(deed: Deed, args: Args) -> Result<ExitCode, Failure> {
     let who = Who::Operator;
     let status = args.server.ask(who, method, &who.path(name), None).await?;
     match args.server.json {
-        true => println!("{status}"),
-        false => anstream::print!("{}", text(&status)),
+        true => say(&status)?,
+        false => show(text(&status))?,
     }
     Ok(ExitCode::SUCCESS)
 }

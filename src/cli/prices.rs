@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use super::Failure;
+use super::{
+    Failure,
+    say::{say, tell},
+};
 use crate::{
     app::{SystemClock, prices},
     config::Config,
@@ -65,18 +68,21 @@ fn import(args: &Import) -> Result<ExitCode, Failure> {
     let providers: Vec<&str> = args.providers.iter().map(String::as_str).collect();
     let imported = litellm::import(&list, &providers, today).map_err(|error| failed(&error))?;
     for left_out in &imported.left_out {
-        eprintln!("left out: {}: {}", left_out.model, left_out.why);
+        tell(format_args!(
+            "left out: {}: {}",
+            left_out.model, left_out.why
+        ));
     }
     match &args.out {
-        None => print!("{}", imported.toml),
+        None => super::say::show(imported.toml)?,
         Some(path) => {
             std::fs::write(path, &imported.toml)
                 .map_err(|error| Failure::Other(format!("{}: {error}", path.display())))?;
-            println!(
+            say(format_args!(
                 "{}: the prices of {} models",
                 path.display(),
                 imported.models
-            );
+            ))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -97,9 +103,9 @@ fn show(args: &Show) -> Result<ExitCode, Failure> {
                 "model": name,
                 "usd_per_million_tokens": quotes,
             });
-            println!("{shown}");
+            say(&shown)?;
         }
-        false => print!("{}", table(name, &quotes)),
+        false => super::say::show(table(name, &quotes))?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -123,8 +129,12 @@ fn table(model: &str, quotes: &[Quote]) -> String {
             let tokens = above.unwrap_or_default();
             text.push_str(&format!("above {tokens} tokens of input, all of them:\n"));
         }
+        let lane = match quote.api {
+            Some(api) => format!("{} ({api} only)", quote.lane),
+            None => quote.lane.to_owned(),
+        };
         text.push_str(&line([
-            quote.lane,
+            &lane,
             &quote.input,
             &quote.cached_input,
             &quote.cache_write,
@@ -137,7 +147,7 @@ fn table(model: &str, quotes: &[Quote]) -> String {
 
 fn line([lane, numbers @ ..]: [&str; COLUMNS.len()]) -> String {
     let numbers = numbers.map(|number| format!("{number:>12}")).concat();
-    format!("{lane:<14}{numbers}\n")
+    format!("{lane:<30}{numbers}\n")
 }
 
 #[cfg(test)]

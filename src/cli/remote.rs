@@ -1,9 +1,15 @@
 //! Asking a running server.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use serde_json::Value;
 
 use super::Failure;
+
+const CONNECT: Duration = Duration::from_secs(10);
+/// Of a whole answer.
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// The JSON that `url` answers with.
 ///
@@ -21,7 +27,11 @@ pub async fn ask(
         let why = root_cause(&error);
         Failure::Other(format!("no answer from an Offpeak at {url}: {why}"))
     };
-    let http = reqwest::Client::builder().build().map_err(failed)?;
+    let http = reqwest::Client::builder()
+        .connect_timeout(CONNECT)
+        .timeout(ANSWER)
+        .build()
+        .map_err(failed)?;
     let mut call = http.request(method, url).bearer_auth(key);
     if let Some(body) = body {
         call = call.json(body);

@@ -3,11 +3,12 @@
 use std::process::ExitCode;
 
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::Value;
 use url::form_urlencoded;
 
 use super::{
-    Failure, ids,
+    Failure, ids, pages,
+    say::{say, show},
     server::{Server, Who},
     table::{BOLD, Cell, Table},
     when::{self, When},
@@ -68,10 +69,11 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     let origin = "as `offpeak requests` and the header Offpeak-Request-Id have it";
     match &args.command {
         None => {
-            let list = list(server, who, &args.filter).await?;
+            let (filter, limit) = (args.filter.query(), args.filter.limit);
+            let list = pages::list(server, who, ("requests", &filter), limit).await?;
             match server.json {
-                true => println!("{list}"),
-                false => anstream::print!("{}", table(&list, who)),
+                true => say(&list)?,
+                false => show(table(&list, who))?,
             }
         }
         Some(Command::Show { id }) => {
@@ -79,8 +81,8 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
             let path = who.path(&format!("requests/{id}"));
             let request = server.get(who, &path).await?;
             match server.json {
-                true => println!("{request}"),
-                false => anstream::print!("{}", detail(&request)),
+                true => say(&request)?,
+                false => show(detail(&request))?,
             }
         }
         Some(Command::Cancel { id }) => {
@@ -88,51 +90,27 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
             let path = who.path(&format!("requests/{id}/cancel"));
             let request = server.ask(who, Method::POST, &path, None).await?;
             match server.json {
-                true => println!("{request}"),
-                false => println!("{id} is {}.", request["status"].as_str().unwrap_or("?")),
+                true => say(&request)?,
+                false => say(format_args!(
+                    "{id} is {}.",
+                    request["status"].as_str().unwrap_or("?")
+                ))?,
             }
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The most on one page.
-const PAGE: usize = 100;
-
-/// As many pages as the limit takes.
-async fn list(server: &Server, who: Who, filter: &Filter) -> Result<Value, Failure> {
-    let mut found = Vec::new();
-    let mut after: Option<String> = None;
-    loop {
-        let path = who.path(&format!("requests?{}", filter.query(found.len(), &after)));
-        let page = server.get(who, &path).await?;
-        found.extend(page["data"].as_array().cloned().unwrap_or_default());
-        let next = page["next"].as_str().filter(|_| page["has_more"] == true);
-        match next {
-            Some(next) if found.len() < filter.limit => after = Some(next.to_owned()),
-            more => {
-                let has_more = more.is_some();
-                return Ok(
-                    json!({"object": "list", "data": found, "has_more": has_more, "next": more}),
-                );
-            }
-        }
-    }
-}
-
 impl Filter {
-    fn query(&self, found: usize, after: &Option<String>) -> String {
+    fn query(&self) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
         let since = self.since.map(|since| since.to_string());
-        let limit = (self.limit - found).clamp(1, PAGE).to_string();
         for (name, value) in [
             ("status", &self.status),
             ("tag", &self.tag),
             ("model", &self.model),
             ("endpoint", &self.endpoint),
             ("created_after", &since),
-            ("after", after),
-            ("limit", &Some(limit)),
         ] {
             if let Some(value) = value {
                 query.append_pair(name, value);
@@ -168,11 +146,7 @@ fn table(list: &Value, who: Who) -> String {
     if table.is_empty() {
         return "There is no such request.\n".into();
     }
-    let more = match list["has_more"] == true {
-        true => "There are more: --limit.\n",
-        false => "",
-    };
-    format!("{table}{more}")
+    format!("{table}{}", pages::more(list))
 }
 
 fn cell(request: &Value, field: &str) -> Cell {
@@ -246,6 +220,8 @@ fn timeline(request: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn request() -> Value {

@@ -2,7 +2,7 @@
 
 use std::{fs::File, io, path::PathBuf, process::ExitCode};
 
-use super::{DataDir, Failure};
+use super::{DataDir, Failure, say::say};
 use crate::store;
 
 #[derive(clap::Args)]
@@ -24,12 +24,12 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         }
     };
     let end = end.map_err(|error| Failure::Other(error.to_string()))?;
-    println!(
+    say(format_args!(
         "restored {} records and {} commits into {}. Start the server with the master key of \
          the one that was backed up: with another, or without one, it does not start.",
         end.pairs,
         end.commits,
         dir.display()
-    );
+    ))?;
     Ok(ExitCode::SUCCESS)
 }

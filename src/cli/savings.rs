@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{
     Failure,
     dollars::{amount, decimals_for, dollars},
+    say::{say, show},
     server::{Server, Who},
     table::{BOLD, Cell, Table},
     when::{self, When},
@@ -73,9 +74,9 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     }
     let answer = args.server.get(who, &path).await?;
     match (args.server.json, args.csv) {
-        (true, _) => println!("{answer}"),
-        (_, true) => print!("{}", rows(&answer, args.by, exact).csv()),
-        _ => anstream::print!("{}", text(&answer, args.by)),
+        (true, _) => say(&answer)?,
+        (_, true) => show(rows(&answer, args.by, exact).csv())?,
+        _ => show(text(&answer, args.by))?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -120,7 +121,11 @@ fn rows(answer: &Value, by: By, cell: impl Fn(&Value) -> String) -> Table {
     let of = format!("by_{}", by.name());
     for row in answer[of].as_array().into_iter().flatten() {
         let named = row["name"].as_str().or(row[by.name()].as_str());
-        table.push(cells(row, Cell::from(named.unwrap_or("(none)"))));
+        let unnamed = match row["others"] == true {
+            true => "(others)",
+            false => "(none)",
+        };
+        table.push(cells(row, Cell::from(named.unwrap_or(unnamed))));
     }
     table.push(cells(&answer["total"], Cell::from("all").in_style(BOLD)));
     table
@@ -149,7 +154,7 @@ fn notes(answer: &Value) -> String {
         ),
         (
             "unpriced",
-            "Answers in no sum, because their models have no known price",
+            "Answers in no sum, because their price is not known",
         ),
     ] {
         match total[field].as_u64() {
@@ -187,9 +192,11 @@ mod tests {
                 "rescued": 2, "paid_twice": 1, "unaccounted": 0, "unpriced": 3,
                 "paid_usd": "0.001215", "standard_usd": "0.00216", "saved_usd": "0.000945"})
         };
+        let mut others = sums(None, 1);
+        others["others"] = true.into();
         json!({
-            "total": sums(None, 8),
-            "by_model": [sums(Some("gpt-4o-mini"), 5), sums(None, 3)],
+            "total": sums(None, 9),
+            "by_model": [sums(Some("gpt-4o-mini"), 5), sums(None, 3), others],
             "rescue_budget": [{"per": "day", "limit_usd": "25.00", "spent_usd": "0.00027"}],
             "assumptions": ["Cached tokens are reckoned as a live call would have had them."],
         })
@@ -207,11 +214,12 @@ mod tests {
     fn rows_for_a_spreadsheet_are_exact() {
         let csv = rows(&answer(), By::Model, exact).csv();
         let lines: Vec<&str> = csv.lines().collect();
-        assert_eq!(lines.len(), 4);
+        assert_eq!(lines.len(), 5);
         assert_eq!(
             lines[0],
             "model,requests,succeeded,late,rescued,paid,ordinary price,saved"
         );
         assert_eq!(lines[1], "gpt-4o-mini,5,5,1,2,0.001215,0.00216,0.000945");
+        assert!(lines[2].starts_with("(none),3,") && lines[3].starts_with("(others),1,"));
     }
 }

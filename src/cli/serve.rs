@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use tokio_util::task::TaskTracker;
 
-use super::{Failure, log};
+use super::{Failure, log, say::say};
 use crate::{
     app::{App, Secrets, Settings, StartError},
     config::Config,
@@ -39,7 +39,8 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
         .collect();
     let config = Config::load(args.config.as_deref(), std::env::vars_os(), &flags)?;
     log::start(&config.section("log")?)?;
-    let settings = Settings::read(&config)?;
+    let settings = Settings::read(&config)?.within(variable);
+    let settings = settings.map_err(StartError::from)?;
     let upstream = settings.provider.base_url.clone();
     let secrets = secrets(&settings);
     let tasks = TaskTracker::new();
@@ -49,14 +50,22 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
         started => started?,
     };
     // The one line that scripts wait for: the server takes all calls from here on.
-    println!("offpeak listens on http://{} for {upstream}", app.address());
+    let address = app.address();
+    // It serves whether anybody reads that or not.
+    let _unsaid = say(format_args!(
+        "offpeak listens on http://{address} for {upstream}"
+    ));
     app.run().await?;
     Ok(ExitCode::SUCCESS)
 }
 
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 /// What the environment holds.
 pub fn secrets(settings: &Settings) -> Secrets {
-    let secret = |name: &str| std::env::var(name).ok().map(Secret::new);
+    let secret = |name: &str| variable(name).map(Secret::new);
     let variables = settings.auth.variables();
     Secrets {
         master_key: secret("OFFPEAK_MASTER_KEY"),

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{
     Failure,
     dollars::{amount, decimals_for, dollars},
+    say::{say, show},
     server::{Server, Who},
 };
 
@@ -24,8 +25,8 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     let who = Who::all(args.all);
     let answer = args.server.get(who, &who.path("shadow")).await?;
     match args.server.json {
-        true => println!("{answer}"),
-        false => print!("{}", table(&answer)),
+        true => say(&answer)?,
+        false => show(table(&answer))?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -7,7 +7,10 @@ use std::{
     process::ExitCode,
 };
 
-use super::Failure;
+use super::{
+    Failure,
+    say::{say, show},
+};
 use crate::{
     backtest::{
         Settings,
@@ -76,7 +79,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
                 ),
             );
         }
-        print!("{}", table.text());
+        show(table.text())?;
         return Ok(ExitCode::SUCCESS);
     }
     let report = report(args, &prices, &settings)?;
@@ -84,9 +87,9 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         std::fs::write(path, plot::svg(&report)).map_err(|error| at(path, error))?;
     }
     if args.json {
-        println!("{}", serde_json::to_string(&report).map_err(other)?);
+        say(serde_json::to_string(&report).map_err(other)?)?;
     } else {
-        print!("{}", report.table());
+        show(report.table())?;
     }
     Ok(ExitCode::SUCCESS)
 }

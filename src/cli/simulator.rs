@@ -4,7 +4,7 @@ use std::{fmt::Display, net::SocketAddr, path::PathBuf, process::ExitCode, time:
 
 use tokio_util::task::TaskTracker;
 
-use super::{Failure, log};
+use super::{Failure, log, say::say};
 use crate::{
     app::SystemClock,
     simulator::{Hook, Settings, Simulator, serve},
@@ -48,10 +48,9 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     let listener = tokio::net::TcpListener::bind(address)
         .await
         .map_err(|error| Failure::Other(format!("cannot listen on {address}: {error}")))?;
-    println!(
-        "the simulator listens on http://{}/v1",
-        listener.local_addr()?
-    );
+    let address = listener.local_addr()?;
+    // It serves whether anybody reads that or not.
+    let _unsaid = say(format_args!("the simulator listens on http://{address}/v1"));
     let simulator = Simulator::new(settings, SystemClock::new().now());
     if let Some(url) = &args.webhook_url {
         let secret = std::env::var(SECRET).unwrap_or_default();

@@ -2,7 +2,10 @@
 
 use std::process::ExitCode;
 
-use super::{DataDir, Failure};
+use super::{
+    DataDir, Failure,
+    say::{say, show},
+};
 use crate::{
     app::SystemClock,
     store::{self, Report, Salvaged},
@@ -42,8 +45,8 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         Command::Check(look) => {
             let report = store::check(&look.at.settings()?.data_dir).map_err(failed)?;
             match look.json {
-                true => println!("{}", json(&report)),
-                false => print!("{}", text(&report)),
+                true => say(json(&report))?,
+                false => show(text(&report))?,
             }
             Ok(match report.sound {
                 true => ExitCode::SUCCESS,
@@ -54,8 +57,8 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             let dir = look.at.settings()?.data_dir;
             let done = store::salvage(&dir, SystemClock::new().now()).map_err(failed)?;
             match look.json {
-                true => println!("{}", json(&done)),
-                false => print!("{}{}", text(&done.found), told(&done)),
+                true => say(json(&done))?,
+                false => show(format_args!("{}{}", text(&done.found), told(&done)))?,
             }
             Ok(ExitCode::SUCCESS)
         }

@@ -23,15 +23,17 @@ use std::{
 use tokio_util::task::TaskTracker;
 
 use self::{
-    caller::{Caller, Terms},
+    caller::{Caller, Page, Terms},
+    collect::SAMPLED,
     input::Input,
-    journal::{BadJournal, Header, Journal, Options},
+    journal::{BadJournal, Header, Journal, Options, VERSION, directory},
     pace::{Over, Pace},
     progress::Progress,
     run::{Run, journal_of},
 };
 use super::{
     Failure,
+    say::{say, show, tell},
     server::{Server, Who},
 };
 use crate::{
@@ -44,8 +46,9 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  all lines succeeded (without --wait: the server has all)
   1  some failed: they stand in the output with their errors
-  2  nothing was begun, or the server refuses all lines: the reason is told
-  3  interrupted, or the server is gone: the same command goes on, and buys nothing twice
+  2  nothing was begun, or no line can be sent or collected: the reason is told
+  3  interrupted, the disk is full, or the server is gone: the same command goes on, and buys
+     nothing twice
 
 The key is OPENAI_API_KEY. A journal beside the output (FILE.out.jsonl.journal) has what was
 sent and answered; keep it until the output is there. Go on within a day: what was on its way
@@ -97,7 +100,7 @@ const INTERRUPTED: u8 = 3;
 /// What ends a run before its end.
 enum End {
     Over(Over),
-    /// The server refuses all lines.
+    /// Nothing can be had of this server: the reason, for people.
     Halted(String),
     Io(io::Error),
 }
@@ -117,8 +120,8 @@ impl From<BadJournal> for Failure {
 pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     let key = args.server.key(Who::Caller)?;
     let out = args.out.clone().unwrap_or_else(|| default_out(&args.file));
-    let input =
-        Input::survey(&args.file, args.endpoint).map_err(|bad| Failure::Other(bad.to_string()))?;
+    let input = Input::survey(&args.file, args.endpoint, &directory(&out))
+        .map_err(|bad| Failure::Other(bad.to_string()))?;
     let tasks = TaskTracker::new();
     let pace = Pace::new(args.patience, super::stop_on_signal(&tasks));
     let caller = Caller::new(args.server.base(), key, pace)?;
@@ -129,21 +132,18 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     };
     if !run.done {
         let mut progress = Progress::start(run.lines(), args.wait);
-        let worked = work(&mut run, &args, &input, &caller, &mut progress).await;
+        let worked = work(&mut run, &args, (&input, &out), &caller, &mut progress).await;
         progress.end();
         if let Err(end) = worked {
-            run.journal.sync()?;
+            // What ended it is told; that this fails too is of the same cause.
+            let _unsynced = run.journal.sync();
             return Ok(unfinished(&end, Some(&run)));
         }
-        if args.wait {
-            output::write(&run, &input, args.endpoint, &out)?;
-            run = run.finish()?;
-        }
     }
-    match args.server.json {
-        true => println!("{}", summary::json(&run, &out)),
-        false => print!("{}", summary::text(&run, &out)),
-    }
+    let _nobody_reads = match args.server.json {
+        true => say(summary::json(&run, &out)),
+        false => show(summary::text(&run, &out)),
+    };
     Ok(match run.sums.failed {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::from(SOME_FAILED),
@@ -153,7 +153,7 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
 async fn work(
     run: &mut Run,
     args: &Args,
-    input: &Input,
+    (input, out): (&Input, &Path),
     caller: &Caller,
     progress: &mut Progress,
 ) -> Result<(), End> {
@@ -165,10 +165,12 @@ async fn work(
     let concurrency = usize::from(args.concurrency);
     let sender = (caller, &terms);
     send::send_all(run, input, args.endpoint, sender, concurrency, progress).await?;
-    match args.wait {
-        true => collect::collect(run, caller, progress).await,
-        false => Ok(()),
+    if args.wait {
+        collect::collect(run, caller, progress).await?;
+        output::write(run, input, args.endpoint, out)?;
+        run.finish()?;
     }
+    Ok(())
 }
 
 enum Unopened {
@@ -202,6 +204,7 @@ async fn open(args: &Args, input: &Input, out: &Path, caller: &Caller) -> Result
             None => Beginning::find(args, out, caller).await?,
         };
         let header = Header {
+            version: VERSION,
             run: format!("{:032x}", SystemClock::new().random()),
             digest: input.digest.clone(),
             lines: input.lines,
@@ -229,7 +232,7 @@ async fn open(args: &Args, input: &Input, out: &Path, caller: &Caller) -> Result
     if args.extend {
         run.move_deadline(resolved(args)?)?;
     }
-    known(&run, caller).await?;
+    known(&mut run, caller).await?;
     Ok(run)
 }
 
@@ -286,27 +289,36 @@ fn same(header: &Header, args: &Args, options: &Options) -> Result<(), String> {
     Ok(())
 }
 
-/// Another key or another server would wait for answers that never come.
-async fn known(run: &Run, caller: &Caller) -> Result<(), Unopened> {
-    let open = run.open_lines(0, SAMPLED)?;
-    for (_, id) in &open {
-        if caller.knows(*id).await.map_err(Unopened::Over)? {
-            return Ok(());
-        }
+/// Another key or another server would wait for answers that never come. The cursor tells:
+/// only who gave it out can read it.
+async fn known(run: &mut Run, caller: &Caller) -> Result<(), Unopened> {
+    if run.sums.ended() == run.lines() {
+        return Ok(());
     }
-    match open.first() {
-        None => Ok(()),
-        Some((_, id)) => Err(refuse(format!(
-            "the server does not know {id} with this key, which this run was told: another key, \
-             another server, or its results are kept no longer. What was answered before stands \
-             in {}",
-            run.journal.path().display()
-        ))),
+    let cursor = run.cursor.clone();
+    match (caller.tries(cursor.as_deref()).await).map_err(Unopened::Over)? {
+        Page::Lines(..) | Page::Expired => return Ok(()),
+        Page::Foreign => {}
+        Page::Halted(why) => return Err(refuse(why)),
     }
+    let sample = run.sample(SAMPLED)?;
+    let Some(one) = sample.first() else {
+        // Nothing was taken: with the key of this run's first try, say.
+        let cursor = caller.feed_end().await?;
+        return Ok(run.go_on_after(&cursor)?);
+    };
+    if (caller.knows_any(&sample).await).map_err(Unopened::Over)? {
+        // A key that took the place of the old one: its feed is read from the beginning.
+        run.cursor = None;
+        return Ok(());
+    }
+    Err(refuse(format!(
+        "the server does not know {one} with this key, which this run was told, nor others of it: \
+         another key, another server, or another data directory. What was answered before stands \
+         in {}",
+        run.journal.path().display()
+    )))
 }
-
-/// Some may have been erased.
-const SAMPLED: usize = 3;
 
 fn refuse(why: String) -> Unopened {
     Unopened::Failed(Failure::Other(why))
@@ -315,31 +327,19 @@ fn refuse(why: String) -> Unopened {
 /// Says what is in the way and how to go on.
 fn unfinished(end: &End, run: Option<&Run>) -> ExitCode {
     if let Some(run) = run {
-        let (sent, ended) = (run.sent, run.sums.ended());
-        eprintln!(
-            "{sent} of {} lines are sent, {ended} answered.",
-            run.lines()
-        );
+        let (sent, lines, ended) = (run.sent, run.lines(), run.sums.ended());
+        tell(format_args!(
+            "{sent} of {lines} lines are sent, {ended} answered."
+        ));
     }
-    let code = match end {
-        End::Over(Over::Stopped) => {
-            eprintln!("offpeak: interrupted.");
-            INTERRUPTED
-        }
-        End::Over(Over::Gone) => {
-            eprintln!("offpeak: the server does not answer any more.");
-            INTERRUPTED
-        }
-        End::Halted(why) => {
-            eprintln!("offpeak: the server refuses these lines: {why}");
-            REFUSED
-        }
-        End::Io(error) => {
-            eprintln!("offpeak: {error}");
-            REFUSED
-        }
+    let (why, code) = match end {
+        End::Over(Over::Stopped) => ("interrupted.".into(), INTERRUPTED),
+        End::Over(Over::Gone) => ("the server does not answer any more.".into(), INTERRUPTED),
+        End::Halted(why) => (why.clone(), REFUSED),
+        End::Io(error) => (error.to_string(), INTERRUPTED),
     };
-    eprintln!("The same command goes on from here; no line is bought twice.");
+    tell(format_args!("offpeak: {why}"));
+    tell("The same command goes on from here; no line is bought twice.");
     ExitCode::from(code)
 }
 

@@ -6,6 +6,7 @@ mod view;
 
 use std::{
     io::{IsTerminal as _, Write as _, stdout},
+    pin::{Pin, pin},
     process::ExitCode,
     time::Duration,
 };
@@ -59,6 +60,8 @@ async fn live(
 ) -> Result<ExitCode, Failure> {
     let mut screen = Screen::open()?;
     let mut ticks = ticks();
+    // A server that does not answer keeps nobody from ending it.
+    let mut looking = pin!(None);
     loop {
         screen.draw(&seen.text(server.base(), SystemClock::new().wall()))?;
         tokio::select! {
@@ -67,13 +70,22 @@ async fn live(
                 screen::Event::End => break,
                 screen::Event::Redraw => {}
             },
-            _ = ticks.tick() => tokio::select! {
-                looked = look(server) => seen.add(looked),
-                () = stop.cancelled() => break,
-            },
+            Some(looked) = under_way(looking.as_mut()) => {
+                looking.set(None);
+                seen.add(looked);
+            }
+            _ = ticks.tick(), if looking.is_none() => looking.set(Some(look(server))),
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a future comes to; None where there is none.
+async fn under_way<F: Future>(future: Pin<&mut Option<F>>) -> Option<F::Output> {
+    match future.as_pin_mut() {
+        Some(future) => Some(future.await),
+        None => None,
+    }
 }
 
 async fn plain(

@@ -6,7 +6,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{
-    Failure, ids,
+    Failure, ids, pages,
+    say::{say, show},
     server::{Server, Who},
     table::{Cell, Table},
 };
@@ -21,9 +22,10 @@ pub struct Args {
     #[arg(long)]
     dead: bool,
     /// So many at most.
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=100))]
-    limit: u16,
-    /// Dead letters of all tenants, by the admin token; else what is OPENAI_API_KEY's.
+    #[arg(long, default_value_t = 50)]
+    limit: usize,
+    /// Those of all tenants, by the admin token; else what is OPENAI_API_KEY's. Listed are then
+    /// dead letters only.
     #[arg(long, global = true)]
     all: bool,
     #[command(flatten)]
@@ -48,16 +50,14 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     let (server, who) = (&args.server, Who::all(args.all));
     match &args.command {
         None => {
-            let only = if args.dead || args.all {
-                "status=dead&"
-            } else {
-                ""
+            let query = match args.dead || args.all {
+                true => "status=dead",
+                false => "",
             };
-            let path = who.path(&format!("webhooks?{only}limit={}", args.limit));
-            let list = server.get(who, &path).await?;
+            let list = pages::list(server, who, ("webhooks", query), args.limit).await?;
             match server.json {
-                true => println!("{list}"),
-                false => anstream::print!("{}", table(&list)),
+                true => say(&list)?,
+                false => show(table(&list))?,
             }
         }
         Some(Command::Redeliver { target }) if target.starts_with(RequestId::PREFIX) => {
@@ -65,19 +65,27 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
             let path = who.path(&format!("requests/{id}/redeliver"));
             let request = server.ask(who, Method::POST, &path, None).await?;
             match server.json {
-                true => println!("{request}"),
-                false => println!("{id} is sent again."),
+                true => say(&request)?,
+                false => say(format_args!("{id} is sent again."))?,
             }
+        }
+        Some(_) if args.all => {
+            return Err(Failure::Other(
+                "a target is a tenant's: without --all, with that tenant's key in \
+                 OPENAI_API_KEY"
+                    .into(),
+            ));
         }
         Some(Command::Redeliver { target }) => {
             let sent = redeliver(server, target).await?;
             match server.json {
-                true => println!(
-                    "{}",
+                true => say(
                     json!({"object": "offpeak.webhook_redelivery", "redelivered": sent,
-                           "has_more": false})
-                ),
-                false => println!("{sent} dead letters of {target} are sent again."),
+                           "has_more": false}),
+                )?,
+                false => say(format_args!(
+                    "{sent} dead letters of {target} are sent again."
+                ))?,
             }
         }
         Some(Command::Test { target }) => {
@@ -85,8 +93,8 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
             let path = Who::Caller.path("webhooks/test");
             let tested = (server.ask(Who::Caller, Method::POST, &path, Some(&body))).await?;
             match server.json {
-                true => println!("{tested}"),
-                false => println!("{}", verdict(target, &tested)),
+                true => say(&tested)?,
+                false => say(verdict(target, &tested))?,
             }
             if tested["delivered"] != true {
                 return Ok(ExitCode::FAILURE);
@@ -146,7 +154,7 @@ fn table(list: &Value) -> String {
     }
     match table.is_empty() {
         true => "There is none.\n".into(),
-        false => table.to_string(),
+        false => format!("{table}{}", pages::more(list)),
     }
 }
 
@@ -163,8 +171,11 @@ mod tests {
         };
         let dead = hook("dead", "the receiver did not answer in time".into());
         let list = json!({"data": [dead, hook("delivered", Value::Null)]});
-        let plain = anstream::adapter::strip_str(&table(&list)).to_string();
-        insta::assert_snapshot!(plain);
+        let plain = |list: &Value| anstream::adapter::strip_str(&table(list)).to_string();
+        insta::assert_snapshot!(plain(&list));
+        let mut cut = list.clone();
+        cut["has_more"] = true.into();
+        assert!(plain(&cut).ends_with("There are more: --limit.\n"));
         let refused = json!({"delivered": false, "status_code": 503, "error": "503"});
         assert_eq!(verdict("a", &refused), "a did not take it: 503");
         let taken = json!({"delivered": true, "status_code": 204, "error": null});

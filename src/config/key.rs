@@ -60,7 +60,7 @@ impl Key {
     pub fn shown(&self, value: &Value) -> String {
         let name = self.0.last().map_or("", String::as_str);
         match value {
-            _ if name.contains("secret") => "not shown".to_owned(),
+            _ if name.contains("secret") || has_password(value) => "not shown".to_owned(),
             Value::Table(_) => "a table".to_owned(),
             value => value.to_string(),
         }
@@ -113,6 +113,11 @@ impl Key {
         let name = |key: &Key| key.0.last().cloned().unwrap_or_default();
         whole.max(0.9 * strsim::normalized_damerau_levenshtein(&name(self), &name(other)))
     }
+}
+
+fn has_password(value: &Value) -> bool {
+    let url = value.as_str().and_then(|text| Url::parse(text).ok());
+    url.is_some_and(|url| url.password().is_some())
 }
 
 impl fmt::Display for Key {

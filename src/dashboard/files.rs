@@ -32,7 +32,8 @@ macro_rules! sources {
 
 const SOURCES: &[(&str, &[u8])] = sources! {
     "index.html" "style.css" "icon.svg" "theme.js"
-    "main.js" "actions.js" "appearance.js" "session.js" "api.js" "live.js"
+    "main.js" "actions.js" "appearance.js" "session.js" "sheet.js" "api.js" "live.js"
+    "rounds.js" "listing.js" "groups.js"
     "dom.js" "dialogs.js" "charts.js" "money.js" "words.js"
     "views/totals.js" "views/savings.js" "views/now.js" "views/deadlines.js"
     "views/batches.js" "views/requests.js" "views/request.js" "views/webhooks.js"

@@ -23,6 +23,7 @@ pub mod server;
 pub mod starting;
 mod stream;
 mod stub;
+mod trace;
 mod waiting;
 
 #[cfg(test)]
@@ -74,6 +75,10 @@ pub struct Settings {
     pub max_body_memory: u64,
     /// Callers' connections that may be open.
     pub connections: usize,
+    /// Where callers reach this server, where that was said; without `/v1`.
+    pub base_url: Option<String>,
+    /// Operators are served by a listener of their own, and nowhere else.
+    pub operators_apart: bool,
 }
 
 impl Edge {
@@ -107,11 +112,10 @@ impl Edge {
     }
 }
 
-/// What answers where nothing passes straight through. `apart`: operators are served
-/// by a listener of their own, and nowhere else. Bodies are bounded where they are
-/// read, and nowhere else.
-pub fn routers(edge: &Arc<Edge>, apart: bool) -> server::Routers {
-    let callers = match apart {
+/// What answers where nothing passes straight through. Bodies are bounded where they
+/// are read, and nowhere else.
+pub fn routers(edge: &Arc<Edge>) -> server::Routers {
+    let callers = match edge.settings.operators_apart {
         true => namespace::callers(edge),
         false => namespace::everybody(edge),
     };

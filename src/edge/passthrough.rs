@@ -2,7 +2,8 @@
 //! come, with nothing read, stored or copied on the way (DESIGN.md §1). Only in shadow
 //! mode (`watch`) the end of an answer is copied aside, for what it says of its cost; and
 //! where callers present keys that we issued (`gate`), those are looked up in memory and
-//! the upstream's put in their place.
+//! the upstream's put in their place. Where somebody watches, some calls are told of when
+//! they are over (`traced`).
 //!
 //! Unchanged: method, path (less the base path, see [`Target`]), query, every
 //! end-to-end header with its duplicates, body, status, reason phrase, and the
@@ -19,6 +20,7 @@ mod connection;
 mod gate;
 mod headers;
 mod target;
+mod traced;
 mod upload;
 mod watch;
 
@@ -39,6 +41,7 @@ use super::{errors, memory::Memory, starting};
 use crate::{
     engine::{Caller, Engine},
     metrics::{Passed, Passing, Tally},
+    ports::Traces,
 };
 
 pub use self::{
@@ -51,6 +54,7 @@ use self::{
     connection::{Connection, Pool},
     gate::Gate,
     headers::{has_plain_coding, strip_hop_by_hop},
+    traced::Traced,
     watch::Watch,
 };
 
@@ -77,6 +81,8 @@ pub struct Passthrough {
     /// Whether callers present keys that we issued. Nothing passes before these are known.
     guarded: bool,
     lookouts: Arc<OnceLock<Lookouts>>,
+    /// None where nobody watches.
+    traces: Option<Arc<dyn Traces>>,
     passed: Arc<Passed>,
     /// This thread's.
     tally: Arc<Tally>,
@@ -115,6 +121,7 @@ impl Passthrough {
             settings,
             guarded: false,
             lookouts: Arc::default(),
+            traces: None,
         })
     }
 
@@ -123,6 +130,11 @@ impl Passthrough {
     pub fn guarded(self) -> Passthrough {
         let guarded = true;
         Passthrough { guarded, ..self }
+    }
+
+    /// Tells of calls there.
+    pub fn traced(self, traces: Option<Arc<dyn Traces>>) -> Passthrough {
+        Passthrough { traces, ..self }
     }
 
     /// From now on `engine` is told of what passes, where it counts that; and its keys
@@ -154,6 +166,7 @@ impl Passthrough {
             settings: self.settings.clone(),
             guarded: self.guarded,
             lookouts: self.lookouts.clone(),
+            traces: self.traces.clone(),
             passed: self.passed.clone(),
             tally: self.passed.tally(),
         }
@@ -213,10 +226,15 @@ impl Passthrough {
     ) -> Result<Response<Body>, Failure> {
         let watch = self.lookouts.get().and_then(|it| it.watch.as_ref());
         let call = watch.and_then(|watch| watch.call(&request, caller));
+        let traces = self.traces.as_ref();
+        let mut traced = traces.and_then(|traces| Traced::begin(traces, &request));
         self.prepare(&mut request)?;
         let request = request.map(|body| Sent::new(body, passing.sending()));
         let (connection, mut response) = self.exchange(request).await?;
         passing.answered(response.status());
+        if let Some(traced) = &mut traced {
+            traced.answered(response.status());
+        }
         let observer = call.and_then(|call| call.answered(&response));
         strip_hop_by_hop(response.headers_mut());
         // An upstream on HTTP/1.0 is no reason to speak it to the caller.
@@ -227,6 +245,7 @@ impl Passthrough {
                 connection,
                 self.pool.clone(),
                 observer,
+                traced,
                 passing,
             ))
         }))

@@ -29,6 +29,8 @@ pub struct Edges {
     pub earliest_deadline: Option<Timestamp>,
 }
 
+/// Rows of the ledger that are read together.
+const ROWS: usize = 500;
 /// Queues of live work whose fronts are read for one answer.
 const FRONTS: usize = 64;
 
@@ -95,6 +97,30 @@ impl Engine {
         limit: usize,
     ) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError> {
         self.store.ledger_page(rows, after, limit).await
+    }
+
+    /// Every such row, of which a page at a time is in memory.
+    pub async fn fold_ledger(
+        &self,
+        rows: &LedgerRows,
+        mut add: impl FnMut(&LedgerKey, &LedgerRow),
+    ) -> Result<(), StoreError> {
+        let mut after: Option<LedgerKey> = None;
+        loop {
+            let page = self.ledger_page(rows, after.as_ref(), ROWS).await?;
+            page.iter().for_each(|(key, row)| add(key, row));
+            match page.into_iter().nth(ROWS - 1) {
+                Some((last, _)) => after = Some(last),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Whether the tenant has any row of the hour `since`, counted from the Unix epoch,
+    /// or of a later one.
+    pub async fn has_ledger(&self, tenant: TenantId, since: u32) -> Result<bool, StoreError> {
+        let rows = LedgerRows::of_tenant(tenant, since);
+        Ok(!self.ledger_page(&rows, None, 1).await?.is_empty())
     }
 
     /// Dead letters of all tenants, by tenant and receiver.

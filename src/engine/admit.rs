@@ -13,6 +13,7 @@ use crate::{
         money::Usd,
         request::{Cohort, Destination, Guarantee, OnLate, Place, Request, Shape},
         time::Timestamp,
+        trace::TraceParent,
     },
     policy::{allowance::Exceeded, lane},
     ports::{self, Admission, StoreError},
@@ -50,6 +51,8 @@ pub struct Call {
     pub live_only: Option<String>,
     /// Refuse it where its deadline could only be met with luck.
     pub strict: bool,
+    /// The caller's span.
+    pub trace: Option<TraceParent>,
 }
 
 /// The request that answers the call.
@@ -190,6 +193,7 @@ impl Engine {
                 return Err(self.full(full).into());
             }
         };
+        self.trace(request.key.id, call.trace);
         match self.store.admit(admission).await {
             Ok(ports::Admitted::New) => {
                 self.metrics.requests.admitted(&request);
@@ -246,6 +250,7 @@ impl Engine {
     }
 
     fn let_go(&self, request: &Request) {
+        self.untrace(request.key.id);
         self.taps.take(request.key);
         self.holders.forget(request.key, request.digest);
     }

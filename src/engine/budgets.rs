@@ -16,12 +16,12 @@ pub(super) use self::rescues::Commitments;
 use crate::{
     model::{
         id::{RequestKey, TenantId},
+        ledger::{LedgerKey, LedgerRow},
         money::Usd,
         request::Entry,
         time::Timestamp,
     },
     policy::budget::{Limits, Purse, Verdict, Window},
-    ports::LedgerEntry,
 };
 
 /// Requests of a tenant that are remembered as too dear for what is left. With
@@ -85,11 +85,11 @@ impl Budgets {
     }
 
     /// Counts what a ledger entry that is durable says of rescues.
-    pub fn book(&self, now: Timestamp, entry: &LedgerEntry) {
-        let paid = entry.row.rescue_paid;
+    pub fn book(&self, now: Timestamp, key: &LedgerKey, row: &LedgerRow) {
+        let paid = row.rescue_paid;
         if self.limits.is_bound() && paid != Usd::ZERO {
-            self.with(entry.key.tenant, now, |tenant| {
-                tenant.purse.book(now, entry.key.hour, paid);
+            self.with(key.tenant, now, |tenant| {
+                tenant.purse.book(now, key.hour, paid);
             });
         }
     }

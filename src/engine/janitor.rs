@@ -156,7 +156,7 @@ impl Engine {
                 self.run_errands(Errand::Audit);
                 continue;
             }
-            let idle = self.store.ledger(tenant, since).await?.is_empty();
+            let idle = !self.has_ledger(tenant, since).await?;
             // Admissions wait for one of them at most.
             let _gate = self.credentials.gate.write().await;
             if self.summary.lock().needs(credential) {
@@ -166,7 +166,7 @@ impl Engine {
                 self.store.drop_credential(credential).await?;
             }
             // It may have come and gone meanwhile.
-            if idle && self.store.ledger(tenant, since).await?.is_empty() {
+            if idle && !self.has_ledger(tenant, since).await? {
                 self.forget_destinations(credential).await?;
                 self.house.lock().dropped.remove(&credential);
             } else {

@@ -48,6 +48,7 @@ mod summary;
 mod taps;
 mod timeline;
 mod tokens;
+mod traces;
 mod turnaround;
 mod upload;
 mod waiters;
@@ -85,7 +86,6 @@ pub use settling::error_body;
 pub use shadow::{Coding, Excerpt, Passed, Whose};
 pub use summary::{Counts, Full};
 pub use taps::{Tap, TapEvent};
-pub use timeline::{Event, Happened};
 pub use turnaround::{Believed, Turnaround};
 pub use waiters::Waiter;
 
@@ -98,7 +98,7 @@ use crate::{
         time::Timestamp,
     },
     policy::{circuit, retry::LiveSettings},
-    ports::{Clock, Deliver, Provider, Store, StoreError, Vault},
+    ports::{Clock, Deliver, Provider, Store, StoreError, Traces, Vault},
 };
 
 /// What the engine is made of.
@@ -110,6 +110,8 @@ pub struct Parts {
     pub vault: Arc<dyn Vault>,
     pub prices: Prices,
     pub metrics: Arc<Metrics>,
+    /// None where nobody watches.
+    pub traces: Option<Arc<dyn Traces>>,
     pub settings: Settings,
     /// Where callers present keys that we issue; else they present the provider's.
     pub upstreams: Option<Upstreams>,
@@ -123,6 +125,7 @@ pub struct Engine {
     vault: Arc<dyn Vault>,
     prices: Prices,
     metrics: Arc<Metrics>,
+    tracing: Option<traces::Tracing>,
     settings: Settings,
 
     organizations: Arc<scope::Organizations>,
@@ -195,6 +198,7 @@ impl Engine {
     pub async fn start(parts: Parts) -> Result<Arc<Engine>, StoreError> {
         let shadow = parts.settings.shadow.deadline.map(shadow::Shadow::new);
         let (shadow, inbox) = shadow.unzip();
+        let (tracing, ended) = parts.traces.map(traces::Tracing::new).unzip();
         let organizations: Arc<scope::Organizations> = Arc::default();
         let reserves = reserves::Reserves::default();
         let summary =
@@ -256,8 +260,12 @@ impl Engine {
             vault: parts.vault,
             prices: parts.prices,
             metrics: parts.metrics,
+            tracing,
             settings: parts.settings,
         });
+        if let Some(ended) = ended {
+            engine.tell_endings(ended);
+        }
         engine.recall_tenants().await?;
         engine.recall().await?;
         engine.recall_keys().await?;
@@ -280,6 +288,7 @@ impl Engine {
                 tracing::warn!(%error, "what was learned last is not kept");
             }
             self.tasks.wait().await;
+            self.endings_told().await;
         };
         if tokio::time::timeout(patience, stopped).await.is_err() {
             tracing::warn!(

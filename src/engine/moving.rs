@@ -259,7 +259,7 @@ impl Engine {
     async fn is_known(&self, tenant: TenantId) -> Result<bool, StoreError> {
         Ok(self.summary.lock().has_work(tenant)
             || !self.store.list(tenant, None, 1).await?.is_empty()
-            || !self.store.ledger(tenant, 0).await?.is_empty())
+            || self.has_ledger(tenant, 0).await?)
     }
 
     pub(super) fn credentials_of(&self, tenant: TenantId) -> BTreeSet<CredentialId> {

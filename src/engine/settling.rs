@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 
 use crate::{
     ledger,
@@ -84,6 +84,7 @@ impl Engine {
         if *webhook {
             self.signals.courier.notify_one();
         }
+        self.trace_ending(key);
     }
 
     /// An ending that Offpeak itself decides.
@@ -125,7 +126,7 @@ impl Engine {
                 request,
                 &outcome,
                 attempt.as_ref().and_then(|it| it.reserved),
-                self.reckoned(&outcome, most),
+                self.reckoned(&request.model, (&outcome, &answer[..]), most),
             ),
         };
         Ending {
@@ -160,13 +161,128 @@ pub fn error_body(message: &str, kind: &str, param: Option<&str>, code: Option<&
 
 /// The `code` of a provider's error.
 pub(super) fn error_code(body: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Body {
-        error: Error,
+    serde_json::from_slice::<Refusal>(body)
+        .ok()?
+        .error
+        .code?
+        .into_name()
+}
+
+/// Why a request ended with this answer: an error by its status and the provider's name
+/// for it, and then `planned`, why it was asked where it was. Never the error's message:
+/// it may quote what the caller wrote.
+pub(super) fn why_it_ended(status: u16, body: &[u8], planned: String) -> String {
+    if status < 400 {
+        return planned;
     }
-    #[derive(Deserialize)]
-    struct Error {
-        code: Option<String>,
+    let refusal = serde_json::from_slice::<Refusal>(body).ok();
+    let number = status.to_string();
+    let name = refusal.and_then(|Refusal { error }| {
+        let names = [error.code, error.kind].into_iter().flatten();
+        let mut names = names.filter_map(Named::into_name);
+        names.find(|name| is_name(name) && *name != number)
+    });
+    match name {
+        Some(name) => format!("the provider answered {status} {name}; {planned}"),
+        None => format!("the provider answered {status}; {planned}"),
     }
-    serde_json::from_slice::<Body>(body).ok()?.error.code
+}
+
+/// A word, as names of errors are; no sentence, which may be the caller's.
+fn is_name(text: &str) -> bool {
+    (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// The longest name of an error, in bytes.
+const MAX_NAME: usize = 64;
+
+/// A provider's error (WIRE.md §3).
+#[derive(Deserialize)]
+struct Refusal {
+    error: Error,
+}
+
+#[derive(Deserialize)]
+struct Error {
+    code: Option<Named>,
+    #[serde(rename = "type")]
+    kind: Option<Named>,
+}
+
+/// Some providers count where others name.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Named {
+    Text(String),
+    Number(u32),
+    Other(IgnoredAny),
+}
+
+impl Named {
+    fn into_name(self) -> Option<String> {
+        match self {
+            Named::Text(text) => Some(text),
+            Named::Number(number) => Some(number.to_string()),
+            Named::Other(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_told_by_its_name_and_never_by_its_message() {
+        let long = "x".repeat(65);
+        for (status, body, told) in [
+            (200, r#"{"error":{"code":"a"}}"#, "planned"),
+            (
+                400,
+                r#"{"error":{"message":"my secret","type":"invalid_request_error","code":"invalid_value"}}"#,
+                "the provider answered 400 invalid_value; planned",
+            ),
+            (
+                400,
+                r#"{"type":"error","error":{"type":"invalid_request_error","message":"my secret"}}"#,
+                "the provider answered 400 invalid_request_error; planned",
+            ),
+            (
+                404,
+                r#"{"error":{"code":404,"message":"my secret","type":"NotFoundError"}}"#,
+                "the provider answered 404 NotFoundError; planned",
+            ),
+            (
+                400,
+                r#"{"error":{"code":"my secret","type":{"my":"secret"}}}"#,
+                "the provider answered 400; planned",
+            ),
+            (
+                400,
+                &format!(r#"{{"error":{{"code":"{long}","type":"too_long"}}}}"#),
+                "the provider answered 400 too_long; planned",
+            ),
+            (
+                400,
+                r#"{"error":"my secret"}"#,
+                "the provider answered 400; planned",
+            ),
+            (502, "<html>my secret", "the provider answered 502; planned"),
+        ] {
+            let why = why_it_ended(status, body.as_bytes(), "planned".into());
+            assert_eq!(why, told, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_code_is_read_as_it_is() {
+        let code = |body: &str| error_code(body.as_bytes());
+        assert_eq!(
+            code(r#"{"error":{"code":"insufficient_quota"}}"#).as_deref(),
+            Some("insufficient_quota")
+        );
+        assert_eq!(code(r#"{"error":{"code":null}}"#), None);
+        assert_eq!(code(r#"{"error":{}}"#), None);
+        assert_eq!(code("[]"), None);
+    }
 }

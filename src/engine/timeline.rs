@@ -1,60 +1,18 @@
 //! What happened to a request, in order, as its records tell it.
 
-use serde::Serialize;
-
 use crate::{
     model::{
         attempt::{Attempt, AttemptId, AttemptState, Lane},
         batch::Batch,
         id::BatchId,
-        money::Usd,
         request::{Outcome, Place, Source, State},
         time::Timestamp,
+        timeline::{Event, Happened},
     },
     ports::{DeliveryStatus, StoreError},
 };
 
 use super::{Engine, View};
-
-/// One thing that happened to a request.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Event {
-    /// None where nobody wrote down when.
-    pub at: Option<Timestamp>,
-    pub what: Happened,
-    pub lane: Option<Lane>,
-    pub batch: Option<BatchId>,
-    /// The provider's name for the batch, the background response or the answer.
-    pub provider: Option<String>,
-    pub reason: Option<String>,
-    pub cost: Option<Usd>,
-}
-
-/// In the order in which they happen where they happen at one instant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Happened {
-    Admitted,
-    /// It became a line of a batch.
-    Packed,
-    /// Its batch was created at the provider.
-    Submitted,
-    /// It was taken out of its batch, to be answered elsewhere.
-    Rescued,
-    /// A call of its own began.
-    AttemptStarted,
-    /// One ended without the answer that counts.
-    AttemptEnded,
-    Answered,
-    Failed,
-    Cancelled,
-    /// Its webhook was taken.
-    Delivered,
-    /// It was not, and is sent again.
-    DeliveryFailed,
-    /// It is not sent any more.
-    DeadLetter,
-}
 
 impl Engine {
     /// What is known of how the request went. Of a batch that ended long ago nothing is.
@@ -212,7 +170,10 @@ fn tried(attempt: &Attempt, outcome: Option<&Outcome>) -> impl Iterator<Item = E
     let ending = match attempt.state {
         AttemptState::Open | AttemptState::Answered => None,
         AttemptState::Ended => Some("it ended without an answer"),
-        AttemptState::Late => Some("it answered when there was another answer: paid twice"),
+        AttemptState::Late if outcome.is_some_and(Outcome::was_billed) => {
+            Some("it answered when there was another answer: paid twice")
+        }
+        AttemptState::Late => Some("it answered when the request had ended: paid for nothing"),
         AttemptState::Unaccounted => Some("nobody saw how it ended: it may have been billed"),
     };
     // An error that became the outcome.

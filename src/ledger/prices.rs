@@ -111,15 +111,54 @@ impl Prices {
             (Lane::Standard, Tier::Scale) => return None,
             (lane, _) => Billed::In(lane),
         };
+        self.metered(model, billed, metered)
+    }
+
+    /// What an answer's tokens cost in `lane`, whatever tier it was served in. None as of
+    /// [`Prices::bill_of`].
+    pub fn bill_in(&self, model: &str, lane: Lane, metered: &Metered) -> Option<Bill> {
+        self.metered(model, Billed::In(lane), metered)
+    }
+
+    fn metered(&self, model: &str, billed: Billed, metered: &Metered) -> Option<Bill> {
         match metered.known && !metered.sound {
             true => self.priced(model, billed, &metered.usage, metered.long_kept),
             false => None,
         }
     }
 
-    /// What `usage` costs at the dearest standard price there is: what is reckoned
-    /// with for a model without a price.
-    pub fn dearest(&self, usage: &Usage) -> Usd {
+    /// What an answer in `lane` cost at most whose price is not known: at its model's
+    /// standard rates, none of it cached. Where that has none, or the answer was served in
+    /// a dearer tier or has tokens of sound, at the dearest rates there are.
+    pub fn at_most(&self, model: &str, lane: Lane, metered: &Metered) -> Usd {
+        let fresh = Usage {
+            cached: 0,
+            ..metered.usage
+        };
+        let is_dearer = metered.sound
+            || metered.lane(lane) == Lane::Standard
+                && matches!(metered.tier, Tier::Priority | Tier::Scale);
+        let own = match is_dearer {
+            true => None,
+            false => self.priced(model, Billed::In(Lane::Standard), &fresh, metered.long_kept),
+        };
+        // Whether the dearest has a rate of its own for what is written is not known.
+        let plain = Usage {
+            cache_write: 0,
+            ..fresh
+        };
+        own.map_or_else(|| self.dearest(&plain), |bill| bill.standard)
+    }
+
+    /// What `usage` costs at the model's standard rates, of which those of every lane are
+    /// a part; at the dearest there are where it has none.
+    pub fn ordinary(&self, model: &str, usage: &Usage) -> Usd {
+        let own = self.bill(model, Lane::Standard, usage);
+        own.map_or_else(|| self.dearest(usage), |bill| bill.standard)
+    }
+
+    /// What `usage` costs at the dearest standard price there is.
+    fn dearest(&self, usage: &Usage) -> Usd {
         let models = self.models.values();
         let prices = models.filter_map(|model| model.of(usage).standard.price(usage, 0));
         prices.max().unwrap_or_default()

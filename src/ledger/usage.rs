@@ -96,12 +96,20 @@ pub fn meter_stream(events: &[u8]) -> Metered {
 
 #[derive(Default, Deserialize)]
 struct Answer {
+    #[serde(default, deserialize_with = "if_it_fits")]
     usage: Option<Tokens>,
     /// A value, so that one which is no text does not hide the usage.
     service_tier: Option<Value>,
     model: Option<Value>,
     /// In the events of a streamed response.
     response: Option<Box<Answer>>,
+}
+
+fn if_it_fits<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
+    let value = Value::deserialize(from)?;
+    Ok(serde_json::from_value(value).ok())
 }
 
 impl Answer {
@@ -114,12 +122,17 @@ impl Answer {
 
     fn metered(self) -> Metered {
         let answer = self.unwrapped();
-        let tokens = answer.usage.as_ref();
+        let told = answer.usage.unwrap_or_default();
+        let known = told.is_known();
         Metered {
-            known: tokens.is_some(),
-            usage: tokens.map(Tokens::usage).unwrap_or_default(),
-            long_kept: tokens.map_or(0, Tokens::long_kept),
-            sound: tokens.is_some_and(Tokens::sound),
+            known,
+            usage: if known {
+                told.usage()
+            } else {
+                Usage::default()
+            },
+            long_kept: told.long_kept(),
+            sound: told.sound(),
             tier: Tier::of(answer.service_tier.as_ref().and_then(Value::as_str)),
             model: match answer.model {
                 Some(Value::String(model)) => Some(model),
@@ -129,101 +142,77 @@ impl Answer {
     }
 }
 
-/// As OpenAI's endpoints spell it, and as layers over other providers do.
-#[derive(Deserialize)]
-struct Tokens {
-    #[serde(alias = "prompt_tokens")]
-    input_tokens: Option<u64>,
-    #[serde(alias = "completion_tokens")]
-    output_tokens: Option<u64>,
-    #[serde(alias = "prompt_tokens_details")]
-    input_tokens_details: Option<Details>,
-    #[serde(
-        default,
-        alias = "completion_tokens_details",
-        deserialize_with = "if_it_fits"
-    )]
-    output_tokens_details: Option<Sound>,
-    /// Counted in the input, too.
-    #[serde(default, deserialize_with = "if_it_fits")]
-    cache_creation_input_tokens: Option<u64>,
-}
+/// As OpenAI's endpoints spell it, and as layers over other providers do: some by both
+/// names at once. What is odd in a detail hides nothing else.
+#[derive(Default, Deserialize)]
+#[serde(transparent)]
+struct Tokens(Object);
 
-/// What is no number, where one is expected, does not hide the rest.
-#[derive(Deserialize)]
-struct Details {
-    cached_tokens: Option<u64>,
-    #[serde(default, deserialize_with = "if_it_fits")]
-    audio_tokens: Option<u64>,
-    #[serde(default, deserialize_with = "if_it_fits")]
-    cache_write_tokens: Option<u64>,
-    #[serde(default, deserialize_with = "if_it_fits")]
-    cache_creation_tokens: Option<u64>,
-    #[serde(default, deserialize_with = "if_it_fits")]
-    cache_creation_input_tokens: Option<u64>,
-    #[serde(
-        default,
-        alias = "cache_creation_token_details",
-        deserialize_with = "if_it_fits"
-    )]
-    cache_write_tokens_details: Option<Kept>,
-}
+type Object = serde_json::Map<String, Value>;
 
-#[derive(Deserialize)]
-struct Sound {
-    audio_tokens: Option<u64>,
-}
-
-/// By how long they are kept.
-#[derive(Deserialize)]
-struct Kept {
-    #[serde(alias = "ephemeral_1h_input_tokens")]
-    ttl_12h_tokens: Option<u64>,
-}
-
-fn if_it_fits<'de, D: Deserializer<'de>, T: DeserializeOwned>(
-    from: D,
-) -> Result<Option<T>, D::Error> {
-    let value = Value::deserialize(from)?;
-    Ok(serde_json::from_value(value).ok())
-}
+const INPUT: [&str; 2] = ["input_tokens", "prompt_tokens"];
+const OUTPUT: [&str; 2] = ["output_tokens", "completion_tokens"];
+const OF_INPUT: [&str; 2] = ["input_tokens_details", "prompt_tokens_details"];
+const OF_OUTPUT: [&str; 2] = ["output_tokens_details", "completion_tokens_details"];
+const WRITTEN: [&str; 3] = [
+    "cache_write_tokens",
+    "cache_creation_tokens",
+    "cache_creation_input_tokens",
+];
+/// What is written, by how long it is kept.
+const KEPT: [&str; 2] = ["cache_write_tokens_details", "cache_creation_token_details"];
+const LONG_KEPT: [&str; 2] = ["ttl_12h_tokens", "ephemeral_1h_input_tokens"];
 
 impl Tokens {
+    /// Whether it tells input or output, and nothing that cannot be read of either.
+    fn is_known(&self) -> bool {
+        let counts = [INPUT, OUTPUT].map(|names| count(&self.0, &names));
+        let is_odd = |names: &[&str]| {
+            let mut told = names.iter().filter_map(|name| self.0.get(*name));
+            told.any(|value| !value.is_null()) && count(&self.0, names).is_none()
+        };
+        counts.iter().any(Option::is_some) && !is_odd(&INPUT) && !is_odd(&OUTPUT)
+    }
+
     fn usage(&self) -> Usage {
-        let details = self.input_tokens_details.as_ref();
+        let among_details = self.details(&OF_INPUT, &WRITTEN);
         Usage {
-            input: self.input_tokens.unwrap_or(0),
-            cached: details.and_then(|it| it.cached_tokens).unwrap_or(0),
-            cache_write: self.cache_write(),
-            output: self.output_tokens.unwrap_or(0),
+            input: count(&self.0, &INPUT).unwrap_or(0),
+            cached: self.details(&OF_INPUT, &["cached_tokens"]),
+            // Counted in the input, wherever it stands.
+            cache_write: among_details.max(count(&self.0, &WRITTEN).unwrap_or(0)),
+            output: count(&self.0, &OUTPUT).unwrap_or(0),
         }
     }
 
-    fn cache_write(&self) -> u64 {
-        let told = self.input_tokens_details.as_ref().and_then(|it| {
-            let by_any_name = it.cache_write_tokens.or(it.cache_creation_tokens);
-            by_any_name.or(it.cache_creation_input_tokens)
-        });
-        told.or(self.cache_creation_input_tokens).unwrap_or(0)
-    }
-
     fn sound(&self) -> bool {
-        let heard = self
-            .input_tokens_details
-            .as_ref()
-            .and_then(|it| it.audio_tokens);
-        let said = self
-            .output_tokens_details
-            .as_ref()
-            .and_then(|it| it.audio_tokens);
-        heard.max(said).unwrap_or(0) > 0
+        let of = |details: &[&str]| self.details(details, &["audio_tokens"]);
+        of(&OF_INPUT).max(of(&OF_OUTPUT)) > 0
     }
 
     fn long_kept(&self) -> u64 {
-        let details = self.input_tokens_details.as_ref();
-        let kept = details.and_then(|it| it.cache_write_tokens_details.as_ref());
-        kept.and_then(|it| it.ttl_12h_tokens).unwrap_or(0)
+        let details = parts(&self.0, &OF_INPUT);
+        let kept = details.flat_map(|details| parts(details, &KEPT));
+        let kept = kept.filter_map(|kept| count(kept, &LONG_KEPT));
+        kept.max().unwrap_or(0)
     }
+
+    fn details(&self, of: &[&str], names: &[&str]) -> u64 {
+        let details = parts(&self.0, of);
+        let counts = details.filter_map(|details| count(details, names));
+        counts.max().unwrap_or(0)
+    }
+}
+
+/// What is counted by any of these names; the most of it, where several tell.
+fn count(object: &Object, names: &[&str]) -> Option<u64> {
+    let told = names.iter().filter_map(|name| object.get(*name)?.as_u64());
+    told.max()
+}
+
+fn parts<'a>(object: &'a Object, names: &'a [&str]) -> impl Iterator<Item = &'a Object> {
+    let parts = names.iter().filter_map(|name| object.get(*name));
+    parts.filter_map(Value::as_object)
 }
 
 #[cfg(test)]
@@ -268,6 +257,55 @@ mod tests {
                 known(9, 0, 3),
             ),
             (r#"{"service_tier":"flex"}"#, flex(Metered::default())),
+            // By both names at once, as some layers tell it.
+            (
+                r#"{"usage":{"prompt_tokens":9,"completion_tokens":3,"total_tokens":12,
+                    "input_tokens":9,"output_tokens":3,"prompt_tokens_details":{"cached_tokens":4},
+                    "input_tokens_details":{"cached_tokens":4}}}"#,
+                known(9, 4, 3),
+            ),
+            (
+                r#"{"usage":{"prompt_tokens":9,"completion_tokens":3,"input_tokens":0,
+                    "output_tokens":0,"input_tokens_details":null}}"#,
+                known(9, 0, 3),
+            ),
+            (
+                r#"{"usage":{"input_tokens":9,"prompt_tokens":7,"output_tokens":3,
+                    "input_tokens_details":{"cached_tokens":4},
+                    "prompt_tokens_details":{"cached_tokens":5}}}"#,
+                known(9, 5, 3),
+            ),
+            (
+                r#"{"usage":{"prompt_tokens":9,"prompt_tokens":8,"completion_tokens":3}}"#,
+                known(8, 0, 3),
+            ),
+            // What is no number is none of the details,
+            (
+                r#"{"usage":{"prompt_tokens":9,"completion_tokens":3,
+                    "prompt_tokens_details":{"cached_tokens":"4"}}}"#,
+                known(9, 0, 3),
+            ),
+            (
+                r#"{"usage":{"prompt_tokens":9,"completion_tokens":3,
+                    "prompt_tokens_details":[4]}}"#,
+                known(9, 0, 3),
+            ),
+            // and nothing can be billed by it where it is the count itself.
+            (
+                r#"{"usage":{"prompt_tokens":9,"completion_tokens":"3"}}"#,
+                Metered::default(),
+            ),
+            (
+                r#"{"usage":{"prompt_tokens":-9,"completion_tokens":3}}"#,
+                Metered::default(),
+            ),
+            (r#"{"usage":{"total_tokens":12}}"#, Metered::default()),
+            (r#"{"usage":{}}"#, Metered::default()),
+            (r#"{"usage":7}"#, Metered::default()),
+            (
+                r#"{"service_tier":"flex","usage":[]}"#,
+                flex(Metered::default()),
+            ),
             (r#"{"usage":null}"#, Metered::default()),
             (r#"{"id":"modr-1","results":[]}"#, Metered::default()),
             ("not json", Metered::default()),

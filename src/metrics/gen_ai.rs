@@ -97,7 +97,7 @@ impl GenAi {
         let types = [("input", usage.input), ("output", usage.output)];
         for (gen_ai_token_type, count) in types.into_iter().filter(|(_, count)| *count > 0) {
             let labels = Tokens {
-                gen_ai_operation_name: operation(endpoint),
+                gen_ai_operation_name: endpoint.operation(),
                 gen_ai_provider_name: PROVIDER,
                 gen_ai_request_model: model.clone(),
                 gen_ai_token_type,
@@ -116,20 +116,10 @@ impl GenAi {
     ) {
         let labels = Operation {
             error_type: error.unwrap_or_default(),
-            gen_ai_operation_name: operation(endpoint),
+            gen_ai_operation_name: endpoint.operation(),
             gen_ai_provider_name: PROVIDER,
             gen_ai_request_model: model.clone(),
         };
         self.duration.get_or_create(&labels).add(took);
-    }
-}
-
-/// `gen_ai.operation.name`: one that is well known where there is one.
-const fn operation(endpoint: Endpoint) -> &'static str {
-    match endpoint {
-        Endpoint::ChatCompletions | Endpoint::Responses => "chat",
-        Endpoint::Completions => "text_completion",
-        Endpoint::Embeddings => "embeddings",
-        Endpoint::Moderations => "moderation",
     }
 }

@@ -58,7 +58,7 @@ impl Money {
         );
         registry.register_with_unit(
             "offpeak_rescue_paid",
-            "The part of what was paid that the rescue budget counts",
+            "The part of what was paid that went for rescues, as a rescue budget counts it",
             usd(),
             money.rescue_paid.clone(),
         );
@@ -70,7 +70,7 @@ impl Money {
         );
         registry.register(
             "offpeak_requests_rescued",
-            "Requests that were answered in a dearer lane than was chosen for them",
+            "Requests that were answered further up the ladder than was planned, to be on time",
             money.rescued.clone(),
         );
         registry.register(
@@ -85,7 +85,7 @@ impl Money {
         );
         registry.register(
             "offpeak_answers_unpriced",
-            "Answers of models without a price, which are counted in tokens only",
+            "Answers whose price is not known, which are counted in tokens only",
             money.unpriced.clone(),
         );
         for lane in Lane::ALL.map(Lane::as_str) {

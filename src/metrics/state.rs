@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use prometheus_client::{
     metrics::{
+        counter::Counter,
         family::Family,
         gauge::{ConstGauge, Gauge},
         info::Info,
@@ -42,6 +43,8 @@ pub struct State {
     /// None where the disk cannot be asked.
     pub spare_bytes: Option<u64>,
     pub commits: Counted,
+    /// By what became of them.
+    pub spans: [(&'static str, u64); 3],
     pub uptime: Duration,
     pub version: &'static str,
 }
@@ -95,6 +98,16 @@ impl State {
             "offpeak_waiting_connections",
             "Callers' connections that wait for an answer, by what for",
             labelled("for", self.waiting),
+        );
+        let spans = Family::<Labels<&'static str>, Counter>::default();
+        for (outcome, count) in self.spans {
+            let counter = spans.get_or_create(&[("outcome", outcome)]);
+            counter.inc_by(count);
+        }
+        registry.register(
+            "offpeak_trace_spans",
+            "Spans for the collector of traces, by what became of them",
+            spans,
         );
         registry.register(
             "offpeak_webhooks",

@@ -116,7 +116,8 @@ pub enum AttemptState {
     Answered,
     /// It ended without an answer that counts.
     Ended,
-    /// Its answer came when the request had another: paid twice.
+    /// Its answer came when the request had ended: paid twice where that had another
+    /// answer, else for nothing.
     Late,
     /// Nobody saw how it ended; it may have been billed.
     Unaccounted,

@@ -43,6 +43,16 @@ impl Endpoint {
             .find(|endpoint| endpoint.path() == path)
     }
 
+    /// OpenTelemetry's `gen_ai.operation.name`: one that is well known where there is one.
+    pub const fn operation(self) -> &'static str {
+        match self {
+            Endpoint::ChatCompletions | Endpoint::Responses => "chat",
+            Endpoint::Completions => "text_completion",
+            Endpoint::Embeddings => "embeddings",
+            Endpoint::Moderations => "moderation",
+        }
+    }
+
     /// The `object` of the endpoint's answers.
     pub const fn object(self) -> &'static str {
         match self {

@@ -21,21 +21,22 @@ pub struct LedgerRow {
     pub requests: u64,
     pub succeeded: u64,
     pub late: u64,
-    /// Answered in a lane further up the ladder than admission chose.
+    /// Answered in a lane further up the ladder than was planned, to be on time.
     pub rescued: u64,
-    /// Answers that were billed although the request had another.
+    /// Answers that were billed although the request had another that was.
     pub paid_twice: u64,
     /// Live calls that nobody saw end; they may have been billed.
     pub unaccounted: u64,
-    /// Answers whose model has no price: in tokens only.
+    /// Answers whose price is not known: in tokens only. Late ones are not counted.
     pub unpriced: u64,
+    /// Of answers that came too late, too.
     pub usage: Usage,
     pub paid: Usd,
-    /// The same answers at the standard price; answers paid twice count once.
+    /// What the answers that ended requests cost at the standard price.
     pub standard: Usd,
-    /// The part of `paid` that went for answers in a dearer lane than admission
-    /// chose, at their full price; and, as estimated, what such calls may have cost
-    /// whose price nobody saw. What the rescue budget counts.
+    /// The part of `paid` that went for rescues, late ones too, at their full price; and,
+    /// where a rescue budget kept money for them, what such calls may have cost whose price
+    /// is not known or which nobody saw end. What the rescue budget counts.
     pub rescue_paid: Usd,
     /// What may have been paid beside `paid`, as estimated from above: for answers
     /// whose price is not known, and for calls that nobody saw end. What the budgets of

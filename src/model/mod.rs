@@ -18,3 +18,5 @@ pub mod request;
 pub mod secret;
 pub mod shadow;
 pub mod time;
+pub mod timeline;
+pub mod trace;

@@ -192,6 +192,12 @@ impl Entry {
         self.lane == Lane::Batch
     }
 
+    /// Whether an answer in this lane was to be on time: it is further up the ladder than
+    /// was planned. Who would rather be late is there only where no batch takes the call.
+    pub fn is_rescued_in(&self, lane: Option<Lane>) -> bool {
+        self.cohort.on_late == OnLate::Rescue && lane.is_some_and(|lane| lane > self.lane)
+    }
+
     pub fn live_queue(&self) -> LiveQueue {
         LiveQueue {
             destination: self.cohort.destination,
@@ -310,6 +316,13 @@ pub struct Outcome {
     pub bill: Option<Bill>,
 }
 
+impl Outcome {
+    /// Errors are not billed, unless they tell tokens.
+    pub fn was_billed(&self) -> bool {
+        self.state == State::Succeeded || self.bill.is_some()
+    }
+}
+
 /// How the answer's bytes are framed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Framing {
@@ -350,12 +363,17 @@ pub struct Usage {
     pub output: u64,
 }
 
+/// The most there is where a provider's numbers add up to more.
 impl AddAssign for Usage {
     fn add_assign(&mut self, other: Usage) {
-        self.input += other.input;
-        self.cached += other.cached;
-        self.cache_write += other.cache_write;
-        self.output += other.output;
+        for (sum, more) in [
+            (&mut self.input, other.input),
+            (&mut self.cached, other.cached),
+            (&mut self.cache_write, other.cache_write),
+            (&mut self.output, other.output),
+        ] {
+            *sum = sum.saturating_add(more);
+        }
     }
 }
 
@@ -385,6 +403,28 @@ mod tests {
                 assert_eq!(state.next(event), Err(Illegal { state, event }));
             }
         }
+    }
+
+    #[test]
+    fn tokens_add_up_to_the_most_there_is() {
+        let most = Usage {
+            input: u64::MAX,
+            cached: u64::MAX,
+            cache_write: u64::MAX,
+            output: u64::MAX,
+        };
+        let mut sum = most;
+        sum += most;
+        assert_eq!(sum, most);
+        let mut sum = Usage {
+            input: 1,
+            cached: 2,
+            cache_write: 3,
+            output: 4,
+        };
+        sum += sum;
+        let counts = (sum.input, sum.cached, sum.cache_write, sum.output);
+        assert_eq!(counts, (2, 4, 6, 8));
     }
 
     proptest! {

@@ -587,6 +587,16 @@ pub struct LedgerRows {
     pub hours: Range<u32>,
 }
 
+impl LedgerRows {
+    /// All of a tenant's from the hour `since` on.
+    pub fn of_tenant(tenant: TenantId, since: u32) -> LedgerRows {
+        LedgerRows {
+            of: Some(tenant),
+            hours: since..u32::MAX,
+        }
+    }
+}
+
 /// A call whose request was erased while it was open: what its ledger row needs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Unbooked {

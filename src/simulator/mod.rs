@@ -79,7 +79,7 @@ pub use self::{
     hooks::{BadHook, Hook},
     log::{Log, LoggedBatch, LoggedRequest},
     serve::{serve, serve_connection},
-    settings::{BadSettings, Latency, Limits, Model, Settings},
+    settings::{BadSettings, Latency, Limits, Model, Settings, Tariff},
 };
 use self::{clock::Clock, faults::Script, world::World};
 

@@ -1,7 +1,7 @@
 // The real page on the real server, in the order in which a person would use it.
 
 import assert from 'node:assert/strict';
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 
@@ -10,6 +10,25 @@ import { LINK, PICTURES, Receiver, Wire, admin, call, ended, until } from './wor
 
 /** What a caller may name its tag, and a provider its model (tests/it/dashboard.rs). */
 const HOSTILE = '<img src=x onerror=alert(1)>';
+
+const whose = (row) => row.organization ?? row.credential.slice(0, 8);
+const LEARNED = { 'whole-batch': 'batch, to its last line', calls: 'calls a second' };
+/** Tables by what they show of which list; columns by the cell and what the server tells there. Nothing that fades. */
+const TABLES = [
+  ['batch', 'batches', 'data', [
+    ['th', (row) => `…${row.id.slice(-8)}`], ['.chip', (row) => row.state], ['.name .under', (row) => row.endpoint.replace('/v1/', '')],
+    ['td:nth-child(5)', (row) => row.lines], ['td:nth-child(9)', (row) => row.tries], ['.why', (row) => `${row.last_error ?? ''}${row.reason}${row.left ? `left: ${row.left}` : ''}`],
+  ]],
+  ['lane', 'savings', 'by_lane', [
+    ['th', (row) => row.lane ?? 'no answer'], ['td:nth-child(2)', (row) => row.requests], ['data', (row) => row.saved_usd], ['td:last-child', (row) => row.late],
+  ]],
+  ['scope', 'status', 'live', [['.name', (row) => row.model + whose(row)], ['td:nth-child(2)', (row) => row.in_flight], ['td:nth-child(3)', (row) => row.limit]]],
+  ['turnaround', 'turnaround', 'data', [['th', (row) => LEARNED[row.what] ?? row.what], ['.name', (row) => row.model + (row.organization ?? row.credential)]]],
+];
+
+/** How often the page asked for each of the operators' paths. */
+const questions = {};
+const streams = { ended: 0 };
 
 let browser, page, wire, receiver, letter, urgent;
 const troubles = [];
@@ -25,7 +44,7 @@ before(async () => {
   }
   for (let number = 0; number < 4; number += 1) calls.push(call(`summary ${number}`, { model: 'gpt-4.1', key: 'sk-summaries' }));
   calls.push(call('a tag', { headers: { 'Offpeak-Tag': HOSTILE } }), call('a model', { model: HOSTILE }));
-  calls.push(call('refused', { sim: 'status=400' }), call('soon', { headers: { 'Offpeak-Deadline': '3s' } }));
+  calls.push(call('refused', { sim: 'status=400' }), call('refused at once', { sim: 'status=400', headers: { 'Offpeak-Deadline': '3s' } }), call('soon', { headers: { 'Offpeak-Deadline': '3s' } }));
   const notified = call('notify', { headers: { 'Offpeak-Webhook': receiver.url, 'Offpeak-Tag': 'notified' } });
   const outcomes = await Promise.all(calls);
   urgent = outcomes.at(-1);
@@ -40,6 +59,9 @@ before(async () => {
   browser = await launch();
   const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, reducedMotion: 'reduce' });
   page = await watched(context, wire.url, troubles, (text) => provoked?.test(text));
+  const asked = (request) => new URL(request.url()).pathname.replace('/offpeak/admin/', '');
+  page.on('request', (request) => (questions[asked(request)] = (questions[asked(request)] ?? 0) + 1));
+  for (const ended of ['requestfinished', 'requestfailed']) page.on(ended, (request) => asked(request) === 'events' && (streams.ended += 1));
 });
 
 after(async () => {
@@ -85,7 +107,7 @@ describe('the dashboard', () => {
 
   test('shows the sums that the server tells', async () => {
     const { total } = await admin('savings');
-    assert.equal(total.requests, 21);
+    assert.equal(total.requests, 22);
     assert.equal(total.unpriced, 1);
     await shows('#total-requests', String(total.requests));
     assert.equal(await amount('#paid'), total.paid_usd);
@@ -96,6 +118,9 @@ describe('the dashboard', () => {
       assert.equal(await text(`#total-${name.replace('_', '-')}`), String(total[name]), name);
     }
     assert.equal(await text('#total-unpriced-note'), HOSTILE);
+    const [onTime, known] = [total.slack.slice(2), total.slack].map((counts) => counts.reduce((sum, count) => sum + count, 0));
+    assert.equal(known, 20);
+    assert.equal(await text('#total-on-time'), onTime === known ? '100 %' : `${(Math.floor((onTime * 1000) / known) / 10).toFixed(1)} %`);
     const counted = await page.$$eval('#slack-rows .num', (cells) => cells.map((cell) => Number(cell.textContent)));
     assert.deepEqual(counted.toReversed(), total.slack);
   });
@@ -118,21 +143,42 @@ describe('the dashboard', () => {
     await page.check('#by input[value=model]');
   });
 
+  for (const [table, path, list, columns] of TABLES) {
+    test(`shows the rows of ${table} that the server tells`, async () => {
+      const rows = (await admin(path))[list];
+      assert.ok(rows.length > 0, path);
+      const shown = await page.$$eval(`#${table}-rows tr`, (all, cells) => all.map((row) => cells.map((cell) => {
+        const found = row.querySelector(cell);
+        return found.value ?? found.textContent;
+      })), columns.map(([cell]) => cell));
+      assert.deepEqual(shown.toSorted(), rows.map((row) => columns.map(([, told]) => String(told(row)))).toSorted());
+    });
+  }
+
   test('adds up to the total in every period', async () => {
     for (const period of ['24h', '31d', 'all', '7d']) {
       await page.check(`#period input[value="${period}"]`);
       await page.waitForSelector(`#board[data-loaded="${period}"]`);
       const requests = await page.$$eval('#over-time-rows tr', (rows) => rows.map((row) => Number(row.cells[1].textContent)));
-      assert.equal(requests.reduce((sum, count) => sum + count, 0), 21, period);
+      assert.equal(requests.reduce((sum, count) => sum + count, 0), 22, period);
       assert.ok(await page.$('#over-time canvas'), period);
     }
+  });
+
+  test('gives the ledger of the period as a file', async () => {
+    const [file] = await Promise.all([page.waitForEvent('download'), page.click('#csv')]);
+    assert.match(file.suggestedFilename(), /^offpeak-ledger-\d{4}-\d\d-\d\d\.csv$/);
+    const [head, ...rows] = readFileSync(await file.path(), 'utf8').trim().split('\r\n').map((line) => line.split(','));
+    const { data } = await admin('ledger');
+    assert.equal(rows.length, data.length);
+    assert.equal(rows.reduce((sum, row) => sum + Number(row[head.indexOf('requests')]), 0), 22);
   });
 
   test('turns the pages of requests', async () => {
     const listed = () => page.$$eval('#request-rows tr', (rows) => rows.length);
     assert.equal(await listed(), 20);
     await page.click('#more-requests');
-    await page.waitForFunction(() => document.querySelectorAll('#request-rows tr').length === 21);
+    await page.waitForFunction(() => document.querySelectorAll('#request-rows tr').length === 22);
     assert.equal(await page.isVisible('#more-requests'), false);
   });
 
@@ -143,10 +189,10 @@ describe('the dashboard', () => {
   });
 
   test('lists failures with their reasons', async () => {
-    const { data } = await admin('requests?status=failed');
-    assert.equal(data.length, 1);
-    const row = await text('#failure-rows tr');
-    assert.ok(row.includes('400') && row.includes(data[0].reason), row);
+    const reasons = await page.$$eval('#failure-rows .why', (cells) => cells.map((cell) => cell.textContent));
+    assert.equal(reasons.length, 2);
+    for (const reason of reasons) assert.match(reason, /^the provider answered 400 invalid_value; \S/);
+    assert.equal(reasons.filter((reason) => reason.startsWith('the provider answered 400 invalid_value; batch, ')).length, 1);
   });
 
   test('tells the way of one request', async () => {
@@ -204,14 +250,32 @@ describe('the dashboard', () => {
     await shows('#running', 'Paused: nothing is packed or submitted');
     assert.equal((await admin('status')).paused, true);
     assert.match(await text('#warning-list'), /Paused/);
+    const waiting = await call('waits', { headers: { Prefer: 'respond-async' } });
+    await shows('#now-queued', '1');
+    const status = await admin('status');
+    for (const [name, number] of [['in-batches', status.requests.in_batches], ['live', status.requests.live], ['batches', status.open_batches]]) {
+      assert.equal(await text(`#now-${name}`), String(number), name);
+    }
+    assert.equal(await page.getAttribute('#now-oldest time', 'datetime'), status.oldest_queued_at);
+    assert.equal(await page.getAttribute('#now-earliest time', 'datetime'), status.earliest_deadline);
+    await page.check('#which input[value=queued]');
+    await page.waitForSelector(`#request-rows tr:only-child a[href="#request=${waiting.id}"]`);
+    await page.click('#now-oldest button');
+    await page.waitForSelector('#request[open] .timeline');
+    assert.match(await text('#request-body'), new RegExp(waiting.id));
+    await page.click('#request-close');
+    await page.check('#which input[value=ended]');
     await page.screenshot({ path: join(PICTURES, 'paused.png') });
     await page.click('#resume');
     await page.click('#ask-yes');
     await shows('#running', 'Packing and submitting');
     assert.equal((await admin('status')).paused, false);
+    assert.equal(await ended(waiting), 200);
     await page.click('#flush');
-    await page.click('#ask-yes');
-    await page.waitForFunction(() => !document.querySelector('#ask').open);
+    const [flushed] = await Promise.all([page.waitForResponse(/admin\/flush$/), page.click('#ask-yes')]);
+    assert.equal(flushed.status(), 200);
+    await shows('body > .said', 'All that waits is being packed.');
+    assert.equal(await page.isVisible('#ask'), false);
   });
 
   test('sees another operator pause', async () => {
@@ -223,10 +287,14 @@ describe('the dashboard', () => {
 
   test('counts the next call without being loaded again', async () => {
     await page.evaluate(() => { window.sameDocument = true; });
+    const before = { ...questions, ended: streams.ended };
     await call('one more');
-    await shows('#total-requests', '22');
+    await shows('#total-requests', '24');
     assert.equal(await amount('#paid'), (await admin('savings')).total.paid_usd);
     assert.equal(await page.evaluate(() => window.sameDocument), true);
+    // By the stream that is open, and by no question for the status.
+    assert.deepEqual([questions.events, questions.status, streams.ended], [before.events, before.status, before.ended]);
+    assert.ok(questions.events > streams.ended, 'no stream of events is open');
   });
 
   test('keeps what it shows while the server is away', async () => {
@@ -239,14 +307,14 @@ describe('the dashboard', () => {
     await page.click('#ask-yes');
     await page.waitForFunction(() => document.querySelector('#ask-error').textContent !== '');
     await page.click('#ask-no');
-    assert.equal(await text('#total-requests'), '22');
+    assert.equal(await text('#total-requests'), '24');
     await wire.mend();
     await page.waitForSelector('#banner', { state: 'hidden' });
     await call('after the break');
-    await shows('#total-requests', '23');
+    await shows('#total-requests', '25');
     provoked = null;
     assert.equal((await admin('status')).paused, false);
-    await page.waitForFunction(() => !document.querySelector('#said').classList.contains('shown'));
+    await page.waitForFunction(() => !document.querySelector('.said.shown'));
   });
 
   for (const [name, width, height, colorScheme] of [
@@ -284,7 +352,7 @@ describe('the dashboard', () => {
     await page.fill('#token', new URLSearchParams(new URL(LINK).hash.slice(1)).get('token'));
     await page.keyboard.press('Enter');
     await page.waitForSelector('#board[data-loaded]');
-    await shows('#total-requests', '23');
+    await shows('#total-requests', '25');
     await page.click('#sign-out');
     await page.waitForSelector('#token');
     await page.reload();

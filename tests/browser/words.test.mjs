@@ -4,13 +4,15 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 
-/** A module of the page that imports no other. */
-function load(name) {
-  const source = readFileSync(new URL(`../../src/dashboard/assets/${name}`, import.meta.url), 'utf8');
-  return import(`data:text/javascript,${encodeURIComponent(source)}`);
+/** A module of the page, and what it imports, as an address that it can be imported from. */
+function address(path) {
+  const source = readFileSync(path, 'utf8').replace(/ from "([^"]+)"/g, (_, other) => ` from "${address(new URL(other, path))}"`);
+  return `data:text/javascript,${encodeURIComponent(source)}`;
 }
+const load = (name) => import(address(new URL(`../../src/dashboard/assets/${name}`, import.meta.url)));
 
-const { dollars, exact, permille, pico } = await load('money.js');
+const { decimalsFor, decimalsThatAdd, dollars, exact, permille, pico } = await load('money.js');
+const { few, MOST, ranked } = await load('groups.js');
 const { share, span } = await load('words.js');
 
 test('amounts are whole picodollars', () => {
@@ -33,9 +35,50 @@ test('people are shown cents, or of less than a dollar three digits', () => {
 
 test('amounts that stand together have as many decimals, and none is hidden', () => {
   const among = ['0.0012', '0.5', '0.00'];
-  assert.deepEqual(among.map((amount) => dollars(amount, among)), ['$0.001', '$0.500', '$0.000']);
-  assert.equal(dollars('0.004', ['0.004', '25.00']), '<$0.01');
-  assert.equal(dollars('-0.004', ['0.004', '25.00']), '−<$0.01');
+  assert.deepEqual(among.map((amount) => dollars(amount, decimalsFor(among))), ['$0.001', '$0.500', '$0.000']);
+  assert.equal(dollars('0.004', decimalsFor(['0.004', '25.00'])), '<$0.01');
+  assert.equal(dollars('-0.004', decimalsFor(['0.004', '25.00'])), '−<$0.01');
+});
+
+test('parts are shown with as many decimals as it takes that they add up', () => {
+  for (const [parts, whole, decimals] of [
+    [['43.20', '43.21'], '86.41', 2], [['43.205', '43.205'], '86.41', 3], [['2.00', '-0.50'], '1.50', 2],
+    [['1.0045', '1.0045'], '2.009', 4], [['0.00', '0.00'], '0.00', 2], [['0.0012', '0.0013'], '0.0025', 5],
+  ]) {
+    assert.equal(decimalsThatAdd(parts, whole), decimals, `${parts} of ${whole}`);
+    const [cents, all] = [parts, [whole]].map((amounts) => amounts
+      .map((amount) => Number(dollars(amount, decimals).replace('−', '-').replace(/[$,]/g, '')))
+      .reduce((sum, amount) => sum + amount, 0).toFixed(decimals));
+    assert.equal(cents, all);
+  }
+});
+
+test('3,000 groups are told in as many readings of an amount, not in its square', () => {
+  const groups = Array.from({ length: 3_000 }, (_, number) => ({
+    tag: `tag-${number}`, requests: 1, paid_usd: `0.${String(number).padStart(4, '0')}`, saved_usd: '0.25', standard_usd: `${number}.00`,
+  }));
+  groups.unshift({ tag: null, others: true, requests: 9, paid_usd: '9000.00', saved_usd: '1.00', standard_usd: '9001.00' });
+  const { BigInt: real } = globalThis;
+  let read = 0;
+  globalThis.BigInt = (text) => {
+    read += 1;
+    return real(text);
+  };
+  try {
+    const { rows, decimals } = ranked(groups);
+    const shown = rows.slice(0, MOST).map((row) => [row.tag, dollars(row.paid_usd, decimals), dollars(row.saved_usd, decimals)]);
+    assert.equal(rows.length, 3_001);
+    assert.deepEqual(shown[0], ['tag-2999', '$0.300', '$0.250']);
+    assert.deepEqual(rows.at(-1).others, true);
+  } finally {
+    globalThis.BigInt = real;
+  }
+  assert.ok(read > 0 && read <= 3_001 * 4, `${read} amounts were read`);
+});
+
+test('of many names the first are told', () => {
+  assert.equal(few(['a', 'b']), 'a, b');
+  assert.equal(few(['a', 'b', 'c', 'd'], 2), 'a, b and 2 more');
 });
 
 test('a share is whole only where nothing is missing', () => {

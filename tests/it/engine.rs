@@ -41,6 +41,7 @@ mod spoiled;
 mod submit;
 mod throttle;
 mod tokens;
+mod traces;
 mod turns;
 mod twins;
 mod unpacked;

@@ -23,5 +23,6 @@ mod suite;
 // Its hooks are in debug builds only.
 #[cfg(debug_assertions)]
 mod torture;
+mod traces;
 mod wire;
 mod workloads;

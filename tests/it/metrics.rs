@@ -7,3 +7,5 @@ mod files;
 mod linted;
 mod scrape;
 mod work;
+
+pub use self::{scrape::scrape, work::until};

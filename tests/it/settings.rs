@@ -55,6 +55,29 @@ fn a_shadow_deadline_is_one_that_a_call_may_have() {
 }
 
 #[test]
+fn a_collector_of_traces_is_a_url_and_a_share_is_a_share() {
+    let read = |key: &str, value: &str| {
+        let environment = [(key.to_owned(), value.to_owned())];
+        Settings::read(&Config::load(None, environment, &[]).unwrap())
+    };
+    let endpoint = "OFFPEAK_TRACES__ENDPOINT";
+    assert!(read(endpoint, "http://collector:4318").is_ok());
+    let refused = |key: &str, value: &str| read(key, value).err().unwrap().to_string();
+    assert_eq!(
+        refused(endpoint, "collector:4318"),
+        "`traces.endpoint` is \"collector:4318\" (in the variable OFFPEAK_TRACES__ENDPOINT): \
+         expected a URL such as \"http://localhost:4318\", or \"\" for no traces"
+    );
+    let secret = refused(endpoint, "http://me:pass@collector:4318");
+    assert!(secret.contains("OTEL_EXPORTER_OTLP_HEADERS"), "{secret}");
+    assert!(!secret.contains("pass@"), "{secret}");
+    for key in ["SAMPLE_RATIO", "PASSTHROUGH_RATIO"] {
+        let refused = refused(&format!("OFFPEAK_TRACES__{key}"), "1.5");
+        assert!(refused.contains("from 0.0 to 1.0"), "{refused}");
+    }
+}
+
+#[test]
 fn a_budget_may_be_a_number() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("offpeak.toml");

@@ -1,12 +1,16 @@
 //! Live progress: a bar on a terminal, plain lines elsewhere.
 
-use std::{io::IsTerminal as _, sync::Arc, time::Duration};
+use std::{
+    io::{self, IsTerminal as _},
+    sync::Arc,
+    time::Duration,
+};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
 use super::report::{Report, Ways};
-use crate::simulator::Simulator;
+use crate::{cli::say::say, simulator::Simulator};
 
 /// How often the terminal is refreshed while nothing comes in.
 pub const TICK: Duration = Duration::from_millis(200);
@@ -39,30 +43,31 @@ impl Progress {
         }
     }
 
-    pub fn show(&mut self, report: &Report, simulator: &Arc<Simulator>) {
+    pub fn show(&mut self, report: &Report, simulator: &Arc<Simulator>) -> io::Result<()> {
         let elapsed = self.started.elapsed();
         if let Some(bar) = &self.bar {
             bar.set_position(report.len() as u64);
             bar.set_message(state(report, simulator));
-            return;
+            return Ok(());
         }
         if elapsed >= self.next_line || report.len() == self.calls {
             self.next_line = elapsed + PLAIN;
             let seconds = elapsed.as_secs();
-            println!(
+            say(format_args!(
                 "{seconds:>3}s  {}/{} answered  {}",
                 report.len(),
                 self.calls,
                 state(report, simulator)
-            );
+            ))?;
         }
+        Ok(())
     }
 
-    pub fn end(&self) {
+    pub fn end(&self) -> io::Result<()> {
         if let Some(bar) = &self.bar {
             bar.finish();
         }
-        println!();
+        say("")
     }
 }
 

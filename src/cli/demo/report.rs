@@ -2,6 +2,8 @@
 
 use std::{fmt, time::Duration};
 
+use serde_json::{Value, json};
+
 use super::calls::{DIRECT_KEY, Done, Kind, Savings, Sum};
 use crate::{
     model::money::Usd,
@@ -71,6 +73,27 @@ impl Report {
         lines.push(row("all with a deadline", "", deferred, total, money));
         lines.push(row("all", "", all.collect(), total, Default::default()));
         lines.join("\n")
+    }
+
+    /// The table and the verdict for programs. What is without a deadline has no money here.
+    pub fn json(&self, savings: &Savings, verdict: &Verdict) -> Value {
+        let kinds = Kind::ALL.map(|kind| {
+            let done = self.0.iter().filter(|done| done.kind == kind);
+            let sum = savings.by_kind.get(&kind).copied().unwrap_or_default();
+            let deadline = kind.deadline();
+            let mut row = counted(done, deadline.map(|_| &sum));
+            row["name"] = kind.name().into();
+            row["deadline_seconds"] = deadline.map(|it| it.as_secs()).into();
+            row
+        });
+        let deferred = self.0.iter().filter(|done| done.kind.deadline().is_some());
+        json!({
+            "object": "offpeak.demo",
+            "good": verdict.is_good(),
+            "faults": verdict.faults,
+            "kinds": kinds,
+            "with_a_deadline": counted(deferred, Some(&savings.total)),
+        })
     }
 
     /// Whether everything is as it should be, in words.
@@ -148,6 +171,23 @@ impl fmt::Display for Verdict {
             faults => write!(f, "NOT as it should be: {}.", faults.join("; ")),
         }
     }
+}
+
+fn counted<'a>(done: impl Iterator<Item = &'a Done>, sum: Option<&Sum>) -> Value {
+    let done: Vec<&Done> = done.collect();
+    let Ways { batch, flex, live } = Ways::of(done.iter().copied());
+    json!({
+        "calls": done.len(),
+        "batch": batch,
+        "flex": flex,
+        "live": live,
+        "on_time": done.iter().filter(|done| done.on_time).count(),
+        "rescued": sum.map(|sum| sum.rescued),
+        "paid_twice": sum.map(|sum| sum.paid_twice),
+        "paid_usd": sum.map(|sum| sum.paid.to_string()),
+        "standard_usd": sum.map(|sum| sum.standard.to_string()),
+        "saved_usd": sum.map(|sum| (sum.standard - sum.paid).to_string()),
+    })
 }
 
 fn row(name: &str, deadline: &str, done: Vec<&Done>, sum: &Sum, money: [String; 3]) -> String {

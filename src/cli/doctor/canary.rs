@@ -30,7 +30,12 @@ use self::{
 use super::http::{self, Key};
 use crate::{
     app::SystemClock,
-    cli::{Failure, config::Reading, serve, stop_on_signal},
+    cli::{
+        Failure,
+        config::Reading,
+        say::{say, show, tell},
+        serve, stop_on_signal,
+    },
     ledger::Prices,
     model::{attempt::Lane, money::Usd, request::Usage, time::Timestamp},
 };
@@ -83,6 +88,8 @@ pub struct Canary {
 const LOOKS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 /// What the shell expects of a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
+/// Nothing was compared.
+const NOT_DONE: u8 = 2;
 /// Of the question, generously.
 const INPUT: u64 = 20;
 /// Chat and responses, whole and streamed.
@@ -113,7 +120,8 @@ pub async fn run(args: &Canary, reading: Reading, as_json: bool) -> Result<ExitC
         tells: true,
     };
     if !args.yes && !agreed(base, &key.variable, &plan, &settings.prices)? {
-        return Ok(ExitCode::SUCCESS);
+        tell("Nothing was called.");
+        return Ok(ExitCode::from(NOT_DONE));
     }
 
     let tasks = TaskTracker::new();
@@ -125,13 +133,13 @@ pub async fn run(args: &Canary, reading: Reading, as_json: bool) -> Result<ExitC
     let (said, left) = converse(&mut line, &plan, tag, &stop).await;
     match said.as_ref() {
         Ok(_) if left.is_empty() => {}
-        Ok(_) => eprintln!("{}", told_left(&left)),
+        Ok(_) => tell(told_left(&left)),
         Err(Stop::Interrupted) => {
-            eprintln!("Interrupted. {}", told_left(&left));
+            tell(format_args!("Interrupted. {}", told_left(&left)));
             return Ok(ExitCode::from(INTERRUPTED));
         }
         Err(Stop::Lost(why)) => {
-            eprintln!("{}", told_left(&left));
+            tell(told_left(&left));
             return failed(format!("the canary broke off: {why}"));
         }
     }
@@ -141,7 +149,10 @@ pub async fn run(args: &Canary, reading: Reading, as_json: bool) -> Result<ExitC
         upstream: base,
         plan: &plan,
         started,
-        differences: compare::compare(&line.exchanges, &simulator),
+        differences: compare::unanswered(&ending)
+            .into_iter()
+            .chain(compare::compare(&line.exchanges, &simulator))
+            .collect(),
         provider: line.exchanges,
         simulator,
         left,
@@ -151,8 +162,8 @@ pub async fn run(args: &Canary, reading: Reading, as_json: bool) -> Result<ExitC
         .map_err(|error| Failure::Other(format!("{}: {error}", args.out.display())))?;
     let file = args.out.display().to_string();
     match as_json {
-        true => println!("{}", outcome.to_json(&file)),
-        false => print!("{}", outcome.to_text(&file)),
+        true => say(outcome.to_json(&file))?,
+        false => show(outcome.to_text(&file))?,
     }
     Ok(match outcome.differences.is_empty() {
         true => ExitCode::SUCCESS,
@@ -170,7 +181,7 @@ async fn converse(
     let mut made = Made::new(tag);
     let said = calls::run(line, plan, &mut made, stop).await;
     if plan.tells && matches!(said, Err(Stop::Interrupted)) {
-        eprintln!("Taking away what was made …");
+        tell("Taking away what was made …");
     }
     let left = made.clean(line, plan.looks.0).await;
     if let (Ok(_), Some(input)) = (&said, &made.input) {
@@ -197,18 +208,17 @@ fn agreed(base: &str, variable: &str, plan: &Plan, prices: &Prices) -> Result<bo
         Some(cost) => format!("at most ${cost} by the prices that are known here"),
         None => "little: a few hundred tokens, of a model whose price is not known here".into(),
     };
-    eprintln!(
+    tell(format_args!(
         "This calls {base} with the key in {variable}: a model look-up, two chat completions \
          and two responses of {}, one embedding of {}, one call that is refused, and a batch of \
          one line. It costs {cost}. The batch and its files are taken away at the end.",
         plan.model, plan.embedding_model
-    );
+    ));
     if !std::io::stdin().is_terminal() {
         let why = "there is no terminal to ask at: `--yes` says go on";
         return Err(Failure::Other(why.into()));
     }
-    eprint!("Go on? [y/N] ");
-    std::io::stderr().flush()?;
+    let _unread = write!(std::io::stderr(), "Go on? [y/N] ");
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

@@ -110,6 +110,11 @@ impl Said {
         message.chars().take(200).collect()
     }
 
+    /// Whether it is as lists are at OpenAI.
+    pub fn is_list(&self) -> bool {
+        self.body["data"].is_array()
+    }
+
     pub fn code(&self) -> Option<&str> {
         self.body["error"]["code"].as_str()
     }

@@ -15,6 +15,10 @@ use super::{
 };
 
 const REACHED: &str = "upstream";
+const IS_IT_RIGHT: &str = "Is upstream.base_url right? Most providers' APIs stand below /v1.";
+
+const NO_BATCHES: &str = "Without its Batch API nothing costs half: choose another upstream, or \
+                          set ladder.batch.models = [] where other lanes are meant.";
 
 /// Where the provider is.
 pub struct Upstream<'a> {
@@ -135,9 +139,14 @@ fn reached(url: &Url, steps: &Steps, said: &Said) -> Check {
     });
     let check = match said.status {
         404 => Check::warning(REACHED, format!("{says} It has no {}/models.", url.path()))
-            .advise("Is upstream.base_url right? Most providers' APIs stand below /v1."),
+            .advise(IS_IT_RIGHT),
         500.. => Check::warning(REACHED, format!("{says} It fails with {}.", said.status))
             .advise("See the provider's status page."),
+        200..300 if !said.is_list() => Check::warning(
+            REACHED,
+            format!("{says} Its {}/models is no list.", url.path()),
+        )
+        .advise(IS_IT_RIGHT),
         300..400 => Check::warning(REACHED, format!("{says} It redirects ({}).", said.status))
             .advise("Redirects are not followed: set upstream.base_url to where it leads."),
         _ => Check::ok(REACHED, says),
@@ -159,7 +168,8 @@ fn taken(name: &str, key: &Key, models: &Result<Said, String>) -> Check {
                 let says = format!("{variable} is taken; it sees {} models.", models.len());
                 Check::ok(name, says)
             }
-            None => Check::ok(name, format!("{variable} is taken.")),
+            None => Check::warning(name, format!("What {variable} sees at /models is no list."))
+                .advise(IS_IT_RIGHT),
         },
         401 | 403 if !scopes.is_empty() => {
             let says = format!(
@@ -227,27 +237,42 @@ fn permitted(
     }
     let lower = what.to_lowercase();
     match said.status {
-        200..300 if written.is_some_and(|it| (400..500).contains(&it.status)) => {
-            Check::ok(name, format!("{what} may be read and written."))
+        200..300 if !said.is_list() => {
+            Check::warning(name, format!("What is read as {lower} is no list.")).advise(IS_IT_RIGHT)
         }
-        200..300 => Check::ok(
-            name,
-            format!("{what} may be read; whether they may be written, the provider does not tell."),
-        ),
+        200..300 => written_to(name, what, written),
         404 | 405 => Check::failed(
             name,
             format!("The provider has no {lower} ({}).", said.status),
         )
-        .advise(
-            "Without its Batch API nothing costs half: choose another upstream, or set \
-             ladder.batch.models = [] where other lanes are meant.",
-        ),
+        .advise(NO_BATCHES),
         429 => Check::warning(name, "It cannot be told now: too many calls (429).")
             .advise("Ask again later."),
         status => {
             let message = key.mask(&said.message());
             Check::warning(name, format!("It cannot be told now ({status}): {message}"))
                 .advise("Ask again later.")
+        }
+    }
+}
+
+/// What may be read, and may be written if the body was looked at and refused.
+fn written_to(name: &str, what: &str, written: Option<&Said>) -> Check {
+    match written.map(|said| said.status) {
+        Some(400 | 413 | 415 | 422) => Check::ok(name, format!("{what} may be read and written.")),
+        Some(status @ (404 | 405)) => {
+            let says = format!("{what} may be read, and there is no writing them ({status}).");
+            Check::failed(name, says).advise(NO_BATCHES)
+        }
+        Some(status) => {
+            let says = format!(
+                "{what} may be read; whether they may be written, cannot be told now ({status})."
+            );
+            Check::warning(name, says).advise("Ask again later.")
+        }
+        None => {
+            let says = format!("{what} may be read; to a body for writing nothing answers.");
+            Check::warning(name, says).advise("Ask again later.")
         }
     }
 }
@@ -266,6 +291,7 @@ mod tests {
     }
 
     const SCOPES: &str = r#"{"error":{"message":"Missing scopes: api.batch.read. Check"}}"#;
+    const LIST: &str = r#"{"data":[]}"#;
     const BAD: &str = r#"{"error":{"message":"Incorrect API key: sk-secret."}}"#;
 
     #[test]
@@ -274,6 +300,8 @@ mod tests {
         let quota = r#"{"error":{"message":"m","code":"insufficient_quota"}}"#;
         for (status, text, verdict, says) in [
             (200, r#"{"data":[1,2]}"#, Ok, "sees 2 models"),
+            (200, "<html>", Warning, "is no list"),
+            (200, "{}", Warning, "is no list"),
             (
                 401,
                 BAD,
@@ -302,9 +330,18 @@ mod tests {
         use Verdict::{Failed, Ok, Warning};
         let plain = r#"{"error":{"message":"Not allowed for sk-secret"}}"#;
         for ((read, text), write, verdict, says) in [
-            ((200, "{}"), 400, Ok, "read and written"),
-            ((200, "{}"), 500, Ok, "does not tell"),
-            ((200, "{}"), 403, Failed, "may not be written"),
+            ((200, LIST), 400, Ok, "read and written"),
+            ((200, LIST), 413, Ok, "read and written"),
+            ((200, LIST), 415, Ok, "read and written"),
+            ((200, LIST), 422, Ok, "read and written"),
+            ((200, LIST), 404, Failed, "no writing them (404)"),
+            ((200, LIST), 405, Failed, "no writing them (405)"),
+            ((200, LIST), 429, Warning, "cannot be told now (429)"),
+            ((200, LIST), 500, Warning, "cannot be told now (500)"),
+            ((200, LIST), 200, Warning, "cannot be told now (200)"),
+            ((200, "{}"), 400, Warning, "is no list"),
+            ((200, "<html>"), 400, Warning, "is no list"),
+            ((200, LIST), 403, Failed, "may not be written"),
             ((403, SCOPES), 403, Failed, "may not be read"),
             (
                 (403, SCOPES),

@@ -56,7 +56,7 @@ pub enum Sent {
     Taken(RequestId),
     /// The server refuses this line, now and always.
     Refused(u16, Box<RawValue>),
-    /// It refuses all lines: the reason, for people.
+    /// No line can be sent: the reason, for people.
     Halted(String),
     /// Nothing is known of it.
     Over(Over),
@@ -66,8 +66,10 @@ pub enum Sent {
 pub enum Page {
     /// The cursor behind it, and its lines.
     Lines(String, Box<dyn AsyncBufRead + Send + Unpin>),
-    /// The cursor is older than what is kept, or another key's, of which nothing was taken.
+    /// The cursor is older than what is kept.
     Expired,
+    /// The cursor was not given out by this server to this key.
+    Foreign,
     Halted(String),
 }
 
@@ -108,8 +110,7 @@ impl Caller {
                     self.pace.later(wait, tries);
                     Ok(())
                 }
-                Ok(Asked::Distress(wait)) => self.pace.lost(wait, tries),
-                Err(_) => self.pace.lost(None, tries),
+                Ok(Asked::Distress) | Err(_) => self.pace.lost(tries),
             };
             if let Err(over) = lost {
                 return Sent::Over(over);
@@ -120,7 +121,16 @@ impl Caller {
 
     /// What ends behind the cursor, waited for a while; asked until it is told.
     pub async fn feed(&self, cursor: Option<&str>) -> Result<Page, Over> {
-        let mut path = format!("/offpeak/v1/results?limit=1000&wait={WAIT}");
+        self.page(&format!("limit=1000&wait={WAIT}"), cursor).await
+    }
+
+    /// Whether the cursor is of this server and key; its page is not read.
+    pub async fn tries(&self, cursor: Option<&str>) -> Result<Page, Over> {
+        self.page("limit=1", cursor).await
+    }
+
+    async fn page(&self, query: &str, cursor: Option<&str>) -> Result<Page, Over> {
+        let mut path = format!("/offpeak/v1/results?{query}");
         if let Some(cursor) = cursor {
             path += &format!("&after={cursor}");
         }
@@ -134,9 +144,11 @@ impl Caller {
                 Box::new(StreamReader::new(Box::pin(bytes))),
             ));
         }
+        self.pace.well();
         let (code, message) = told(&reply.bytes().await.unwrap_or_default());
         Ok(match code.as_str() {
-            "cursor_expired" | "invalid_cursor" => Page::Expired,
+            "cursor_expired" => Page::Expired,
+            "invalid_cursor" => Page::Foreign,
             _ => Page::Halted(format!("the feed: {status}: {message}")),
         })
     }
@@ -165,10 +177,22 @@ impl Caller {
     /// Whether the server knows the request.
     pub async fn knows(&self, id: RequestId) -> Result<bool, Over> {
         let reply = self.get(&format!("/offpeak/v1/requests/{id}")).await?;
+        self.pace.well();
         Ok(reply.status() != StatusCode::NOT_FOUND)
     }
 
-    /// Asks until there is an answer that is none of distress.
+    /// Whether it knows one of them.
+    pub async fn knows_any(&self, ids: &[RequestId]) -> Result<bool, Over> {
+        for id in ids {
+            if self.knows(*id).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Asks until there is an answer that is none of distress. Who reads it says that it
+    /// was well.
     async fn get(&self, path: &str) -> Result<Response, Over> {
         let mut tries = 0;
         loop {
@@ -179,21 +203,23 @@ impl Caller {
                 () = self.pace.stop.cancelled() => return Err(Over::Stopped),
             };
             match reply {
-                Ok(reply) if reply.status().is_server_error() => {
-                    self.pace.lost(retry_after(reply.headers()), tries)?;
-                }
                 Ok(reply) if reply.status() == StatusCode::TOO_MANY_REQUESTS => {
                     self.pace.later(retry_after(reply.headers()), tries);
                 }
+                Ok(reply) if reply.status().is_server_error() => {
+                    match retry_after(reply.headers()) {
+                        None => self.pace.lost(tries)?,
+                        wait => self.pace.later(wait, tries),
+                    }
+                }
                 Ok(reply) => {
-                    self.pace.well();
                     // A key that has nothing to wait for is answered at once.
                     if let Some(wait) = retry_after(reply.headers()) {
                         self.pace.later(Some(wait), tries);
                     }
                     return Ok(reply);
                 }
-                Err(_) => self.pace.lost(None, tries)?,
+                Err(_) => self.pace.lost(tries)?,
             }
             tries += 1;
         }
@@ -235,12 +261,14 @@ impl Caller {
 #[derive(Debug)]
 enum Asked {
     Answered(Sent),
+    /// It asks to wait.
     Later(Option<Duration>),
-    Distress(Option<Duration>),
+    Distress,
 }
 
 /// Refusals that hold for all lines of a run.
-const OF_ALL: [&str; 7] = [
+const OF_ALL: [&str; 8] = [
+    "not_deferrable",
     "invalid_deadline",
     "deadline_too_short",
     "invalid_header",
@@ -253,17 +281,28 @@ const OF_ALL: [&str; 7] = [
 /// An answer that names no request: nothing was taken in.
 fn judged(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Asked {
     let (code, message) = told(body);
-    let halted = || Asked::Answered(Sent::Halted(format!("{status}: {message}")));
+    let halted = || {
+        let why = format!("the server refuses these lines: {status}: {message}");
+        Asked::Answered(Sent::Halted(why))
+    };
     match status {
-        status if status.is_success() => Asked::Answered(Sent::Halted(
-            "an answer without Offpeak-Request-Id: is --url that of an Offpeak?".into(),
-        )),
+        status if status.is_success() => {
+            let why = match text(headers, "offpeak-reason").as_deref() {
+                Some("not-deferrable") => "is its endpoint not among admission.endpoints?",
+                _ => "is --url that of an Offpeak?",
+            };
+            let why = format!("a line was answered at once, and not taken in: {why}");
+            Asked::Answered(Sent::Halted(why))
+        }
         _ if OF_ALL.contains(&code.as_str()) => halted(),
         StatusCode::UNAUTHORIZED => halted(),
         StatusCode::FORBIDDEN if !code.starts_with("model_") => halted(),
         StatusCode::TOO_MANY_REQUESTS => Asked::Later(retry_after(headers)),
-        StatusCode::REQUEST_TIMEOUT => Asked::Distress(None),
-        status if status.is_server_error() => Asked::Distress(retry_after(headers)),
+        StatusCode::REQUEST_TIMEOUT => Asked::Distress,
+        status if status.is_server_error() => match retry_after(headers) {
+            None => Asked::Distress,
+            wait => Asked::Later(wait),
+        },
         status => Asked::Answered(Sent::Refused(status.as_u16(), on_one_line(body))),
     }
 }
@@ -315,20 +354,18 @@ mod tests {
             (401, "invalid_api_key", "halted"),
             (404, "unknown_upstream_url", "halted"),
             (429, "budget_exceeded", "halted"),
+            (400, "not_deferrable", "halted"),
             (200, "", "halted"),
             (429, "queue_full", "later 7"),
             (408, "request_timeout", "distress"),
-            (503, "starting", "distress 7"),
-            (507, "storage_full", "distress 7"),
+            (503, "starting", "later 7"),
+            (507, "storage_full", "later 7"),
         ];
         let mut headers = HeaderMap::new();
         headers.insert("retry-after", http::HeaderValue::from_static("7"));
         for (status, code, expected) in table {
             let body = format!("{{\n\"error\":{{\"code\":\"{code}\",\"message\":\"m\"}}}}");
             let status = StatusCode::from_u16(status).unwrap();
-            let seconds = |wait: Option<Duration>| {
-                wait.map_or(String::new(), |wait| format!(" {}", wait.as_secs()))
-            };
             let meant = match judged(status, &headers, body.as_bytes()) {
                 Asked::Answered(Sent::Refused(given, body)) => {
                     assert_eq!(given, status.as_u16());
@@ -336,11 +373,27 @@ mod tests {
                     "refused".into()
                 }
                 Asked::Answered(Sent::Halted(_)) => "halted".into(),
-                Asked::Later(wait) => format!("later{}", seconds(wait)),
-                Asked::Distress(wait) => format!("distress{}", seconds(wait)),
+                Asked::Later(wait) => format!("later {}", wait.unwrap().as_secs()),
+                Asked::Distress => "distress".into(),
                 other => panic!("{other:?}"),
             };
             assert_eq!(meant, expected, "{status} {code}");
+        }
+        let silent = judged(StatusCode::SERVICE_UNAVAILABLE, &HeaderMap::new(), b"");
+        assert!(matches!(silent, Asked::Distress), "{silent:?}");
+    }
+
+    #[test]
+    fn an_answer_that_was_bought_at_once_is_explained() {
+        let mut headers = HeaderMap::new();
+        for expected in ["of an Offpeak?", "admission.endpoints"] {
+            let judged = judged(StatusCode::OK, &headers, b"{}");
+            let Asked::Answered(Sent::Halted(why)) = judged else {
+                panic!("{judged:?}");
+            };
+            assert!(why.contains(expected), "{why}");
+            let reason = http::HeaderValue::from_static("not-deferrable");
+            headers.insert("offpeak-reason", reason);
         }
     }
 }

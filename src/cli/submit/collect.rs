@@ -12,8 +12,8 @@ use tokio::{
 use super::{
     End,
     caller::{Caller, Page},
-    index::Standing,
     journal::Ended,
+    pace::{Over, Pace},
     progress::Progress,
     run::Run,
 };
@@ -28,6 +28,10 @@ use crate::{
 const GRACE: Duration = Duration::from_secs(60);
 const ASKED: usize = 1000;
 const BETWEEN: Duration = Duration::from_secs(600);
+/// Requests of all over the run by which a server is recognised: some may have been erased.
+pub const SAMPLED: u64 = 16;
+const UNKNOWN: &str = "the server knows no request of this run that was asked for: has it another \
+                       data directory, or is it another key?";
 
 /// # Errors
 /// What ends the run before all lines are answered.
@@ -35,22 +39,45 @@ pub async fn collect(run: &mut Run, caller: &Caller, progress: &mut Progress) ->
     let mut missing = Missing {
         next: Instant::now(),
         from: 0,
+        has_expired: false,
     };
+    let mut broken = 0;
     while run.open() > 0 {
         progress.show(run);
         let cursor = run.cursor.clone();
         match caller.feed(cursor.as_deref()).await.map_err(End::Over)? {
-            Page::Lines(end, lines) => match read(run, lines, progress).await? {
-                Some(0) => {
-                    run.go_on_after(&end)?;
-                    missing.ask(run, caller).await?;
+            Page::Lines(end, mut page) => {
+                match read(run, &mut page, &caller.pace, progress).await? {
+                    Read::Whole => {
+                        run.go_on_after(&end)?;
+                        caller.pace.well();
+                        broken = 0;
+                    }
+                    // What was read stands, and is not asked for again.
+                    Read::Broken if run.cursor != cursor => broken = 0,
+                    Read::Broken => {
+                        caller.pace.lost(broken).map_err(End::Over)?;
+                        broken += 1;
+                    }
                 }
-                Some(_) => run.go_on_after(&end)?,
-                // It broke off: what was read stands, and is passed over next time.
-                None => {}
-            },
+                missing.ask(run, caller).await?;
+            }
             // What is kept is read from its beginning.
-            Page::Expired => run.cursor = None,
+            Page::Expired => {
+                run.cursor = None;
+                missing.has_expired = true;
+            }
+            Page::Foreign => {
+                missing.has_expired = false;
+                if !caller
+                    .knows_any(&run.sample(SAMPLED)?)
+                    .await
+                    .map_err(End::Over)?
+                {
+                    return Err(End::Halted(UNKNOWN.into()));
+                }
+                run.cursor = None;
+            }
             Page::Halted(why) => return Err(End::Halted(why)),
         }
     }
@@ -58,32 +85,57 @@ pub async fn collect(run: &mut Run, caller: &Caller, progress: &mut Progress) ->
     Ok(())
 }
 
-/// The number of lines, if the page came whole.
+/// How a page ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Read {
+    Whole,
+    /// The connection broke.
+    Broken,
+}
+
+/// Takes its lines, and has the run go on after each.
 async fn read(
     run: &mut Run,
-    mut page: Box<dyn AsyncBufRead + Send + Unpin>,
+    page: &mut (dyn AsyncBufRead + Send + Unpin),
+    pace: &Pace,
     progress: &mut Progress,
-) -> io::Result<Option<u64>> {
-    let (mut text, mut lines) = (Vec::new(), 0);
-    loop {
+) -> Result<Read, End> {
+    let (mut text, mut cursor) = (Vec::new(), None);
+    let ended = loop {
         text.clear();
-        match page.read_until(b'\n', &mut text).await {
-            Ok(0) => return Ok(Some(lines)),
-            Ok(_) if text.ends_with(b"\n") => {}
-            Ok(_) | Err(_) => return Ok(None),
-        }
-        lines += 1;
-        let line: Line<'_> = serde_json::from_slice(&text)?;
-        let Some(number) = run.index.line_of(line.id)? else {
-            continue;
+        let length = tokio::select! {
+            length = page.read_until(b'\n', &mut text) => length,
+            () = pace.stop.cancelled() => break Err(End::Over(Over::Stopped)),
         };
-        run.end(&line.ending(number))?;
-        progress.show(run);
+        match length {
+            Ok(0) => break Ok(Read::Whole),
+            Ok(_) if text.ends_with(b"\n") => {}
+            Ok(_) | Err(_) => break Ok(Read::Broken),
+        }
+        pace.well();
+        let line: Line<'_> = match serde_json::from_slice(&text) {
+            Ok(line) => line,
+            Err(error) => {
+                let why = format!("the feed has a line that cannot be read: {error}");
+                break Err(End::Io(io::Error::other(why)));
+            }
+        };
+        cursor = Some(line.cursor.to_string());
+        if let Some(number) = run.index.line_of(line.id)? {
+            run.end(&line.ending(number))?;
+            progress.show(run);
+        }
+    };
+    if let Some(cursor) = cursor {
+        run.go_on_after(&cursor)?;
     }
+    ended
 }
 
 #[derive(Deserialize)]
 struct Line<'a> {
+    #[serde(borrow)]
+    cursor: Cow<'a, str>,
     id: RequestId,
     status_code: u16,
     #[serde(borrow)]
@@ -116,9 +168,13 @@ struct Missing {
     next: Instant,
     /// The line to go on from.
     from: u64,
+    /// Whether the server has said that answers behind the run's cursor are gone.
+    has_expired: bool,
 }
 
 impl Missing {
+    /// Writes off what the server does not know, if it knows others: with another data
+    /// directory it would know none.
     async fn ask(&mut self, run: &mut Run, caller: &Caller) -> Result<(), End> {
         let now = SystemClock::new().wall();
         if Instant::now() < self.next || !is_over(&run.deadline, now) {
@@ -130,13 +186,24 @@ impl Missing {
             true => open.last().map_or(0, |(line, _)| line + 1),
             false => 0,
         };
+        let asked = open.len();
+        let mut unknown = Vec::new();
         for (line, id) in open {
-            let standing = run.index.standing(line)?;
-            if matches!(standing, Standing::Taken(_))
-                && !caller.knows(id).await.map_err(End::Over)?
-            {
-                run.end(&erased(line, id))?;
+            if !caller.knows(id).await.map_err(End::Over)? {
+                unknown.push((line, id));
             }
+        }
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let is_ours = unknown.len() < asked
+            || self.has_expired
+            || (caller.knows_any(&run.sample(SAMPLED)?).await).map_err(End::Over)?;
+        if !is_ours {
+            return Err(End::Halted(UNKNOWN.into()));
+        }
+        for (line, id) in unknown {
+            run.end(&erased(line, id))?;
         }
         Ok(())
     }

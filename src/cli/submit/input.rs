@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     fs::File,
-    io::{self, BufRead as _, BufReader, Read as _},
+    io::{self, BufRead as _, BufReader, BufWriter, Read as _, Seek as _, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -16,10 +16,18 @@ use crate::model::endpoint::Endpoint;
 /// Longer lines are refused: no server takes such a body.
 const LONGEST: u64 = 64 << 20;
 
-/// A file whose every line can be sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Of a line's BLAKE3: enough to see that it is the one that was surveyed.
+const MARK: usize = 8;
+
+/// A file whose every line can be sent. It is read again while lines are sent, and when
+/// their answers are written: each line is then the one that was surveyed, or nothing.
+#[derive(Debug)]
 pub struct Input {
     pub path: PathBuf,
+    /// The one that was surveyed, whatever has its name later.
+    file: File,
+    /// A mark of each line that is not blank, in a file without a name.
+    marks: File,
     /// BLAKE3 of all its bytes, in hex.
     pub digest: String,
     /// Lines that are not blank.
@@ -30,6 +38,8 @@ pub struct Input {
 pub enum BadInput {
     #[error("{}: {error}", .path.display())]
     Unreadable { path: PathBuf, error: io::Error },
+    #[error("{}: no regular file: it is read more than once", .0.display())]
+    NotRegular(PathBuf),
     #[error("{}, line {line}: {why} (nothing was sent)", .path.display())]
     Line {
         path: PathBuf,
@@ -67,11 +77,12 @@ fn paths() -> String {
 }
 
 impl Input {
-    /// Reads all of it once, so that nothing is sent of a file with a bad line.
+    /// Reads all of it once, so that nothing is sent of a file with a bad line. What is
+    /// to be known of its lines later is kept in `dir`, eight bytes each.
     ///
     /// # Errors
     /// The first line that cannot be sent, and a file that cannot be read.
-    pub fn survey(path: &Path, bare: Option<Endpoint>) -> Result<Input, BadInput> {
+    pub fn survey(path: &Path, bare: Option<Endpoint>, dir: &Path) -> Result<Input, BadInput> {
         let unreadable = |error| BadInput::Unreadable {
             path: path.to_owned(),
             error,
@@ -81,73 +92,135 @@ impl Input {
             line,
             why,
         };
-        let mut lines = Lines::open(path).map_err(unreadable)?;
+        let unwritable = |error| BadInput::Unreadable {
+            path: dir.to_owned(),
+            error,
+        };
+        let file = File::open(path).map_err(unreadable)?;
+        if !file.metadata().map_err(unreadable)?.is_file() {
+            return Err(BadInput::NotRegular(path.to_owned()));
+        }
+        let marks = tempfile::tempfile_in(dir).map_err(unwritable)?;
+        let mut marked = BufWriter::new(&marks);
         let mut hash = blake3::Hasher::new();
-        while let Some(length) = lines.advance().map_err(unreadable)? {
-            hash.update(&lines.text);
+        let mut text = Text::of(&file);
+        let mut lines = 0;
+        while let Some(length) = text.advance().map_err(unreadable)? {
+            hash.update(&text.line);
             if length >= LONGEST {
-                return Err(bad(lines.physical, BadLine::TooLong));
+                return Err(bad(text.number, BadLine::TooLong));
             }
-            if !lines.is_blank() {
-                lines.read += 1;
-                Call::parse(&lines.text, bare).map_err(|why| bad(lines.physical, why))?;
+            if !text.is_blank() {
+                lines += 1;
+                Call::parse(&text.line, bare).map_err(|why| bad(text.number, why))?;
+                marked.write_all(&mark(&text.line)).map_err(unwritable)?;
             }
         }
-        if lines.read == 0 {
+        marked.flush().map_err(unwritable)?;
+        drop(marked);
+        if lines == 0 {
             return Err(BadInput::Empty(path.to_owned()));
         }
         Ok(Input {
             path: path.to_owned(),
+            file,
+            marks,
             digest: hash.finalize().to_hex().to_string(),
-            lines: lines.read,
+            lines,
         })
     }
 
-    pub fn lines(&self) -> io::Result<Lines> {
-        Lines::open(&self.path)
-    }
-}
-
-/// The lines that are not blank, one at a time.
-pub struct Lines {
-    file: BufReader<File>,
-    text: Vec<u8>,
-    physical: u64,
-    read: u64,
-}
-
-impl Lines {
-    fn open(path: &Path) -> io::Result<Lines> {
+    /// From its beginning; one reader at a time.
+    pub fn lines(&self) -> io::Result<Lines<'_>> {
+        (&self.file).rewind()?;
+        (&self.marks).rewind()?;
         Ok(Lines {
-            file: BufReader::with_capacity(1 << 16, File::open(path)?),
-            text: Vec::new(),
-            physical: 0,
+            input: self,
+            text: Text::of(&self.file),
+            marks: BufReader::new(&self.marks),
             read: 0,
         })
     }
 
+    /// What it had when it was surveyed, it has no more.
+    fn changed(&self) -> io::Error {
+        io::Error::other(format!(
+            "{} was changed while it was in use. Bring back what it was",
+            self.path.display()
+        ))
+    }
+}
+
+fn mark(line: &[u8]) -> [u8; MARK] {
+    let mut mark = [0; MARK];
+    mark.copy_from_slice(&blake3::hash(line).as_bytes()[..MARK]);
+    mark
+}
+
+/// The lines that are not blank, as they were surveyed.
+pub struct Lines<'a> {
+    input: &'a Input,
+    text: Text<'a>,
+    marks: BufReader<&'a File>,
+    read: u64,
+}
+
+impl Lines<'_> {
     /// The next line and its number, from 0.
+    ///
+    /// # Errors
+    /// Where it is another than was surveyed, or one is missing, or one too many.
     pub fn next(&mut self) -> io::Result<Option<(u64, &[u8])>> {
-        while self.advance()?.is_some() {
-            if !self.is_blank() {
-                self.read += 1;
-                return Ok(Some((self.read - 1, &self.text)));
+        while self.text.advance()?.is_some() {
+            if self.text.is_blank() {
+                continue;
             }
+            let mut expected = [0; MARK];
+            if self.read == self.input.lines {
+                return Err(self.input.changed());
+            }
+            self.marks.read_exact(&mut expected)?;
+            if mark(&self.text.line) != expected {
+                return Err(self.input.changed());
+            }
+            self.read += 1;
+            return Ok(Some((self.read - 1, &self.text.line)));
         }
-        Ok(None)
+        match self.read == self.input.lines {
+            true => Ok(None),
+            false => Err(self.input.changed()),
+        }
+    }
+}
+
+/// A file, a line at a time.
+struct Text<'a> {
+    file: BufReader<&'a File>,
+    line: Vec<u8>,
+    /// From 1.
+    number: u64,
+}
+
+impl<'a> Text<'a> {
+    fn of(file: &'a File) -> Text<'a> {
+        Text {
+            file: BufReader::with_capacity(1 << 16, file),
+            line: Vec::new(),
+            number: 0,
+        }
     }
 
-    /// Its bytes; none at the end.
+    /// The length of the next line; none at the end.
     fn advance(&mut self) -> io::Result<Option<u64>> {
-        self.text.clear();
+        self.line.clear();
         let mut bounded = (&mut self.file).take(LONGEST);
-        let length = bounded.read_until(b'\n', &mut self.text)? as u64;
-        self.physical += 1;
+        let length = bounded.read_until(b'\n', &mut self.line)? as u64;
+        self.number += 1;
         Ok((length > 0).then_some(length))
     }
 
     fn is_blank(&self) -> bool {
-        self.text.trim_ascii().is_empty()
+        self.line.trim_ascii().is_empty()
     }
 }
 
@@ -307,29 +380,71 @@ mod tests {
         }
     }
 
+    const CHAT: &str = r#"{"model":"m","messages":[]}"#;
+
+    fn read(input: &Input) -> io::Result<Vec<String>> {
+        let mut lines = input.lines()?;
+        let mut read = Vec::new();
+        while let Some((number, text)) = lines.next()? {
+            assert_eq!(number, read.len() as u64);
+            read.push(String::from_utf8_lossy(text.trim_ascii()).into_owned());
+        }
+        Ok(read)
+    }
+
     #[test]
     fn a_file_is_surveyed_before_anything_is_sent() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("in.jsonl");
-        let chat = r#"{"model":"m","messages":[]}"#;
-        fs::write(&path, format!("{chat}\n\n  \r\n{chat}\r\n{chat}")).unwrap();
-        let input = Input::survey(&path, None).unwrap();
+        let survey = || Input::survey(&path, None, dir.path());
+        fs::write(&path, format!("{CHAT}\n\n  \r\n{CHAT}\r\n{CHAT}")).unwrap();
+        let input = survey().unwrap();
         assert_eq!(input.lines, 3);
-        let mut lines = input.lines().unwrap();
-        let mut numbers = Vec::new();
-        while let Some((number, text)) = lines.next().unwrap() {
-            assert_eq!(text.trim_ascii(), chat.as_bytes());
-            numbers.push(number);
-        }
-        assert_eq!(numbers, [0, 1, 2]);
+        assert_eq!(read(&input).unwrap(), [CHAT; 3]);
+        assert_eq!(read(&input).unwrap(), [CHAT; 3]);
 
-        fs::write(&path, format!("{chat}\n\nnonsense\n")).unwrap();
-        let error = Input::survey(&path, None).unwrap_err().to_string();
+        fs::write(&path, format!("{CHAT}\n\nnonsense\n")).unwrap();
+        let error = survey().unwrap_err().to_string();
         assert!(error.contains("line 3"), "{error}");
         fs::write(&path, "\n\n").unwrap();
-        assert!(matches!(
-            Input::survey(&path, None),
-            Err(BadInput::Empty(_))
-        ));
+        assert!(matches!(survey(), Err(BadInput::Empty(_))));
+    }
+
+    #[test]
+    fn a_line_is_the_one_that_was_surveyed_or_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("in.jsonl");
+        let line = |number| format!(r#"{{"model":"m","messages":[],"seed":{number}}}"#);
+        let text = |numbers: &[u32]| -> String {
+            numbers.iter().map(|number| line(*number) + "\n").collect()
+        };
+        fs::write(&path, text(&[1, 2, 3])).unwrap();
+        let input = Input::survey(&path, None, dir.path()).unwrap();
+        // Swapped, another, cut off, emptied, one more; and what it was.
+        for (numbers, whole) in [
+            (&[1, 3, 2][..], false),
+            (&[1, 2, 4], false),
+            (&[1, 2], false),
+            (&[], false),
+            (&[1, 2, 3, 3], false),
+            (&[1, 2, 3], true),
+        ] {
+            fs::write(&path, text(numbers)).unwrap();
+            let read = read(&input);
+            assert_eq!(read.is_ok(), whole, "{numbers:?}: {read:?}");
+        }
+        fs::write(&path, text(&[1, 2, 3]).replace('\n', "\n\n")).unwrap();
+        assert!(read(&input).is_ok());
+        // Another file of that name is nothing to this run.
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, text(&[4])).unwrap();
+        assert_eq!(read(&input).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn what_can_be_read_once_only_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let refused = Input::survey(Path::new("/dev/null"), None, dir.path());
+        assert!(matches!(refused, Err(BadInput::NotRegular(_))));
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! A last line that was cut off is dropped. What is lost with it is asked for again: an
 //! acknowledgement by the line's `Idempotency-Key`, an answer by the feed's cursor, which
-//! never stands before the answers that it is behind.
+//! never stands before the answers that it is behind. Any other damage is told and left as
+//! it is: what a line that cannot be read was about, could be bought twice.
 
 use std::{
     borrow::Cow,
@@ -23,6 +24,9 @@ use crate::model::{id::RequestId, money::Usd};
 /// What all of a run has in common; the journal's first line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
+    /// Of the journal's form: [`VERSION`].
+    #[serde(default = "first_version")]
+    pub version: u32,
     /// Begins the `Idempotency-Key` of every line.
     pub run: String,
     pub digest: String,
@@ -34,6 +38,14 @@ pub struct Header {
     /// Where the feed ended before anything was sent.
     pub cursor: String,
     pub options: Options,
+}
+
+/// Of what is written here.
+pub const VERSION: u32 = 1;
+
+/// Journals without one are of this.
+fn first_version() -> u32 {
+    1
 }
 
 /// What a resume has to say again, or lines would differ.
@@ -125,6 +137,44 @@ pub enum BadJournal {
         .journal.display()
     )]
     OtherInput { input: PathBuf, journal: PathBuf },
+    #[error(
+        "{} stands where the journal of a run belongs, and is none. It is left as it is: name \
+         another --out, or move it away",
+        .0.display()
+    )]
+    NoJournal(PathBuf),
+    #[error(
+        "{} is of another version of offpeak (its form is {found}, {VERSION} is known here): go on with that one",
+        .path.display()
+    )]
+    OtherVersion { path: PathBuf, found: u32 },
+    #[error(
+        "{}, line {line}, cannot be read; the file is left as it is. Bring back an undamaged \
+         copy. Without one: keep this, and go on with its first {} lines (head -n). What was \
+         sent after them is then sent again with the same Idempotency-Key, which the server \
+         knows until 24 hours after the answer",
+        .path.display(), line - 1
+    )]
+    Damaged {
+        path: PathBuf,
+        /// From 1.
+        line: u64,
+    },
+}
+
+/// How a journal's first line begins.
+const BEGINNING: &[u8] = br#"{"begun":{"#;
+
+/// Of a first line whose other fields may be unknown here.
+#[derive(Deserialize)]
+struct Versioned {
+    begun: Version,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    #[serde(default = "first_version")]
+    version: u32,
 }
 
 pub struct Journal {
@@ -168,6 +218,9 @@ impl Journal {
 
     /// The header, and then all other records in their order, each with its place.
     /// None where nothing was begun.
+    ///
+    /// # Errors
+    /// What is no journal, or has a line that cannot be read. The file is then as it was.
     pub fn replay(
         &mut self,
         mut header: impl FnMut(&Header) -> Result<(), BadJournal>,
@@ -181,19 +234,25 @@ impl Journal {
         self.file.seek(SeekFrom::Start(0)).map_err(failed)?;
         let mut reader = BufReader::with_capacity(1 << 16, &self.file);
         let (mut text, mut place, mut begun) = (Vec::new(), 0, None);
-        loop {
+        for line in 1.. {
             text.clear();
             let length = reader.read_until(b'\n', &mut text).map_err(failed)?;
-            let whole = text.last() == Some(&b'\n');
-            let record = whole.then(|| serde_json::from_slice::<Record<'_>>(&text).ok());
-            match record.flatten() {
-                Some(Record::Begun(read)) if place == 0 => {
-                    header(&read)?;
-                    begun = Some(read);
-                }
-                Some(record) if begun.is_some() => each(place, record).map_err(failed)?,
-                // The end, or where it was cut off.
-                _ => break,
+            if line == 1 && !is_beginning(&text) {
+                return Err(BadJournal::NoJournal(path));
+            }
+            // The end, or where it was cut off.
+            if text.last() != Some(&b'\n') {
+                break;
+            }
+            if line == 1 {
+                let read = first(&text, &path)?;
+                header(&read)?;
+                begun = Some(read);
+            } else {
+                let record = serde_json::from_slice::<Record<'_>>(&text);
+                let path = path.clone();
+                let record = record.map_err(|_| BadJournal::Damaged { path, line })?;
+                each(place, record).map_err(failed)?;
             }
             place += length as u64;
         }
@@ -274,6 +333,28 @@ impl Header {
     }
 }
 
+/// Also where it was cut off.
+fn is_beginning(text: &[u8]) -> bool {
+    let length = text.len().min(BEGINNING.len());
+    text[..length] == BEGINNING[..length]
+}
+
+fn first(text: &[u8], path: &Path) -> Result<Header, BadJournal> {
+    let path = || path.to_owned();
+    match serde_json::from_slice::<Versioned>(text) {
+        Ok(read) if read.begun.version != VERSION => {
+            let (path, found) = (path(), read.begun.version);
+            return Err(BadJournal::OtherVersion { path, found });
+        }
+        Ok(_) => {}
+        Err(_) => return Err(BadJournal::NoJournal(path())),
+    }
+    match serde_json::from_slice::<Record<'_>>(text) {
+        Ok(Record::Begun(header)) => Ok(header),
+        _ => Err(BadJournal::NoJournal(path())),
+    }
+}
+
 /// The directory that a file stands in.
 pub fn directory(file: &Path) -> PathBuf {
     match file.parent() {
@@ -291,6 +372,7 @@ mod tests {
 
     fn header() -> Header {
         Header {
+            version: VERSION,
             run: "r".into(),
             digest: "d".into(),
             lines: 3,
@@ -363,6 +445,41 @@ mod tests {
                 assert_eq!(replayed(&path).1.last().unwrap().1, 9, "{length}");
             }
         }
+    }
+
+    fn refused(path: &Path) -> BadJournal {
+        let mut journal = Journal::open(path).unwrap();
+        journal.replay(|_| Ok(()), |_, _| Ok(())).unwrap_err()
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_and_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let line = |record: &Record<'_>| serde_json::to_string(record).unwrap() + "\n";
+        let begun = line(&Record::Begun(header()));
+        let answers: String = (0..3).map(|number| line(&answer(number))).collect();
+        let whole = begun.clone() + &answers;
+        let middle = whole.replacen(r#""line":1"#, "\0\0\0\0\0\0\0\0", 1);
+        let last = whole.replacen(r#""line":2"#, "nonsense", 1);
+        let newer = begun.replacen(r#""version":1"#, r#""version":2,"more":[]"#, 1);
+        for (text, expected) in [
+            (middle, "line 3, cannot be read"),
+            (last, "its first 3 lines"),
+            (whole.replacen(r#""run":"#, r#""nur":"#, 1), "is none"),
+            (answers, "is none"),
+            ("somebody's\n".into(), "is none"),
+            ("somebody's".into(), "is none"),
+            (newer, "its form is 2"),
+        ] {
+            fs::write(&path, &text).unwrap();
+            let error = refused(&path).to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+        // Of before there was a version.
+        fs::write(&path, whole.replacen(r#""version":1,"#, "", 1)).unwrap();
+        assert_eq!(replayed(&path).0, Some(header()));
     }
 
     #[test]

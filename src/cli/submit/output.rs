@@ -15,14 +15,13 @@ use super::{
     input::{Call, Input},
     journal::{Ended, Record, directory},
     run::Run,
-    send::changed,
 };
 use crate::model::endpoint::Endpoint;
 
 /// Writes it beside its place and renames it there when it is whole.
 ///
 /// # Errors
-/// Of the disk; and where a line has no answer.
+/// Of the disk; where a line has no answer, or is another than was sent.
 pub fn write(run: &Run, input: &Input, bare: Option<Endpoint>, out: &Path) -> io::Result<()> {
     let directory = directory(out);
     let temporary = tempfile::Builder::new()
@@ -30,12 +29,11 @@ pub fn write(run: &Run, input: &Input, bare: Option<Endpoint>, out: &Path) -> io
         .tempfile_in(&directory)?;
     let mut writer = BufWriter::with_capacity(1 << 16, temporary);
     let mut lines = input.lines()?;
-    let mut written = 0;
     while let Some((number, text)) = lines.next()? {
         let Standing::Ended(place) = run.index.standing(number)? else {
             return Err(io::Error::other("a line without an answer"));
         };
-        let call = Call::parse(text, bare).map_err(|_| changed())?;
+        let call = Call::parse(text, bare).map_err(io::Error::other)?;
         let record = run.journal.read(place)?;
         let Record::Ended(ended) = serde_json::from_slice(&record)? else {
             return Err(io::Error::other("the journal has another record there"));
@@ -43,10 +41,6 @@ pub fn write(run: &Run, input: &Input, bare: Option<Endpoint>, out: &Path) -> io
         let key = run.header.idempotency_key(number);
         serde_json::to_writer(&mut writer, &Line::of(call, number, &ended, &key))?;
         writer.write_all(b"\n")?;
-        written += 1;
-    }
-    if written != run.lines() {
-        return Err(changed());
     }
     let temporary = writer.into_inner().map_err(|error| error.into_error())?;
     temporary.as_file().sync_all()?;

@@ -20,7 +20,8 @@ pub struct Pace {
 struct State {
     /// Nothing is asked before.
     next: Instant,
-    /// The last answer that was none of distress.
+    /// Patience counts from here: the last answer that was none of distress, or the end of
+    /// the wait that an answer asked for.
     well: Instant,
 }
 
@@ -62,27 +63,32 @@ impl Pace {
     }
 
     pub fn well(&self) {
-        self.state.lock().well = Instant::now();
+        self.state.lock().well_until(Instant::now());
     }
 
     /// The server is there, and wants to be asked later.
     pub fn later(&self, wait: Option<Duration>, tries: u32) {
-        self.well();
-        self.hold(wait.unwrap_or_else(|| pause(tries)));
+        let until = Instant::now() + wait.unwrap_or_else(|| pause(tries));
+        let mut state = self.state.lock();
+        state.next = state.next.max(until);
+        state.well_until(until);
     }
 
-    /// No answer, or one of distress.
-    pub fn lost(&self, wait: Option<Duration>, tries: u32) -> Result<(), Over> {
-        if self.state.lock().well.elapsed() >= self.patience {
+    /// No answer, or one of distress that does not say when to ask again.
+    pub fn lost(&self, tries: u32) -> Result<(), Over> {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        if now.saturating_duration_since(state.well) >= self.patience {
             return Err(Over::Gone);
         }
-        self.hold(wait.unwrap_or_else(|| pause(tries)));
+        state.next = state.next.max(now + pause(tries));
         Ok(())
     }
+}
 
-    fn hold(&self, wait: Duration) {
-        let mut state = self.state.lock();
-        state.next = state.next.max(Instant::now() + wait);
+impl State {
+    fn well_until(&mut self, at: Instant) {
+        self.well = self.well.max(at);
     }
 }
 
@@ -101,21 +107,37 @@ mod tests {
         pace.later(Some(Duration::from_secs(20)), 0);
         assert_eq!(pace.turn().await, Ok(()));
         assert_eq!(start.elapsed().as_secs(), 20);
-        let mut tries = 0;
-        let ended = loop {
-            match pace.lost(None, tries) {
-                Ok(()) => pace.turn().await.unwrap(),
-                Err(over) => break over,
-            }
-            tries += 1;
-        };
-        assert_eq!(ended, Over::Gone);
-        // 60 s since it was last there, which was at the start, by steps of 15 at most.
-        assert!((60..=75).contains(&start.elapsed().as_secs()));
-        assert!(tries > 4);
+        assert!(lost_until_gone(&pace).await > 4);
+        // 60 s since it was to be asked again, by steps of 15 at most.
+        assert!((80..=95).contains(&start.elapsed().as_secs()));
         pace.well();
-        assert_eq!(pace.lost(None, 0), Ok(()));
+        assert_eq!(pace.lost(0), Ok(()));
         pace.stop.cancel();
         assert_eq!(pace.turn().await, Err(Over::Stopped));
+    }
+
+    /// How many calls are lost until the server counts as gone.
+    async fn lost_until_gone(pace: &Pace) -> u32 {
+        for tries in 0.. {
+            match pace.lost(tries) {
+                Ok(()) => pace.turn().await.unwrap(),
+                Err(over) => {
+                    assert_eq!(over, Over::Gone);
+                    return tries;
+                }
+            }
+        }
+        unreachable!("it never ends")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn patience_begins_when_asking_may_begin() {
+        let pace = Pace::new(Duration::from_secs(60), CancellationToken::new());
+        pace.later(Some(Duration::from_secs(3600)), 0);
+        // The answer of one that was on its way.
+        pace.well();
+        pace.turn().await.unwrap();
+        assert_eq!(pace.lost(0), Ok(()), "one lost call after an hour's wait");
+        assert!(lost_until_gone(&pace).await > 4);
     }
 }

@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
 
 use super::run::Run;
+use crate::cli::say::tell;
 
 /// Between two plain lines.
 const PLAIN: Duration = Duration::from_secs(5);
@@ -58,7 +59,7 @@ impl Progress {
         let now = Instant::now();
         if now >= self.next_line {
             self.next_line = now + PLAIN;
-            eprintln!("{done}/{} {what}{failed}", run.lines());
+            tell(format_args!("{done}/{} {what}{failed}", run.lines()));
         }
     }
 

@@ -72,9 +72,10 @@ impl Run {
     }
 
     /// Once the output is complete.
-    pub fn finish(self) -> io::Result<Run> {
+    pub fn finish(&mut self) -> io::Result<()> {
         self.journal.finish(&self.header, self.sums)?;
-        Ok(Run { done: true, ..self })
+        self.done = true;
+        Ok(())
     }
 
     pub fn lines(&self) -> u64 {
@@ -161,6 +162,33 @@ impl Run {
             }
         }
         Ok(open)
+    }
+
+    /// Requests from all over the run, open and ended: at most `most`, one of each stretch
+    /// of lines.
+    pub fn sample(&self, most: u64) -> io::Result<Vec<RequestId>> {
+        let stretch = self.lines().div_ceil(most).max(1);
+        let mut sample = Vec::new();
+        for start in (0..self.lines()).step_by(usize::try_from(stretch).unwrap_or(usize::MAX)) {
+            for line in start..self.lines().min(start + stretch) {
+                if let Some(id) = self.request_of(line)? {
+                    sample.push(id);
+                    break;
+                }
+            }
+        }
+        Ok(sample)
+    }
+
+    fn request_of(&self, line: u64) -> io::Result<Option<RequestId>> {
+        let (Standing::Taken(place) | Standing::Ended(place)) = self.index.standing(line)? else {
+            return Ok(None);
+        };
+        Ok(match serde_json::from_slice(&self.journal.read(place)?)? {
+            Record::Taken { id, .. } => Some(id),
+            Record::Ended(ended) => ended.id,
+            _ => None,
+        })
     }
 }
 

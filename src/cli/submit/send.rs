@@ -9,8 +9,7 @@ use super::{
     End,
     caller::{Caller, Line, Sent, Terms},
     index::Standing,
-    input::{BadLine, Call, Input, Lines},
-    pace::Over,
+    input::{Call, Input, Lines},
     progress::Progress,
     run::Run,
 };
@@ -21,6 +20,9 @@ const MOST_BYTES: usize = 64 << 20;
 
 /// Every line once, however often this is interrupted: what was sent and not written down
 /// is sent again with the same `Idempotency-Key`.
+///
+/// Of each endpoint one line goes alone until one is taken: a server that answers it at
+/// once instead has sold no more than that.
 ///
 /// # Errors
 /// What ends the run before all lines are sent. What was under way is seen through.
@@ -35,29 +37,54 @@ pub async fn send_all(
     let mut lines = input.lines()?;
     let mut under_way = FuturesUnordered::new();
     let (mut bytes, mut ended, mut all_read) = (0, None, false);
+    let (mut taken_at, mut waiting) = (Vec::new(), None);
     loop {
         while ended.is_none()
             && !all_read
             && under_way.len() < concurrency
             && (bytes < MOST_BYTES || under_way.is_empty())
         {
-            let Some(line) = next_unsent(&mut lines, run, bare)? else {
-                all_read = true;
-                break;
+            let next = match waiting.take() {
+                Some(line) => Ok(Some(line)),
+                None => next_unsent(&mut lines, run, bare),
             };
+            let line = match next {
+                Ok(Some(line)) => line,
+                Ok(None) => {
+                    all_read = true;
+                    break;
+                }
+                Err(error) => {
+                    ended = Some(End::Io(error));
+                    break;
+                }
+            };
+            let goes_alone = !taken_at.contains(&line.endpoint);
+            if goes_alone && !under_way.is_empty() {
+                waiting = Some(line);
+                break;
+            }
             bytes += line.body.len();
             under_way.push(async move {
                 let sent = caller.send(&line, terms).await;
-                (line.number, line.body.len(), sent)
+                (line, sent)
             });
+            if goes_alone {
+                break;
+            }
         }
-        let Some((line, length, sent)) = under_way.next().await else {
+        let Some((line, sent)) = under_way.next().await else {
             break;
         };
-        bytes -= length;
+        bytes -= line.body.len();
         match sent {
-            Sent::Taken(id) => run.taken(line, id)?,
-            Sent::Refused(status, body) => run.refused(line, status, body)?,
+            Sent::Taken(id) => {
+                run.taken(line.number, id)?;
+                if !taken_at.contains(&line.endpoint) {
+                    taken_at.push(line.endpoint);
+                }
+            }
+            Sent::Refused(status, body) => run.refused(line.number, status, body)?,
             // The first reason is told; what comes after is its consequence.
             Sent::Halted(why) => ended = ended.or(Some(End::Halted(why))),
             Sent::Over(over) => ended = ended.or(Some(End::Over(over))),
@@ -65,23 +92,19 @@ pub async fn send_all(
         progress.show(run);
     }
     run.journal.sync()?;
-    match ended {
-        Some(end) => Err(end),
-        // A stop between two lines.
-        None if !all_read => Err(End::Over(Over::Stopped)),
-        None => Ok(()),
-    }
+    ended.map_or(Ok(()), Err)
 }
 
-fn next_unsent(lines: &mut Lines, run: &Run, bare: Option<Endpoint>) -> io::Result<Option<Line>> {
+fn next_unsent(
+    lines: &mut Lines<'_>,
+    run: &Run,
+    bare: Option<Endpoint>,
+) -> io::Result<Option<Line>> {
     while let Some((number, text)) = lines.next()? {
-        if number >= run.lines() {
-            return Err(changed());
-        }
         if run.index.standing(number)? != Standing::Unsent {
             continue;
         }
-        let call = Call::parse(text, bare).map_err(|_: BadLine| changed())?;
+        let call = Call::parse(text, bare).map_err(io::Error::other)?;
         return Ok(Some(Line {
             number,
             endpoint: call.endpoint,
@@ -90,9 +113,4 @@ fn next_unsent(lines: &mut Lines, run: &Run, bare: Option<Endpoint>) -> io::Resu
         }));
     }
     Ok(None)
-}
-
-/// It was read to its end before.
-pub fn changed() -> io::Error {
-    io::Error::other("the input file was changed while it was read")
 }

@@ -2,12 +2,13 @@
 
 import { announce, ask } from "./dialogs.js";
 import { byId } from "./dom.js";
+import { plural } from "./words.js";
 
 let page = null;
 
 /**
- * `here.api()` and `here.status()` are those of the moment; `here.seen(status)` is told
- * the answer, and `here.changed()` that something is another than it was.
+ * `here.api()` and `here.status()` are those of the moment; `here.seen(status, api)` is
+ * told the answer, and `here.changed()` that something is another than it was.
  */
 export function start(here) {
   page = here;
@@ -40,20 +41,64 @@ function flush() {
 }
 
 async function operate(what, done) {
-  page.seen(await page.api().post(what));
-  announce(done);
+  const api = page.api();
+  page.seen(await api.post(what), api);
+  return done;
 }
 
+/** By `button`, which takes no other press meanwhile. */
 export async function redeliver(id, button) {
-  if (button) button.disabled = true;
+  button.disabled = true;
   try {
     await page.api().post(`requests/${encodeURIComponent(id)}/redeliver`);
     announce(`The webhook of ${id} is being sent again.`);
   } catch (error) {
     announce(`It was not sent again: ${error.message}`);
-    if (button) button.disabled = false;
+    button.disabled = false;
   }
   page.changed();
+}
+
+/** All dead letters of an endpoint, of every tenant. */
+export function redeliverAll(target) {
+  ask({
+    title: "Send all of this endpoint again?",
+    text: `${target} gets every webhook that was given up, one after the other.`,
+    yes: "Send all again",
+    act: async () => {
+      const api = page.api();
+      let [sent, after] = [0, null];
+      do {
+        const letters = await api.get("webhooks", { status: "dead", limit: "100", after });
+        for (const letter of letters.data.filter((it) => it.target === target)) {
+          await api.post(`requests/${encodeURIComponent(letter.request_id)}/redeliver?tenant=${encodeURIComponent(letter.tenant)}`);
+          sent += 1;
+        }
+        after = letters.next;
+      } while (after);
+      page.changed();
+      return `${plural(sent, "webhook")} ${sent === 1 ? "is" : "are"} being sent again.`;
+    },
+  });
+}
+
+/** The rows of the ledger, as a file of the browser's. */
+export async function download(query, name, button) {
+  button.disabled = true;
+  try {
+    const href = URL.createObjectURL(await page.api().file("ledger", { format: "csv", ...query }));
+    Object.assign(document.createElement("a"), { href, download: name }).click();
+    // The browser has begun to read it by then.
+    setTimeout(() => URL.revokeObjectURL(href), 60_000);
+  } catch (error) {
+    announce(`There is no file: ${error.message}`);
+  }
+  button.disabled = false;
+}
+
+export async function copy(text) {
+  await navigator.clipboard.writeText(text);
+  announce("Copied.");
 }
 
 export function cancel(id) {
@@ -63,8 +108,8 @@ export function cancel(id) {
     yes: "Cancel it",
     act: async () => {
       await page.api().post(`requests/${encodeURIComponent(id)}/cancel`);
-      announce(`${id} is cancelled.`);
       page.changed();
+      return `${id} is cancelled.`;
     },
   });
 }

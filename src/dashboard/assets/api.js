@@ -15,6 +15,13 @@ export class Unreachable extends Error {}
 
 /** An answer that takes longer than this is none. */
 const PATIENCE = 20_000;
+const PATIENCE_FOR_FILES = 300_000;
+
+/** A query of what is given. */
+function asked(parameters) {
+  const query = new URLSearchParams(Object.entries(parameters).filter(([, value]) => value));
+  return query.size ? `?${query}` : "";
+}
 
 export class Api {
   #token;
@@ -24,8 +31,17 @@ export class Api {
   }
 
   get(path, parameters = {}) {
-    const query = new URLSearchParams(Object.entries(parameters).filter(([, value]) => value));
-    return this.#ask("GET", `admin/${path}${query.size ? `?${query}` : ""}`);
+    return this.#ask("GET", `admin/${path}${asked(parameters)}`);
+  }
+
+  /** A file, whole. */
+  async file(path, parameters) {
+    const answer = await this.#fetch("GET", `admin/${path}${asked(parameters)}`, { signal: AbortSignal.timeout(PATIENCE_FOR_FILES) });
+    try {
+      return await answer.blob();
+    } catch {
+      throw new Unreachable("the answer broke off");
+    }
   }
 
   post(path) {

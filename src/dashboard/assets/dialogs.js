@@ -2,7 +2,10 @@
 
 import { byId, say } from "./dom.js";
 
-/** Asks, and runs `act` on a yes. It stays open, with the reason, where `act` fails. */
+/**
+ * Asks, and runs `act` on a yes; what that returns is said. It stays open, with the
+ * reason, where `act` fails.
+ */
 export function ask({ title, text, yes, act }) {
   const dialog = byId("ask");
   const [accept, decline] = [byId("ask-yes"), byId("ask-no")];
@@ -14,8 +17,9 @@ export function ask({ title, text, yes, act }) {
   accept.onclick = async () => {
     accept.disabled = true;
     try {
-      await act();
+      const done = await act();
       dialog.close();
+      announce(done);
     } catch (error) {
       say(byId("ask-error"), error.message);
       accept.disabled = false;
@@ -28,10 +32,16 @@ export function ask({ title, text, yes, act }) {
 
 /** To who hears the page, and for a moment to who sees it. */
 export function announce(text) {
-  const said = byId("said");
+  // Behind a modal dialog it would be neither heard nor seen.
+  const top = [...document.querySelectorAll("dialog[open]")].at(-1) ?? document.body;
+  const said = top.querySelector(":scope > .said");
+  hush();
   say(said, text);
-  said.classList.remove("shown");
   requestAnimationFrame(() => said.classList.add("shown"));
   clearTimeout(announce.timer);
-  announce.timer = setTimeout(() => said.classList.remove("shown"), 6_000);
+  announce.timer = setTimeout(hush, 6_000);
+}
+
+function hush() {
+  for (const said of document.querySelectorAll(".said.shown")) said.classList.remove("shown");
 }

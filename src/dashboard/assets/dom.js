@@ -1,7 +1,7 @@
 // Elements from data. Text is text: nothing here reads markup, whatever a caller named its tag.
 
 import { dollars, exact } from "./money.js";
-import { localTime, span } from "./words.js";
+import { count, localTime, span } from "./words.js";
 
 export const byId = (id) => document.getElementById(id);
 
@@ -31,21 +31,22 @@ export function say(element, text) {
 }
 
 /** An amount, rounded, with all its digits for who points at it. */
-export function money(text, among) {
+export function money(text, decimals) {
   if (text === null || text === undefined) return h("span", { class: "none", title: "no price is known" }, "–");
-  return h("data", { value: text, title: exact(text) }, dollars(text, among));
+  return h("data", { value: text, title: exact(text) }, dollars(text, decimals));
 }
 
 export const td = (content, kind) => h("td", { class: kind }, content ?? "–");
 export const numeric = (content) => td(content, "num");
 
 /**
- * Makes the rows of a table body those of `items`. A row stays as it is while what `see`
- * tells of its item does; one that is made anew gives its focus on.
+ * Makes the rows of a table body those of the first `most` items, and one that counts
+ * the others. A row stays as it is while what `see` tells of its item does; one that is
+ * made anew gives its focus on.
  */
-export function rows(body, items, key, make, see = JSON.stringify) {
+export function rows(body, items, key, make, { see = JSON.stringify, most = Infinity } = {}) {
   const known = new Map([...body.rows].map((row) => [row.dataset.key, row]));
-  const wanted = items.map((item) => {
+  const wanted = items.slice(0, most).map((item) => {
     const name = String(key(item));
     const seen = see(item);
     const old = known.get(name);
@@ -56,6 +57,7 @@ export function rows(body, items, key, make, see = JSON.stringify) {
     if (old) focused(old, row);
     return row;
   });
+  if (items.length > most) wanted.push(instead(wanted[0].cells.length, `and ${count(items.length - most)} more`));
   const same = wanted.length === body.rows.length && wanted.every((row, at) => row === body.rows[at]);
   if (!same) {
     const active = document.activeElement;
@@ -77,8 +79,10 @@ function focused(old, row) {
 
 /** One row that says why there is none. */
 export function nothing(body, columns, text) {
-  body.replaceChildren(h("tr", { class: "nothing", "data-seen": text }, h("td", { colspan: columns }, text)));
+  body.replaceChildren(instead(columns, text));
 }
+
+const instead = (columns, text) => h("tr", { class: "nothing" }, h("td", { colspan: columns }, text));
 
 // The server's clock, as far as its answers tell it.
 let skew = 0;
@@ -97,14 +101,22 @@ export function relative(instant) {
   return element;
 }
 
-/** Makes all relative times true again. */
+/** For how long it has been; kept true by `tick`. */
+export function age(instant) {
+  const element = h("time", { datetime: instant, title: `since ${localTime(instant)} (${instant})`, "data-age": true });
+  tell(element);
+  return element;
+}
+
+/** Makes all relative times and ages true again. */
 export function tick() {
-  for (const element of document.querySelectorAll("time[data-relative]")) tell(element);
+  for (const element of document.querySelectorAll("time[data-relative], time[data-age]")) tell(element);
 }
 
 function tell(element) {
   const seconds = (Date.parse(element.dateTime) - now()) / 1000;
-  say(element, Math.abs(seconds) < 1 ? "now" : seconds < 0 ? `${span(Math.round(-seconds))} ago` : `in ${span(Math.round(seconds))}`);
+  if ("age" in element.dataset) say(element, span(Math.round(-seconds)));
+  else say(element, Math.abs(seconds) < 1 ? "now" : seconds < 0 ? `${span(Math.round(-seconds))} ago` : `in ${span(Math.round(seconds))}`);
 }
 
 /** A link to a request's timeline. */

@@ -6,11 +6,12 @@ import * as appearance from "./appearance.js";
 import { announce } from "./dialogs.js";
 import { byId, now, say, setClock, tick } from "./dom.js";
 import { follow } from "./live.js";
+import { Rounds } from "./rounds.js";
 import * as session from "./session.js";
+import * as sheet from "./sheet.js";
 import * as batches from "./views/batches.js";
 import * as deadlines from "./views/deadlines.js";
 import * as present from "./views/now.js";
-import * as request from "./views/request.js";
 import * as requests from "./views/requests.js";
 import * as savings from "./views/savings.js";
 import * as totals from "./views/totals.js";
@@ -18,22 +19,24 @@ import * as turnaround from "./views/turnaround.js";
 import * as webhooks from "./views/webhooks.js";
 import { clockTime, span } from "./words.js";
 
-/** Numbers are asked for anew this often, and sooner where the status changes. */
-const REFRESH_EVERY = 10_000;
-/** But no sooner than this after the last time, nor than ten times what that took. */
-const REFRESH_GAP = 1_000;
-const PAGE = 20;
+/** What was learned changes slowly, and is long. */
+const TURNAROUND_EVERY = 60_000;
 
 /** What is on the page, of one token. */
-const board = { api: null, stop: null, status: null, savings: null, pages: 1, loading: false, chosen: false, due: 0, timer: null, lastSeen: "" };
+const NOBODYS = { api: null, stop: null, rounds: null, status: null, savings: null, lastSeen: "", heardAt: 0, turnaroundAt: -Infinity };
+const board = { ...NOBODYS };
 
 start();
 
 function start() {
+  const choose = () => board.rounds?.now();
   appearance.start();
   actions.start({ api: () => board.api, status: () => board.status, seen, changed: choose });
-  savings.start();
-  present.start();
+  savings.start(requests.narrow);
+  present.start(showOldest);
+  requests.start(choose);
+  webhooks.start(actions, choose);
+  sheet.start(actions);
   byId("token-form").addEventListener("submit", (event) => {
     event.preventDefault();
     connect(byId("token").value.trim());
@@ -44,28 +47,16 @@ function start() {
     signIn("");
   });
   byId("period").addEventListener("change", choose);
-  byId("which").addEventListener("change", () => {
-    board.pages = 1;
-    choose();
-  });
-  byId("more-requests").addEventListener("click", () => {
-    board.pages += 1;
-    choose();
-  });
-  byId("find").addEventListener("submit", (event) => {
-    event.preventDefault();
-    location.hash = `request=${encodeURIComponent(byId("find-id").value.trim())}`;
-  });
-  byId("request-close").addEventListener("click", () => byId("request").close());
-  byId("request").addEventListener("close", () => {
-    if (request.named()) history.replaceState(null, "", location.pathname + location.search);
+  byId("csv").addEventListener("click", (event) => {
+    const { since } = savings.asked(period(), now());
+    actions.download({ since }, `offpeak-ledger-${since.slice(0, 10)}.csv`, event.currentTarget);
   });
   addEventListener("hashchange", () => {
     const token = session.fromAddress();
     if (token) connect(token);
-    openNamed();
+    sheet.open(board.api);
   });
-  document.addEventListener("visibilitychange", () => document.hidden || refresh());
+  document.addEventListener("visibilitychange", () => board.rounds?.soon());
   setInterval(everySecond, 1_000);
   const token = session.fromAddress() ?? session.kept();
   if (token) connect(token);
@@ -73,19 +64,24 @@ function start() {
 }
 
 function connect(token) {
+  leave();
   session.keep(token);
-  board.stop?.abort();
-  board.stop = new AbortController();
-  board.api = new Api(token);
-  board.lastSeen = "";
+  const api = new Api(token);
+  const stop = new AbortController();
+  Object.assign(board, { api, stop, rounds: new Rounds(() => load(api)) });
   connection("waiting", "Connecting…");
-  follow(board.api, { status: seen, lost, refused }, board.stop.signal);
+  follow(api, { status: (status) => seen(status, api), heard, asking, resting, lost, refused }, stop.signal);
+}
+
+/** Nothing of this token's is asked for any more, and no answer on its way is shown. */
+function leave() {
+  board.stop?.abort();
+  board.rounds?.stop();
+  Object.assign(board, NOBODYS);
 }
 
 function signIn(why) {
-  board.stop?.abort();
-  clearTimeout(board.timer);
-  Object.assign(board, { api: null, status: null, savings: null, timer: null });
+  leave();
   delete byId("board").dataset.loaded;
   byId("board").hidden = true;
   byId("sign-out").hidden = true;
@@ -96,6 +92,7 @@ function signIn(why) {
   say(byId("token-error"), why);
   byId("token").setAttribute("aria-invalid", String(why !== ""));
   connection("off", "Not connected");
+  document.title = "Offpeak";
   byId("token").focus();
 }
 
@@ -105,7 +102,8 @@ function refused() {
 }
 
 /** A status came: the server is there, and takes the token. */
-function seen(status) {
+function seen(status, api) {
+  if (api !== board.api) return;
   setClock(status.now);
   const first = board.status === null || byId("board").hidden;
   board.status = status;
@@ -115,26 +113,48 @@ function seen(status) {
   if (asked) byId("main").focus();
   byId("sign-out").hidden = false;
   byId("sections").hidden = false;
-  if (!byId("banner").hidden) announce("The server answers again.");
-  byId("banner").hidden = true;
-  connection("on", "Live");
+  board.heardAt = now();
   document.title = status.paused ? "Paused · Offpeak" : "Offpeak";
   present.show(status);
   present.warn(status, board.savings);
+  totals.hint(status);
   deadlines.showScopes(status);
   webhooks.showCounts(status);
   const { now: _, live: __, ...rest } = status;
   const changed = JSON.stringify(rest, (key, value) => (key === "age_seconds" ? undefined : value));
-  if (changed !== board.lastSeen) refresh();
+  if (changed !== board.lastSeen) board.rounds.soon();
   board.lastSeen = changed;
   if (first) {
-    openNamed();
-    if (location.hash.length > 1 && !request.named()) document.querySelector(`[id="${CSS.escape(location.hash.slice(1))}"]`)?.scrollIntoView();
+    sheet.open(api);
+    const section = location.hash.length > 1 && document.querySelector(`section[id="${CSS.escape(location.hash.slice(1))}"]`);
+    if (section) section.scrollIntoView();
   }
 }
 
+/** The stream said something, be it that nothing has changed. */
+function heard() {
+  there("Live");
+}
+
+function asking() {
+  there("Asked now and then");
+}
+
+/** What is shown holds until now. */
+function there(text) {
+  if (!byId("banner").hidden) announce("The server answers again.");
+  byId("banner").hidden = true;
+  board.heardAt = now();
+  connection("on", text);
+  say(byId("connection-time"), clockTime(board.heardAt));
+}
+
+function resting() {
+  connection("waiting", "Resting until somebody looks");
+}
+
 function lost(error, wait) {
-  const since = board.status ? `What is shown is from ${clockTime(board.status.now)}. ` : "";
+  const since = board.status ? `What is shown is from ${clockTime(board.heardAt)}. ` : "";
   const why = error instanceof Refused ? `The server answers ${error.status}: ${error.message}` : "The server does not answer.";
   say(byId("banner"), `${why} ${since}It is asked again in ${span(wait / 1000)}.`);
   byId("banner").hidden = false;
@@ -145,84 +165,42 @@ function lost(error, wait) {
 function connection(state, text) {
   byId("connection").dataset.state = state;
   say(byId("connection-text"), text);
-  say(byId("connection-time"), state === "on" ? clockTime(board.status.now) : "");
+  if (state !== "on") say(byId("connection-time"), "");
 }
 
-/** Asks for the numbers anew, soon; once, however often it is called. */
-function refresh() {
-  if (!board.api || document.hidden || board.timer) return;
-  board.timer = setTimeout(update, Math.max(0, board.due - performance.now()));
-}
-
-/** Somebody chose what to see, and does not wait for it. */
-function choose() {
-  board.due = 0;
-  board.chosen = true;
-  clearTimeout(board.timer);
-  board.timer = null;
-  refresh();
-}
-
-async function update() {
-  board.timer = null;
-  if (board.loading) return;
-  board.loading = true;
-  board.chosen = false;
-  const { api } = board;
-  const began = performance.now();
-  await load(api).catch(failed);
-  board.loading = false;
-  const ended = performance.now();
-  board.due = ended + Math.max(REFRESH_GAP, (ended - began) * 10);
-  if (board.chosen || api !== board.api) choose();
-}
+const period = () => byId("period").querySelector("input:checked").value;
 
 /** Each part is shown as soon as it comes, and one that fails leaves the others. */
 async function load(api) {
-  const [period, which] = [chosen("period"), chosen("which")];
-  const at = now();
+  const [asked, at] = [period(), now()];
   const part = async (answer, show) => {
     const found = await answer;
     if (api === board.api) show(found);
   };
   const parts = [
-    part(api.get("savings", savings.asked(period, at)), (sums) => {
+    part(api.get("savings", savings.asked(asked, at)), (sums) => {
       board.savings = sums;
       totals.show(sums);
-      savings.show(sums, period, at);
+      savings.show(sums, asked, at);
       deadlines.show(sums);
       present.warn(board.status, sums);
     }),
     part(api.get("batches", { limit: "100" }), (open) => batches.show(open.data)),
-    part(listed(api, { status: which }, board.pages), requests.show),
-    part(api.get("requests", { status: "failed", limit: "10" }), requests.showFailures),
-    part(api.get("webhooks", { status: "dead", limit: "50" }), (letters) => webhooks.show(letters, actions.redeliver)),
-    part(api.get("turnaround"), turnaround.show),
+    part(requests.ask(api), requests.show),
+    part(requests.askFailures(api), requests.showFailures),
+    part(webhooks.ask(api), webhooks.show),
+    sheet.refresh(api),
   ];
-  if (request.named() && byId("request").open) {
-    const id = request.named();
-    parts.push(part(api.get(`requests/${encodeURIComponent(id)}`).catch(() => null), (found) => {
-      const changed = found && id === request.named() && JSON.stringify(found) !== byId("request").dataset.seen;
-      if (changed) showRequest(found);
+  if (at - board.turnaroundAt >= TURNAROUND_EVERY) {
+    parts.push(part(api.get("turnaround"), (learned) => {
+      board.turnaroundAt = at;
+      turnaround.show(learned);
     }));
   }
   const failures = (await Promise.allSettled(parts)).filter((one) => one.status === "rejected");
   if (api !== board.api) return;
-  byId("board").dataset.loaded = period;
-  if (failures.length) throw failures[0].reason;
-}
-
-const chosen = (name) => byId(name).querySelector("input:checked").value;
-
-/** So many pages, as one. */
-async function listed(api, filter, pages) {
-  const all = { data: [], has_more: true, next: null };
-  for (let page = 0; page < pages && all.has_more; page += 1) {
-    const { data, has_more, next } = await api.get("requests", { ...filter, limit: String(PAGE), after: all.next });
-    all.data.push(...data);
-    Object.assign(all, { has_more, next });
-  }
-  return all;
+  byId("board").dataset.loaded = asked;
+  if (failures.length) failed(failures[0].reason);
 }
 
 function failed(error) {
@@ -233,28 +211,15 @@ function failed(error) {
 
 function everySecond() {
   tick();
-  if (board.api && !document.hidden && performance.now() - board.due > REFRESH_EVERY) refresh();
+  board.rounds?.tick();
 }
 
-async function openNamed() {
-  const id = request.named();
-  const sheet = byId("request");
-  if (!id || !board.api) return;
-  if (!sheet.open) {
-    byId("request-body").replaceChildren();
-    sheet.showModal();
-  }
-  try {
-    const found = await board.api.get(`requests/${encodeURIComponent(id)}`);
-    if (request.named() === id) showRequest(found);
-  } catch (error) {
-    request.trouble(id, error.message);
-  }
-}
-
-function showRequest(found) {
-  const focused = byId("request-body").contains(document.activeElement);
-  byId("request").dataset.seen = JSON.stringify(found);
-  request.show(found, actions);
-  if (focused) byId("request-title").focus();
+/** The request that has waited for longest or, where it was packed meanwhile, all that wait. */
+async function showOldest() {
+  const { api, status } = board;
+  const before = new Date(Date.parse(status.oldest_queued_at) + 1).toISOString();
+  const found = await api.get("requests", { status: "queued", created_before: before, limit: "1" }).catch(() => null);
+  if (api !== board.api) return;
+  if (found?.data.length) location.hash = `request=${encodeURIComponent(found.data[0].id)}`;
+  else requests.pick("queued");
 }

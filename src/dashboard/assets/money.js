@@ -20,21 +20,39 @@ export function exact(text) {
   return `${text.startsWith("-") ? "−" : ""}$${grouped(whole)}.${decimals ?? "00"}`;
 }
 
-/**
- * Rounded for people: cents, or where nothing of `among` (these amounts stand together)
- * reaches a dollar, as many digits as show three of the largest. What is not zero is
- * never shown as zero.
- */
-export function dollars(text, among = [text]) {
+/** Rounded for people. What is not zero is never shown as zero. */
+export function dollars(text, decimals = decimalsFor([text])) {
   const amount = pico(text);
-  const decimals = decimalsFor(among);
-  const unit = 10n ** BigInt(DECIMALS - decimals);
-  const rounded = divide(abs(amount), unit);
+  const shown = rounded(abs(amount), decimals);
   const sign = amount < 0n ? "−" : "";
-  if (rounded === 0n && amount !== 0n) return `${sign}<$${(0.1 ** decimals).toFixed(decimals)}`;
-  const digits = rounded.toString().padStart(decimals + 1, "0");
+  if (shown === 0n && amount !== 0n) return `${sign}<$${(0.1 ** decimals).toFixed(decimals)}`;
+  const digits = shown.toString().padStart(decimals + 1, "0");
   const whole = digits.slice(0, -decimals);
   return `${sign}$${grouped(whole)}.${digits.slice(-decimals)}`;
+}
+
+/**
+ * The decimals of amounts that stand together: cents, or where none of them reaches a
+ * dollar, as many as show three digits of the largest. Asked for once, not for each.
+ */
+export function decimalsFor(amounts) {
+  let most = 0n;
+  for (const text of amounts) {
+    const amount = abs(pico(text));
+    if (amount > most) most = amount;
+  }
+  if (most === 0n || most >= SCALE) return 2;
+  const zeros = DECIMALS - most.toString().length;
+  return Math.min(zeros + 3, DECIMALS);
+}
+
+/** As many more as it takes until what is shown of `parts` adds up to what is shown of `whole`. */
+export function decimalsThatAdd(parts, whole) {
+  let decimals = decimalsFor([...parts, whole]);
+  const shown = (text) => rounded(pico(text), decimals);
+  const differs = () => parts.reduce((sum, part) => sum + shown(part), 0n) !== shown(whole);
+  while (decimals < DECIMALS && differs()) decimals += 1;
+  return decimals;
 }
 
 /** `part` of `whole` in tenths of a percent, rounded; null of nothing. */
@@ -45,15 +63,10 @@ export function permille(part, whole) {
   return above < 0n ? -share : share;
 }
 
-function decimalsFor(amounts) {
-  let most = 0n;
-  for (const text of amounts) {
-    const amount = abs(pico(text));
-    if (amount > most) most = amount;
-  }
-  if (most === 0n || most >= SCALE) return 2;
-  const zeros = DECIMALS - most.toString().length;
-  return Math.min(zeros + 3, DECIMALS);
+/** In units of the last of so many decimals, halves away from zero. */
+function rounded(amount, decimals) {
+  const units = divide(abs(amount), 10n ** BigInt(DECIMALS - decimals));
+  return amount < 0n ? -units : units;
 }
 
 const abs = (amount) => (amount < 0n ? -amount : amount);

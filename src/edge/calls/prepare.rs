@@ -14,6 +14,7 @@ use crate::{
         memory::SMALL,
         models, outcome,
         prefer::Preference,
+        trace,
     },
     engine::{Call, Caller},
     model::{
@@ -82,6 +83,7 @@ pub async fn prepare(
         retry: ask.retry,
         live_only,
         strict: edge.settings.deadline.strict,
+        trace: trace::parent(&parts.headers),
     };
     Ok((call, reply))
 }

@@ -1,13 +1,14 @@
 //! Where a call goes: what its method, path, query and headers say.
 
 use bytes::Bytes;
-use http::{Uri, request::Parts, uri::PathAndQuery};
+use http::{HeaderValue, Method, Uri, request::Parts, uri::PathAndQuery};
 
 use crate::{
     edge::{
         Edge,
         errors::ApiError,
         poll,
+        prefer::Preference,
         route::{self, DEADLINE, DEADLINE_ALIAS},
     },
     model::{deadline, endpoint::Endpoint, id::RequestId, time::Timestamp},
@@ -27,7 +28,8 @@ impl Way {
     ///
     /// # Errors
     /// A deadline that cannot be read or met, an id of ours that stands where it
-    /// cannot, a call that cannot have a deadline where deadlines are strict.
+    /// cannot, a call that cannot have a deadline where deadlines are strict, or
+    /// that is to be answered elsewhere or later.
     pub fn of(edge: &Edge, parts: &mut Parts) -> Result<Way, ApiError> {
         let within = take_prefix(&mut parts.uri)?;
         if let Some(target) = poll::target(&parts.method, parts.uri.path()) {
@@ -50,20 +52,35 @@ impl Way {
         let listed = &edge.engine.settings().admission.endpoints;
         match route::deferrable(&parts.method, &parts.uri, listed) {
             Some(endpoint) => Ok(Way::Defer(endpoint, deadline)),
-            None if settings.strict => Err(ApiError::bad(
-                "not_deferrable",
-                format!(
-                    "{} {} cannot have a deadline: no batch takes it. Accepted: POST to {}, \
-                     or the call without a deadline.",
-                    parts.method,
-                    parts.uri.path(),
-                    listed.join(", "),
-                ),
-            )
-            .param("Offpeak-Deadline")),
+            None if settings.strict => {
+                let why = "cannot have a deadline: no batch takes it";
+                Err(not_deferrable(parts, why, listed).param("Offpeak-Deadline"))
+            }
+            None if leaves(parts) => {
+                let why = "cannot be answered later (`Prefer: respond-async`): it would be sold \
+                           at once, at full price";
+                Err(not_deferrable(parts, why, listed).param("Prefer"))
+            }
             None => Ok(Way::Through(Some("not-deferrable"))),
         }
     }
+}
+
+/// A call of an endpoint that Offpeak knows, whose caller does not wait for the answer.
+/// What other calls say of that is of no account: SDKs put default headers on all.
+fn leaves(parts: &Parts) -> bool {
+    let lines = parts.headers.get_all("prefer").iter();
+    parts.method == Method::POST
+        && Endpoint::from_path(parts.uri.path()).is_some()
+        && Preference::parse(lines.map(HeaderValue::as_bytes)).respond_async
+}
+
+fn not_deferrable(parts: &Parts, why: &str, listed: &[String]) -> ApiError {
+    let (method, path) = (&parts.method, parts.uri.path());
+    let listed = listed.join(", ");
+    let accepted = format!("POST to {listed}, or the call without a deadline");
+    let message = format!("{method} {path} {why}. Accepted: {accepted}.");
+    ApiError::bad("not_deferrable", message)
 }
 
 fn names_ours(query: &str) -> bool {

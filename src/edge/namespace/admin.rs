@@ -87,19 +87,19 @@ async fn turnaround(State(edge): State<Arc<Edge>>, _: Operator) -> Result<Respon
 async fn pause(State(edge): State<Arc<Edge>>, _: Operator) -> Result<Response, ApiError> {
     edge.engine.pause();
     tracing::warn!("an operator paused packing and submitting");
-    status::tell(&edge.engine).await
+    status::tell(&edge).await
 }
 
 async fn resume(State(edge): State<Arc<Edge>>, _: Operator) -> Result<Response, ApiError> {
     edge.engine.resume();
     tracing::info!("an operator resumed packing and submitting");
-    status::tell(&edge.engine).await
+    status::tell(&edge).await
 }
 
 async fn flush(State(edge): State<Arc<Edge>>, _: Operator) -> Result<Response, ApiError> {
     edge.engine.flush();
     tracing::info!("an operator had everything packed that waits");
-    status::tell(&edge.engine).await
+    status::tell(&edge).await
 }
 
 /// A caller with the admin token.

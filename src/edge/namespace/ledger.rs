@@ -65,19 +65,6 @@ pub async fn of_operator(
     told(&edge, rows, asked.format, true).await
 }
 
-/// Folds what is asked for, page by page.
-pub async fn fold(
-    engine: &Engine,
-    rows: LedgerRows,
-    mut add: impl FnMut(&LedgerKey, &LedgerRow),
-) -> Result<(), StoreError> {
-    let mut pages = Pages::new(rows);
-    while let Some(page) = pages.next(engine).await? {
-        page.iter().for_each(|(key, row)| add(key, row));
-    }
-    Ok(())
-}
-
 /// `tenants`: each row says whose it is.
 async fn told(
     edge: &Arc<Edge>,

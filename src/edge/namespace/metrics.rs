@@ -46,6 +46,7 @@ async fn state(edge: &Edge, started: Instant) -> State {
     let states = engine.open_batches_by_state();
     let webhooks = engine.delivery_counts();
     let oldest = engine.oldest_queued();
+    let spans = engine.spans();
     State {
         places: [
             ("queue", counts.queued),
@@ -69,6 +70,11 @@ async fn state(edge: &Edge, started: Instant) -> State {
         disk_bytes: engine.disk_bytes(),
         spare_bytes: engine.disk_spare().await,
         commits: engine.commits(),
+        spans: [
+            ("sent", spans.sent),
+            ("failed", spans.failed),
+            ("dropped", spans.dropped),
+        ],
         uptime: started.elapsed(),
         version: env!("CARGO_PKG_VERSION"),
     }

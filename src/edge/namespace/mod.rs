@@ -38,12 +38,7 @@ pub use self::admin::Bulletins;
 use self::query::BadQuery;
 pub use self::upstream_events::{BadUpstreamSecret, UpstreamEvents};
 use super::{Edge, auth, errors::ApiError};
-use crate::{
-    dashboard,
-    engine::Engine,
-    model::id::TenantId,
-    ports::{LedgerRows, StoreError},
-};
+use crate::{dashboard, engine::Engine, model::id::TenantId, ports::StoreError};
 
 /// Everything below `/offpeak/`, and the supervisor's three. Nothing that
 /// stands there falls through to the upstream.
@@ -134,13 +129,7 @@ impl FromRequestParts<Arc<Edge>> for Tenant {
 /// Whether anything is known of the tenant: a request, what one cost, or in shadow
 /// mode a call that passed through.
 async fn has_called(engine: &Engine, tenant: TenantId) -> Result<bool, StoreError> {
-    let rows = LedgerRows {
-        of: Some(tenant),
-        hours: 0..u32::MAX,
-    };
-    if !engine.list(tenant, None, 1).await?.is_empty()
-        || !engine.ledger_page(&rows, None, 1).await?.is_empty()
-    {
+    if !engine.list(tenant, None, 1).await?.is_empty() || engine.has_ledger(tenant, 0).await? {
         return Ok(true);
     }
     let passed = engine.shadow(Some(tenant)).await;

@@ -14,21 +14,22 @@ use serde::{Serialize, ser::SerializeMap};
 use super::{
     Tenant,
     admin::Operator,
-    json, ledger,
+    json,
     query::{Period, SavingsQuery},
     sums::{Groups, Row, Sum, Sums},
     view::{Shown, UsageView, day},
 };
 use crate::{
     edge::{Edge, errors::ApiError},
-    engine::BudgetView,
+    engine::{BudgetView, Engine},
     model::{
+        attempt::Lane,
         id::TenantId,
         ledger::{LedgerKey, LedgerRow, Slack},
         money::Usd,
         time::Timestamp,
     },
-    ports::LedgerRows,
+    ports::{LedgerRows, StoreError},
 };
 
 pub async fn of_tenant(
@@ -37,12 +38,11 @@ pub async fn of_tenant(
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let asked = SavingsQuery::of_tenant(query.as_deref())?;
-    let mut adding = Adding::new(asked.by_hour);
     let rows = LedgerRows {
         of: Some(tenant),
         hours: asked.period.hours(),
     };
-    ledger::fold(&edge.engine, rows, |key, row| adding.add(key, row)).await?;
+    let adding = added(&edge.engine, &rows, asked.by_hour).await?;
     let budgets = edge.engine.rescue_budget(tenant);
     json(&adding.savings(asked.period, budgets, None))
 }
@@ -56,15 +56,28 @@ pub async fn of_operator(
     let asked = SavingsQuery::of_operator(query.as_deref(), engine.now())?;
     let whose = asked.whose.as_ref();
     let whose = whose.map(|whose| whose.find(engine)).transpose()?;
-    let mut adding = Adding::new(asked.by_hour);
     let rows = LedgerRows {
         of: whose,
         hours: asked.period.hours(),
     };
-    ledger::fold(engine, rows, |key, row| adding.add(key, row)).await?;
+    let adding = added(engine, &rows, asked.by_hour).await?;
     let budgets = whose.map_or_else(Vec::new, |tenant| engine.rescue_budget(tenant));
     let names = engine.tenant_names();
     json(&adding.savings(asked.period, budgets, Some(&names)))
+}
+
+/// Which names are the largest is known behind the last row: where there are too many,
+/// the rows are read once more.
+async fn added(engine: &Engine, rows: &LedgerRows, by_hour: bool) -> Result<Adding, StoreError> {
+    let mut adding = Adding::new(by_hour);
+    let once = engine.fold_ledger(rows, |key, row| adding.add(key, row));
+    once.await?;
+    if let Some(mut again) = adding.again() {
+        let twice = engine.fold_ledger(rows, |key, row| again.add(key, row));
+        twice.await?;
+        adding = again;
+    }
+    Ok(adding)
 }
 
 /// A ledger, added up in four ways, and in more where that is asked for. Money is decimal
@@ -101,8 +114,9 @@ const ASSUMPTIONS: [&str; 4] = [
     "So it takes for granted that a standard call would have found as much in the provider's \
      cache as the answer did. Where it would have found more, saved_usd is too high by the \
      difference; where it would have found less, too low.",
-    "An answer whose model has no price is counted in tokens and as unpriced, and in no \
-     amount; one that came when its request had another counts in paid_usd alone.",
+    "An answer whose price is not known is counted in tokens and as unpriced, and in no \
+     amount; one that came when its request had ended counts in tokens and in what was paid, \
+     and not in standard_usd.",
     "What a provider charges beside its tokens, such as a fee for a web search, is counted \
      nowhere.",
 ];
@@ -157,8 +171,8 @@ impl Adding {
     fn new(by_hour: bool) -> Adding {
         Adding {
             total: LedgerRow::default(),
-            by_model: Groups::by("model"),
-            by_tag: Groups::by("tag"),
+            by_model: Groups::by_any("model"),
+            by_tag: Groups::by_any("tag"),
             by_lane: Groups::by("lane"),
             by_day: Groups::by("day"),
             by_hour: by_hour.then(|| Groups::by("hour")),
@@ -168,15 +182,28 @@ impl Adding {
 
     fn add(&mut self, key: &LedgerKey, row: &LedgerRow) {
         self.total.add(row);
-        self.by_model.add(Some(key.model.clone()), row);
-        self.by_tag.add(key.tag.clone(), row);
-        let lane = key.lane.map(|lane| lane.as_str().to_owned());
-        self.by_lane.add(lane, row);
-        self.by_day.add(Some(day(key.hour / 24)), row);
+        self.by_model.add(Some(&key.model), row);
+        self.by_tag.add(key.tag.as_deref(), row);
+        self.by_lane.add(key.lane.map(Lane::as_str), row);
+        self.by_day.add(Some(&day(key.hour / 24)), row);
         if let Some(hours) = &mut self.by_hour {
-            hours.add(Some(Timestamp::of_hour(key.hour).to_string()), row);
+            hours.add(Some(&Timestamp::of_hour(key.hour).to_string()), row);
         }
         self.by_tenant.entry(key.tenant).or_default().add(row);
+    }
+
+    /// For the same rows once more, where there were too many models or tags.
+    fn again(&self) -> Option<Adding> {
+        let (models, tags) = (self.by_model.again(), self.by_tag.again());
+        if models.is_none() && tags.is_none() {
+            return None;
+        }
+        let new = Adding::new(self.by_hour.is_some());
+        Some(Adding {
+            by_model: models.unwrap_or(new.by_model),
+            by_tag: tags.unwrap_or(new.by_tag),
+            ..new
+        })
     }
 
     /// `names`: rows by tenant are told, and these are theirs.
@@ -218,6 +245,10 @@ impl Sum for LedgerRow {
         LedgerRow::add(self, other);
     }
 
+    fn calls(&self) -> u64 {
+        self.requests
+    }
+
     fn entries<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
         let row = self;
         for (name, count) in [
@@ -243,10 +274,7 @@ impl Sum for LedgerRow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        engine::Window,
-        model::{attempt::Lane, id::TenantId, request::Usage},
-    };
+    use crate::{engine::Window, model::request::Usage};
 
     fn entry(
         hour: u32,
@@ -331,6 +359,72 @@ mod tests {
             assert_eq!(row["requests"], requests);
             assert_eq!(row["paid_usd"], paid);
         }
+    }
+
+    /// A tag for each request, and a few that many have, wherever they stand.
+    #[test]
+    fn of_too_many_names_the_largest_are_told_and_all_add_up() {
+        let many = 10_000;
+        let mut rows = Vec::new();
+        for n in 0..many {
+            let (hour, tag) = (480_000 + n / 100, format!("run-{n:05}"));
+            let (mut key, mut row) = entry(hour, Some(Lane::Batch), Some(&tag), 1_000);
+            key.model = format!("model-{n:05}");
+            row.requests = 1;
+            rows.push((key, row));
+            if n % 500 == 250 {
+                let tag = ["nightly", "weekly"][n as usize / 500 % 2];
+                let (key, mut row) = entry(hour, Some(Lane::Batch), Some(tag), 5_000);
+                row.requests = 50;
+                rows.push((key, row));
+            }
+        }
+        rows.push(entry(480_000, None, None, 7_000));
+        let once = adding(&rows, true);
+        assert!(once.by_tag.rows().len() <= 1_001, "it is kept in memory");
+        let once = adding(&rows, true);
+        let mut again = once.again().unwrap();
+        rows.iter().for_each(|(key, row)| again.add(key, row));
+        assert!(again.again().is_none());
+        let told = again.savings(Period::default(), Vec::new(), None);
+        let told = serde_json::to_value(told).unwrap();
+        assert_eq!(told["total"]["requests"], 10_000 + 20 * 50 + 2);
+        for (by, name) in [
+            ("by_tag", "tag"),
+            ("by_model", "model"),
+            ("by_lane", "lane"),
+        ] {
+            let rows = told[by].as_array().unwrap();
+            assert!(rows.len() <= 1_002, "{by}: {}", rows.len());
+            for field in ["requests", "succeeded"] {
+                let sum: u64 = rows.iter().map(|row| row[field].as_u64().unwrap()).sum();
+                assert_eq!(sum, told["total"][field], "{by} {field}");
+            }
+            let paid = |row: &serde_json::Value| -> Usd {
+                row["paid_usd"].as_str().unwrap().parse().unwrap()
+            };
+            let sum: Usd = rows.iter().map(paid).sum();
+            assert_eq!(sum, paid(&told["total"]), "{by}");
+            let others = rows.iter().filter(|row| row["others"] == true);
+            let others: Vec<_> = others.collect();
+            assert_eq!(others.len(), usize::from(by != "by_lane"), "{by}");
+            assert!(others.iter().all(|row| row[name].is_null()));
+        }
+        let tags = told["by_tag"].as_array().unwrap();
+        assert_eq!(
+            (&tags[0]["tag"], &tags[0]["requests"]),
+            (&().into(), &2.into())
+        );
+        assert_eq!(tags[0].get("others"), None, "those without a tag");
+        for tag in ["nightly", "weekly"] {
+            let row = tags.iter().find(|row| row["tag"] == tag).unwrap();
+            // All of its rows, the first of them too.
+            assert_eq!(
+                (&row["requests"], &row["paid_usd"]),
+                (&500.into(), &"0.00000005".into())
+            );
+        }
+        assert_eq!(told["by_hour"].as_array().unwrap().len(), 100);
     }
 
     #[test]

@@ -51,6 +51,10 @@ impl Sum for ShadowRow {
         ShadowRow::add(self, other);
     }
 
+    fn calls(&self) -> u64 {
+        self.calls
+    }
+
     fn entries<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
         let row = self;
         for (name, count) in [

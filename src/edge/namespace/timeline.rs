@@ -3,9 +3,12 @@
 use serde::Serialize;
 
 use super::view::{RequestView, Shown};
-use crate::{
-    engine::{Event, Happened},
-    model::{attempt::Lane, id::BatchId, money::Usd, time::Timestamp},
+use crate::model::{
+    attempt::Lane,
+    id::BatchId,
+    money::Usd,
+    time::Timestamp,
+    timeline::{Event, Happened},
 };
 
 /// A request with its timeline.

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 
 use super::{
     connection::{Connection, Pool, polled_by_us},
+    traced::Traced,
     upload::Upload,
     watch::Observer,
 };
@@ -125,6 +126,8 @@ pub struct UpstreamBody {
     pool: Arc<Pool>,
     /// Until the end of the body; shadow mode's.
     observer: Option<Box<Observer>>,
+    /// The same, for the call's span.
+    traced: Option<Box<Traced>>,
     /// The same, for the metrics.
     passing: Option<Passing>,
 }
@@ -135,6 +138,7 @@ impl UpstreamBody {
         connection: Box<Connection>,
         pool: Arc<Pool>,
         observer: Option<Box<Observer>>,
+        traced: Option<Box<Traced>>,
         passing: Passing,
     ) -> Self {
         let mut body = UpstreamBody {
@@ -142,6 +146,7 @@ impl UpstreamBody {
             connection: Some(connection),
             pool,
             observer,
+            traced,
             passing: Some(passing),
         };
         body.release_at_end();
@@ -159,6 +164,9 @@ impl UpstreamBody {
         self.passing = None;
         if let Some(observer) = self.observer.take() {
             observer.end();
+        }
+        if let Some(traced) = self.traced.take() {
+            traced.end();
         }
         if let Some(connection) = self.connection.take() {
             self.pool.put(connection);

@@ -18,7 +18,7 @@ use crate::{
         time::Timestamp,
     },
     policy::budget::{Verdict, Window, midnight},
-    ports::{LedgerEntry, StoreError},
+    ports::{LedgerEntry, LedgerRows, StoreError},
 };
 
 /// What is on its way to be rescued, by tenant, as one turn of the rescuer counts
@@ -40,9 +40,9 @@ impl Engine {
             destinations.map(|destination| destination.tenant).collect()
         };
         for tenant in tenants {
-            for (key, row) in self.store.ledger(tenant, today).await? {
-                self.budgets.book(now, &LedgerEntry { key, row });
-            }
+            let rows = LedgerRows::of_tenant(tenant, today);
+            self.fold_ledger(&rows, |key, row| self.budgets.book(now, key, row))
+                .await?;
         }
         Ok(())
     }
@@ -51,7 +51,7 @@ impl Engine {
     pub(in crate::engine) fn book(&self, entry: &LedgerEntry) {
         let now = self.now();
         self.metrics.money.booked(entry.key.lane, &entry.row);
-        self.budgets.book(now, entry);
+        self.budgets.book(now, &entry.key, &entry.row);
         if let Some(keys) = &self.keys {
             keys.spending().book(now, entry);
         }
@@ -271,7 +271,7 @@ impl Engine {
 
     fn price_in(&self, lane: Lane, model: &str, usage: &Usage) -> Usd {
         let bill = self.prices.bill(model, lane, usage);
-        bill.map_or_else(|| self.prices.dearest(usage), |bill| bill.paid)
+        bill.map_or_else(|| self.prices.ordinary(model, usage), |bill| bill.paid)
     }
 
     /// A rescue that the budget does not cover goes back to its cheap lane. False, and

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::{
-    engine::{Engine, live::Payer},
+    engine::{Engine, live::Payer, settling::why_it_ended},
     ledger,
     model::{
         attempt::{Attempt, AttemptId, AttemptState, Lane},
@@ -51,16 +51,16 @@ impl Engine {
             match settled {
                 Settled::Now { .. } => now += 1,
                 Settled::Before(earlier) if earlier.source != Source::Batch(batch.id) => {
-                    if let Some((request, outcome, _)) = answers.get(&key.id) {
-                        let payer = request.into();
-                        self.account_late(batch, payer, outcome, Some(&earlier))
+                    if let Some((request, outcome, body)) = answers.get(&key.id) {
+                        let (payer, late) = (request.into(), (outcome, &body[..]));
+                        self.account_late(batch, payer, late, Some(&earlier))
                             .await?;
                     }
                 }
                 Settled::Unknown => {
-                    if let Some((request, outcome, _)) = answers.get(&key.id) {
-                        let payer = request.into();
-                        self.account_late(batch, payer, outcome, None).await?;
+                    if let Some((request, outcome, body)) = answers.get(&key.id) {
+                        let (payer, late) = (request.into(), (outcome, &body[..]));
+                        self.account_late(batch, payer, late, None).await?;
                     }
                 }
                 Settled::Before(_) => {}
@@ -104,11 +104,13 @@ impl Engine {
                 key,
                 model: &batch.model,
                 // Erased with the request.
+                entry: None,
                 tag: None,
             };
             let line = (status, request);
             let outcome = self.line_outcome(batch, payer, String::new(), line, &body);
-            self.account_late(batch, payer, &outcome, None).await?;
+            self.account_late(batch, payer, (&outcome, &body[..]), None)
+                .await?;
             return Ok(None);
         };
         // Another time, while there is time.
@@ -116,7 +118,7 @@ impl Engine {
         if retry::is_retryable(status) && self.now() < last {
             return Ok(None);
         }
-        let reason = self.reason_of_line(&asked);
+        let reason = why_it_ended(status, &body, self.reason_of_line(&asked));
         let outcome = self.line_outcome(batch, (&asked).into(), reason, (status, request), &body);
         Ok(Some((asked, outcome, body)))
     }
@@ -188,7 +190,7 @@ impl Engine {
         &self,
         batch: &Batch,
         payer: Payer<'_>,
-        outcome: &Outcome,
+        (outcome, answer): (&Outcome, &[u8]),
         earlier: Option<&Outcome>,
     ) -> Result<(), StoreError> {
         if outcome.state != State::Succeeded {
@@ -209,7 +211,7 @@ impl Engine {
             most: batch.most.map(|_| self.price_of_a_line(batch)),
             from: None,
         };
-        let ledger = self.late(payer, outcome, earlier, &mut attempt);
+        let ledger = self.late(payer, (outcome, answer), earlier, &mut attempt);
         self.account(payer.key, attempt, ledger).await
     }
 }

@@ -14,7 +14,7 @@ use crate::{
         endpoint::Endpoint,
         id::{CredentialId, RequestKey, TenantId},
         money::Usd,
-        request::{Entry, Outcome, Request, State, Usage},
+        request::{Entry, Framing, Outcome, Request, State, Usage},
     },
     ports::{Content, StoreError},
 };
@@ -44,21 +44,27 @@ impl Engine {
         kept.reduce(|sum, amount| sum + amount)
     }
 
-    /// What may have been paid for an answer whose price is not known: the dearest price
-    /// there is for its tokens or, where it does not tell them, `most`.
-    pub(in crate::engine) fn reckoned(&self, outcome: &Outcome, most: Option<Usd>) -> Usd {
+    /// What may have been paid for an answer whose price is not known, by its tokens or,
+    /// where it does not tell them, `most`.
+    pub(in crate::engine) fn reckoned(
+        &self,
+        model: &str,
+        (outcome, answer): (&Outcome, &[u8]),
+        most: Option<Usd>,
+    ) -> Usd {
         if outcome.state != State::Succeeded || outcome.bill.is_some() {
             // Errors are not billed.
             return Usd::ZERO;
         }
-        match outcome.usage == Usage::default() {
-            true => most.unwrap_or_default(),
-            // Whether the dearest has a price of its own for what is cached is not known.
-            false => self.prices.dearest(&Usage {
-                cached: 0,
-                cache_write: 0,
-                ..outcome.usage
-            }),
+        let metered = match outcome.framing {
+            Framing::Json => ledger::meter(answer),
+            Framing::EventStream => ledger::meter_stream(answer),
+        };
+        match outcome.source.lane() {
+            Some(lane) if metered.usage != Usage::default() => {
+                self.prices.at_most(model, lane, &metered)
+            }
+            _ => most.unwrap_or_default(),
         }
     }
 

@@ -7,9 +7,14 @@ use parking_lot::Mutex;
 use super::{Key, Keys};
 use crate::{
     engine::{Call, Engine},
-    model::{id::TenantId, ledger::LedgerRow, money::Usd, time::Timestamp},
+    model::{
+        id::TenantId,
+        ledger::{LedgerKey, LedgerRow},
+        money::Usd,
+        time::Timestamp,
+    },
     policy::allowance::{Account, Exceeded, Month},
-    ports::{LedgerEntry, StoreError},
+    ports::{LedgerEntry, LedgerRows, StoreError},
 };
 
 /// Of tenants that a key was issued for; others are not counted.
@@ -72,14 +77,16 @@ impl Engine {
         let now = self.now();
         let since = Month::of(now).begins.as_hours();
         let mut account = Account::default();
-        for (key, row) in self.store.ledger(tenant, since).await? {
+        let count = |key: &LedgerKey, row: &LedgerRow| {
             let reckoned = match row.unpriced > 0 && row.reckoned == Usd::ZERO {
                 // From a format that did not say.
-                true => self.prices.dearest(&row.usage),
+                true => self.prices.ordinary(&key.model, &row.usage),
                 false => row.reckoned,
             };
             account.book(now, key.hour, row.paid, reckoned);
-        }
+        };
+        let rows = LedgerRows::of_tenant(tenant, since);
+        self.fold_ledger(&rows, count).await?;
         keys.spending.0.lock().insert(tenant, account);
         Ok(())
     }

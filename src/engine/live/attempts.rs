@@ -9,7 +9,7 @@ use crate::{
         id::RequestKey,
         ledger::LedgerKey,
         money::Usd,
-        request::{Outcome, Request, Source, State, Usage},
+        request::{Entry, Outcome, Request, State, Usage},
         time::Timestamp,
     },
     ports::{LedgerEntry, StoreError, Unbooked},
@@ -22,6 +22,8 @@ use super::rungs::Step;
 #[derive(Clone, Copy)]
 pub(in crate::engine) struct Payer<'a> {
     pub key: RequestKey,
+    /// None of an erased line of a batch.
+    pub entry: Option<Entry>,
     pub model: &'a str,
     pub tag: Option<&'a str>,
 }
@@ -42,6 +44,7 @@ impl<'a> From<&'a Request> for Payer<'a> {
     fn from(request: &'a Request) -> Self {
         Payer {
             key: request.key,
+            entry: Some(request.entry()),
             model: &request.model,
             tag: request.tag.as_deref(),
         }
@@ -52,6 +55,7 @@ impl<'a> From<&'a Unbooked> for Payer<'a> {
     fn from(call: &'a Unbooked) -> Self {
         Payer {
             key: call.entry.key,
+            entry: Some(call.entry),
             model: &call.model,
             tag: call.tag.as_deref(),
         }
@@ -137,7 +141,7 @@ impl Engine {
     pub(super) async fn account_late_live(
         &self,
         payer: Payer<'_>,
-        outcome: &Outcome,
+        (outcome, answer): (&Outcome, &[u8]),
         earlier: Option<&Outcome>,
         mut attempt: Attempt,
     ) -> Result<(), StoreError> {
@@ -148,7 +152,7 @@ impl Engine {
             return self.write(key, attempt).await;
         }
         attempt.state = AttemptState::Late;
-        let ledger = self.late(payer, outcome, earlier, &mut attempt);
+        let ledger = self.late(payer, (outcome, answer), earlier, &mut attempt);
         let account = || self.account(key, attempt.clone(), ledger.clone());
         self.persist(key.id, account).await
     }
@@ -171,24 +175,25 @@ impl Engine {
     /// What an answer adds to the ledger whose request had ended, as the attempt's note
     /// says, or none is known of because it is erased.
     ///
-    /// It was paid, and answered nobody: nothing was saved with it. Whether an erased
-    /// request had another answer is not known any more, so that it counts as paid in
-    /// vain and not as paid twice; the request itself was counted when it ended.
+    /// It was paid, and answered nobody: nothing was saved with it. It was paid twice where
+    /// the request had ended with an answer that was paid; whether an erased one had is not
+    /// known any more. The request itself was counted when it ended.
     pub(in crate::engine) fn late(
         &self,
         payer: Payer<'_>,
-        outcome: &Outcome,
+        (outcome, answer): (&Outcome, &[u8]),
         earlier: Option<&Outcome>,
         attempt: &mut Attempt,
     ) -> LedgerEntry {
         if let Some(earlier) = earlier {
             attempt.note = format!("answered after the request had {}", earlier.state.as_str());
         }
-        let twice = earlier.is_some_and(|earlier| earlier.source != Source::Offpeak);
-        let reckoned = self.reckoned(outcome, attempt.most);
+        let twice = earlier.is_some_and(Outcome::was_billed);
+        let reckoned = self.reckoned(payer.model, (outcome, answer), attempt.most);
+        let (entry, reserved) = (payer.entry.as_ref(), attempt.reserved);
         LedgerEntry {
             key: payer.row_key(outcome.finished, outcome.source.lane()),
-            row: ledger::late_answer(outcome, twice, attempt.reserved, reckoned),
+            row: ledger::late_answer(entry, outcome, twice, reserved, reckoned),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     engine::{
         Engine,
         scope::Account,
-        settling::error_body,
+        settling::{error_body, why_it_ended},
         taps::{Spout, TapEvent},
         turnaround::Takes,
     },
@@ -41,6 +41,7 @@ impl Engine {
         if let (Lane::Standard, Tier::Priority | Tier::Scale) = (lane, answer.metered.tier) {
             reason.push_str("; served in a dearer tier, which has a price of its own");
         }
+        let reason = why_it_ended(answer.status, &answer.body, reason);
         self.outcome_of(&request.model, reason, attempt.lane, answer)
     }
 
@@ -113,7 +114,8 @@ impl Engine {
             _ => None,
         };
         if let (Some(earlier), Some(attempt)) = (earlier, attempt) {
-            self.account_late_live(request.into(), &outcome, earlier.as_ref(), attempt)
+            let late = (&outcome, &body[..]);
+            self.account_late_live(request.into(), late, earlier.as_ref(), attempt)
                 .await?;
         }
         if let Some(tap) = tap {

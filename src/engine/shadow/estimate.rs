@@ -13,7 +13,8 @@ use crate::{
 const MILLION: u32 = 1_000_000;
 
 impl Engine {
-    /// None without a price.
+    /// None where the ledger would bill nothing by the answer, and of the tiers that no
+    /// call with a deadline may be served in.
     pub(super) fn estimate(
         &self,
         scope: &ScopeKey,
@@ -23,7 +24,7 @@ impl Engine {
     ) -> Option<Estimate> {
         let bill = |lane| {
             let model = metered.model.as_deref()?;
-            self.prices.bill(model, lane, &metered.usage)
+            self.prices.bill_in(model, lane, metered)
         };
         if matches!(metered.tier, Tier::Priority | Tier::Scale) {
             return None;

@@ -7,6 +7,7 @@ use crate::model::{
     batch::Left,
     endpoint::Endpoint,
     id::{CallDigest, CredentialId, DestinationId, RequestId, RequestKey, TenantId},
+    money::Usd,
     request::{
         Bill, Bucket, Cohort, Destination, Framing, Guarantee, OnLate, Request, Shape, Usage,
     },
@@ -283,6 +284,30 @@ fn an_ending_of_another_kind_says_so() {
     ended.attempts = vec![attempt(1, 40, lost, None)];
     let why = reasons(&ended, &[], Happened::AttemptEnded);
     assert!(why[0].contains("may have been billed"), "{why:?}");
+}
+
+#[test]
+fn only_an_answer_beside_another_was_paid_twice() {
+    for (ended, twice) in [
+        (
+            outcome(State::Succeeded, 50, Source::Live(Lane::Flex)),
+            true,
+        ),
+        (outcome(State::Cancelled, 50, Source::Offpeak), false),
+        // An error of the provider's, which it does not bill.
+        (
+            outcome(State::Failed, 50, Source::Live(Lane::Standard)),
+            false,
+        ),
+    ] {
+        let state = ended.state;
+        let mut ended = view(None, Some(ended));
+        ended.attempts = vec![attempt(1, 60, AttemptState::Late, None)];
+        ended.attempts[0].note = "answered after the request had ended".into();
+        let why = reasons(&ended, &[], Happened::AttemptEnded);
+        assert_eq!(why[0].contains("paid twice"), twice, "{state:?}: {why:?}");
+        assert_eq!(why[0].contains("paid for nothing"), !twice, "{why:?}");
+    }
 }
 
 #[test]

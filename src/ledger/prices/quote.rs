@@ -9,6 +9,8 @@ use super::{
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Quote {
     pub lane: &'static str,
+    /// Only calls of this API run in it; none where all do.
+    pub api: Option<&'static str>,
     /// Of answers whose input has more tokens than this; none of all that no other
     /// quote of the lane is of.
     pub above_tokens: Option<u64>,
@@ -45,6 +47,7 @@ pub(super) fn of(model: &Model, eight_hours: Share, two_hours: Share) -> Vec<Quo
 fn quote(lane: &'static str, above_tokens: Option<u64>, rates: Rates) -> Quote {
     Quote {
         lane,
+        api: lane.starts_with("background").then_some("responses"),
         above_tokens,
         input: per_million(rates.input),
         cached_input: per_million(rates.cached_input),

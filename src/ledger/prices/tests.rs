@@ -295,6 +295,117 @@ fn what_has_no_price_is_reckoned_as_the_dearest() {
 }
 
 #[test]
+fn what_a_lane_has_no_price_for_is_reckoned_at_the_models_own() {
+    let dear = "[models.\"dear\"]\nstandard = { input = \"100\", output = \"1000\" }\n";
+    let prices = Prices::parse(&format!("{OWN}{dear}")).unwrap();
+    let of = |input: u64, tier| Metered {
+        usage: Usage {
+            input,
+            cached: 400,
+            cache_write: 100,
+            output: 10,
+        },
+        known: true,
+        tier,
+        ..Metered::default()
+    };
+    use Lane::{Batch, Flex, Standard};
+    let long_kept = |metered| Metered {
+        long_kept: 60,
+        ..metered
+    };
+    // None of it cached, and what is written at the rate of that.
+    let own = 900_000_000 + 125_000_000 + 80_000_000;
+    let dearest = |input: i128| input * 100_000_000 + 10 * 1_000_000_000;
+    for (model, lane, metered, expected) in [
+        ("m", Flex, of(1_000, Tier::Flex), own),
+        ("m-2026-11-28", Flex, of(1_000, Tier::Flex), own),
+        (
+            "m",
+            Flex,
+            of(1_001, Tier::Flex),
+            901 * 2_000_000 + 250_000_000 + 120_000_000,
+        ),
+        // A line's tier is none.
+        (
+            "m",
+            Batch,
+            long_kept(of(1_000, Tier::Priority)),
+            own + 60 * 750_000,
+        ),
+        (
+            "m",
+            Batch,
+            long_kept(of(1_001, Tier::Default)),
+            dearest(1_001),
+        ),
+        ("m", Standard, of(1_001, Tier::Priority), dearest(1_001)),
+        ("m", Standard, of(1_000, Tier::Scale), dearest(1_000)),
+        (
+            "m",
+            Flex,
+            Metered {
+                sound: true,
+                ..of(1_000, Tier::Flex)
+            },
+            dearest(1_000),
+        ),
+        ("other", Batch, of(1_000, Tier::Default), dearest(1_000)),
+    ] {
+        let most = prices.at_most(model, lane, &metered);
+        assert_eq!(most, pico(expected), "{model} {lane} {metered:?}");
+    }
+    let usage = Usage { cached: 0, ..USAGE };
+    let standard = prices.bill("m", Standard, &usage).unwrap().paid;
+    assert_eq!(prices.ordinary("m", &usage), standard);
+    assert_eq!(prices.ordinary("other", &usage), prices.dearest(&usage));
+}
+
+/// The dearest costs 1,500 times as much as an embedding.
+#[test]
+fn no_models_own_price_is_left_for_the_dearest() {
+    let prices = built_in();
+    for name in prices.models.keys() {
+        for lane in Lane::ALL {
+            let fresh = Usage { cached: 0, ..USAGE };
+            let own = prices.bill(name, Lane::Standard, &fresh).unwrap().paid;
+            let metered = Metered {
+                usage: USAGE,
+                known: true,
+                ..Metered::default()
+            };
+            let most = prices.at_most(name, lane, &metered);
+            assert_eq!(most, own, "{name} {lane}");
+            assert_eq!(prices.ordinary(name, &fresh), own, "{name}");
+        }
+    }
+}
+
+/// Half of what it costs in an ordinary call, as all in a batch: OpenAI's Batch guide and
+/// Anthropic's documents on caching, whose rates hold in batches too.
+#[test]
+fn what_a_batch_keeps_for_longer_costs_half() {
+    let prices = built_in();
+    let models = prices.models.iter();
+    let batches = models.filter_map(|(name, model)| Some((name, model, model.usual.batch?)));
+    let mut count = 0;
+    for (name, model, batch) in batches {
+        let Some(standard) = model.usual.standard.cache_write_long else {
+            assert_eq!(batch.cache_write_long, None, "{name}");
+            continue;
+        };
+        assert_eq!(batch.cache_write_long, Some(standard.share(1, 2)), "{name}");
+        if let Some(long) = &model.long {
+            let of = |rates: Rates| rates.cache_write_long;
+            let standard = of(long.lanes.standard).map(|rate| rate.share(1, 2));
+            assert_eq!(long.lanes.batch.and_then(of), standard, "{name}");
+        }
+        count += 1;
+    }
+    assert!(count >= 20, "{count}");
+}
+
+#[test]
 fn a_file_of_ones_own_goes_over_what_is_built_in() {
     let own = OWN.replace("models.\"m\"", "models.\"gpt-5.5\"");
     let prices = built_in().with(&own).unwrap();

@@ -150,6 +150,59 @@ async fn an_operator_pauses_and_looks_and_resumes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_sees_the_batches_and_what_all_have() {
+    let world = World::start(&[]).await;
+    let job = Job::new(&world, 6);
+    let tagged = ["--wait", "--tag", "north"];
+    assert_eq!(job.run(&tagged).await.code, Some(0));
+    let batches = world.answers("/offpeak/admin/batches", OPERATOR).await;
+    let of_all = batches["data"].as_array().unwrap();
+    assert!(!of_all.is_empty());
+    assert_eq!(world.says_json(&["batches"]).await, batches);
+    let table = world.says_well(&["batches"]).await;
+    assert_eq!(rows(&table).len(), of_all.len(), "{table}");
+    let id = of_all[0]["id"].as_str().unwrap();
+    assert!(rows(&table)[0].starts_with(id), "{table}");
+    let one = world.says_json(&["batches", "--limit", "1"]).await;
+    assert_eq!(one["data"].as_array().unwrap().len(), 1);
+
+    // Of all tenants, whose key nobody shows.
+    let mut command = offpeak(&["requests", "--all", "--json", "--url", &world.base()]);
+    command.env_remove("OPENAI_API_KEY");
+    let all = said(command).await;
+    assert_eq!(all.code, Some(0), "{all:?}");
+    let all: Value = serde_json::from_str(&all.out).unwrap();
+    assert_eq!(all["data"].as_array().unwrap().len(), 6);
+    let table = world.says_well(&["requests", "--all"]).await;
+    assert!(table.lines().next().unwrap().contains("tenant"), "{table}");
+    let id = all["data"][0]["id"].as_str().unwrap();
+    let shown = world.says_json(&["requests", "show", id, "--all"]).await;
+    assert_eq!(shown["id"], id);
+    let savings = world.says_json(&["savings", "--all"]).await;
+    assert_eq!(savings["total"]["requests"], 6);
+    let by_tenant = world
+        .says_well(&["savings", "--by", "tenant", "--all"])
+        .await;
+    assert_eq!(rows(&by_tenant).len(), 2, "{by_tenant}");
+    let dead = world.says_json(&["webhooks", "--all"]).await;
+    assert_eq!(dead["data"], json!([]));
+
+    let copy = world.path().join("copy.backup");
+    let data = world.path().join("data");
+    let copied = world
+        .says_json(&[
+            "backup",
+            copy.to_str().unwrap(),
+            "--data-dir",
+            data.to_str().unwrap(),
+        ])
+        .await;
+    assert_eq!(copied["object"], "offpeak.backup");
+    assert!(copied["records"].as_u64().unwrap() > 6, "{copied}");
+    assert!(copy.exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn webhooks_are_listed_tested_and_sent_again() {
     let hooks = Hooks::start(Arc::default()).await;
     let receiver = hooks.url.trim_end_matches("/hook");

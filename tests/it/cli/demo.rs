@@ -6,6 +6,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
 
 use super::{offpeak, said, terminal::Running};
 use crate::kill::apart;
@@ -18,6 +19,21 @@ async fn it_ends_by_itself() {
     let said = said(offpeak(&["demo", "--calls", "12"])).await;
     assert_eq!(said.code, Some(0), "{said:?}");
     assert!(said.out.contains(GOOD), "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn for_programs_it_says_one_object() {
+    let said = said(offpeak(&["demo", "--calls", "20", "--json"])).await;
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let report: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(report["good"], true, "{report}");
+    assert_eq!(report["faults"], json!([]));
+    let kinds = report["kinds"].as_array().unwrap();
+    let calls: Vec<&Value> = kinds.iter().map(|kind| &kind["calls"]).collect();
+    assert_eq!(calls, [8, 4, 3, 3, 1, 1]);
+    assert_eq!(kinds[5]["paid_usd"], Value::Null);
+    assert_eq!(report["with_a_deadline"]["on_time"], 19);
+    assert!(report["with_a_deadline"]["saved_usd"].is_string());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -333,6 +333,8 @@ async fn a_full_queue_is_waited_for() {
     assert_eq!(said.code, Some(0), "{said:?}");
     job.check_output();
     check_bought_once(&world, 150).await;
+    let refused = world.counted("offpeak_requests_refused_total{code=\"queue_full\"}");
+    assert!(refused.await > 0, "the queue was never full");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -352,4 +354,16 @@ async fn two_do_not_write_one_output() {
     assert_eq!(first.code, Some(0), "{first:?}");
     job.check_output();
     check_bought_once(&world, 500).await;
+}
+
+impl World {
+    /// A counter as the server's metrics have it; 0 where it is not among them.
+    async fn counted(&self, series: &str) -> u64 {
+        let _another_was_first = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let reply = client.get(format!("{}/metrics", self.base())).send().await;
+        let metrics = reply.unwrap().text().await.unwrap();
+        let value = |line: &str| line.strip_prefix(series)?.trim().parse().ok();
+        metrics.lines().find_map(value).unwrap_or_default()
+    }
 }

@@ -5,8 +5,11 @@ mod demo;
 mod endings;
 mod generated;
 mod job;
+mod mishaps;
+mod pipes;
+mod scripted;
 mod submit;
-mod terminal;
+pub mod terminal;
 
 use std::{
     path::Path,

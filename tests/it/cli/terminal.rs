@@ -4,8 +4,9 @@ use std::{
     fs::File,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     os::fd::OwnedFd,
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     sync::mpsc,
+    time::Duration,
 };
 
 use rustix::{
@@ -13,9 +14,13 @@ use rustix::{
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
     termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize},
 };
+use tokio::time::sleep;
 
-use super::{World, offpeak};
-use crate::kill::{PATIENCE, apart};
+use super::{
+    World, offpeak,
+    scripted::{Scripted, hanging, known},
+};
+use crate::kill::{PATIENCE, apart, soon};
 
 /// Killed where the test fails.
 pub struct Running(pub Child);
@@ -29,7 +34,7 @@ impl Drop for Running {
 }
 
 /// A terminal: our end, and the one that a program gets.
-fn terminal() -> (OwnedFd, OwnedFd) {
+pub fn terminal() -> (OwnedFd, OwnedFd) {
     let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&ours).unwrap();
     unlockpt(&ours).unwrap();
@@ -53,7 +58,7 @@ fn resize(terminal: &OwnedFd, rows: u16, columns: u16) {
 }
 
 /// Reads until `mark` has come.
-fn until(pieces: &mpsc::Receiver<Vec<u8>>, mark: &str) {
+pub fn until(pieces: &mpsc::Receiver<Vec<u8>>, mark: &str) {
     read_until(pieces, mark, |text| text.contains(mark));
 }
 
@@ -79,18 +84,19 @@ fn read_until(pieces: &mpsc::Receiver<Vec<u8>>, mark: &str, is: impl Fn(&str) ->
 const ENTER: &str = "\u{1b}[?1049h";
 const LEAVE: &str = "\u{1b}[?1049l";
 
-async fn ended_by(key: &'static [u8]) {
-    let world = World::start(&[]).await;
-    let (ours, theirs) = terminal();
-    resize(&ours, 30, 100);
-    let mut command = offpeak(&["watch", "--url", &world.base()]);
+/// Starts a command on a terminal; with what it writes there.
+pub fn on_terminal(
+    mut command: Command,
+    (ours, theirs): (&OwnedFd, &OwnedFd),
+) -> (Running, mpsc::Receiver<Vec<u8>>) {
+    resize(ours, 30, 100);
     let end = || Stdio::from(theirs.try_clone().unwrap());
     command
         .stdin(end())
         .stdout(end())
         .stderr(end())
         .env("TERM", "xterm");
-    let mut child = Running(command.spawn().unwrap());
+    let child = Running(command.spawn().unwrap());
     let (pieces, read) = mpsc::channel();
     let mut reader = File::from(ours.try_clone().unwrap());
     std::thread::spawn(move || {
@@ -101,17 +107,24 @@ async fn ended_by(key: &'static [u8]) {
             }
         }
     });
+    (child, read)
+}
+
+fn is_canonical(terminal: &OwnedFd) -> bool {
+    let modes = tcgetattr(terminal).unwrap().local_modes;
+    modes.contains(LocalModes::ICANON)
+}
+
+async fn ended_by(key: &'static [u8]) {
+    let world = World::start(&[]).await;
+    let (ours, theirs) = terminal();
+    assert!(is_canonical(&theirs));
+    let command = offpeak(&["watch", "--url", &world.base()]);
+    let (mut child, read) = on_terminal(command, (&ours, &theirs));
     let watching = apart("its end", move || {
-        let canonical = || {
-            tcgetattr(&theirs)
-                .unwrap()
-                .local_modes
-                .contains(LocalModes::ICANON)
-        };
-        assert!(canonical());
         until(&read, ENTER);
         until(&read, "0 queued");
-        assert!(!canonical(), "keys come as they are pressed");
+        assert!(!is_canonical(&theirs), "keys come as they are pressed");
         // Smaller: what is drawn fits.
         resize(&ours, 3, 40);
         kill_process(Pid::from_child(&child.0), Signal::WINCH).unwrap();
@@ -124,11 +137,37 @@ async fn ended_by(key: &'static [u8]) {
             .unwrap();
         until(&read, LEAVE);
         let ended = child.0.wait().unwrap();
-        assert!(canonical(), "the terminal is as it was");
+        assert!(is_canonical(&theirs), "the terminal is as it was");
         ended
     });
     let ended = watching.await;
     assert_eq!(ended.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_hangs_keeps_nobody_from_ending_it() {
+    let server = Scripted::start(|call| match call.nth {
+        0 => known(),
+        _ => hanging(),
+    })
+    .await;
+    let (ours, theirs) = terminal();
+    let command = offpeak(&["watch", "--url", &server.base]);
+    let (mut child, read) = on_terminal(command, (&ours, &theirs));
+    let second_look = async {
+        while server.calls("GET", "/offpeak/admin/status").len() < 2 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    soon("the look that hangs", second_look).await;
+    let watching = apart("its end", move || {
+        File::from(ours).write_all(b"q").unwrap();
+        until(&read, LEAVE);
+        (child.0.wait().unwrap(), is_canonical(&theirs))
+    });
+    let (ended, is_canonical) = watching.await;
+    assert_eq!(ended.code(), Some(0));
+    assert!(is_canonical, "the terminal is as it was");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,4 +1,4 @@
-use std::{fs, path::Path, time::Duration};
+use std::{fs, fs::File, io::Write as _, path::Path, process::Command, time::Duration};
 
 use axum::http::StatusCode;
 use offpeak::simulator::{Fault, Kind, Operation};
@@ -10,7 +10,10 @@ use super::{
     provider::{Parts, Stub, brisk, nothing_is_left},
     start,
 };
-use crate::kill::provider::Provider;
+use crate::{
+    cli::terminal::{on_terminal, terminal, until},
+    kill::{apart, provider::Provider},
+};
 
 const KEY: &str = "sk-north.SECRETOFTHECALLER";
 
@@ -166,6 +169,68 @@ async fn what_another_version_says_is_told_in_words() {
     // Whose account it is, is nobody's business.
     assert!(!text.contains("a-b-c"));
     nothing_is_left(&provider, KEY).await;
+}
+
+#[tokio::test]
+async fn a_batch_that_fails_is_a_difference() {
+    type Alter = fn(&mut Value);
+    let ways: [(Alter, &str); 3] = [
+        (
+            |batch| {
+                batch["status"] = "failed".into();
+                batch["errors"] = json!({"object": "list", "data": [
+                    {"message": "Not with sk-north.SECRETOFTHECALLER."}]});
+            },
+            "batch: it ended failed at the provider: Not with [masked].",
+        ),
+        (
+            |batch| batch["status"] = "expired".into(),
+            "batch: it ended expired at the provider",
+        ),
+        (
+            |batch| batch["output_file_id"] = Value::Null,
+            "batch: it is completed at the provider, and its line has no answer",
+        ),
+    ];
+    for (alter, expected) in ways {
+        let dir = tempfile::tempdir().unwrap();
+        let provider = Provider::start(brisk()).await;
+        let stub = Stub::altering(&provider.simulator, move |call, answer| {
+            if call.starts_with("GET /v1/batches/") {
+                answer.json(|batch| {
+                    if batch["status"] == "completed" {
+                        alter(batch);
+                    }
+                });
+            }
+        })
+        .await;
+        let ended = canary(&stub.base(), dir.path(), &[]).await;
+        assert_eq!(ended.code, Some(1), "{ended}");
+        let first = &ended.json()["differences"][0]["says"];
+        assert_eq!(first, expected, "{ended}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_says_no_is_not_told_that_all_is_well() {
+    let provider = Provider::start(brisk()).await;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_offpeak"));
+    command
+        .args(["doctor", "--canary"])
+        .env_clear()
+        .env("OFFPEAK_UPSTREAM__BASE_URL", provider.upstream())
+        .env("OPENAI_API_KEY", KEY);
+    let (ours, theirs) = terminal();
+    let (mut child, read) = on_terminal(command, (&ours, &theirs));
+    let ended = apart("its end", move || {
+        until(&read, "Go on? [y/N]");
+        File::from(ours).write_all(b"N\n").unwrap();
+        until(&read, "Nothing was called.");
+        child.0.wait().unwrap()
+    });
+    assert_eq!(ended.await.code(), Some(2));
+    assert!(provider.simulator.log().operations.is_empty());
 }
 
 #[tokio::test]

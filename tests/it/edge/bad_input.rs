@@ -322,6 +322,36 @@ async fn a_cut_body_is_refused_and_an_expected_continue_is_given() {
 }
 
 #[tokio::test]
+async fn what_is_to_be_answered_later_and_cannot_be_is_not_bought() {
+    let listed = ("OFFPEAK_ADMISSION__ENDPOINTS", "/v1/embeddings");
+    let app = TestApp::with(&[listed]).await;
+    let mut caller = app.caller().await;
+    let later = [SIX_HOURS, "prefer: respond-async"];
+    for path in [
+        CHAT,
+        "POST /v1/chat/completions?beta=1",
+        "POST /within/6h/v1/responses",
+    ] {
+        let answer = caller.call(path, &later, chat("later", "")).await;
+        assert_eq!(
+            (answer.status(), answer.error_code().as_str()),
+            (400, "not_deferrable"),
+            "{path}"
+        );
+        assert!(answer.text().contains("POST to /v1/embeddings"), "{path}");
+    }
+    assert_eq!(app.simulator.bill().rows.len(), 0);
+    // Held, it is bought; and on other calls these are an SDK's default headers.
+    let held = caller.call(CHAT, &[SIX_HOURS], chat("held", "")).await;
+    let models = caller.call("GET /v1/models", &later, "").await;
+    for answer in [held, models] {
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+        assert_eq!(answer.head.value("offpeak-reason"), "not-deferrable");
+    }
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn strictness_refuses_what_could_only_pass_through() {
     let app = TestApp::with(&[("OFFPEAK_DEADLINE__STRICT", "true")]).await;
     let mut caller = app.caller().await;

@@ -158,6 +158,7 @@ impl Ask {
             retry: self.retry,
             live_only: None,
             strict: false,
+            trace: None,
             body: body.into(),
         }
     }

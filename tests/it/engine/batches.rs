@@ -168,6 +168,8 @@ async fn every_line_failed() {
     for outcome in world.all_done(&keys).await {
         assert_eq!((outcome.state, outcome.status), (State::Failed, 400));
         assert!(matches!(outcome.source, Source::Batch(_)));
+        let why = "the provider answered 400 invalid_value; batch, ";
+        assert!(outcome.reason.starts_with(why), "{}", outcome.reason);
     }
     world.finish().await;
 }

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 
 use offpeak::{
     engine::Settings,
-    ledger::Prices,
+    ledger::{Metered, Prices, Tier},
     model::{
         attempt::Lane,
         endpoint::Endpoint,
         ledger::LedgerRow,
+        money::Usd,
         request::{OnLate, Outcome, Source, State, Usage},
     },
-    simulator::{self, Kind, Operation, key_id},
+    simulator::{self, Kind, Operation, Tariff, key_id},
 };
 use serde_json::json;
 
@@ -247,18 +248,86 @@ async fn rescues_cancelled_and_expired_batches_and_double_payments() {
     assert!(matches!(waited, Source::Batch(_)), "{waited:?}");
 }
 
-/// The same tokens, priced by both lists: in every lane and tier that the provider sells.
+/// The live call is refused as one that nothing would help, and is not billed; then the
+/// batch answers all the same.
+#[tokio::test(start_paused = true)]
+async fn what_a_batch_answers_behind_an_error_is_paid_once() {
+    let world = world(|_, _| {}).await;
+    let refused = refusal(500, None);
+    world.faults(Operation::CancelBatch, refused, 1_000_000);
+    world.fault(Operation::CreateBatch, Kind::Slow { by: 4 * HOUR });
+    world.faults(Operation::Chat, refusal(400, None), 3);
+    let keys = world
+        .ask_many(3, |n| to("gpt-4o-mini", format!("q{n}")).within(3 * HOUR))
+        .await;
+    for outcome in world.all_done(&keys).await {
+        assert_eq!((outcome.state, outcome.status), (State::Failed, 400));
+        assert!(!outcome.was_billed());
+    }
+    world.finish().await;
+    let ledger = agree(&world).await;
+    assert!(ledger.paid > Usd::ZERO);
+    assert_eq!((ledger.paid_twice, ledger.succeeded), (0, 0), "{ledger:?}");
+    // Refused, they were answered in a dearer lane, and that cost nothing.
+    assert_eq!((ledger.rescued, ledger.rescue_paid), (3, Usd::ZERO));
+}
+
+/// The same tokens, priced by both lists: in every lane and tier, long and not.
 #[test]
 fn the_provider_sells_at_the_prices_we_know() {
     let prices = Prices::built_in().unwrap();
-    for model in simulator::Settings::default().models.keys() {
-        let usage = Usage {
-            input: 1,
-            ..Usage::default()
-        };
-        assert!(
-            prices.bill(model, Lane::Standard, &usage).is_some(),
-            "{model}"
-        );
+    for (name, model) in &simulator::Settings::default().models {
+        let usual = (model.standard, model.batch, model.flex, model.priority);
+        let mut sizes = vec![(10_000, usual)];
+        match &model.long {
+            None => sizes.push((1_000_000, usual)),
+            Some(long) => {
+                let rates = (long.standard, long.batch, long.flex, long.priority);
+                sizes.extend([(long.above, usual), (long.above + 1, rates)]);
+            }
+        }
+        for (input, (standard, batch, flex, priority)) in sizes {
+            let usage = Usage {
+                input,
+                cached: 1_001,
+                cache_write: 503,
+                output: 207,
+            };
+            let sold = |tariff: Tariff| {
+                let Tariff(fresh, cached, written, output) = tariff;
+                let fresh = (usage.input - usage.cached - usage.cache_write) * fresh;
+                let rest = usage.cached * cached + usage.cache_write * written;
+                i128::from(fresh + rest + usage.output * output)
+            };
+            let ours = |lane, tier| {
+                let answer = Metered {
+                    usage,
+                    tier,
+                    known: true,
+                    ..Metered::default()
+                };
+                let bill = prices.bill_of(name, lane, &answer);
+                bill.map(|bill| bill.paid.as_pico())
+            };
+            for (lane, tier, theirs) in [
+                (Lane::Standard, Tier::Default, Some(sold(standard))),
+                (Lane::Batch, Tier::Default, Some(sold(batch))),
+                (Lane::Flex, Tier::Flex, flex.map(sold)),
+                (Lane::Standard, Tier::Priority, priority.map(sold)),
+                (
+                    Lane::Background8h,
+                    Tier::Default,
+                    Some(sold(standard) * 6 / 10),
+                ),
+                (
+                    Lane::Background2h,
+                    Tier::Default,
+                    Some(sold(standard) * 7 / 10),
+                ),
+            ] {
+                let at = format!("{name}, {input} tokens: {lane} {tier:?}");
+                assert_eq!(ours(lane, tier), theirs, "{at}");
+            }
+        }
     }
 }

@@ -127,6 +127,28 @@ async fn what_the_budget_covers_is_rescued_as_ever() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_rescues_cost_is_told_without_a_budget_too() {
+    let world = World::new().await;
+    let never = |n: usize| ask(format!("q{n}")).sim("never").within(2 * HOUR);
+    let keys = world.ask_many(20, never).await;
+    let direct = world.ask(&ask("direct").within(MINUTE)).await;
+    let in_batch = world.ask(&ask("in a batch")).await;
+    for key in [direct, in_batch] {
+        succeeded(&world.outcome(key).await);
+    }
+    let paid = |outcomes: &[Outcome]| -> Usd {
+        let bills = outcomes.iter().map(|outcome| outcome.bill.unwrap().paid);
+        bills.sum()
+    };
+    let rescued = paid(&world.all_done(&keys).await);
+    world.finish().await;
+    let ledger = world.ledger().await;
+    assert_eq!((ledger.rescued, ledger.rescue_paid), (20, rescued));
+    assert!(ledger.rescue_paid > Usd::ZERO && ledger.rescue_paid < ledger.paid);
+    assert_eq!(world.engine().rescue_budget(direct.tenant), []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_never_answered_is_rescued_when_the_budget_is_renewed() {
     let world = World::with(|settings, _| {
         settings.rescue.budget_usd_per_hour = Some(usd("0.00065"));
@@ -304,4 +326,7 @@ async fn who_would_rather_wait_is_not_stopped_by_it() {
     let key = world.ask(&ask("no batch").on_late(OnLate::Wait)).await;
     succeeded(&world.outcome(key).await);
     world.finish().await;
+    // There was no hurry: nothing was rescued, and nothing paid for it.
+    let ledger = world.ledger().await;
+    assert_eq!((ledger.rescued, ledger.rescue_paid), (0, Usd::ZERO));
 }

@@ -636,7 +636,9 @@ impl Store for Mortal<dyn Store> {
         commit!(self, name, self.trouble.befall("record_delivery", recorded))
     }
     async fn delivery_status(&self, key: RequestKey) -> Result<Option<DeliveryStatus>, StoreError> {
-        self.life.hear(self.inner.delivery_status(key)).await
+        let read = self.inner.delivery_status(key);
+        let read = self.trouble.befall("delivery_status", read);
+        self.life.hear(read).await
     }
     async fn ledger(
         &self,

@@ -142,6 +142,8 @@ async fn what_flex_refuses_is_answered_at_once_on_the_next_rung() {
     };
     assert!(learned > 0.4, "{learned}");
     world.finish().await;
+    let ledger = world.ledger().await;
+    assert_eq!((ledger.rescued, ledger.rescue_paid), (40, ledger.paid));
 }
 
 /// One whose batches are fast, and that has no room in flex.

@@ -141,7 +141,11 @@ async fn a_provider_that_wants_us_slower_is_obeyed() {
 
 #[tokio::test(start_paused = true)]
 async fn what_no_waiting_cures_ends_at_once() {
-    for (code, name) in [(429, Some("insufficient_quota")), (401, None), (400, None)] {
+    for (code, name, told) in [
+        (429, Some("insufficient_quota"), "429 insufficient_quota; "),
+        (401, None, "401 invalid_api_key; "),
+        (400, None, "400 invalid_value; "),
+    ] {
         let world = World::live_only(|_, _| {}).await;
         let spent = Kind::Status {
             status: code,
@@ -151,6 +155,8 @@ async fn what_no_waiting_cures_ends_at_once() {
         world.faults(Operation::Chat, spent, 100);
         let outcome = world.outcome(world.ask(&soon("spent")).await).await;
         assert_eq!((outcome.state, outcome.status), (State::Failed, code));
+        let why = format!("the provider answered {told}");
+        assert!(outcome.reason.starts_with(&why), "{}", outcome.reason);
         world.finish().await;
         assert_eq!(world.sim.log().operations[&Operation::Chat], 1);
     }

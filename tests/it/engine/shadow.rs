@@ -24,12 +24,16 @@ async fn world(deadline: Duration) -> World {
 
 /// An answer of 1,000 tokens in and 200 out has passed.
 fn pass(world: &World, model: &str, cached: u64) {
+    pass_with(world, model, serde_json::json!({"cached_tokens": cached}));
+}
+
+fn pass_with(world: &World, model: &str, details: serde_json::Value) {
     let answer = serde_json::json!({
         "model": model,
         "usage": {
             "prompt_tokens": 1000,
             "completion_tokens": 200,
-            "prompt_tokens_details": {"cached_tokens": cached},
+            "prompt_tokens_details": details,
         },
     });
     let mut excerpt = world.engine().excerpt(false, None).unwrap();
@@ -82,6 +86,28 @@ async fn cached_tokens_that_a_batch_bills_in_full_are_reckoned_in_full() {
     let micros = |micros| Usd::from_pico(1_000_000).times(micros);
     assert_eq!(row.plain.cost, micros(195));
     assert!(row.plain.expected >= micros(135) && row.plain.expected < micros(140));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_ledger_would_not_bill_is_unpriced() {
+    use serde_json::json;
+    let world = world(6 * HOUR).await;
+    let long_kept = json!({"cache_write_tokens": 9,
+        "cache_write_tokens_details": {"ttl_12h_tokens": 9}});
+    for (model, details, unpriced) in [
+        ("gpt-4o-mini", json!({"audio_tokens": 1}), 1),
+        // A model without a rate for what is kept for longer, and one with it.
+        ("gpt-5.5", long_kept.clone(), 2),
+        ("gpt-6-sol", long_kept, 2),
+        ("gpt-4o-mini", json!({"audio_tokens": 0}), 2),
+    ] {
+        pass_with(&world, model, details);
+        assert_eq!(sums(&world).await.unpriced, unpriced, "{model}");
+    }
+    let row = sums(&world).await;
+    // 991 × 2 + 9 × 5 + 200 × 10, and 1000 × 0.15 + 200 × 0.60, a million.
+    let cost = Usd::from_pico(1_000_000).times(991 * 2 + 45 + 2_000 + 270);
+    assert_eq!((row.calls, row.unread, row.plain.cost), (4, 0, cost));
 }
 
 #[tokio::test(start_paused = true)]

@@ -124,6 +124,65 @@ async fn a_model_without_a_price_spends_the_budget_at_the_dearest() {
     world.at_rest().await;
 }
 
+/// It has a price in ordinary calls, and none in batches; the dearest of all would be
+/// fifteen times as much.
+#[tokio::test(start_paused = true)]
+async fn a_lane_without_a_price_spends_the_budget_at_the_models_own() {
+    const MODEL: &str = "gpt-4-1106-preview";
+    let mut world = World::with(|_, provider| {
+        let sold = provider.models["gpt-4-turbo"];
+        provider.models.insert(MODEL.into(), sold);
+    })
+    .await;
+    world.upstreams = Some(upstreams(&[("default", "sk-acme.upstream")]));
+    world.restart(None).await;
+    let (id, key) = budgeted(&world, "10").await;
+    let one = call(&key, MODEL, "in a batch", 10_000);
+    let one = admit(&world, &one).await.unwrap();
+    let kept = spent(world.engine(), id).reserved;
+    let outcome = world.outcome(one).await;
+    succeeded(&outcome);
+    assert!(matches!(outcome.source, Source::Batch(_)), "{outcome:?}");
+    assert_eq!(outcome.bill, None);
+    // $10 and $30 a million tokens: twice what the batch was sold at.
+    let usage = outcome.usage;
+    let own = Usd::from_pico(10_000_000).times(usage.input)
+        + Usd::from_pico(30_000_000).times(usage.output);
+    let of = spent(world.engine(), id);
+    assert_eq!((of.paid, of.reckoned), (Usd::ZERO, own));
+    assert_eq!(own, billed(&world).times(2));
+    assert!(own <= kept, "{own} of {kept}");
+    world.restart(None).await;
+    assert_eq!(spent(world.engine(), id), of);
+    assert_eq!(world.ledger().await.unpriced, 1);
+}
+
+/// More rows of one month than are read together.
+#[tokio::test(start_paused = true)]
+async fn every_row_of_the_month_is_read_back() {
+    const MODELS: usize = 520;
+    let of = |number: usize| format!("a-model-{number}");
+    let mut world = World::with(|_, provider| {
+        let sold = provider.models["gpt-4o"];
+        let models = (0..MODELS).map(|number| (of(number), sold));
+        provider.models.extend(models);
+    })
+    .await;
+    world.upstreams = Some(upstreams(&[("default", "sk-acme.upstream")]));
+    world.restart(None).await;
+    let (id, key) = budgeted(&world, "1000").await;
+    let mut taken = Vec::new();
+    for number in 0..MODELS {
+        let one = call(&key, &of(number), "at once", 10).within(MINUTE);
+        taken.push(admit(&world, &one).await.unwrap());
+    }
+    world.all_done(&taken).await.iter().for_each(succeeded);
+    let before = spent(world.engine(), id);
+    assert!(before.reckoned > Usd::ZERO);
+    world.restart(None).await;
+    assert_eq!(spent(world.engine(), id), before);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_cancelled_or_erased_keeps_its_money_while_its_batch_runs() {
     let mut world = issuing().await;

@@ -26,7 +26,7 @@ use offpeak::{
         request::{Outcome, Source, State},
         time::Timestamp,
     },
-    ports::{Clock, Content, Credential, Provider, Store},
+    ports::{Clock, Content, Credential, Provider, Store, Traces},
     provider::{self, OpenAi},
     simulator::{self, Fault, Kind, Operation, Simulator},
     store::{
@@ -72,6 +72,8 @@ pub struct World {
     asked: Mutex<Vec<(RequestKey, String)>>,
     /// Where callers present keys that we issue, from the next start on.
     pub upstreams: Option<Upstreams>,
+    /// Who watches, from the next start on.
+    pub traces: Option<Arc<dyn Traces>>,
 }
 
 /// What a scenario is allowed that is otherwise a mistake.
@@ -231,6 +233,7 @@ impl World {
             diary: Vec::new(),
             asked: Mutex::default(),
             upstreams: None,
+            traces: None,
         }
     }
 
@@ -256,6 +259,7 @@ impl World {
             let (settings, life, trouble) = (&self.settings, &self.life, &self.trouble);
             let mut parts = parts(settings, store, hooks, line, clock, vault, life, trouble);
             parts.upstreams = self.upstreams.clone();
+            parts.traces = self.traces.clone();
             let life = self.life.clone();
             tokio::select! {
                 biased;
@@ -693,6 +697,7 @@ fn parts(
         vault: vault.clone(),
         prices: Prices::built_in().unwrap(),
         metrics: Arc::new(Metrics::new(&Arc::default())),
+        traces: None,
         settings: settings.clone(),
         upstreams: None,
     }

@@ -20,6 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("store", &["model", "ports"]),
     ("provider", &["model", "ports"]),
     ("delivery", &["model", "ports"]),
+    ("traces", &["model", "ports"]),
     ("dashboard", &[]),
     (
         "edge",

@@ -432,6 +432,7 @@ impl Day<'_, '_> {
         for query in [
             format!("requests?status=ended&after={next}"),
             format!("requests?tenant={tenant}&tag=nightly&model=gpt-4o-mini"),
+            "requests?status=queued&created_before=2100-01-01T00:00:00Z".to_owned(),
             format!("savings?by=hour&since=1&until=2100-01-01T00:00:00Z&tenant={tenant}"),
             format!("ledger?tenant={tenant}"),
             format!("requests/{fine}?tenant={tenant}"),

@@ -261,6 +261,24 @@ async fn the_requests_of_all_tenants_are_listed_and_found() {
         assert!(rows.iter().all(|row| row["tenant"] == whose));
     }
 
+    // What was admitted before an instant, in both orders.
+    let mut instants: Vec<&str> = ended
+        .iter()
+        .map(|row| row["admitted_at"].as_str().unwrap())
+        .collect();
+    instants.sort();
+    let bound = instants[3];
+    let older = instants.iter().filter(|at| **at < bound).count();
+    for order in ["", "&status=ended"] {
+        let path = format!("/offpeak/admin/requests?created_before={bound}{order}&limit=2");
+        let rows = served.all_of(&path).await;
+        assert_eq!(rows.len(), older, "{path}");
+        assert!(
+            rows.iter()
+                .all(|row| row["admitted_at"].as_str().unwrap() < bound)
+        );
+    }
+
     // A request is found without its tenant, and shown as its tenant sees it.
     let (id, theirs) = (ids(&nightly)[0], ids(&ended));
     let mut told = served.told(&format!("/offpeak/admin/requests/{id}")).await;
@@ -348,6 +366,28 @@ async fn an_operator_cancels_what_waits() {
     assert_eq!(status["ended_since_start"], 1);
 }
 
+#[tokio::test]
+async fn callers_addresses_are_told_where_they_are_known() {
+    let public = ("server.public_url", "https://offpeak.example.com/llm/");
+    let apart = ("server.admin_listen", "127.0.0.1:0");
+    for (flags, base_url) in [
+        (&[][..], Value::Null),
+        (&[public], "https://offpeak.example.com/llm".into()),
+    ] {
+        let status = serve(flags).await.told("/offpeak/admin/status").await;
+        assert_eq!(status["base_url"], base_url);
+        assert_eq!(status["operators_apart"], false);
+    }
+    let settings = |flags: &[(&str, &str)]| {
+        let flags = flags.iter().map(|(key, value)| (*key, value.to_string()));
+        let flags: Vec<(&str, String)> = flags.collect();
+        let config = Config::load(None, [("", ""); 0], &flags).unwrap();
+        Settings::read(&config).unwrap().edge
+    };
+    assert!(settings(&[apart]).operators_apart);
+    assert!(!settings(&[public]).operators_apart);
+}
+
 /// The next event of a stream, less its heartbeats.
 async fn event(stream: &mut Response, read: &mut String) -> Option<Value> {
     loop {
@@ -373,6 +413,7 @@ async fn a_stream_of_events_tells_of_changes_and_ends_with_the_process() {
         stream.headers()["content-type"],
         "text/event-stream; charset=utf-8"
     );
+    assert_eq!(stream.headers()["x-accel-buffering"], "no");
     let mut read = String::new();
     let first = event(&mut stream, &mut read).await.unwrap();
     assert_eq!(first["object"], "offpeak.status");

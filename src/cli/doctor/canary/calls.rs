@@ -11,6 +11,7 @@ use super::{
     line::{Line, Payload, Reply},
     made::Made,
 };
+use crate::cli::say::tell;
 
 /// Tokens that an answer may have. The Responses API takes no fewer than 16.
 pub const MOST_OUTPUT: u64 = 64;
@@ -42,8 +43,8 @@ pub enum Patience {
 /// How the batch went.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// It ended by itself.
-    Ended,
+    /// It ended by itself; with what was wrong then, in words.
+    Ended(Option<String>),
     /// With the status that it then had.
     Cancelled(String),
     /// There was none to be had.
@@ -158,8 +159,8 @@ async fn call(
 fn told(plan: &Plan, name: &str, called: &Result<Reply, String>) {
     if plan.tells {
         match called {
-            Ok(reply) => eprintln!("{name}: {}", reply.status),
-            Err(why) => eprintln!("{name}: {why}"),
+            Ok(reply) => tell(format_args!("{name}: {}", reply.status)),
+            Err(why) => tell(format_args!("{name}: {why}")),
         }
     }
 }
@@ -268,7 +269,21 @@ async fn batch(
             .await?;
         }
     }
-    Ok(Ending::Ended)
+    Ok(Ending::Ended(wrong(line, &ended)))
+}
+
+/// Why the batch's line was not answered.
+fn wrong(line: &Line, ended: &Reply) -> Option<String> {
+    let status = ended.text("status").unwrap_or("without a status");
+    if status != "completed" {
+        let message = ended.body["errors"]["data"][0]["message"].as_str();
+        let message = message.map_or(String::new(), |it| format!(": {}", line.masked(it)));
+        return Some(format!("it ended {status} at the provider{message}"));
+    }
+    match ended.text("output_file_id") {
+        Some(_) => None,
+        None => Some("it is completed at the provider, and its line has no answer".into()),
+    }
 }
 
 /// Looks at the batch until it has ended by itself; None when that takes too long.
@@ -290,7 +305,7 @@ async fn ended(
         // One that is lost is made again.
         if let Ok(Some(reply)) = look {
             if plan.tells {
-                eprintln!("batch: {}", made.status());
+                tell(format_args!("batch: {}", made.status()));
             }
             if made.has_ended() {
                 return Ok(Some(reply));

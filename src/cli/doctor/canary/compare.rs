@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
+    calls::Ending,
     shape::{Differs, Shape, told},
     transcript::{Body, Event, Exchange},
 };
@@ -20,6 +21,19 @@ pub struct Difference {
     pub at: String,
     /// A sentence.
     pub says: String,
+}
+
+/// A batch whose line was not answered: in the simulator it was.
+pub fn unanswered(ending: &Ending) -> Option<Difference> {
+    let Ending::Ended(Some(wrong)) = ending else {
+        return None;
+    };
+    Some(Difference {
+        of: "batch".into(),
+        kind: "unanswered",
+        at: String::new(),
+        says: format!("batch: {wrong}"),
+    })
 }
 
 /// What both said to is compared; a call that one of them was not asked is not.

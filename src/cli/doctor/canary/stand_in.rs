@@ -48,7 +48,7 @@ pub async fn exchanges(
                 Patience::Until(status.clone())
             }
             Ending::Cancelled(_) => Patience::For(Duration::ZERO),
-            Ending::Ended | Ending::NoBatch => Patience::For(LONG),
+            Ending::Ended(_) | Ending::NoBatch => Patience::For(LONG),
         },
         looks: (LOOKS, LOOKS),
         tells: false,
@@ -81,7 +81,7 @@ fn settings(plan: &Plan, ending: &Ending) -> Settings {
         Ending::Cancelled(status) if status == "validating" => latency.validation = LONG,
         Ending::Cancelled(status) if status == "finalizing" => latency.finalizing = LONG,
         Ending::Cancelled(_) => latency.turnaround_median = LONG,
-        Ending::Ended | Ending::NoBatch => {}
+        Ending::Ended(_) | Ending::NoBatch => {}
     }
     for model in [&plan.model, &plan.embedding_model] {
         if let Some(usual) = settings.models.get("gpt-4o-mini").copied() {

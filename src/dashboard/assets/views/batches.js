@@ -1,6 +1,6 @@
 // Batches in flight, and those that ended of late.
 
-import { byId, h, nothing, now, numeric, relative, rows, td } from "../dom.js";
+import { age, byId, h, nothing, numeric, relative, rows, td } from "../dom.js";
 import { count, plural, short, span } from "../words.js";
 
 const TONES = { cancelling: "warn", lost: "bad", submitted: "good", settled: "", abandoned: "" };
@@ -8,7 +8,7 @@ const TONES = { cancelling: "warn", lost: "bad", submitted: "good", settled: "",
 export function show(batches) {
   const body = byId("batch-rows");
   if (batches.length === 0) return nothing(body, 10, "No batch is open.");
-  rows(body, batches, (batch) => batch.id, row, ({ age_seconds, ...batch }) => JSON.stringify(batch));
+  rows(body, batches, (batch) => batch.id, row, { see: ({ age_seconds, ...batch }) => JSON.stringify(batch) });
 }
 
 function row(batch) {
@@ -33,9 +33,4 @@ function progress(batch, done) {
   return h("span", { class: "progress" },
     h("progress", { max: Math.max(batch.lines, 1), value: done, "aria-label": `${words} lines answered` }),
     h("span", { "aria-hidden": true }, batch.lines ? `${Math.floor((done / batch.lines) * 100)} %` : ""));
-}
-
-/** Told without "ago". */
-function age(instant) {
-  return h("time", { datetime: instant, title: instant, "data-age": true }, span((now() - Date.parse(instant)) / 1000));
 }

@@ -1,8 +1,11 @@
 // How much time was left at the answer, and which lanes answered.
 
 import { byId, h, money, nothing, numeric, rows, say, td } from "../dom.js";
-import { permille } from "../money.js";
+import { decimalsFor, permille } from "../money.js";
 import { count, percent, plural, share, span } from "../words.js";
+
+/** Scopes shown: one for each model of each organization. */
+const MOST = 200;
 
 /** Buckets of the histogram that are behind the deadline. */
 const LATE = 2;
@@ -31,13 +34,13 @@ function showLanes(savings) {
   const body = byId("lane-rows");
   if (savings.by_lane.length === 0) return nothing(body, 6, "Nothing ended in this period.");
   const most = Math.max(...savings.by_lane.map((row) => row.requests));
-  const among = savings.by_lane.map((row) => row.saved_usd);
+  const decimals = decimalsFor(savings.by_lane.map((row) => row.saved_usd));
   const sorted = savings.by_lane.toSorted((one, other) => other.requests - one.requests);
   rows(body, sorted, (row) => row.lane, (row) => h("tr", {},
     h("th", { scope: "row" }, row.lane ?? h("span", { class: "none" }, "no answer")),
     numeric(count(row.requests)), td(bar(row.requests / most), "barred"),
-    numeric(money(row.saved_usd, among)), numeric(percent(permille(row.saved_usd, row.standard_usd))),
-    numeric(count(row.late))), (row) => JSON.stringify([row, most, among]));
+    numeric(money(row.saved_usd, decimals)), numeric(percent(permille(row.saved_usd, row.standard_usd))),
+    numeric(count(row.late))), { see: (row) => JSON.stringify([row, most, decimals]) });
 }
 
 export function showScopes(status) {
@@ -48,7 +51,7 @@ export function showScopes(status) {
     h("th", { scope: "row", class: "name", title: `${whose(scope)} · ${scope.model}` }, scope.model, h("span", { class: "under" }, whose(scope))),
     numeric(count(scope.in_flight)), numeric(count(scope.limit)),
     numeric(scope.calls_per_second.toFixed(1)), numeric(span(scope.latency_seconds)),
-    td(scope.paused_until ? h("span", { class: "chip warn", title: scope.paused_until }, "asked to wait") : h("span", { class: "none" }, "–"))));
+    td(scope.paused_until ? h("span", { class: "chip warn", title: scope.paused_until }, "asked to wait") : h("span", { class: "none" }, "–"))), { most: MOST });
 }
 
 /** "more than 1h late", "up to 1h late", "under 1m", "1m to 5m", … */

@@ -2,11 +2,14 @@
 
 import { Spark } from "../charts.js";
 import { byId, h, relative, say } from "../dom.js";
+import { few } from "../groups.js";
 import { count, plural } from "../words.js";
 
 let sparks = null;
 
-export function start() {
+/** `oldest()` is called where somebody wants to see what has waited for longest. */
+export function start(oldest) {
+  byId("now-oldest").addEventListener("click", (event) => event.target.closest("button") && oldest());
   sparks = {};
   for (const name of ["queued", "in-batches", "live", "batches"]) sparks[name] = new Spark(byId(`spark-${name}`));
 }
@@ -18,7 +21,7 @@ export function show(status) {
     say(byId(`now-${name}`), count(number));
     sparks[name].add(at, number);
   }
-  instant(byId("now-oldest"), status.oldest_queued_at);
+  instant(byId("now-oldest"), status.oldest_queued_at, (time) => h("button", { type: "button", class: "named", "aria-describedby": "oldest-label" }, time));
   instant(byId("now-earliest"), status.earliest_deadline);
 
   const paused = status.paused;
@@ -28,9 +31,10 @@ export function show(status) {
   byId("resume").hidden = !paused;
 }
 
-function instant(holder, time) {
-  if (holder.firstElementChild?.getAttribute?.("datetime") === time) return;
-  holder.replaceChildren(time ? relative(time) : h("span", { class: "none" }, "none"));
+function instant(holder, time, within = (shown) => shown) {
+  if (holder.dataset.at === String(time)) return;
+  holder.dataset.at = String(time);
+  holder.replaceChildren(time ? within(relative(time)) : h("span", { class: "none" }, "none"));
 }
 
 /** What an operator should know before reading numbers. */
@@ -46,7 +50,7 @@ export function warn(status, savings) {
   }
   const unpriced = (savings?.by_model ?? []).filter((row) => row.unpriced > 0);
   if (unpriced.length) {
-    const names = unpriced.map((row) => row.model).join(", ");
+    const names = few(unpriced.map((row) => row.model ?? "others"));
     found.push(`No price is known for ${names}: these answers are counted in tokens, and are in no sum of money here.`);
   }
   const list = byId("warning-list");

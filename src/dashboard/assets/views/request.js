@@ -1,6 +1,7 @@
 // One request: its facts and its timeline, in a sheet that `#request=op_…` opens.
 
 import { byId, h, money, relative } from "../dom.js";
+import { decimalsFor } from "../money.js";
 import { clockTime, count, localTime, span } from "../words.js";
 import { status } from "./requests.js";
 
@@ -14,11 +15,18 @@ const TONES = { answered: "good", delivered: "good", failed: "bad", dead_letter:
 /** The id in the address, if there is one. */
 export const named = () => new URLSearchParams(location.hash.slice(1)).get("request");
 
-export function show(request, act) {
+let act = null;
+
+/** `can.redeliver(id, button)`, `can.cancel(id)` and `can.copy(text)`. */
+export function start(can) {
+  act = can;
+}
+
+export function show(request) {
   byId("request-body").replaceChildren(...[
     h("p", { class: "id whole" }, request.id),
     h("p", { class: "chips" }, status(request), request.late && h("span", { class: "chip bad" }, "late"), h("span", { class: "chip" }, request.lane), h("span", { class: "chip" }, request.guarantee)),
-    buttons(request, act),
+    buttons(request),
     h("h3", {}, "Timeline"),
     timeline(request),
     h("h3", {}, "Facts"),
@@ -30,9 +38,11 @@ export function trouble(id, text) {
   byId("request-body").replaceChildren(h("p", { class: "id whole" }, id), h("p", { class: "error", role: "alert" }, text));
 }
 
-function buttons(request, act) {
+function buttons(request) {
   const all = [];
-  if (request.webhook && request.finished_at) all.push(h("button", { type: "button", onclick: () => act.redeliver(request.id) }, "Send webhook again"));
+  // Browsers have one for pages of HTTPS and of this machine only.
+  if (navigator.clipboard) all.push(h("button", { type: "button", onclick: () => act.copy(request.id) }, "Copy id"));
+  if (request.webhook && request.finished_at) all.push(h("button", { type: "button", onclick: (event) => act.redeliver(request.id, event.currentTarget) }, "Send webhook again"));
   if (!request.finished_at) all.push(h("button", { type: "button", onclick: () => act.cancel(request.id) }, "Cancel request…"));
   return all.length ? h("p", { class: "actions" }, all) : null;
 }
@@ -56,15 +66,15 @@ function timeline(request) {
 
 function facts(request) {
   const usage = request.usage;
-  const amounts = [request.cost_usd, request.standard_usd, request.saved_usd].filter((amount) => amount);
+  const decimals = decimalsFor([request.cost_usd, request.standard_usd, request.saved_usd].filter((amount) => amount));
   const found = [
     ["Model", request.model], ["Endpoint", request.endpoint], ["Tag", request.tag], ["Tenant", tenant(request)],
     ["Admitted", instant(request.admitted_at)], ["Deadline", instant(request.deadline)], ["Ended", request.finished_at && instant(request.finished_at)],
     ["If late", request.on_late], ["Status code", request.status_code && String(request.status_code)],
     ["Provider’s request", request.provider_request_id],
     ["Tokens", usage && `${count(usage.input_tokens)} in (${count(usage.cached_tokens)} cached), ${count(usage.output_tokens)} out`],
-    ["Cost", request.cost_usd && money(request.cost_usd, amounts)], ["Would have cost", request.standard_usd && money(request.standard_usd, amounts)],
-    ["Saved", request.saved_usd && money(request.saved_usd, amounts)], ["Paid twice", request.also_paid_usd && money(request.also_paid_usd)],
+    ["Cost", request.cost_usd && money(request.cost_usd, decimals)], ["Would have cost", request.standard_usd && money(request.standard_usd, decimals)],
+    ["Saved", request.saved_usd && money(request.saved_usd, decimals)], ["Paid twice", request.also_paid_usd && money(request.also_paid_usd)],
     ["Webhook", request.webhook && h("span", {}, request.webhook.target, h("span", { class: "under" }, hook(request.webhook)))],
     ["Reason", request.reason],
   ];

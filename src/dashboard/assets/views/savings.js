@@ -2,7 +2,8 @@
 
 import { PaidAndSaved } from "../charts.js";
 import { byId, h, money, nothing, numeric, rows, say } from "../dom.js";
-import { dollars, drawn, permille } from "../money.js";
+import { MOST, ranked } from "../groups.js";
+import { decimalsFor, decimalsThatAdd, dollars, drawn, permille } from "../money.js";
 import { count, percent, plural, short } from "../words.js";
 
 const HOUR = 3_600;
@@ -28,8 +29,13 @@ let chart = null;
 let bars = [];
 let latest = null;
 
-export function start() {
+/** `narrow(by, value)` is told which group somebody wants to see the requests of. */
+export function start(narrow) {
   chart = new PaidAndSaved(byId("over-time"), pointed);
+  byId("by-rows").addEventListener("click", (event) => {
+    const { by, value } = event.target.closest("button")?.dataset ?? {};
+    if (by) narrow(by, value);
+  });
   byId("by").addEventListener("change", () => latest && showGroups(latest));
 }
 
@@ -59,19 +65,24 @@ function showBars(savings, period, nowMs) {
   say(byId("over-time-unit"), name === "hour" ? "Hour (UTC)" : "Day (UTC)");
   const body = byId("over-time-rows");
   if (busy.length === 0) return nothing(body, 6, "Nothing ended in this period.");
-  const among = busy.flatMap(({ row }) => [row.paid_usd, row.standard_usd]);
+  const decimals = decimalsFor(busy.flatMap(({ row }) => [row.paid_usd, row.standard_usd]));
   rows(body, busy.toReversed(), (bar) => bar.at, ({ at, row }) => h("tr", {},
     h("th", { scope: "row" }, label(at)),
-    numeric(count(row.requests)), numeric(money(row.paid_usd, among)), numeric(money(row.standard_usd, among)),
-    numeric(money(row.saved_usd, among)), numeric(count(row.late))), (bar) => JSON.stringify([bar, among]));
+    numeric(count(row.requests)), numeric(money(row.paid_usd, decimals)), numeric(money(row.standard_usd, decimals)),
+    numeric(money(row.saved_usd, decimals)), numeric(count(row.late))), { see: (bar) => JSON.stringify([bar, decimals]), most: MOST });
 }
 
 /** What the pointer is at, in exact words; nothing of the whole period. */
 function pointed(index) {
   const bar = index === null ? null : bars[index];
   const text = !bar ? "" : !bar.row ? `${label(bar.at)}: nothing ended`
-    : `${label(bar.at)}: ${dollars(bar.row.paid_usd)} paid of ${dollars(bar.row.standard_usd)}, ${dollars(bar.row.saved_usd)} saved, ${plural(bar.row.requests, "request")}`;
+    : `${label(bar.at)}: ${paidOf(bar.row)}, ${plural(bar.row.requests, "request")}`;
   say(byId("over-time-readout"), text);
+}
+
+function paidOf({ paid_usd: paid, saved_usd: saved, standard_usd: standard }) {
+  const decimals = decimalsThatAdd([paid, saved], standard);
+  return `${dollars(paid, decimals)} paid of ${dollars(standard, decimals)}, ${dollars(saved, decimals)} saved`;
 }
 
 function label(at) {
@@ -79,6 +90,7 @@ function label(at) {
   return at % DAY !== 0 || bars.length < 2 || bars[1].at - bars[0].at < DAY ? `${text.slice(5, 10)} ${text.slice(11, 16)}` : text.slice(0, 10);
 }
 
+const OTHERS = "all that are not told one by one";
 const WITHOUT = { tag: "no tag", lane: "no answer", model: "no model", tenant: "no tenant" };
 
 function showGroups(savings) {
@@ -91,26 +103,28 @@ function showGroups(savings) {
   const body = byId("by-rows");
   body.dataset.by = by;
   if (found.length === 0) return nothing(body, 5, "Nothing ended in this period.");
-  const sorted = found.toSorted((one, other) => drawn(other.standard_usd) - drawn(one.standard_usd) || other.requests - one.requests);
-  const among = sorted.flatMap((row) => [row.paid_usd, row.saved_usd]);
-  rows(body, sorted, (row) => `${by} ${JSON.stringify(row[by])}`, (row) => h("tr", {},
-    h("th", { scope: "row", class: "name", title: row[by] ?? WITHOUT[by] }, named(by, row)),
-    numeric(count(row.requests)), numeric(priced(row, "paid_usd", among)), numeric(priced(row, "saved_usd", among)),
-    numeric(row.unpriced > 0 ? unpriced(row) : percent(permille(row.saved_usd, row.standard_usd)))), (row) => JSON.stringify([row, among]));
+  const { rows: sorted, decimals } = ranked(found);
+  rows(body, sorted, (row) => `${by} ${JSON.stringify(row.others ? true : row[by])}`, (row) => h("tr", {},
+    h("th", { scope: "row", class: "name", title: row.others ? OTHERS : row[by] ?? WITHOUT[by] }, named(by, row)),
+    numeric(count(row.requests)), numeric(priced(row, "paid_usd", decimals)), numeric(priced(row, "saved_usd", decimals)),
+    numeric(row.unpriced > 0 ? unpriced(row) : percent(permille(row.saved_usd, row.standard_usd)))), { see: (row) => JSON.stringify([row, decimals]), most: MOST });
 }
 
 /** Where nothing has a price there is no amount, which is not an amount of nothing. */
-function priced(row, field, among) {
-  return money(row.unpriced > 0 && row.unpriced >= row.succeeded ? null : row[field], among);
+function priced(row, field, decimals) {
+  return money(row.unpriced > 0 && row.unpriced >= row.succeeded ? null : row[field], decimals);
 }
 
 function unpriced(row) {
-  const why = `${plural(row.unpriced, "answer")} of a model without a price: counted in tokens, and in no sum of money`;
+  const why = `${plural(row.unpriced, "answer")} whose price is not known: counted in tokens, and in no sum of money`;
   return h("span", { class: "chip warn", title: why }, "unpriced");
 }
 
+/** A button that shows its requests, where they can be asked for. */
 function named(by, row) {
+  if (row.others) return h("span", { class: "none" }, "others");
   if (row[by] === null) return h("span", { class: "none" }, WITHOUT[by]);
-  if (by !== "tenant") return row[by];
-  return row.name ?? h("span", { class: "id" }, short(row.tenant));
+  if (by === "lane") return row.lane;
+  const name = by === "tenant" ? row.name ?? h("span", { class: "id" }, short(row.tenant)) : row[by];
+  return h("button", { type: "button", class: "named", "data-by": by, "data-value": row[by], "aria-label": `Show the requests of ${by} ${row.name ?? row[by]}` }, name);
 }

@@ -16,7 +16,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::stream;
-use http::header;
+use http::{HeaderName, header};
 use serde_json::Value;
 use tokio::{
     sync::{Mutex, OwnedSemaphorePermit, Semaphore},
@@ -26,7 +26,6 @@ use tokio::{
 use super::{Operator, status::status};
 use crate::{
     edge::{Edge, errors::ApiError},
-    engine::Engine,
     ports::StoreError,
 };
 
@@ -49,9 +48,11 @@ pub async fn follow(State(edge): State<Arc<Edge>>, _: Operator) -> Result<Respon
     let now = Instant::now();
     let following = Following {
         edge,
-        told: None,
+        told: Told {
+            number: None,
+            last: now,
+        },
         look: now,
-        last: now,
         _place: place,
     };
     let events = stream::unfold(following, |mut following| async move {
@@ -61,6 +62,8 @@ pub async fn follow(State(edge): State<Arc<Edge>>, _: Operator) -> Result<Respon
     let fixed = [
         (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),
         (header::CACHE_CONTROL, "no-store"),
+        // Nginx and its like keep bytes back without it.
+        (HeaderName::from_static("x-accel-buffering"), "no"),
     ];
     Ok((fixed, Body::from_stream(events)).into_response())
 }
@@ -88,7 +91,7 @@ impl Bulletins {
             .get_or_init(|| Arc::new(Semaphore::new(MAX_STREAMS)))
     }
 
-    async fn newest(&self, engine: &Engine) -> Result<(u64, Bytes), StoreError> {
+    async fn newest(&self, edge: &Edge) -> Result<(u64, Bytes), StoreError> {
         let mut newest = self.newest.lock().await;
         if let Some(fresh) = &*newest
             && fresh.made.elapsed() < EVERY
@@ -96,7 +99,7 @@ impl Bulletins {
             return Ok((fresh.number, fresh.text.clone()));
         }
         let made = Instant::now();
-        let status = serde_json::to_value(status(engine).await?);
+        let status = serde_json::to_value(status(edge).await?);
         let status = status.map_err(|error| StoreError::Io(error.into()))?;
         let text = Bytes::from(format!("event: status\ndata: {status}\n\n"));
         let compared = Arc::new(timeless(status));
@@ -117,15 +120,20 @@ impl Bulletins {
     }
 }
 
-/// Without what is another from one moment to the next although nothing happened.
+/// Without what is another from one moment to the next although nothing happened: ages,
+/// and what was seen of calls, which counts for less with time.
 fn timeless(mut status: Value) -> Value {
+    let fading: [(&str, &[&str]); 2] = [
+        ("batches", &["age_seconds"]),
+        ("live", &["latency_seconds", "calls_per_second"]),
+    ];
     if let Some(status) = status.as_object_mut() {
         status.remove("now");
-        let batches = status.get_mut("batches").and_then(Value::as_array_mut);
-        for batch in batches.into_iter().flatten() {
-            batch
-                .as_object_mut()
-                .map(|batch| batch.remove("age_seconds"));
+        for (list, fields) in fading {
+            let rows = status.get_mut(list).and_then(Value::as_array_mut);
+            for row in rows.into_iter().flatten().filter_map(Value::as_object_mut) {
+                row.retain(|field, _| !fields.contains(&field.as_str()));
+            }
         }
     }
     status
@@ -134,17 +142,15 @@ fn timeless(mut status: Value) -> Value {
 /// One stream.
 struct Following {
     edge: Arc<Edge>,
-    /// The number of the bulletin that it was told last.
-    told: Option<u64>,
+    told: Told,
     /// When it looks next.
     look: Instant,
-    /// When it was sent something.
-    last: Instant,
     _place: OwnedSemaphorePermit,
 }
 
 impl Following {
-    /// None where the process stops.
+    /// None where the process stops, and where nothing can be told: a stream that keeps
+    /// open says that all is well.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             tokio::select! {
@@ -152,21 +158,95 @@ impl Following {
                 () = self.edge.stopping.cancelled() => return None,
                 () = sleep_until(self.look) => {}
             }
-            let newest = self.edge.bulletins.newest(&self.edge.engine).await;
+            let newest = self.edge.bulletins.newest(&self.edge).await;
             let now = Instant::now();
             self.look = now + EVERY;
-            match newest {
-                Ok((number, text)) if self.told != Some(number) => {
-                    (self.told, self.last) = (Some(number), now);
-                    return Some(text);
-                }
-                Ok(_) => {}
-                Err(error) => tracing::error!(%error, "the status cannot be told"),
-            }
-            if now - self.last >= HEARTBEAT {
-                self.last = now;
-                return Some(Bytes::from_static(b":\n\n"));
+            match self.told.next(newest, now) {
+                Next::Say(text) => return Some(text),
+                Next::Silence => {}
+                Next::End => return None,
             }
         }
+    }
+}
+
+/// What a stream was told, and when.
+struct Told {
+    /// The number of its last bulletin.
+    number: Option<u64>,
+    /// When it was sent something.
+    last: Instant,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    Say(Bytes),
+    Silence,
+    End,
+}
+
+impl Told {
+    fn next(&mut self, newest: Result<(u64, Bytes), StoreError>, now: Instant) -> Next {
+        match newest {
+            Ok((number, text)) if self.number != Some(number) => {
+                (self.number, self.last) = (Some(number), now);
+                Next::Say(text)
+            }
+            Ok(_) if now - self.last >= HEARTBEAT => {
+                self.last = now;
+                Next::Say(Bytes::from_static(b":\n\n"))
+            }
+            Ok(_) => Next::Silence,
+            Err(error) => {
+                tracing::error!(%error, "the status cannot be told");
+                Next::End
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_fades_by_itself_is_no_change() {
+        let status = |second: u64, seconds: f64, in_flight: u64| {
+            json!({
+                "object": "offpeak.status",
+                "now": format!("2026-11-22T17:25:{second:02}.000Z"),
+                "live": [{
+                    "organization": "org-acme", "model": "gpt-4o-mini", "limit": 64,
+                    "in_flight": in_flight, "paused_until": null,
+                    "latency_seconds": seconds, "calls_per_second": 64.0 / seconds,
+                }],
+                "batches": [{"id": "ob_1", "state": "submitted", "age_seconds": second}],
+            })
+        };
+        let before = timeless(status(1, 2.31, 3));
+        assert_eq!(before, timeless(status(59, 2.28, 3)));
+        assert_ne!(before, timeless(status(1, 2.31, 4)));
+        assert_eq!(before["batches"][0]["state"], "submitted");
+    }
+
+    #[test]
+    fn a_stream_that_has_nothing_to_tell_ends() {
+        let start = Instant::now();
+        let mut told = Told {
+            number: None,
+            last: start,
+        };
+        let text = Bytes::from_static(b"event: status");
+        let bulletin = || Ok((7, text.clone()));
+        assert_eq!(told.next(bulletin(), start), Next::Say(text.clone()));
+        assert_eq!(told.next(bulletin(), start + EVERY), Next::Silence);
+        let heartbeat = Next::Say(Bytes::from_static(b":\n\n"));
+        assert_eq!(told.next(bulletin(), start + HEARTBEAT), heartbeat);
+        let broken = || Err(StoreError::Io(io::Error::other("the disk is gone")));
+        assert_eq!(told.next(broken(), start + HEARTBEAT), Next::End);
     }
 }

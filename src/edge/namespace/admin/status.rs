@@ -31,11 +31,11 @@ use crate::{
 const MAX_LOOKED_AT: usize = 2_000;
 
 pub async fn show(State(edge): State<Arc<Edge>>, _: Operator) -> Result<Response, ApiError> {
-    tell(&edge.engine).await
+    tell(&edge).await
 }
 
-pub async fn tell(engine: &Engine) -> Result<Response, ApiError> {
-    json(&status(engine).await?)
+pub async fn tell(edge: &Edge) -> Result<Response, ApiError> {
+    json(&status(edge).await?)
 }
 
 /// Those that have not ended, earliest deadline first; then those that have, the newest
@@ -71,6 +71,10 @@ pub async fn batches(
 pub(super) struct Status {
     object: &'static str,
     now: Shown<Timestamp>,
+    /// `server.public_url`, where it is set: callers' base URLs begin with it.
+    base_url: Option<String>,
+    /// Callers are not served where this is.
+    operators_apart: bool,
     paused: bool,
     requests: Requests,
     /// Since this process started.
@@ -172,7 +176,8 @@ struct BatchView {
 }
 
 /// How everything stands. The instant is told by `now` alone, and by the age of batches.
-pub(super) async fn status(engine: &Engine) -> Result<Status, StoreError> {
+pub(super) async fn status(edge: &Edge) -> Result<Status, StoreError> {
+    let engine = &edge.engine;
     let now = engine.now();
     let counts = engine.counts();
     let batches = engine.batches_in_flight();
@@ -181,6 +186,8 @@ pub(super) async fn status(engine: &Engine) -> Result<Status, StoreError> {
     Ok(Status {
         object: "offpeak.status",
         now: Shown(now),
+        base_url: edge.settings.base_url.clone(),
+        operators_apart: edge.settings.operators_apart,
         paused: engine.is_paused(),
         requests: Requests {
             open: counts.open(),
@@ -216,9 +223,15 @@ fn scope_view(scope: LiveScope) -> ScopeView {
         limit: scope.limit,
         in_flight: scope.in_flight,
         paused_until: scope.paused_until.map(Shown),
-        latency_seconds: scope.latency.as_secs_f64(),
-        calls_per_second: scope.capacity,
+        latency_seconds: rounded(scope.latency.as_secs_f64()),
+        calls_per_second: rounded(scope.capacity),
     }
+}
+
+/// To three significant digits: more are not known.
+fn rounded(number: f64) -> f64 {
+    let text = format!("{number:.2e}");
+    text.parse().unwrap_or(number)
 }
 
 impl BatchView {

@@ -1,7 +1,8 @@
 //! What operators ask of the requests, batches and webhooks of all tenants.
 
 use super::{
-    BadQuery, DEFAULT_LIST, ListQuery, MAX_LIST, bad, bad_cursor, limit, pairs, status, unknown,
+    BadQuery, DEFAULT_LIST, ListQuery, MAX_LIST, bad, bad_cursor, instant, limit, pairs, status,
+    unknown,
 };
 use crate::{
     edge::namespace::cursor::{AcrossCursor, ListCursor},
@@ -70,6 +71,9 @@ impl RequestsQuery {
                 "tenant" => asked.whose = Some(Whose(value)),
                 "tag" => filters.tag = Some(value),
                 "model" => filters.model = Some(value),
+                "created_before" => {
+                    filters.created_before = Some(instant("created_before", &value)?);
+                }
                 "limit" => filters.limit = Some(limit(&value, MAX_LIST)?),
                 "after" => after = Some(value),
                 _ => return Err(unknown(&name)),
@@ -88,13 +92,16 @@ impl RequestsQuery {
         asked.order = match after {
             Some(text) => decoded(text)?,
             None if ended => Order::Ended(None),
-            None => Order::Admitted(None),
+            // A page that was followed by another ends at its cursor, which is older.
+            None => Order::Admitted(asked.asked.start().map(ListCursor)),
         };
         Ok(asked)
     }
 
     pub fn takes(&self, view: &View) -> bool {
-        self.asked.takes(&view.request, view.state)
+        let born = view.request.key.id.born();
+        let bound = self.asked.created_before;
+        bound.is_none_or(|bound| born < bound) && self.asked.takes(&view.request, view.state)
     }
 
     pub fn limit(&self) -> usize {
@@ -170,7 +177,7 @@ impl BatchesQuery {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::id::RequestId;
+    use crate::model::{id::RequestId, time::Timestamp};
 
     #[test]
     fn what_has_ended_is_listed_by_its_end() {
@@ -178,6 +185,9 @@ mod tests {
         let order = |query: &str| parse(query).unwrap().order;
         assert_eq!(order(""), Order::Admitted(None));
         assert_eq!(order("status=queued&tag=a"), Order::Admitted(None));
+        let bound = ListCursor(RequestId::new(Timestamp::from_secs(9), 0));
+        let asked = order("status=queued&created_before=9");
+        assert_eq!(asked, Order::Admitted(Some(bound)));
         for ended in ["ended", "succeeded", "failed", "cancelled"] {
             assert_eq!(order(&format!("status={ended}")), Order::Ended(None));
         }

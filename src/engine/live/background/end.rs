@@ -159,15 +159,16 @@ impl Engine {
         match self.cancel_remote(credential, remote).await {
             Ok(found) => match found.status {
                 ResponseStatus::Completed | ResponseStatus::Incomplete => {
-                    let lane = attempt.lane;
-                    let outcome = self.outcome_of(payer.model, String::new(), lane, &answer(found));
+                    let (lane, answer) = (attempt.lane, answer(found));
+                    let outcome = self.outcome_of(payer.model, String::new(), lane, &answer);
                     let attempt = Attempt {
                         ended: Some(outcome.finished),
                         usage: outcome.usage,
                         bill: outcome.bill,
                         ..attempt
                     };
-                    self.account_late_live(payer, &outcome, earlier, attempt)
+                    let late = (&outcome, &answer.body[..]);
+                    self.account_late_live(payer, late, earlier, attempt)
                         .await?;
                 }
                 ResponseStatus::Failed | ResponseStatus::Cancelled => {
