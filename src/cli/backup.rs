@@ -64,7 +64,7 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
             "object": "offpeak.backup", "file": args.file, "records": pairs, "commits": commits,
         }))?,
         false => say(format_args!(
-            "{} holds {pairs} records and {commits} commits. The master key is not in it.",
+            "{} holds {pairs} records and {commits} changes that came meanwhile. The master key is not in it.",
             args.file.display()
         ))?,
     }

@@ -113,7 +113,8 @@ impl Reading {
             let _ = writeln!(text, "{line}");
         };
         match self.differences.as_slice() {
-            [] => line("All settings are at their defaults.".into()),
+            [] if self.problems.is_empty() => line("All settings are at their defaults.".into()),
+            [] => {}
             [_] => line("One setting differs from its default:".into()),
             more => line(format!(
                 "{} settings differ from their defaults:",

@@ -25,7 +25,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     };
     let end = end.map_err(|error| Failure::Other(error.to_string()))?;
     say(format_args!(
-        "restored {} records and {} commits into {}. Start the server with the master key of \
+        "restored {} records, and {} changes that came while they were read, into {}. Start the server with the master key of \
          the one that was backed up: with another, or without one, it does not start.",
         end.pairs,
         end.commits,

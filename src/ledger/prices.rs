@@ -121,7 +121,9 @@ impl Prices {
     }
 
     fn metered(&self, model: &str, billed: Billed, metered: &Metered) -> Option<Bill> {
-        match metered.known && !metered.sound {
+        // What costs nothing costs as much whatever its tokens are: moderations tell none.
+        let free = self.find(model).is_some_and(|(_, model)| model.is_free());
+        match (metered.known || free) && !metered.sound {
             true => self.priced(model, billed, &metered.usage, metered.long_kept),
             false => None,
         }
@@ -199,6 +201,10 @@ impl Prices {
 }
 
 impl Model {
+    fn is_free(&self) -> bool {
+        self.long.is_none() && self.usual.standard.is_free()
+    }
+
     /// What applies to an answer with this usage.
     fn of(&self, usage: &Usage) -> &Lanes {
         match &self.long {

@@ -41,9 +41,12 @@ impl fmt::Display for BadDeadline {
         write!(
             f,
             " Accepted: a duration counted from receipt, such as `90s`, `6h` or `1day 2h`, \
-             or an RFC 3339 instant, such as `2030-01-31T06:00:00Z`, at most {} away.",
-            humantime::format_duration(self.max)
-        )
+             or an RFC 3339 instant, such as `2030-01-31T06:00:00Z`"
+        )?;
+        match self.max {
+            Duration::MAX => f.write_str("."),
+            max => write!(f, ", at most {} away.", humantime::format_duration(max)),
+        }
     }
 }
 

@@ -96,7 +96,7 @@ impl SledKv {
         *self.tally.lock() = tally;
     }
 
-    /// Counts what is [`COUNTED`], to count on from. Reads their keys.
+    /// Counts what is `COUNTED`, to count on from. Reads their keys.
     pub fn recount(&self) -> Result<(), StoreError> {
         let mut counts = Counts::default();
         for kind in COUNTED {

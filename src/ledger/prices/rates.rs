@@ -15,6 +15,10 @@ pub struct Rates {
 }
 
 impl Rates {
+    pub fn is_free(&self) -> bool {
+        (self.input, self.output) == (Usd::ZERO, Usd::ZERO)
+    }
+
     /// None where some of what is written to the cache is kept for longer, and what that
     /// costs is not known.
     pub fn price(&self, usage: &Usage, long_kept: u64) -> Option<Usd> {

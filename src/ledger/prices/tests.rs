@@ -233,6 +233,19 @@ fn every_kind_of_token_has_its_rate() {
     }
 }
 
+#[test]
+fn what_costs_nothing_needs_no_count_of_its_tokens() {
+    let prices = Prices::parse(OWN).unwrap();
+    let untold = Metered {
+        known: false,
+        ..Metered::default()
+    };
+    let nothing = Some(Bill::default());
+    let bill = |model| prices.bill_of(model, Lane::Standard, &untold);
+    assert_eq!(bill("omni-moderation-latest"), nothing);
+    assert_eq!(bill("text-embedding-3-small"), None);
+}
+
 /// A provider that counts more cached tokens than tokens is not paid for it.
 #[test]
 fn parts_are_never_more_than_the_whole() {
