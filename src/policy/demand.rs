@@ -46,12 +46,12 @@ const SURE: f64 = 0.8;
 
 /// From when on work that is due then may have to run live with all else that is firm. Were
 /// that at once, promises up to the last call that fits would make all of them leave their
-/// batches at once, at the full price: a batch has the first half of the time to itself. A
+/// batches at once, at the full price: a batch has the first quarter of the time to itself. A
 /// flex call answers soon or not at all.
 pub fn runs_live_from(now: Timestamp, due: Timestamp, lane: Lane) -> Timestamp {
     match lane {
         Lane::Standard | Lane::Flex => now,
-        Lane::Batch | Lane::Background8h | Lane::Background2h => now + now.until(due) / 2,
+        Lane::Batch | Lane::Background8h | Lane::Background2h => now + now.until(due) / 4,
     }
 }
 
