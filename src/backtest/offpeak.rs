@@ -23,7 +23,7 @@ use super::{
 use crate::{
     model::{attempt::Lane, request::Bucket, time::Timestamp},
     policy::{
-        demand::{Capacity, Demand},
+        demand::{self, Capacity, Demand},
         plan::{Choice, Leave, Stay},
     },
 };
@@ -119,10 +119,10 @@ impl Offpeak {
     }
 
     /// Whether one more call due then could be promised, and if so its promise.
-    fn promise(&mut self, now: Timestamp, request: RequestIx, due: Timestamp) -> bool {
+    fn promise(&mut self, from: Timestamp, request: RequestIx, due: Timestamp) -> bool {
         let work = self.demand.iter().map(demand);
         let more = Demand::of_calls(due, 1.0);
-        if !self.capacity.has_room(now, more, work) {
+        if !self.capacity.has_room(from, more, work) {
             return false;
         }
         let known = &mut self.known[request as usize];
@@ -356,7 +356,13 @@ impl Player for Offpeak {
         self.known[request as usize].bucket = key.bucket;
         // By the bucket, as the demand is counted.
         let due = key.bucket.start.min(asked.deadline);
-        key.firm = self.promise(world.now, request, due);
+        let lane = self
+            .learner
+            .plan
+            .choose(world.now.until(asked.deadline))
+            .lane;
+        let from = demand::runs_live_from(world.now, due, lane);
+        key.firm = self.promise(from, request, due);
         if key.firm {
             world.tally.promise(request);
             self.turn_soon(world);

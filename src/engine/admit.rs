@@ -15,7 +15,7 @@ use crate::{
         time::Timestamp,
         trace::TraceParent,
     },
-    policy::{allowance::Exceeded, lane},
+    policy::{allowance::Exceeded, demand, lane, plan::Plan},
     ports::{self, Admission, StoreError},
 };
 
@@ -271,13 +271,7 @@ impl Engine {
         let destination = self.destination(call);
         let scope = self.scope_of(&destination);
         let plan = self.plan(&scope, call.endpoint, call.store);
-        let (lane, reason) = match &call.live_only {
-            Some(reason) => (Lane::Standard, reason.clone()),
-            None => {
-                let choice = lane::choose(now, call.deadline, call.on_late, &plan);
-                (choice.lane, choice.reason)
-            }
-        };
+        let lane::Choice { lane, reason } = chosen(call, now, &plan);
         let mut cohort = Cohort {
             destination: destination.id,
             on_late: call.on_late,
@@ -288,7 +282,7 @@ impl Engine {
         let wants = call.on_late == OnLate::Rescue;
         let paid_for = lane == Lane::Standard
             || self.covers(&destination, call.line_bytes, cohort.bucket.start);
-        let asked = (wants && paid_for).then(|| self.asked(call, &scope, plan.live()));
+        let asked = (wants && paid_for).then(|| self.asked(call, &scope, lane, plan.live()));
         let mut summary = self.summary.lock();
         cohort.guarantee = summary.promise(&destination, &cohort, asked.as_ref());
         drop(summary);
@@ -334,9 +328,11 @@ impl Engine {
     }
 
     /// What a promise to the call would be kept with.
-    fn asked(&self, call: &Call, scope: &ScopeKey, live: Duration) -> Asked {
+    fn asked(&self, call: &Call, scope: &ScopeKey, lane: Lane, live: Duration) -> Asked {
+        let now = self.now();
         Asked {
-            now: self.now(),
+            now,
+            from: demand::runs_live_from(now, call.deadline, lane),
             deadline: call.deadline,
             line_bytes: call.line_bytes,
             capacity: self.capacity(scope, live).sure(),
@@ -398,7 +394,9 @@ impl Engine {
         }
         let destination = self.destination(call);
         let scope = self.scope_of(&destination);
-        let asked = self.asked(call, &scope, self.live_takes(&scope));
+        let plan = self.plan(&scope, call.endpoint, call.store);
+        let lane = chosen(call, self.now(), &plan).lane;
+        let asked = self.asked(call, &scope, lane, self.live_takes(&scope));
         if let Some(kept) = asked.is_too_short() {
             return Err(Refused::TooShort { kept });
         }
@@ -427,5 +425,16 @@ impl Engine {
             }
             Place::Line(_) => tracing::error!(id = %request.key.id, "admitted into a batch"),
         }
+    }
+}
+
+/// The lane that the call begins in, and why.
+fn chosen(call: &Call, now: Timestamp, plan: &Plan) -> lane::Choice {
+    match &call.live_only {
+        Some(reason) => lane::Choice {
+            lane: Lane::Standard,
+            reason: reason.clone(),
+        },
+        None => lane::choose(now, call.deadline, call.on_late, plan),
     }
 }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::model::time::Timestamp;
+use crate::model::{attempt::Lane, time::Timestamp};
 
 /// What a scope can run live.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,6 +43,17 @@ pub struct Demand {
 /// foresees: calls that take longer than in the mean, or are put off, and others that
 /// take of the same limits.
 const SURE: f64 = 0.8;
+
+/// From when on work that is due then may have to run live with all else that is firm. Were
+/// that at once, promises up to the last call that fits would make all of them leave their
+/// batches at once, at the full price: a batch has the first quarter of the time to itself. A
+/// flex call answers soon or not at all.
+pub fn runs_live_from(now: Timestamp, due: Timestamp, lane: Lane) -> Timestamp {
+    match lane {
+        Lane::Standard | Lane::Flex => now,
+        Lane::Batch | Lane::Background8h | Lane::Background2h => now + now.until(due) / 4,
+    }
+}
 
 impl Demand {
     /// Where tokens are not limited.

@@ -120,6 +120,8 @@ impl Books {
 /// What a promise is given by.
 pub(in crate::engine) struct Asked {
     pub now: Timestamp,
+    /// When it would begin to run live with all that is firm, at the earliest.
+    pub from: Timestamp,
     pub deadline: Timestamp,
     pub line_bytes: u32,
     /// What the scope can run live.
@@ -228,9 +230,9 @@ impl Summary {
         let empty = Book::default();
         let books = self.demands.scopes.get(scope);
         let firm = books.map_or(&empty, |books| &books.firm);
-        let (now, more) = (asked.now, asked.demand());
-        firm.has_room(&asked.capacity, now, more)
-            && self.demands.firm.has_room(&asked.whole, now, more)
+        let (from, more) = (asked.from, asked.demand());
+        firm.has_room(&asked.capacity, from, more)
+            && self.demands.firm.has_room(&asked.whole, from, more)
     }
 
     /// What a tenant was promised for a time, by where it goes. Nothing where rescues

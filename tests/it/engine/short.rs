@@ -52,8 +52,8 @@ async fn left_beside(others: usize) -> Duration {
     .await;
     let pause = refusal(429, Some(600));
     world.fault(Operation::Responses, pause);
-    let others = admit_many(&world, others, unbatched).await;
     let calls = admit_many(&world, 25, never).await;
+    let others = admit_many(&world, others, unbatched).await;
     for (request, outcome) in others.iter().chain(&calls).zip(
         world
             .all_done(&[keys(&others), keys(&calls)].concat())
