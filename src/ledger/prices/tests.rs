@@ -235,7 +235,7 @@ fn every_kind_of_token_has_its_rate() {
 
 #[test]
 fn what_costs_nothing_needs_no_count_of_its_tokens() {
-    let prices = Prices::parse(OWN).unwrap();
+    let prices = Prices::built_in().unwrap();
     let untold = Metered {
         known: false,
         ..Metered::default()
