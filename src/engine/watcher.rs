@@ -147,8 +147,7 @@ impl Engine {
         let overdue = self.is_older(&batch, self.longest_life());
         let left = self.wanted(batch.id).or(overdue.then_some(Left::Overdue));
         if left.is_some() && batch.state == BatchState::Submitted {
-            batch.left = left;
-            return self.ask_to_cancel(batch, &id, &credential).await;
+            return self.ask_to_cancel(batch, left, &id, &credential).await;
         }
         self.touch(batch);
         Ok(())
@@ -190,12 +189,14 @@ impl Engine {
     async fn ask_to_cancel(
         self: &Arc<Self>,
         mut batch: Batch,
+        why: Option<Left>,
         id: &str,
         credential: &Credential,
     ) -> Result<(), StoreError> {
         match self.provider.cancel_batch(credential, id).await {
             Ok(()) => {
                 batch.cancel_sent = Some(self.now());
+                batch.left = why;
                 let due = self.now() + self.settings.watch.poll_interval;
                 self.advance(&mut batch, BatchEvent::Cancel, due).await
             }

@@ -45,7 +45,7 @@ pub fn ending(
         usage: outcome.usage,
         paid: bill.paid,
         standard: bill.standard,
-        rescue_paid: rescue_paid(rescued, outcome, reserved),
+        rescue_paid: rescue_paid(&request.entry(), outcome, reserved),
         reckoned,
         slack: match answered {
             true => Slack::of(request.deadline, outcome.finished),
@@ -64,12 +64,12 @@ pub fn late_answer(
     reserved: Option<Usd>,
     reckoned: Usd,
 ) -> LedgerRow {
-    let rescued = entry.is_some_and(|entry| entry.is_rescued_in(outcome.source.lane()));
+    let rescue_paid = entry.map(|entry| rescue_paid(entry, outcome, reserved));
     LedgerRow {
         paid_twice: u64::from(twice),
         usage: outcome.usage,
         paid: outcome.bill.unwrap_or_default().paid,
-        rescue_paid: rescue_paid(rescued, outcome, reserved),
+        rescue_paid: rescue_paid.unwrap_or_default(),
         reckoned,
         ..LedgerRow::default()
     }
@@ -85,11 +85,12 @@ pub fn unaccounted(attempt: &Attempt) -> LedgerRow {
     }
 }
 
-/// What a rescue cost: its bill, or what the budget kept for it where its price is not
-/// known. Errors are not billed.
-fn rescue_paid(rescued: bool, outcome: &Outcome, reserved: Option<Usd>) -> Usd {
+/// What a rescue from a batch cost: its bill, or what the budget kept for it where its
+/// price is not known. Errors are not billed. What was never in a batch has no cheap lane
+/// to go back to: no budget could stop it, and so none is used up by it.
+fn rescue_paid(entry: &Entry, outcome: &Outcome, reserved: Option<Usd>) -> Usd {
     match outcome.bill {
-        _ if !rescued => Usd::ZERO,
+        _ if !(entry.is_rescue() && entry.is_rescued_in(outcome.source.lane())) => Usd::ZERO,
         Some(bill) => bill.paid,
         None if outcome.state == State::Succeeded => reserved.unwrap_or_default(),
         None => Usd::ZERO,
@@ -168,7 +169,7 @@ mod tests {
                 Some((O::Rescue, L::Flex)),
                 (S::Succeeded, L::Standard, Some(7)),
                 None,
-                7,
+                0,
             ),
             (
                 Some((O::Rescue, L::Flex)),

@@ -78,6 +78,12 @@ impl Settings {
             (None, Some(url)) => (base, url.parse()),
             (None, None) => return Ok(self),
         };
+        // What others of this environment are told holds for us too.
+        let is =
+            |name, value: &str| set(name).is_some_and(|it| it.trim().eq_ignore_ascii_case(value));
+        if is("OTEL_SDK_DISABLED", "true") || is("OTEL_TRACES_EXPORTER", "none") {
+            return Ok(self);
+        }
         let (name, collector) = named;
         self.endpoint = Some(collector.map_err(|bad| BadVariable::Collector(name, bad))?);
         let protocols = [
@@ -223,6 +229,16 @@ mod tests {
                 url("http://w/x"),
             ),
             ("http://s", &[(BASE, "http://b")], url("http://s/v1/traces")),
+            (
+                "",
+                &[(BASE, "http://b"), ("OTEL_TRACES_EXPORTER", "none")],
+                Ok(None),
+            ),
+            (
+                "",
+                &[(BASE, "http://b"), ("OTEL_SDK_DISABLED", "TRUE")],
+                Ok(None),
+            ),
         ] {
             assert_eq!(within(endpoint, set), found, "{endpoint:?}, {set:?}");
         }

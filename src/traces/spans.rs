@@ -4,7 +4,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use opentelemetry::{
     InstrumentationScope, Key, KeyValue, Value,
     trace::{
@@ -72,14 +72,20 @@ pub fn request(id: SpanId, span: RequestSpan) -> SpanData {
     }
 }
 
+/// As OpenTelemetry has it: what callers make up is one word, however long it is.
+fn method(method: &Method) -> &'static str {
+    const KNOWN: [&str; 9] = [
+        "GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS", "TRACE", "CONNECT",
+    ];
+    let known = KNOWN.into_iter().find(|known| *known == method.as_str());
+    known.unwrap_or("_OTHER")
+}
+
 /// A call that was over at `end`.
 pub fn call(id: SpanId, span: CallSpan, end: Timestamp) -> SpanData {
     let end = instant(end);
     let mut attributes = span.endpoint.map(endpoint).unwrap_or_default();
-    attributes.push(KeyValue::new(
-        "http.request.method",
-        span.method.as_str().to_owned(),
-    ));
+    attributes.push(KeyValue::new("http.request.method", method(&span.method)));
     attributes.extend(span.status.map(|status| status_code(status.as_u16())));
     let broken = |why: &'static str| Some((Value::from(why), why));
     let error = match span.status {
@@ -221,7 +227,6 @@ fn instant(at: Timestamp) -> SystemTime {
 
 #[cfg(test)]
 mod tests {
-    use http::Method;
 
     use super::*;
     use crate::model::trace::TraceId as Trace;

@@ -178,7 +178,11 @@ impl Caller {
     pub async fn knows(&self, id: RequestId) -> Result<bool, Over> {
         let reply = self.get(&format!("/offpeak/v1/requests/{id}")).await?;
         self.pace.well();
-        Ok(reply.status() != StatusCode::NOT_FOUND)
+        if reply.status() != StatusCode::NOT_FOUND {
+            return Ok(true);
+        }
+        // A proxy's own 404 says nothing of the request.
+        Ok(told(&reply.bytes().await.unwrap_or_default()).0 != "not_found")
     }
 
     /// Whether it knows one of them.
@@ -303,6 +307,10 @@ fn judged(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Asked {
             None => Asked::Distress,
             wait => Asked::Later(wait),
         },
+        // A proxy's own word, as while what is behind it starts again.
+        status if is_of_others(&code, &message) && status != StatusCode::PAYLOAD_TOO_LARGE => {
+            Asked::Distress
+        }
         status => Asked::Answered(Sent::Refused(status.as_u16(), on_one_line(body))),
     }
 }
@@ -312,6 +320,11 @@ fn told(body: &[u8]) -> (String, String) {
     let error: Value = serde_json::from_slice(body).unwrap_or_default();
     let field = |name: &str| error["error"][name].as_str().unwrap_or_default().to_owned();
     (field("code"), field("message"))
+}
+
+/// Offpeak's errors have a message at least, and so have the provider's.
+fn is_of_others(code: &str, message: &str) -> bool {
+    code.is_empty() && message.is_empty()
 }
 
 /// What is no JSON is a string.
@@ -381,6 +394,12 @@ mod tests {
         }
         let silent = judged(StatusCode::SERVICE_UNAVAILABLE, &HeaderMap::new(), b"");
         assert!(matches!(silent, Asked::Distress), "{silent:?}");
+        let proxys = judged(
+            StatusCode::NOT_FOUND,
+            &HeaderMap::new(),
+            b"404 page not found\n",
+        );
+        assert!(matches!(proxys, Asked::Distress), "{proxys:?}");
     }
 
     #[test]

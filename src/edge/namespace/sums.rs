@@ -100,8 +100,9 @@ impl<T: Sum> Groups<T> {
         }
     }
 
-    /// There were too many names: for the same rows once more, where those that more than
-    /// one of [`MOST`] calls had are told one by one, and all others together.
+    /// There were too many names: for the same rows once more, where [`MOST`] are told one
+    /// by one, those that more than one of so many calls had among them, and all others
+    /// together.
     pub fn again(&self) -> Option<Self> {
         let Bound::Most {
             largest,
@@ -110,9 +111,19 @@ impl<T: Sum> Groups<T> {
         else {
             return None;
         };
-        let names = largest.names();
+        let mut named: BTreeMap<String, T> = BTreeMap::new();
+        // Of the rest, the largest of those that were counted.
+        let mut rest: Vec<_> = self.named.iter().collect();
+        rest.sort_by_key(|(_, sums)| std::cmp::Reverse(sums.calls()));
+        let rest = rest.into_iter().map(|(name, _)| name.as_str());
+        for name in largest.names().chain(rest) {
+            if named.len() == MOST {
+                break;
+            }
+            named.entry(name.to_owned()).or_default();
+        }
         Some(Groups {
-            named: names.map(|name| (name.to_owned(), T::default())).collect(),
+            named,
             bound: Bound::Known { others: None },
             ..Groups::by(self.label)
         })

@@ -137,6 +137,12 @@ impl Asked {
         (self.now + kept > self.deadline).then_some(kept)
     }
 
+    /// A call by itself has room where its time is not too short.
+    fn from(&self, capacity: &Capacity) -> Timestamp {
+        let alone = capacity.for_one(self.line_bytes.into()) + Duration::from_millis(1);
+        self.from.min(self.deadline - alone).max(self.now)
+    }
+
     fn demand(&self) -> Demand {
         Demand {
             due: self.deadline,
@@ -230,9 +236,12 @@ impl Summary {
         let empty = Book::default();
         let books = self.demands.scopes.get(scope);
         let firm = books.map_or(&empty, |books| &books.firm);
-        let (from, more) = (asked.from, asked.demand());
-        firm.has_room(&asked.capacity, from, more)
-            && self.demands.firm.has_room(&asked.whole, from, more)
+        let more = asked.demand();
+        firm.has_room(&asked.capacity, asked.from(&asked.capacity), more)
+            && self
+                .demands
+                .firm
+                .has_room(&asked.whole, asked.from(&asked.whole), more)
     }
 
     /// What a tenant was promised for a time, by where it goes. Nothing where rescues

@@ -74,7 +74,7 @@ function facts(request) {
     ["Provider’s request", request.provider_request_id],
     ["Tokens", usage && `${count(usage.input_tokens)} in (${count(usage.cached_tokens)} cached), ${count(usage.output_tokens)} out`],
     ["Cost", request.cost_usd && money(request.cost_usd, decimals)], ["Would have cost", request.standard_usd && money(request.standard_usd, decimals)],
-    ["Saved", request.saved_usd && money(request.saved_usd, decimals)], ["Paid twice", request.also_paid_usd && money(request.also_paid_usd)],
+    ["Saved", request.saved_usd && money(request.saved_usd, decimals)], [request.cost_usd ? "Paid twice" : "Paid for nothing", request.also_paid_usd && money(request.also_paid_usd)],
     ["Webhook", request.webhook && h("span", {}, request.webhook.target, h("span", { class: "under" }, hook(request.webhook)))],
     ["Reason", request.reason],
   ];

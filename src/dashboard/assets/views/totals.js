@@ -27,7 +27,7 @@ export function show(savings) {
   say(byId("total-on-time-note"), `${count(onTime(total.slack))} of ${plural(knownSlack(total.slack), "answer")}`);
   figure("late", total.late, "bad");
   figure("rescued", total.rescued, "");
-  byId("total-rescued-note").replaceChildren("for ", money(total.rescue_paid_usd));
+  byId("total-rescued-note").replaceChildren("from batches, for ", money(total.rescue_paid_usd));
   figure("paid-twice", total.paid_twice, "warn");
   figure("unaccounted", total.unaccounted, "warn");
   figure("unpriced", total.unpriced, "warn");
