@@ -155,7 +155,7 @@ impl Engine {
 fn reason(request: &Request, attempt: &Attempt) -> String {
     let planned = &request.reason;
     let why = match (request.lane, request.cohort.on_late) {
-        (Lane::Batch, OnLate::Rescue) => "rescued, to be in time",
+        (Lane::Batch, OnLate::Rescue) => "rescued: the batch would not have answered in time",
         // Only a batch that is refused for good sends these here.
         (Lane::Batch, OnLate::Wait | OnLate::Fail) if attempt.lane == Lane::Standard => {
             "at the ordinary price: the provider refused the batch"
