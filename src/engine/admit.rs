@@ -396,7 +396,7 @@ impl Engine {
         let scope = self.scope_of(&destination);
         let plan = self.plan(&scope, call.endpoint, call.store);
         let lane = chosen(call, self.now(), &plan).lane;
-        let asked = self.asked(call, &scope, lane, self.live_takes(&scope));
+        let asked = self.asked(call, &scope, lane, plan.live());
         if let Some(kept) = asked.is_too_short() {
             return Err(Refused::TooShort { kept });
         }

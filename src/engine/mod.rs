@@ -181,6 +181,9 @@ pub struct Engine {
 /// provider comes back.
 const HARVESTS: usize = 8;
 
+/// With fewer bytes to spare on the disk large calls are refused already.
+const LITTLE: u64 = 1 << 20;
+
 /// What the reconcilers have in hand.
 #[derive(Default)]
 struct Inflights {
@@ -369,8 +372,6 @@ impl Engine {
             id: RequestId::MIN,
         };
         self.store.erase(nobodys).await?;
-        // With so little to spare, large calls are refused already.
-        const LITTLE: u64 = 1 << 20;
         match self.store.spare_bytes().await? {
             0..LITTLE => Err(StoreError::Full),
             _ => Ok(()),

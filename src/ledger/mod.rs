@@ -6,7 +6,7 @@ mod usage;
 
 pub use estimate::{expected, expected_of};
 pub use prices::{BadPrices, Prices, Quote, litellm, undated};
-pub use usage::{Metered, Tier, meter, meter_stream};
+pub use usage::{Metered, Tier, meter, meter_framed, meter_stream};
 
 use crate::model::{
     attempt::Attempt,

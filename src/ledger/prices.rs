@@ -122,8 +122,8 @@ impl Prices {
 
     fn metered(&self, model: &str, billed: Billed, metered: &Metered) -> Option<Bill> {
         // What costs nothing costs as much whatever its tokens are: moderations tell none.
-        let free = self.find(model).is_some_and(|(_, model)| model.is_free());
-        match (metered.known || free) && !metered.sound {
+        let is_free = || self.find(model).is_some_and(|(_, model)| model.is_free());
+        match !metered.sound && (metered.known || is_free()) {
             true => self.priced(model, billed, &metered.usage, metered.long_kept),
             false => None,
         }

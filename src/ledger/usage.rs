@@ -4,7 +4,10 @@
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::model::{attempt::Lane, request::Usage};
+use crate::model::{
+    attempt::Lane,
+    request::{Framing, Usage},
+};
 
 /// What an answer says of its own cost.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,6 +71,14 @@ impl Metered {
 /// responses (`input_tokens`).
 pub fn meter(answer: &[u8]) -> Metered {
     serde_json::from_slice::<Answer>(answer).map_or_else(|_| Metered::default(), Answer::metered)
+}
+
+/// The same for an answer that is framed so.
+pub fn meter_framed(framing: Framing, answer: &[u8]) -> Metered {
+    match framing {
+        Framing::Json => meter(answer),
+        Framing::EventStream => meter_stream(answer),
+    }
 }
 
 /// The same for an answer that was streamed: the last event that has usage, and

@@ -373,13 +373,6 @@ pub trait Store: Send + Sync + 'static {
 
     // ---- money
 
-    /// A tenant's rows from the hour `since` on, counted from the Unix epoch.
-    async fn ledger(
-        &self,
-        tenant: TenantId,
-        since: u32,
-    ) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError>;
-
     /// Rows by tenant and hour, from after `after`: fewer than `limit` are the last.
     async fn ledger_page(
         &self,

@@ -264,10 +264,10 @@ async fn a_request_is_open_and_then_done(store: &dyn Store) {
         (page.entries[0].sequence, page.entries[0].key),
         (sequence, key)
     );
-    let ledger = store.ledger(key.tenant, 0).await.unwrap();
+    let ledger = ledger_of(store, key.tenant, 0).await;
     assert_eq!(ledger, [(one_more(&asked).key, one_more(&asked).row)]);
-    assert_eq!(store.ledger(key.tenant, 1).await.unwrap(), ledger);
-    assert_eq!(store.ledger(key.tenant, 2).await.unwrap(), []);
+    assert_eq!(ledger_of(store, key.tenant, 1).await, ledger);
+    assert_eq!(ledger_of(store, key.tenant, 2).await, []);
 
     assert!(store.erase(key).await.unwrap());
     assert_eq!(content(store, &asked).await, None);
@@ -466,7 +466,7 @@ async fn of_two_endings_one_counts(store: &dyn Store) {
         panic!("it is done");
     };
     assert_eq!(outcome.finished, finished);
-    let ledger = store.ledger(asked.key.tenant, 0).await.unwrap();
+    let ledger = ledger_of(store, asked.key.tenant, 0).await;
     assert_eq!(ledger[0].1.requests, 1);
     assert_eq!(
         store
@@ -535,9 +535,7 @@ async fn many_are_claimed_at_once(store: &dyn Store) {
     assert_eq!(sequences.len(), 450);
     assert!(sequences.is_sorted_by(|a, b| a < b));
     assert_eq!(
-        store.ledger(asked[0].key.tenant, 0).await.unwrap()[0]
-            .1
-            .requests,
+        ledger_of(store, asked[0].key.tenant, 0).await[0].1.requests,
         450
     );
     assert_eq!(store.lines(batch_id(1), None, 9).await.unwrap(), []);
@@ -664,7 +662,7 @@ async fn attempts_are_accounted_once(store: &dyn Store) {
     let late = || store.account(key, attempt(batch, AttemptState::Late), one_more(&asked));
     assert!(late().await.unwrap());
     assert!(!late().await.unwrap());
-    assert_eq!(store.ledger(key.tenant, 0).await.unwrap()[0].1.requests, 2);
+    assert_eq!(ledger_of(store, key.tenant, 0).await[0].1.requests, 2);
     let states: Vec<_> = store
         .attempts(key)
         .await
@@ -733,7 +731,7 @@ async fn what_is_owed_of_an_erased_request_is_booked_once(store: &dyn Store) {
         assert!(account().await.unwrap());
         assert!(!account().await.unwrap());
     }
-    assert_eq!(store.ledger(key.tenant, 0).await.unwrap()[0].1.requests, 3);
+    assert_eq!(ledger_of(store, key.tenant, 0).await[0].1.requests, 3);
     assert_eq!(store.unbooked(None).await.unwrap(), []);
     assert_eq!(store.attempts(key).await.unwrap(), []);
 }
@@ -1210,6 +1208,16 @@ async fn endings_of_all_tenants_are_read_from_the_last(store: &dyn Store) {
             assert_eq!(read, expected, "{limit} at a time");
         }
     }
+}
+
+/// All of a tenant's rows from the hour `since` on.
+pub async fn ledger_of(
+    store: &dyn Store,
+    tenant: TenantId,
+    since: u32,
+) -> Vec<(LedgerKey, LedgerRow)> {
+    let rows = LedgerRows::of_tenant(tenant, since);
+    store.ledger_page(&rows, None, usize::MAX).await.unwrap()
 }
 
 async fn dead_letters_of_all_tenants_are_counted_and_read_in_pages(store: &dyn Store) {

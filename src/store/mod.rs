@@ -741,15 +741,6 @@ impl<K: Kv> Store for KvStore<K> {
             .await
     }
 
-    async fn ledger(
-        &self,
-        tenant: TenantId,
-        since: u32,
-    ) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError> {
-        self.read_synced(usize::MAX, move |kv| reads::ledger(kv, tenant, since))
-            .await
-    }
-
     async fn ledger_page(
         &self,
         rows: &LedgerRows,

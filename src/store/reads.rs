@@ -20,7 +20,6 @@ use crate::{
         hook::{Secrets, TurnedOff},
         id::{BatchId, CallDigest, CredentialId, ReceiverId, RequestId, RequestKey, TenantId},
         issued::IssuedKey,
-        ledger::{LedgerKey, LedgerRow},
         request::{Cohort, Destination, Entry, LiveQueue, Place},
         shadow::{ShadowKey, ShadowRow},
         time::Timestamp,
@@ -543,11 +542,6 @@ pub fn old_ledger(
         }
         span = span.after(&ledger::last_of(tenant));
     }
-}
-
-pub fn ledger(kv: &impl Kv, tenant: TenantId, since: u32) -> Read<Vec<(LedgerKey, LedgerRow)>> {
-    let span = ledger::of_tenant(tenant, since);
-    readable(kv, &span, usize::MAX, ledger::decode)
 }
 
 fn one<T>(

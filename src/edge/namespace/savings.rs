@@ -427,6 +427,21 @@ mod tests {
         assert_eq!(told["by_hour"].as_array().unwrap().len(), 100);
     }
 
+    /// None stands out, and one is too many.
+    #[test]
+    fn as_many_names_as_can_be_are_told_where_all_are_small() {
+        let tag = |n: u32| entry(480_000, Some(Lane::Batch), Some(&format!("run-{n:05}")), 1);
+        let rows: Vec<_> = (0..1_001).map(tag).collect();
+        let mut again = adding(&rows, false).again().unwrap();
+        rows.iter().for_each(|(key, row)| again.add(key, row));
+        let told = again.savings(Period::default(), Vec::new(), None);
+        let told = serde_json::to_value(told).unwrap();
+        let tags = told["by_tag"].as_array().unwrap();
+        assert_eq!(tags.len(), 1_001);
+        let others = tags.iter().filter(|row| row["others"] == true);
+        assert_eq!(others.count(), 1);
+    }
+
     #[test]
     fn nothing_adds_up_to_nothing() {
         let savings = adding(&[], false).savings(Period::default(), Vec::new(), None);

@@ -14,7 +14,7 @@ use crate::{
         endpoint::Endpoint,
         id::{CredentialId, RequestKey, TenantId},
         money::Usd,
-        request::{Entry, Framing, Outcome, Request, State, Usage},
+        request::{Entry, Outcome, Request, State, Usage},
     },
     ports::{Content, StoreError},
 };
@@ -56,10 +56,7 @@ impl Engine {
             // Errors are not billed.
             return Usd::ZERO;
         }
-        let metered = match outcome.framing {
-            Framing::Json => ledger::meter(answer),
-            Framing::EventStream => ledger::meter_stream(answer),
-        };
+        let metered = ledger::meter_framed(outcome.framing, answer);
         match outcome.source.lane() {
             Some(lane) if metered.usage != Usage::default() => {
                 self.prices.at_most(model, lane, &metered)

@@ -121,10 +121,7 @@ pub async fn read_reply(mut reply: LiveReply, tap: Option<&Spout>) -> Reply {
         asked,
         last_word,
         spent: reply.status >= 400 && error_code(&body).is_some_and(|code| retry::is_spent(&code)),
-        metered: match framing {
-            Framing::Json => ledger::meter(&body),
-            Framing::EventStream => ledger::meter_stream(&body),
-        },
+        metered: ledger::meter_framed(framing, &body),
         body: body.freeze(),
     })
 }

@@ -138,7 +138,7 @@ impl Asked {
     }
 
     /// A call by itself has room where its time is not too short.
-    fn from(&self, capacity: &Capacity) -> Timestamp {
+    fn runs_live_from(&self, capacity: &Capacity) -> Timestamp {
         let alone = capacity.for_one(self.line_bytes.into()) + Duration::from_millis(1);
         self.from.min(self.deadline - alone).max(self.now)
     }
@@ -237,11 +237,11 @@ impl Summary {
         let books = self.demands.scopes.get(scope);
         let firm = books.map_or(&empty, |books| &books.firm);
         let more = asked.demand();
-        firm.has_room(&asked.capacity, asked.from(&asked.capacity), more)
+        firm.has_room(&asked.capacity, asked.runs_live_from(&asked.capacity), more)
             && self
                 .demands
                 .firm
-                .has_room(&asked.whole, asked.from(&asked.whole), more)
+                .has_room(&asked.whole, asked.runs_live_from(&asked.whole), more)
     }
 
     /// What a tenant was promised for a time, by where it goes. Nothing where rescues

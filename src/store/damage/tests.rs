@@ -14,8 +14,8 @@ use super::{
     super::{
         OpenError, SledStore,
         conformance::{
-            admission, admit, at, batch_id, content, ending, from_queue, open, request, settings,
-            settle,
+            admission, admit, at, batch_id, content, ending, from_queue, ledger_of, open, request,
+            settings, settle,
         },
         records::{self, chunk, feed, idempotency, ledger, meta, queue},
         staging::Step,
@@ -462,11 +462,11 @@ async fn an_ending_is_booked_although_its_ledger_row_cannot_be_read() {
     let row = ending(&request(1, 0), &[], at(0), b"answer").ledger.key;
     let (store, all) = spoiled(1, |_| ledger::key(&row)).await;
     let tenant = all[0].key.tenant;
-    assert_eq!(store.ledger(tenant, 0).await.unwrap(), []);
+    assert_eq!(ledger_of(&store, tenant, 0).await, []);
     let next = request(1, 7);
     admit(&store, &next, b"body").await;
     settle(&store, &next, at(0), b"answer").await;
-    let rows = store.ledger(tenant, 0).await.unwrap();
+    let rows = ledger_of(&store, tenant, 0).await;
     assert_eq!((rows.len(), rows[0].1.requests), (1, 1));
 }
 

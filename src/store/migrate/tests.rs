@@ -8,7 +8,8 @@ use super::{
         OpenError, SledStore,
         codec::Kind,
         conformance::{
-            admit, at, attempt, batch, batch_id, content, open, request, settings, settle,
+            admit, at, attempt, batch, batch_id, content, ledger_of, open, request, settings,
+            settle,
         },
         kv::{Batch, End, Kv, Span},
         records::{self, meta},
@@ -83,7 +84,7 @@ async fn serves_format_2(store: &SledStore) {
     assert_eq!(batches.len(), 2, "{batches:?}");
     assert!(batches.iter().all(|batch| batch.twin_of.is_none()));
     assert!(batches.iter().all(|batch| batch.most.is_none()));
-    let rows = store.ledger(request(1, 0).key.tenant, 0).await.unwrap();
+    let rows = ledger_of(store, request(1, 0).key.tenant, 0).await;
     assert!(!rows.is_empty());
     assert!(rows.iter().all(|(_, row)| row.reckoned == Usd::ZERO));
 }
@@ -195,7 +196,7 @@ async fn a_database_from_before_the_amounts_is_migrated() {
         assert_eq!(unbooked[0].attempt, expected);
         let found = store.batch(batch_id(1)).await.unwrap();
         assert_eq!(found, Some(batch(&kept, 1)));
-        let rows = store.ledger(kept.key.tenant, 0).await.unwrap();
+        let rows = ledger_of(&store, kept.key.tenant, 0).await;
         let told: Vec<_> = rows.iter().map(|(_, row)| row.requests).collect();
         assert_eq!(told, [1]);
     }
@@ -302,7 +303,7 @@ async fn serves_format_4(store: &SledStore) {
         assert_eq!(found, Some(Content::Open { body }));
     }
 
-    let rows = store.ledger(erased.key.tenant, 2).await.unwrap();
+    let rows = ledger_of(store, erased.key.tenant, 2).await;
     let row = |of: &[u64]| {
         let mut sum = LedgerRow::default();
         for n in of.iter().copied() {

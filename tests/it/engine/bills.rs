@@ -88,7 +88,7 @@ async fn booked(world: &World) -> BTreeMap<Row, Charge> {
     let mut booked: BTreeMap<Row, Charge> = BTreeMap::new();
     for key in KEYS {
         let tenant = world.engine().caller(credential(key)).tenant;
-        for (row, sums) in world.store.ledger(tenant, 0).await.unwrap() {
+        for (row, sums) in world.rows_of(tenant).await {
             if sums.usage == Usage::default() {
                 assert_eq!(sums.paid.as_pico(), 0, "{row:?} {sums:?}");
                 continue;

@@ -640,13 +640,6 @@ impl Store for Mortal<dyn Store> {
         let read = self.trouble.befall("delivery_status", read);
         self.life.hear(read).await
     }
-    async fn ledger(
-        &self,
-        of: TenantId,
-        since: u32,
-    ) -> Result<Vec<(LedgerKey, LedgerRow)>, StoreError> {
-        self.life.hear(self.inner.ledger(of, since)).await
-    }
     async fn ledger_page(
         &self,
         rows: &LedgerRows,

@@ -22,11 +22,11 @@ use offpeak::{
         attempt,
         batch::{Batch, BatchState, Left},
         id::{RequestKey, TenantId},
-        ledger::LedgerRow,
+        ledger::{LedgerKey, LedgerRow},
         request::{Outcome, Source, State},
         time::Timestamp,
     },
-    ports::{Clock, Content, Credential, Provider, Store, Traces},
+    ports::{Clock, Content, Credential, LedgerRows, Provider, Store, Traces},
     provider::{self, OpenAi},
     simulator::{self, Fault, Kind, Operation, Simulator},
     store::{
@@ -464,11 +464,18 @@ impl World {
         asked.iter().map(|(key, _)| key.tenant).collect()
     }
 
+    /// The tenant's whole ledger.
+    pub async fn rows_of(&self, tenant: TenantId) -> Vec<(LedgerKey, LedgerRow)> {
+        let rows = LedgerRows::of_tenant(tenant, 0);
+        let page = self.store.ledger_page(&rows, None, usize::MAX);
+        page.await.unwrap()
+    }
+
     /// All ledgers, added up.
     pub async fn ledger(&self) -> LedgerRow {
         let mut sum = LedgerRow::default();
         for tenant in self.tenants() {
-            for (_, row) in self.store.ledger(tenant, 0).await.unwrap() {
+            for (_, row) in self.rows_of(tenant).await {
                 sum.add(&row);
             }
         }
